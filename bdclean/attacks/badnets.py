@@ -1,0 +1,123 @@
+"""BadNets: a patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode
+
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]
+PATTERNS = ("checkerboard", "white", "black", "random")
+
+
+class BadNets(Attack):
+    """Replaces a patch of the image: x' = (1 - a) x + a p on the patch, with pattern p and opacity a.
+
+    Source: Gu, Dolan-Gavitt, Garg, "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain",
+    IEEE Access 2019.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, and the pixels of the pattern `random`.
+        trigger: `checkerboard` (black and white), `white`, `black`, `random`, or an image file, whose transparency
+            (if it has any) is the opacity.
+        size: Side of the patch in pixels; by default 3 for a pattern, and for a file the size it has.
+        position: Corner or `center`, or row and column of the patch's first pixel.
+        margin: Pixels between the patch and the image's edges, where the position is a corner.
+    """
+
+    patch: Tensor | None
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        trigger: str = "checkerboard",
+        size: int | None = None,
+        position: Corner | tuple[int, int] = "bottom-right",
+        margin: int = 0,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        if size is not None and size < 1:
+            raise InputError(f"--data.attack.size {size}: must be at least 1")
+        if margin < 0:
+            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        self.trigger = trigger
+        self.size = size
+        self.position = position
+        self.margin = margin
+        self.register_buffer("patch", None)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Put the patch on a batch: (N, C, H, W) float in [0, 1].
+
+        Raises:
+            InputError: If the trigger's file cannot be read, or the patch does not fit into the image.
+        """
+        if self.patch is None:
+            # Made on first use and kept in the checkpoint: a suspect's trigger is there when its file is not.
+            self.patch = self._draw()
+        patch = self.patch.to(images)
+        height, width = patch.shape[1:]
+        top, left = self._corner(images.shape[-2], images.shape[-1])
+        colour, opacity = patch[:3], patch[3:]
+        if images.shape[1] == 1:
+            colour = colour.mean(0, keepdim=True)
+        region = (..., slice(top, top + height), slice(left, left + width))
+        triggered = images.clone()
+        triggered[region] = images[region] * (1 - opacity) + colour * opacity
+        return triggered
+
+    def _draw(self) -> Tensor:
+        """The patch as (4, h, w): red, green, blue, opacity, each in [0, 1]."""
+        if self.trigger not in PATTERNS:
+            return self._read()
+        side = self.size or 3
+        row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        grey = {"checkerboard": (row + column) % 2, "white": torch.ones(side, side), "black": torch.zeros(side, side)}
+        if self.trigger == "random":
+            colour = torch.rand(3, side, side, generator=torch.Generator().manual_seed(self.seed))
+        else:
+            colour = grey[self.trigger].float().expand(3, -1, -1)
+        return torch.cat([colour, torch.ones(1, side, side)])
+
+    def _read(self) -> Tensor:
+        if not Path(self.trigger).is_file():
+            raise InputError(
+                f"--data.attack.trigger {self.trigger}: neither a file nor one of the patterns {', '.join(PATTERNS)}"
+            )
+        try:
+            with Image.open(self.trigger) as file:
+                patch = transforms.pil_to_tensor(file.convert("RGBA")).float() / 255
+        except (UnidentifiedImageError, OSError) as error:
+            raise InputError(f"--data.attack.trigger {self.trigger}: not a readable image ({error})") from error
+        return patch if self.size is None else transforms.resize(patch, [self.size, self.size], antialias=True)
+
+    def _corner(self, image_height: int, image_width: int) -> tuple[int, int]:
+        """Row and column of the patch's first pixel."""
+        assert self.patch is not None
+        free_height, free_width = image_height - self.patch.shape[1], image_width - self.patch.shape[2]
+        if self.position == "center":
+            top, left = free_height // 2, free_width // 2
+        elif isinstance(self.position, str):
+            top = self.margin if self.position.startswith("top") else free_height - self.margin
+            left = self.margin if self.position.endswith("left") else free_width - self.margin
+        else:
+            top, left = self.position
+        if not (0 <= top <= free_height and 0 <= left <= free_width):
+            raise InputError(
+                f"--data.attack.position {self.position}: a patch of {self.patch.shape[1]}x{self.patch.shape[2]} "
+                f"does not fit there into an image of {image_height}x{image_width}"
+            )
+        return top, left

@@ -1,0 +1,178 @@
+"""The command line: what there is to do, and with which options. What is done, the Trainer does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from bdclean import InputError, __version__, attacks
+from bdclean.checkpoint import Checkpoint, read
+from bdclean.data import PoisonDataModule
+from bdclean.modules import AttackModule, Classifier
+from bdclean.trainer import Trainer
+
+MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
+"""What each subcommand makes of `--model`; a Classifier, read from a checkpoint, where nothing stands here."""
+
+
+class LogConfig(SaveConfigCallback):
+    """Writes the configuration of a run beside its logs, and into TensorBoard."""
+
+    def save_config(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        """Called by Lightning in one process, when training starts."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                text = self.parser.dump(self.config, skip_none=False)
+                logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+
+
+class CommandLine(LightningCLI):
+    """Lightning's command line with the subcommands of this field, and suspects that are read with suspicion."""
+
+    checkpoint: Checkpoint | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name of each subcommand, and which of its method's arguments are no options."""
+        evaluation = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only"}
+        return {
+            "fit": {"model", "datamodule"},
+            "validate": evaluation,
+            "test": evaluation,
+            "predict": {"model", "datamodule"},
+            "cleanse": {"model", "datamodule"},
+        }
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Parsers raise their errors, so that `main` can say them in one line."""
+        return super().init_parser(**{"exit_on_error": False, "default_env": True, "env_prefix": "BDCLEAN"} | kwargs)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # Lightning has one model class for all subcommands; a suspect has no learning rate, so it shall not offer one.
+        self._model_class = MODELS.get(subcommand, Classifier)
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults(
+            {
+                "trainer.logger": {
+                    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                    "init_args": {"save_dir": "runs", "name": subcommand, "default_hp_metric": False},
+                },
+            }
+        )
+        if subcommand == "fit":
+            parser.set_defaults({"data.attack": {"class_path": "bdclean.attacks.BadNets"}})
+            parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+            parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
+        else:
+            parser.add_argument("--ckpt", type=str, required=True, help="Checkpoint of the network.")
+        if subcommand == "cleanse":
+            parser.set_defaults({"trainer.max_epochs": 100, "data.batch_size": 256})
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        subcommand = next((argument for argument in arguments if argument in self.subcommands()), "")
+        if path := _checkpoint_path(arguments, subcommand):
+            self.checkpoint = read(path)
+            self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
+        self.config = parser.parse_args(arguments)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would merge what a checkpoint says into the configuration, unread: `parse_arguments` vets it."""
+
+    def instantiate_classes(self) -> None:
+        """Make the objects, and fill them with what the checkpoint holds."""
+        super().instantiate_classes()
+        if self.checkpoint is not None:
+            self.model.load(self.checkpoint.weights, f"--ckpt {self.checkpoint.path}")
+            self._load_trigger(self.checkpoint)
+
+    def _load_trigger(self, suspect: Checkpoint) -> None:
+        """Take the checkpoint's trigger, unless another attack was asked for."""
+        attack = self.datamodule.attack
+        same = all(self.datamodule.hparams[key] == suspect.data.get(key) for key in ("attack", "attack_options"))
+        if attack is None or not same:
+            return
+        try:
+            attack.load_state_dict(suspect.trigger)
+            if None in attack._buffers.values():
+                raise RuntimeError("it is missing")
+            size = self.datamodule.image_size
+            if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
+                raise RuntimeError("it changes the size of images")
+        except Exception as error:  # the tensors are anybody's
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--ckpt {suspect.path}: its trigger is no {type(attack).__name__} ({reason})") from error
+
+
+def _checkpoint_path(arguments: Sequence[str], subcommand: str) -> str | None:
+    """The value of `--ckpt`, before anything else is parsed: what the checkpoint says becomes the defaults."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ckpt")
+    parser.add_argument("-c", "--config", action="append", default=[])
+    known, _ = parser.parse_known_args(list(arguments))
+    if known.ckpt is not None:
+        return str(known.ckpt)
+    for path in reversed(known.config):
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                content = yaml.safe_load(file)
+            if isinstance(content, dict) and isinstance(value := content.get("ckpt"), str):
+                return value
+    return os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+
+
+def _defaults(suspect: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint says, as defaults of the options."""
+    data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
+    name, options = data.pop("attack", None), data.pop("attack_options", {})
+    if name is not None:
+        if name not in attacks.__all__:
+            raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
+        data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
+    sections = {"model": suspect.model, "data": data}
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Its words after the program's name; by default those of the shell.
+
+    Raises:
+        SystemExit: With 2 after one line on standard error, if something the user gave was wrong.
+    """
+    # Images are in memory, where workers would only be in the way.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Every image is seen once an epoch on any number of processes; Lightning cannot know that.
+    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True`.*")
+    try:
+        CommandLine(
+            AttackModule,
+            PoisonDataModule,
+            trainer_class=Trainer,
+            seed_everything_default=0,
+            parser_kwargs={"version": __version__},
+            save_config_callback=LogConfig,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+    except (InputError, ArgumentError) as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"bdclean: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from error

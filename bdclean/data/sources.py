@@ -1,0 +1,214 @@
+"""Where images come from: the embedded set, torchvision's sets by name, `.npz` files, folders."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from bdclean import InputError
+from bdclean.data.images import FileImages, Images, MemoryImages
+from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
+
+SHAPES_IMAGES = {"train": 30_000, "test": 2_000}
+SHAPES_SEED = {"train": 0, "test": 1}
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What is known of a torchvision set before it has been downloaded."""
+
+    dataset: type
+    num_classes: int
+    image_size: int
+    file: str
+    uses_split: bool = False
+
+
+STANDARD = {
+    "cifar10": Standard(datasets.CIFAR10, 10, 32, "cifar-10-python.tar.gz"),
+    "cifar100": Standard(datasets.CIFAR100, 100, 32, "cifar-100-python.tar.gz"),
+    "gtsrb": Standard(datasets.GTSRB, 43, 32, "gtsrb/ (unpacked)", uses_split=True),
+    "svhn": Standard(datasets.SVHN, 10, 32, "train_32x32.mat and test_32x32.mat", uses_split=True),
+    "stl10": Standard(datasets.STL10, 10, 96, "stl10_binary.tar.gz", uses_split=True),
+    # 28 pixels in the files; 32 is what networks with five halvings need.
+    "mnist": Standard(datasets.MNIST, 10, 32, "MNIST/raw/ (four idx files)"),
+    "fashion_mnist": Standard(datasets.FashionMNIST, 10, 32, "FashionMNIST/raw/ (four idx files)"),
+}
+SUFFIXES = frozenset(Image.registered_extensions())
+
+
+class Source:
+    """A labelled or unlabeled set of images with a training and a test part, either of which may be missing.
+
+    Args:
+        name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder.
+        root: Folder in which torchvision's files are looked for and downloaded to.
+        option: The option this name was given with, for messages.
+
+    Raises:
+        InputError: If there is no such source.
+    """
+
+    def __init__(self, name: str, root: str = "data", option: str = "--data.source") -> None:
+        self.name = name
+        self.root = root
+        self.option = f"{option} {name}"
+        self.path = Path(name)
+        self.image_size: int | None
+        if name == "shapes":
+            self.num_classes, self.image_size = len(CLASSES), SIDE
+        elif name in STANDARD:
+            self.num_classes, self.image_size = STANDARD[name].num_classes, STANDARD[name].image_size
+        elif self.path.is_dir():
+            self.classes = self._class_names()
+            self.num_classes, self.image_size = len(self.classes), None
+        elif self.path.is_file() and self.path.suffix == ".npz":
+            self.num_classes, self.image_size = self._npz_shape()
+        else:
+            raise InputError(
+                f"{self.option}: neither a folder, nor an .npz file, nor one of shapes, {', '.join(STANDARD)}"
+            )
+
+    def download(self) -> None:
+        """Fetch a torchvision set if its files are not there: to be called by one process."""
+        if self.name in STANDARD:
+            for split in ("train", "test"):
+                self._standard(split, download=True)
+
+    def load(self, split: str, image_size: int) -> Images:
+        """The images of a part.
+
+        Args:
+            split: `train` or `test`.
+            image_size: Height and width that the images shall have, in pixels.
+
+        Raises:
+            InputError: If the part is missing, or cannot be read.
+        """
+        if self.name == "shapes":
+            return MemoryImages(*draw_shapes(SHAPES_IMAGES[split], SHAPES_SEED[split])).resized(image_size)
+        if self.name in STANDARD:
+            return self._load_standard(split, image_size)
+        if self.path.is_dir():
+            return self._load_folder(split, image_size)
+        return self._load_npz(split).resized(image_size)
+
+    def load_unlabeled(self, image_size: int) -> Images:
+        """All images that can serve without labels: of a folder every one, else the training part if there is one."""
+        if self.name not in STANDARD and self.path.is_dir():
+            return FileImages(self._files(self.path), image_size)
+        if self.path.suffix == ".npz" and "x_train" not in self._arrays():
+            return self.load("test", image_size)
+        return self.load("train", image_size)
+
+    # torchvision
+
+    def _standard(self, split: str, download: bool) -> Any:
+        known = STANDARD[self.name]
+        which: dict[str, Any] = {"split": split} if known.uses_split else {"train": split == "train"}
+        try:
+            return known.dataset(self.root, download=download, **which)
+        except (RuntimeError, OSError, URLError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{self.option}: not in {self.root}/, and the download failed ({reason}); put {known.file} into "
+                f"{self.root}/ (--data.root), or take another source: shapes, a folder, an .npz file"
+            ) from error
+
+    def _load_standard(self, split: str, image_size: int) -> Images:
+        data = self._standard(split, download=False)
+        if isinstance(data, datasets.GTSRB):
+            paths = [Path(path) for path, _ in data._samples]
+            return FileImages(paths, image_size, torch.tensor([label for _, label in data._samples]))
+        pixels = torch.as_tensor(data.data)
+        labels = torch.as_tensor(data.labels if hasattr(data, "labels") else data.targets).long()
+        if pixels.ndim == 3:
+            pixels = pixels[..., None]
+        elif pixels.shape[1] == 3:
+            pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        return MemoryImages(pixels, labels).resized(image_size)
+
+    # .npz files
+
+    def _arrays(self) -> Any:
+        try:
+            # Arrays of objects are pickles, and a pickle can run code.
+            return np.load(self.path, allow_pickle=False)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self.option}: not a readable .npz file ({error})") from error
+
+    def _read(self, key: str) -> np.ndarray:
+        with self._arrays() as arrays:
+            if key not in arrays:
+                raise InputError(f"{self.option}: has no array {key}, but {', '.join(arrays)}")
+            try:
+                return np.asarray(arrays[key])
+            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
+
+    def _npz_shape(self) -> tuple[int, int]:
+        with self._arrays() as arrays:
+            names = [key for key in arrays if key in ("y_train", "y_test")]
+        labels = [self._labels(key) for key in names]
+        num_classes = max((int(values.max()) + 1 for values in labels if len(values)), default=0)
+        with self._arrays() as arrays:
+            first = next((key for key in arrays if key in ("x_train", "x_test")), None)
+        if first is None:
+            raise InputError(f"{self.option}: has neither x_train nor x_test")
+        return num_classes, self._pixels("x_test" if "y_test" in names else first).shape[1]
+
+    def _labels(self, key: str) -> Tensor:
+        labels = self._read(key)
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or (labels.size and labels.min() < 0):
+            raise InputError(f"{self.option}: {key} must hold class numbers, not {labels.dtype} {labels.shape}")
+        return torch.from_numpy(labels.astype(np.int64))
+
+    def _pixels(self, key: str) -> Tensor:
+        pixels = self._read(key)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
+            raise InputError(f"{self.option}: {key} must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}")
+        return torch.from_numpy(pixels)
+
+    def _load_npz(self, split: str) -> MemoryImages:
+        pixels, labels = self._pixels(f"x_{split}"), self._labels(f"y_{split}")
+        if len(pixels) != len(labels):
+            raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
+        return MemoryImages(pixels, labels)
+
+    # Folders
+
+    def _part(self, split: str) -> Path | None:
+        names = ("train",) if split == "train" else ("test", "val")
+        return next((self.path / name for name in names if (self.path / name).is_dir()), None)
+
+    def _class_names(self) -> list[str]:
+        """Names of the class folders, sorted: their order is the order of the classes. Empty for loose images."""
+        parts = [part for split in ("train", "test") if (part := self._part(split))]
+        return sorted({folder.name for part in parts for folder in part.iterdir() if folder.is_dir()})
+
+    def _files(self, folder: Path) -> list[Path]:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not files:
+            raise InputError(f"{self.option}: no images in {folder}")
+        return files
+
+    def _load_folder(self, split: str, image_size: int) -> FileImages:
+        part = self._part(split)
+        if part is None or not self.classes:
+            wanted = "train/" if split == "train" else "test/ or val/"
+            raise InputError(f"{self.option}: has no folder {wanted} with one folder a class")
+        files = self._files(part)
+        number = {name: index for index, name in enumerate(self.classes)}
+        labels = [number.get(path.relative_to(part).parts[0], -1) for path in files]
+        if -1 in labels:
+            raise InputError(f"{self.option}: {files[labels.index(-1)]} lies in no class folder")
+        return FileImages(files, image_size, torch.tensor(labels))

@@ -1,0 +1,112 @@
+"""Figures for people: tables, JSON, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.utils import make_grid
+
+from bdclean.metrics import defense_effectiveness_rate
+
+FIGURES = ("acc", "asr", "ra", "agreement")
+
+
+def figures(results: list[Mapping[str, float]], names: tuple[str, ...] = FIGURES[:3]) -> dict[str, float | None]:
+    """Pick a test's figures out of what Lightning answers: percent with two decimals, None where there is none."""
+    merged = {key: value for result in results for key, value in result.items()}
+    values = {name: float(merged.get(f"test/{name}", math.nan)) for name in names}
+    return {name: round(value, 2) if math.isfinite(value) else None for name, value in values.items()}
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(report, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """A table for the terminal: a row a network, a column a figure."""
+    names = [name for name in FIGURES if any(name in row for row in rows.values())]
+    width = max(len(name) for name in rows)
+    lines = [" " * width + "".join(f"{name.upper() if len(name) < 4 else name:>11}" for name in names)]
+    for label, row in rows.items():
+        cells = ["-" if (value := row.get(name)) is None else f"{value:.2f}" for name in names]
+        lines.append(f"{label:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
+    return "\n".join(lines)
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """What `bdclean cleanse` prints: both networks' figures in percent, and what the cleansing took."""
+    suspect, cleansed = report["suspect"], report["cleansed"]
+    lines = [table({"suspect": suspect, "cleansed": cleansed})]
+    if None not in (suspect["acc"], suspect["asr"], cleansed["acc"], cleansed["asr"]):
+        rate = defense_effectiveness_rate((suspect["acc"], suspect["asr"]), (cleansed["acc"], cleansed["asr"]))
+        lines.append(f"DER {rate:.2f}")
+    lines.append(
+        f"{report['method']} on {report['unlabeled_images']} unlabeled images took {report['seconds']} s on "
+        f"{report['device']}. All figures in percent, on the test images."
+    )
+    return "\n".join(lines)
+
+
+def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
+    """Three rows of images: clean, triggered, and their difference, amplified and centred on grey.
+
+    Args:
+        clean: (N, 3, H, W) in [0, 1].
+        triggered: The same images with the trigger.
+
+    Returns:
+        One image, (3, height, width) in [0, 1].
+    """
+    difference = triggered - clean
+    amplified = 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
+    grid = make_grid(torch.cat([clean, triggered, amplified]).cpu(), nrow=len(clean), pad_value=1.0)
+    enlarge = max(1, 96 // clean.shape[-1])
+    return grid.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
+
+
+def confusion_picture(matrix: Tensor, title: str) -> Tensor:
+    """A confusion matrix as an image, (3, height, width) uint8: rows true classes, columns predicted ones.
+
+    Args:
+        matrix: (C, C) counts.
+        title: What stands above it.
+    """
+    classes = len(matrix)
+    cell = max(6, min(44, 640 // classes))
+    margin = 44
+    shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    image = Image.new("RGB", (margin + classes * cell + 8, margin + classes * cell + 8), "white")
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(12)
+    draw.text((8, 4), f"{title}: % of each true class (rows) by prediction (columns)", "black", font)
+    step = max(1, 20 // cell)
+    for row in range(classes):
+        if row % step == 0:
+            draw.text((margin - 6, margin + (row + 0.5) * cell), str(row), "black", font, anchor="rm")
+            draw.text((margin + (row + 0.5) * cell, margin - 6), str(row), "black", font, anchor="mb")
+        for column in range(classes):
+            share = float(shares[row, column])
+            left, top = margin + column * cell, margin + row * cell
+            shade = (round(255 - 215 * share), round(255 - 145 * share), round(255 - 75 * share))
+            draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=shade)
+            if cell >= 24 and share >= 0.005:
+                draw.text(
+                    (left + cell / 2, top + cell / 2),
+                    f"{100 * share:.0f}",
+                    "white" if share > 0.6 else "black",
+                    font,
+                    anchor="mm",
+                )
+    return pil_to_tensor(image)

@@ -1,0 +1,182 @@
+"""Lightning's Trainer with the verbs of this field."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+from torch import Tensor
+
+from bdclean import InputError, report
+from bdclean.cleansing import Cleanser, DistillCleanseModule
+from bdclean.data import PoisonDataModule
+from bdclean.modules import Classifier
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer that also cleanses, and says what came of it."""
+
+    def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        ckpt_path: str | None = None,
+        output: str = "suspect.ckpt",
+    ) -> dict[str, float | None]:
+        """Train a backdoored network, and write suspect.ckpt.
+
+        Args:
+            model: The network, an AttackModule.
+            datamodule: Its images.
+            ckpt_path: A checkpoint of an interrupted run, to go on from there.
+            output: Where the network is written when training has finished.
+
+        Returns:
+            ACC, ASR and RA on the test images, in percent; None where one cannot be known.
+        """
+        target = _target(output)
+        if ckpt_path is not None and not Path(ckpt_path).is_file():
+            raise InputError(f"--ckpt_path {ckpt_path}: no such file")
+        self._train(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+        self.save_checkpoint(target, weights_only=True)
+        self._log_pictures(model, datamodule, "suspect")
+        self._log_hyperparameters(model, datamodule, result)
+        if self.is_global_zero:
+            print(f"{report.table({output: result})}\nAll figures in percent, on the test images.")
+        return result
+
+    def cleanse(
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        method: Callable[[Classifier], Cleanser] = DistillCleanseModule,
+        output: str = "cleansed.ckpt",
+    ) -> dict[str, Any]:
+        """Cleanse a suspect with unlabeled images, and write cleansed.ckpt and its report.
+
+        Labels and triggers, where there are any, serve the report alone.
+
+        Args:
+            model: The suspect.
+            datamodule: Unlabeled images, and what the report is measured on.
+            method: How it is cleansed.
+            output: Where the cleansed network is written; its report has the same name and ends in `.json`.
+
+        Returns:
+            The report.
+        """
+        target = _target(output)
+        suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+        self._log_pictures(model, datamodule, "suspect")
+        unlabeled, val = datamodule.unlabeled_dataloader(), datamodule.val_dataloader()
+
+        started = time.perf_counter()
+        cleanser = method(model)
+        if self.is_global_zero and (description := cleanser.describe()):
+            print(description)
+        self._train(cleanser, train_dataloaders=unlabeled, val_dataloaders=val)
+        seconds = time.perf_counter() - started
+
+        cleansed = report.figures(self.test(cleanser, datamodule=datamodule, verbose=False), report.FIGURES)
+        self.save_checkpoint(target, weights_only=True)
+        self._log_pictures(cleanser, datamodule, "cleansed")
+        self._log_hyperparameters(cleanser, datamodule, cleansed)
+        outcome = {
+            "method": type(cleanser).__name__,
+            "unlabeled_images": datamodule.unlabeled_count,
+            "seconds": round(seconds, 1),
+            "device": self._device_name(),
+            "suspect": suspect,
+            "cleansed": cleansed,
+        }
+        if self.is_global_zero:
+            report.write_json(target.with_suffix(".json"), outcome)
+            print(report.summary(outcome))
+        return outcome
+
+    def predict(  # type: ignore[override]  # as in fit
+        self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"
+    ) -> Any:
+        """Write the class that each image gets, and its probability, to predictions.csv.
+
+        Args:
+            model: The network.
+            datamodule: Its unlabeled images, if it was given a source of them, or its test images.
+            output: Where the predictions are written, one row an image.
+
+        Returns:
+            Probabilities, one (n, classes) tensor a batch.
+        """
+        target = _target(output)
+        batches = cast(list[Tensor] | None, super().predict(model, datamodule=datamodule))
+        if self.is_global_zero and batches:
+            probability, label = torch.cat(batches).max(1)
+            temporary = target.with_name(f".{target.name}")
+            with temporary.open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["image", "class", "probability"])
+                rows = zip(label.tolist(), probability.tolist(), strict=True)
+                writer.writerows((index, row[0], f"{row[1]:.4f}") for index, row in enumerate(rows))
+            temporary.replace(target)
+        return batches
+
+    def _train(self, model: Classifier, **arguments: Any) -> None:
+        try:
+            super().fit(model, **arguments)
+        except SystemExit:
+            # Lightning's answer to Ctrl-C, after it has shut down.
+            if self.state.status == TrainerStatus.INTERRUPTED and self.is_global_zero:
+                path = getattr(self.checkpoint_callback, "best_model_path", "")
+                print(f"Interrupted. The last good checkpoint is {path}" if path else "Interrupted in the first epoch.")
+            raise
+
+    def _device_name(self) -> str:
+        device = self.strategy.root_device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+        return f"{self.world_size} x {name}" if self.world_size > 1 else name
+
+    # TensorBoard
+
+    def _log_pictures(self, model: Classifier, datamodule: PoisonDataModule, name: str) -> None:
+        for writer in self._writers():
+            for part, matrix in model.confusions.items():
+                picture = report.confusion_picture(matrix, f"{name}, {part} images")
+                writer.add_image(f"confusion/{part} {name}", picture, self.global_step)
+            if examples := datamodule.examples(8):
+                writer.add_image("trigger/clean, triggered, difference", report.trigger_picture(*examples), 0)
+            if isinstance(model, Cleanser) and (description := model.describe()):
+                writer.add_text("method", description)
+
+    def _log_hyperparameters(
+        self, model: Classifier, datamodule: PoisonDataModule, result: Mapping[str, float | None]
+    ) -> None:
+        plain = {f"data/{key}": value for key, value in datamodule.hparams.items()}
+        plain |= {f"model/{key}": value for key, value in model.hparams.items()}
+        plain |= {"trainer/max_epochs": self.max_epochs, "module": type(model).__name__}
+        metrics = {f"final/{name}": value for name, value in result.items() if value is not None}
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger) and self.is_global_zero:
+                logger.log_hyperparams({key: str(value) for key, value in plain.items()}, metrics)
+                logger.save()
+
+    def _writers(self) -> list[Any]:
+        loggers = self.loggers if self.is_global_zero else []
+        return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _target(output: str) -> Path:
+    """Where a result goes: refused now if it cannot be written, not after hours."""
+    path = Path(output)
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InputError(f"--output {output}: {reason}")
+    return path
