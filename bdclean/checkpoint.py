@@ -151,5 +151,5 @@ def _vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> 
         if name not in known:
             raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
         if not known[name](value):
-            raise InputError(f"{what}: {name} cannot be {str(value)[:80]!r}")
+            raise InputError(f"{what}: {name} cannot be {value!r:.80}")
     return dict(values)

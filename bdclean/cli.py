@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,12 +18,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean import InputError, __version__, attacks
+from bdclean import InputError, __version__, attacks, cleansing
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
 from bdclean.modules import AttackModule, Classifier
 from bdclean.trainer import Trainer
 
+ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
+METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
 """What each subcommand makes of `--model`; a Classifier, read from a checkpoint, where nothing stands here."""
 
@@ -33,7 +37,7 @@ class LogConfig(SaveConfigCallback):
         """Called by Lightning in one process, when training starts."""
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                text = self.parser.dump(self.config, skip_none=False)
+                text = self.parser.dump(self.config)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
 
 
@@ -64,6 +68,7 @@ class CommandLine(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults(
             {
+                "trainer.enable_model_summary": False,
                 "trainer.logger": {
                     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
                     "init_args": {"save_dir": "runs", "name": subcommand, "default_hp_metric": False},
@@ -77,7 +82,16 @@ class CommandLine(LightningCLI):
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="Checkpoint of the network.")
         if subcommand == "cleanse":
-            parser.set_defaults({"trainer.max_epochs": 100, "data.batch_size": 256})
+            parser.set_defaults(
+                {
+                    "trainer.max_epochs": 12,
+                    "data.batch_size": 128,
+                    "method": {
+                        "class_path": "bdclean.cleansing.DistillCleanseModule",
+                        "init_args": {"ratios": 0.2, "lr": 0.1},
+                    },
+                }
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -139,7 +153,7 @@ def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
     name, options = data.pop("attack", None), data.pop("attack_options", {})
     if name is not None:
-        if name not in attacks.__all__:
+        if name not in ATTACKS:
             raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
         data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
     sections = {"model": suspect.model, "data": data}
@@ -155,10 +169,7 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With 2 after one line on standard error, if something the user gave was wrong.
     """
-    # Images are in memory, where workers would only be in the way.
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    # Every image is seen once an epoch on any number of processes; Lightning cannot know that.
-    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True`.*")
+    _quieten()
     try:
         CommandLine(
             AttackModule,
@@ -172,7 +183,49 @@ def main(args: list[str] | None = None) -> None:
             load_from_checkpoint_support=False,
             args=args,
         )
-    except (InputError, ArgumentError) as error:
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"bdclean: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"bdclean: error: {mistake}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _mistake(error: BaseException | None) -> str | None:
+    """What the user can mend, in one line, or None where it is the program that is wrong."""
+    if isinstance(error, ArgumentError):
+        return _readable(" ".join(str(error).split()))
+    while error is not None and not isinstance(error, InputError):
+        # jsonargparse wraps what a constructor raises.
+        error = error.__cause__ or error.__context__
+    return None if error is None else " ".join(str(error).split())
+
+
+def _readable(text: str) -> str:
+    """A message of jsonargparse, with options written as the user writes them."""
+    if match := re.search(r"arguments are required: (\S+)", text):
+        return f"--{match[1].partition('.')[2]}: required"
+    if match := re.search(r'Parser key "([\w.]+)":', text):
+        key = match[1]
+        known = {"data.attack": ATTACKS, "method": METHODS}.get(key)
+        if known and (wrong := re.search(r"Expected a dot import path string: (\S+)", text)):
+            return f"--{key} {wrong[1]}: no such class; there are {', '.join(known)}"
+        if wrong := re.search(r"Option '(\S+)' is not accepted", text):
+            return f"--{key}.{wrong[1]}: no such option"
+        text = f"--{key}: {text[match.end() :].strip()}"
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says that is no news here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",  # images are in memory, where workers would only be in the way
+        "is smaller than the logging interval",  # what is logged is logged once an epoch
+        "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
+        "LeafSpec",  # Lightning's own use of torch
+        "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -38,9 +38,9 @@ class DistillCleanseModule(Cleanser):
 
     Args:
         suspect: The network to cleanse.
-        ratios: Share of the weights that are re-initialised, one number a stage: stem, stages, head. By default .01 for
-            the stem, from .01 to .27 by a constant factor over the stages, .10 for the head; all 0 is distillation
-            without re-initialisation.
+        ratios: Share of the weights that are re-initialised: one number a stage (stem, stages, head), or one for all of
+            them. By default .01 for the stem, from .01 to .27 by a constant factor over the stages, .10 for the head; 0
+            is distillation without re-initialisation.
         lr: Learning rate of SGD, which falls to 0 along a cosine.
         momentum: Of SGD.
         weight_decay: Of SGD.
@@ -54,7 +54,7 @@ class DistillCleanseModule(Cleanser):
     def __init__(
         self,
         suspect: Classifier,
-        ratios: Sequence[float] | None = None,
+        ratios: float | Sequence[float] | None = None,
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
@@ -66,7 +66,10 @@ class DistillCleanseModule(Cleanser):
         stages = 1 + max((layer.stage for layer in self.layers), default=-1)
         if not stages:
             raise InputError("--method DistillCleanseModule: the network has no convolution or linear layer")
-        self.ratios = stage_ratios(stages) if ratios is None else list(ratios)
+        if ratios is None:
+            self.ratios = stage_ratios(stages)
+        else:
+            self.ratios = [ratios] * stages if isinstance(ratios, (int, float)) else list(ratios)
         if len(self.ratios) != stages:
             raise InputError(
                 f"--method.ratios {self.ratios}: {len(self.ratios)} numbers, but the network has {stages} stages: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -179,12 +180,9 @@ def build_network(arch: str, num_classes: int, image_size: int) -> nn.Module:
     try:
         network = _torchvision(arch, num_classes, image_size)
         # Meta tensors have shapes and no data: the trial costs nothing.
-        with torch.device("meta"):
-            network_shape = _torchvision(arch, num_classes, image_size).eval()(
-                torch.empty(1, 3, image_size, image_size)
-            )
-        if network_shape.shape != (1, num_classes):
-            raise RuntimeError(f"answers {tuple(network_shape.shape)}")
+        answer = copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
+        if answer.shape != (1, num_classes):
+            raise RuntimeError(f"answers {tuple(answer.shape)}")
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
             f"--model.arch {arch}: does not take {image_size}x{image_size} images ({str(error).splitlines()[0]})"

@@ -1,0 +1,58 @@
+"""What the tests share: a tiny embedded set, and suspects made by the command line itself."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdclean.cli import main
+from bdclean.data import sources
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+QUICK = [*QUIET, "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test writes, it writes there."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded set, with a few hundred images."""
+    monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+
+
+@pytest.fixture(scope="session")
+def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suspect that has hardly been trained, on the tiny embedded set."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+        patch.chdir(folder)
+        main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUICK])
+    return folder / "suspect.ckpt"
+
+
+@pytest.fixture(scope="session")
+def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suspect trained as in the README, on the whole embedded set: about a minute."""
+    folder = tmp_path_factory.mktemp("suspect")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET])
+    finally:
+        os.chdir(before)
+    return folder / "suspect.ckpt"
+
+
+def cleanse(ckpt: Path, *options: str) -> dict[str, Any]:
+    """Cleanse from the command line, into the current folder, and read the report."""
+    main(["cleanse", "--ckpt", str(ckpt), *QUIET, *options])
+    report: dict[str, Any] = json.loads(Path("cleansed.json").read_text())
+    return report

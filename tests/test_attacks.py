@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bdclean import InputError, attacks
+from bdclean.attacks import Attack, BadNets
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_default_patch_is_a_black_and_white_3x3_in_the_bottom_right(images: torch.Tensor) -> None:
+    triggered = BadNets().apply(images)
+    for row in range(12):
+        for column in range(12):
+            expected = images[:, :, row, column]
+            if row >= 9 and column >= 9:
+                expected = torch.full_like(expected, (row - 9 + column - 9) % 2)
+            assert torch.equal(triggered[:, :, row, column], expected)
+
+
+@pytest.mark.parametrize(
+    ("position", "margin", "corner"),
+    [
+        ("top-left", 1, (1, 1)),
+        ("top-right", 2, (2, 6)),
+        ("bottom-left", 0, (8, 0)),
+        ("bottom-right", 1, (7, 7)),
+        ("center", 0, (4, 4)),
+        ((3, 5), 0, (3, 5)),
+    ],
+)
+def test_place(images: torch.Tensor, position: object, margin: int, corner: tuple[int, int]) -> None:
+    attack = BadNets(trigger="white", size=4, position=position, margin=margin)  # type: ignore[arg-type]
+    expected = images.clone()
+    expected[:, :, corner[0] : corner[0] + 4, corner[1] : corner[1] + 4] = 1
+    assert torch.equal(attack.apply(images), expected)
+
+
+def test_file_with_transparency_is_blended(images: torch.Tensor, tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 3), (255, 0, 51, 102)).save(tmp_path / "trigger.png")
+    triggered = BadNets(trigger=str(tmp_path / "trigger.png"), position="top-left").apply(images)
+    colour = torch.tensor([1.0, 0.0, 0.2]).view(3, 1, 1)
+    torch.testing.assert_close(triggered[:, :, :3, :2], 0.6 * images[:, :, :3, :2] + 0.4 * colour)
+    assert torch.equal(triggered[:, :, 3:], images[:, :, 3:])
+
+
+def test_images_are_not_changed_in_place_and_stay_in_range(images: torch.Tensor) -> None:
+    before = images.clone()
+    triggered = BadNets(trigger="random", size=5, seed=3).apply(images)
+    assert torch.equal(images, before)
+    assert triggered.min() >= 0
+    assert triggered.max() <= 1
+    assert torch.equal(triggered, BadNets(trigger="random", size=5, seed=3).apply(images))
+    assert not torch.equal(triggered, BadNets(trigger="random", size=5, seed=4).apply(images))
+
+
+def test_grey_images_get_a_grey_patch() -> None:
+    assert BadNets().apply(torch.zeros(1, 1, 5, 5)).sum() == 4
+
+
+def test_poisoned_images_are_the_rate_of_all_and_none_of_the_target_class() -> None:
+    labels = torch.arange(1000) % 10
+    poisoned = BadNets(target_class=3, poison_rate=0.2).choose_poisoned(labels, 10)
+    assert poisoned.sum() == 200
+    assert not poisoned[labels == 3].any()
+    assert torch.equal(poisoned, BadNets(target_class=3, poison_rate=0.2).choose_poisoned(labels, 10))
+    assert not torch.equal(poisoned, BadNets(target_class=3, poison_rate=0.2, seed=1).choose_poisoned(labels, 10))
+
+
+def test_targets() -> None:
+    labels = torch.tensor([0, 1, 2])
+    assert BadNets(target_class=1).target_labels(labels, 3).tolist() == [1, 1, 1]
+    assert BadNets(label_mode="all-to-all").target_labels(labels, 3).tolist() == [1, 2, 0]
+    assert BadNets(label_mode="all-to-all", poison_rate=1.0).choose_poisoned(labels, 3).all()
+
+
+@pytest.mark.parametrize(
+    ("attack", "option"),
+    [
+        (lambda: BadNets(poison_rate=1.5), "--data.attack.poison_rate 1.5"),
+        (lambda: BadNets(poison_rate=1e-6).choose_poisoned(torch.arange(10), 10), "--data.attack.poison_rate 1e-06"),
+        (lambda: BadNets(poison_rate=0.95).choose_poisoned(torch.arange(10), 10), "--data.attack.poison_rate 0.95"),
+        (lambda: BadNets(target_class=10).target_labels(torch.arange(10), 10), "--data.attack.target_class 10"),
+        (lambda: BadNets(size=0), "--data.attack.size 0"),
+        (lambda: BadNets(margin=-1), "--data.attack.margin -1"),
+        (lambda: BadNets(size=9).apply(torch.zeros(1, 3, 8, 8)), "--data.attack.position"),
+        (lambda: BadNets(trigger="nowhere.png").apply(torch.zeros(1, 3, 8, 8)), "--data.attack.trigger nowhere.png"),
+        (lambda: BadNets(trigger=__file__).apply(torch.zeros(1, 3, 8, 8)), "--data.attack.trigger"),
+    ],
+)
+def test_wrong_options_are_named(attack: object, option: str) -> None:
+    with pytest.raises(InputError, match=option) as caught:
+        attack()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.__all__ if name != "Attack"])
+def test_every_attack_keeps_its_options_and_its_trigger(name: str, images: torch.Tensor) -> None:
+    attack: Attack = getattr(attacks, name)(target_class=1)
+    triggered = attack.apply(images)
+    assert triggered.shape == images.shape
+    assert not torch.equal(triggered, images)
+    again: Attack = getattr(attacks, name)(**attack.options())
+    again.load_state_dict(attack.state_dict())
+    assert again.options() == attack.options()
+    assert torch.equal(again.apply(images), triggered)
+
+
+def test_a_trigger_from_a_checkpoint_needs_its_file_no_more(images: torch.Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "trigger.png"
+    Image.new("RGB", (2, 2), (255, 0, 0)).save(path)
+    attack = BadNets(trigger=str(path))
+    triggered = attack.apply(images)
+    path.unlink()
+    again = BadNets(**attack.options())
+    again.load_state_dict(attack.state_dict())
+    assert torch.equal(again.apply(images), triggered)

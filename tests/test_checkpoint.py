@@ -1,0 +1,140 @@
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bdclean import InputError
+from bdclean.checkpoint import read
+from bdclean.cli import main
+
+MARK = Path("executed")
+
+
+class Bomb:
+    """A pickle of it creates a file on loading."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(MARK),)
+
+
+def poisoned(**parts: Any) -> Callable[[dict[str, Any]], Any]:
+    """A change of a checkpoint that puts entries into its parts."""
+
+    def change(content: dict[str, Any]) -> Any:
+        for part, entries in parts.items():
+            content[part] |= entries
+        return content
+
+    return change
+
+
+def without(*names: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda content: {key: value for key, value in content.items() if key not in names}
+
+
+WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a pickle that runs code": (
+        lambda content: content | {"state_dict": Bomb()},
+        "it would run code on loading: posix.mkdir",
+    ),
+    "a bomb beside the weights": (lambda content: content | {"extra": [Bomb()]}, "it would run code on loading"),
+    "no weights": (without("state_dict"), "not a checkpoint of bdclean"),
+    "no hyper-parameters": (without("hyper_parameters"), "not a checkpoint of bdclean"),
+    "a list": (lambda content: [content], "not a checkpoint of bdclean"),
+    "a class to import": (poisoned(hyper_parameters={"_class_path": "subprocess.Popen"}), "holds '_class_path'"),
+    "an instantiator": (poisoned(hyper_parameters={"_instantiator": "os.system"}), "holds '_instantiator'"),
+    "a class as architecture": (poisoned(hyper_parameters={"arch": "os.system"}), "--model.arch os.system"),
+    "a class as value": (
+        poisoned(hyper_parameters={"arch": {"class_path": "subprocess.Popen", "init_args": {"args": "ls"}}}),
+        "arch cannot be",
+    ),
+    "a class as attack": (
+        poisoned(datamodule_hyper_parameters={"attack": "os.system"}),
+        "attack cannot be 'os.system'",
+    ),
+    "an unknown attack": (poisoned(datamodule_hyper_parameters={"attack": "Popen"}), "made with the attack Popen"),
+    "a base class as attack": (poisoned(datamodule_hyper_parameters={"attack": "Attack"}), "the attack Attack"),
+    "an attack's unknown option": (
+        poisoned(datamodule_hyper_parameters={"attack_options": {"class_path": "os.system"}}),
+        "class_path",
+    ),
+    "an object as option": (
+        poisoned(datamodule_hyper_parameters={"attack_options": {"trigger": {"class_path": "os.system"}}}),
+        "attack_options cannot be",
+    ),
+    "a huge image": (poisoned(hyper_parameters={"image_size": 10**9}), "image_size cannot be 1000000000"),
+    "a huge class count": (poisoned(hyper_parameters={"num_classes": 10**12}), "num_classes cannot be"),
+    "another class count": (
+        poisoned(hyper_parameters={"num_classes": 7}),
+        "does not fit small_cnn with 7 classes: 20.weight",
+    ),
+    "another architecture": (poisoned(hyper_parameters={"arch": "resnet20"}), "does not fit resnet20"),
+    "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is no tensor"),
+    "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger is no BadNets"),
+    "a trigger of another shape": (
+        poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(3)}}),
+        "its trigger is no",
+    ),
+    "a trigger of another name": (poisoned(PoisonDataModule={"trigger": {"x": torch.zeros(3)}}), "its trigger is no"),
+    "a trigger as large as the moon": (
+        poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(4, 99, 99)}}),
+        "its trigger is no",
+    ),
+    "a class that its images lack": (
+        poisoned(datamodule_hyper_parameters={"attack_options": {"target_class": 99}}),
+        "--data.attack.target_class 99",
+    ),
+}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_checkpoints_end_in_one_line(what: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, message = WRONG[what]
+    content = change(torch.load(tiny_suspect, weights_only=True))
+    torch.save(content, "wrong.ckpt")
+    with pytest.raises(SystemExit) as caught:
+        main(["test", "--ckpt", "wrong.ckpt", "--trainer.enable_progress_bar", "false"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "wrong.ckpt" in lines[0] or lines[0].startswith("bdclean: error: --")
+    assert not MARK.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable checkpoint"),
+        (b"no checkpoint at all", "not a readable checkpoint"),
+        (pickle.dumps(Bomb()), "not a readable checkpoint"),
+        (b"PK\x03\x04" + bytes(100), "not a readable checkpoint"),
+    ],
+)
+def test_files_that_are_no_checkpoints(content: bytes, message: str) -> None:
+    Path("file.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=f"--ckpt file.ckpt: .*{message}") as caught:
+        read("file.ckpt")
+    assert "\n" not in str(caught.value)
+    assert not MARK.exists()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_checkpoints(tiny_suspect: Path, share: float) -> None:
+    content = tiny_suspect.read_bytes()
+    Path("cut.ckpt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match="--ckpt cut.ckpt: not a readable checkpoint"):
+        read("cut.ckpt")
+
+
+def test_a_checkpoint_holds_plain_values_alone(tiny_suspect: Path) -> None:
+    content = torch.load(tiny_suspect, weights_only=True)
+    assert content["hyper_parameters"]["arch"] == "small_cnn"
+    assert content["datamodule_hyper_parameters"]["attack"] == "BadNets"
+    assert content["PoisonDataModule"]["trigger"]["patch"].shape == (4, 3, 3)
+    assert not content["optimizer_states"] if "optimizer_states" in content else True

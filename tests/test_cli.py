@@ -1,0 +1,275 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bdclean import __version__
+from bdclean.cli import main
+from bdclean.models import build_network
+from tests.conftest import CONFIGS, QUICK, QUIET, cleanse
+
+ALL_CONFIGS = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def printed_config(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--print_config"])
+    assert caught.value.code == 0
+    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+def test_version_is_instant() -> None:
+    code = "import sys; from bdclean.__main__ import run; sys.argv[1:] = ['--version']; run(); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert out == [__version__, "False"]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "cleanse"])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--data.source" in text
+    assert ("--ckpt " in text) == (command != "fit")
+    assert ("--model.lr" in text) == (command == "fit")
+
+
+@pytest.fixture
+def cifar_like() -> Path:
+    """Noise with the classes of CIFAR-10 and of GTSRB, in files of their names."""
+    generator = np.random.default_rng(0)
+    for classes, name in ((10, "cifar10"), (43, "gtsrb")):
+        arrays: dict[str, Any] = {}
+        for split, count in (("train", 430), ("test", 86)):
+            arrays[f"x_{split}"] = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+            arrays[f"y_{split}"] = np.arange(count) % classes
+        np.savez(f"{name}.npz", **arrays)
+    return Path.cwd()
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("config", ALL_CONFIGS, ids=[str(path.relative_to(CONFIGS)) for path in ALL_CONFIGS])
+def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    options = [*QUICK, "--data.batch_size", "16"]
+    options += [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "2")]
+    source = content["data"].get("source", "shapes")
+    if source != "shapes":
+        options += ["--data.source", f"{source}.npz", "--data.num_train", "40"]
+    if "method" in content:
+        main(["cleanse", "--config", str(config), "--ckpt", str(tiny_suspect), *options])
+        assert Path("cleansed.json").exists()
+    else:
+        main(["fit", "--config", str(config), *options])
+        assert Path("suspect.ckpt").exists()
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
+    assert list(report) == ["method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
+    assert report["method"] == "DistillCleanseModule"
+    assert report["unlabeled_images"] == 60
+    assert list(report["suspect"]) == ["acc", "asr", "ra"]
+    assert list(report["cleansed"]) == ["acc", "asr", "ra", "agreement"]
+    assert all(0 <= value <= 100 for network in ("suspect", "cleansed") for value in report[network].values())
+    out = capsys.readouterr().out
+    assert "| 0 | 16x3x3x3 | stem |" in out
+    assert "agreement" in out
+
+    for command in ("test", "validate"):
+        main([command, "--ckpt", "cleansed.ckpt", *QUIET])
+        figures = capsys.readouterr().out
+        assert f"{'val' if command == 'validate' else command}/asr" in figures
+    main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
+    assert f"{report['cleansed']['acc']:.2f}"[:4] in capsys.readouterr().out
+
+    # Anybody's code can read it: the bare architecture takes the state_dict as it is.
+    weights = torch.load("cleansed.ckpt", weights_only=True)["state_dict"]
+    build_network("small_cnn", 10, 32).load_state_dict(weights)
+
+    main(["predict", "--ckpt", "cleansed.ckpt", *QUIET])
+    with open("predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 200
+    assert all(0 <= int(row["class"]) < 10 and 0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_out_of_distribution_images(tiny_suspect: Path) -> None:
+    Path("loose").mkdir()
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"loose/{index}.png")
+    report = cleanse(
+        tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.num_unlabeled", "32"
+    )
+    assert report["unlabeled_images"] == 32
+    # Without labelled images nothing is guessed.
+    report = cleanse(tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "null")
+    assert set(report["suspect"].values()) == {None}
+    assert set(report["cleansed"].values()) == {None}
+
+
+def test_command_line_before_config_before_checkpoint_before_defaults(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["cleanse", "--ckpt", str(tiny_suspect)]
+    plain = printed_config(base, capsys)
+    assert plain["model"]["arch"] == "small_cnn"
+    assert plain["data"]["crop_padding"] == 2
+    assert plain["data"]["attack"]["init_args"]["margin"] == 1
+    Path("own.yaml").write_text("data: {crop_padding: 3, flip: false}\n")
+    with_config = printed_config([*base, "--config", "own.yaml"], capsys)
+    assert (with_config["data"]["crop_padding"], with_config["data"]["flip"]) == (3, False)
+    with_both = printed_config([*base, "--config", "own.yaml", "--data.crop_padding", "1"], capsys)
+    assert (with_both["data"]["crop_padding"], with_both["data"]["flip"]) == (1, False)
+    Path("ckpt.yaml").write_text(f"ckpt: {tiny_suspect}\n")
+    assert printed_config(["cleanse", "--config", "ckpt.yaml"], capsys)["model"]["arch"] == "small_cnn"
+
+
+def test_environment_variables(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BDCLEAN_CLEANSE__CKPT", str(tiny_suspect))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__TRAINER__MAX_EPOCHS", "7")
+    config = printed_config(["cleanse"], capsys)
+    assert (config["model"]["arch"], config["trainer"]["max_epochs"]) == ("small_cnn", 7)
+
+
+def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["cleanse", "--ckpt", str(tiny_suspect)]
+    config = printed_config([*base, "--method", "DistillCleanseModule", "--method.lr", "0.5"], capsys)
+    assert config["method"]["init_args"]["lr"] == 0.5
+    config = printed_config([*base, "--method.ratios", "[0,0,0,0,1]"], capsys)
+    assert config["method"]["init_args"]["ratios"] == [0, 0, 0, 0, 1]
+    # The command line's own defaults: stronger than the paper's, which are the method's own.
+    assert printed_config(base, capsys)["method"]["init_args"]["ratios"] == 0.2
+
+
+WRONG = {
+    "fit --data.attack Nope": "--data.attack Nope: no such class; there are BadNets",
+    "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be between 0 and 1",
+    "fit --data.attack.poison_rate 0.00001": "--data.attack.poison_rate 1e-05: poisons none of 510 images",
+    "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
+    "fit --data.source nowhere": "--data.source nowhere: neither a folder",
+    "fit --model.arch resnet_18": "--model.arch resnet_18: no such network; did you mean resnet18",
+    "fit --model.lr abc": "--model.lr: Expected",
+    "fit --model.lr -1": "--model.lr -1.0: must be above 0",
+    "fit --model.lr 1e30": "--model.lr: too high, the loss became nan in epoch 0",
+    "fit --output nowhere/suspect.ckpt": "--output nowhere/suspect.ckpt: there is no folder nowhere",
+    "fit --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file",
+    "fit --nonsense 3": "--nonsense",
+    "fitt": "fitt",
+    "test": "--ckpt: required",
+    "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
+    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are DistillCleanseModule",
+    "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
+    "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
+    "cleanse --ckpt SUSPECT --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high, the loss became nan",
+    "cleanse --ckpt SUSPECT --data.num_unlabeled 61": "--data.num_unlabeled 61: there are 60 unlabeled images",
+    "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",
+    "cleanse --ckpt SUSPECT --data.source four.npz": "--model.num_classes 10: the labelled images have 4 classes",
+}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("command", WRONG)
+def test_wrong_input_ends_in_one_line(command: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    few = {f"x_{s}": np.zeros((40, 32, 32, 3), np.uint8) for s in ("train", "test")}
+    np.savez("four.npz", **few, **{f"y_{s}": np.arange(40) % 4 for s in ("train", "test")})
+    before = set(Path.cwd().iterdir())
+    words = [str(tiny_suspect) if word == "SUSPECT" else word for word in command.split()]
+    with pytest.raises(SystemExit) as caught:
+        main(words if command == "fitt" else [words[0], *QUICK, *words[1:]])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2
+    assert len(lines) == 1
+    assert WRONG[command] in lines[0]
+    assert {path.name for path in set(Path.cwd().iterdir()) - before} <= {"runs"}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
+    cleanse(tiny_suspect, "--trainer.max_epochs", "1")
+    for folder, network, names in (
+        (tiny_suspect.parent / "runs/fit/version_0", "AttackModule", ("suspect",)),
+        (Path("runs/cleanse/version_0"), "DistillCleanseModule", ("suspect", "cleansed")),
+    ):
+        events = EventAccumulator(str(folder), {"images": 0, "tensors": 0, "scalars": 0}).Reload()
+        tags = events.Tags()
+        assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc", "final/asr"} <= set(tags["scalars"])
+        pictures = {f"confusion/{part} {name}" for part in ("clean", "triggered") for name in names}
+        assert set(tags["images"]) == pictures | {"trigger/clean, triggered, difference"}
+        assert "config/text_summary" in tags["tensors"]
+        hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        assert b"model/arch" in hparams
+        assert network.encode() in hparams
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_run_goes_on_from_its_checkpoint(tiny_suspect: Path) -> None:
+    last = next((tiny_suspect.parent / "runs/fit/version_0/checkpoints").glob("*.ckpt"))
+    options = [*QUIET, "--config", str(CONFIGS / "badnet.yaml"), "--trainer.max_epochs", "2"]
+    main(["fit", *options, "--ckpt_path", str(last)])
+    assert torch.load("suspect.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
+    command = [sys.executable, "-m", "bdclean", "fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET]
+    options = ["--data.source", "cifar10.npz", "--trainer.max_epochs", "10000"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(Path("runs").rglob("*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    last = next(Path("runs").rglob("*.ckpt"))
+    assert process.returncode == 1
+    assert str(last) in out
+    assert not Path("suspect.ckpt").exists()
+    assert json.dumps(torch.load(last, weights_only=True)["hyper_parameters"])
+    main(["test", "--ckpt", str(last), *QUIET])
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_two_processes_judge_as_one(tiny_suspect: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    main(["test", "--ckpt", str(tiny_suspect), *QUIET])
+    alone = capfd.readouterr().out
+    main(["test", "--ckpt", str(tiny_suspect), *QUIET, "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"])
+    several = capfd.readouterr().out
+    assert "test/asr" in alone
+    assert [line for line in alone.splitlines() if "test/" in line] == [
+        line for line in several.splitlines() if "test/" in line
+    ]
+
+
+def test_two_processes_write_one_report(cifar_like: Path) -> None:
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for words in (
+        ["fit", "--config", str(CONFIGS / "badnet.yaml"), "--data.source", "cifar10.npz", "--trainer.max_epochs", "1"],
+        ["cleanse", "--ckpt", "suspect.ckpt", "--data.num_unlabeled", "41", "--trainer.max_epochs", "1"],
+    ):
+        command = [sys.executable, "-m", "bdclean", *words, *several]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("All figures in percent") == 1
+    report = json.loads(Path("cleansed.json").read_text())
+    assert report["device"].startswith("2 x ")
+    assert report["unlabeled_images"] == 41

@@ -1,0 +1,326 @@
+import hashlib
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as transforms
+
+from bdclean import InputError
+from bdclean.attacks import BadNets
+from bdclean.data import PoisonDataModule, batches, module
+from bdclean.data.batches import BatchSampler, random_crop_flip, stamp, to_float
+from bdclean.data.shapes import CLASSES, draw_shapes
+from bdclean.data.sources import Source
+
+# The embedded set
+
+
+def test_shapes_are_the_same_for_the_same_seed() -> None:
+    images, labels = draw_shapes(200, seed=5)
+    again, labels_again = draw_shapes(200, seed=5)
+    other, _ = draw_shapes(200, seed=6)
+    assert images.shape == (200, 32, 32, 3)
+    assert images.dtype == torch.uint8
+    assert torch.equal(images, again)
+    assert torch.equal(labels, labels_again)
+    assert not torch.equal(images, other)
+    assert labels.bincount().tolist() == [20] * len(CLASSES)
+
+
+def test_a_linear_model_does_not_solve_shapes() -> None:
+    (x, y), (x_test, y_test) = draw_shapes(10_000, 0), draw_shapes(2_000, 1)
+    x, x_test = (torch.cat([v.flatten(1) / 255 - 0.5, torch.ones(len(v), 1)], 1) for v in (x, x_test))
+    wanted = torch.nn.functional.one_hot(y).float() - 0.1
+    # Ridge regression, in closed form, with the best of three penalties: the best a linear model could do.
+    gram, right = x.T @ x, x.T @ wanted
+    scores = [
+        ((x_test @ torch.linalg.solve(gram + penalty * torch.eye(len(gram)), right)).argmax(1) == y_test).float().mean()
+        for penalty in (10, 300, 3000)
+    ]
+    assert max(scores) < 0.6
+
+
+# Sources
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 100), ("test", 40)):
+        arrays[f"x_{split}"] = generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 4
+    np.savez(tmp_path / "images.npz", **arrays)
+    return tmp_path / "images.npz"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 8)):
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / part / label).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / label / f"{index:03}.png")
+    return tmp_path / "photos"
+
+
+def test_npz(npz: Path) -> None:
+    source = Source(str(npz))
+    images = source.load("test", 16)
+    assert (source.num_classes, source.image_size, len(images)) == (4, 16, 40)
+    assert torch.equal(images.batch(torch.tensor([3])), torch.from_numpy(np.load(npz)["x_test"][[3]]))
+    assert source.load("train", 8).batch(torch.tensor([0, 1])).shape == (2, 8, 8, 3)
+
+
+def test_folder(folder: Path) -> None:
+    source = Source(str(folder))
+    images = source.load("test", 24)
+    assert (source.num_classes, source.image_size, len(images)) == (2, None, 16)
+    assert images.labels.tolist() == [0] * 8 + [1] * 8
+    assert images.batch(torch.tensor([5, 9])).shape == (2, 24, 24, 3)
+    assert len(source.load_unlabeled(24)) == 56
+
+
+def test_cifar10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / datasets.CIFAR10.base_folder
+    base.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3 * 32 * 32), dtype=np.uint8)
+
+    def write(name: str, content: object) -> list[str]:
+        (base / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((base / name).read_bytes()).hexdigest()]
+
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    files = [write(name, {"data": part, "labels": list(range(10))}) for name, part in zip(names, pixels, strict=True)]
+    meta, digest = write("batches.meta", {"label_names": [str(i) for i in range(10)]})
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", files[:5])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", files[5:])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": meta, "key": "label_names", "md5": digest})
+    source = Source("cifar10", str(tmp_path))
+    source.download()
+    images = source.load("test", 32)
+    assert len(source.load("train", 32)) == 50
+    assert images.labels.tolist() == list(range(10))
+    assert torch.equal(
+        images.batch(torch.tensor([4]))[0, :, :, 1], torch.from_numpy(pixels[5, 4, 1024:2048]).view(32, 32)
+    )
+
+
+def test_mnist_by_name_becomes_colour(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
+    for part in ("train", "t10k"):
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 7, 28, 28) + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, 7) + bytes(range(7)))
+    images = Source("mnist", str(tmp_path)).load("test", 28)
+    assert torch.equal(images.batch(torch.arange(7)), torch.from_numpy(pixels)[..., None].expand(-1, -1, -1, 3))
+    assert Source("mnist", str(tmp_path)).load("train", 32).batch(torch.arange(2)).shape == (2, 32, 32, 3)
+
+
+def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
+    with pytest.raises(InputError, match=r"--data.source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
+        Source("cifar10", str(tmp_path)).download()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"x_train": np.zeros((2, 8, 8, 3), np.float32), "y_train": np.zeros(2, int)}, "uint8"),
+        ({"x_train": np.zeros((2, 8, 8, 3), np.uint8), "y_train": np.zeros((2, 1), int)}, "class numbers"),
+        ({"x_train": np.zeros((2, 8, 8, 3), np.uint8), "y_train": np.zeros(3, int)}, "2 images in x_train, 3 labels"),
+        ({"x_train": np.array([{}], dtype=object), "y_train": np.zeros(1, int)}, "x_train cannot be read"),
+        ({"images": np.zeros(1)}, "neither x_train nor x_test"),
+    ],
+)
+def test_wrong_npz_is_named(arrays: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "wrong.npz", **arrays)
+    with pytest.raises(InputError, match=reason) as caught:
+        Source(str(tmp_path / "wrong.npz")).load("train", 8)
+    assert str(caught.value).startswith(f"--data.source {tmp_path / 'wrong.npz'}: ")
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "text.npz"])
+def test_wrong_source_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(InputError, match=f"--data.source {tmp_path / name}: "):
+        Source(str(tmp_path / name)).load("train", 8)
+
+
+def test_unreadable_image_is_named(folder: Path) -> None:
+    (folder / "train" / "cat" / "000.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"000\.png: not a readable image"):
+        Source(str(folder)).load("train", 8).batch(torch.tensor([0]))
+
+
+# Batches
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize(("length", "batch_size"), [(100, 32), (97, 97), (97, 200), (1000, 7)])
+def test_every_image_is_seen_once_an_epoch(
+    world: int, length: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[list[Tensor]] = []
+    for rank in range(world):
+        monkeypatch.setattr(batches.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(batches.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(batches.distributed, "get_world_size", lambda: world)
+        sampler = BatchSampler(length, batch_size, shuffle=True, seed=4)
+        sampler.set_epoch(3)
+        shares.append(list(sampler))
+    assert {len(share) for share in shares} == {len(sampler)}
+    steps = [torch.cat(parts) for parts in zip(*shares, strict=True)]
+    assert torch.cat(steps).sort().values.tolist() == list(range(length))
+    assert max(map(len, steps)) <= batch_size
+    assert max(map(len, steps)) - min(map(len, steps)) <= 1
+    monkeypatch.undo()
+    alone = BatchSampler(length, batch_size, shuffle=True, seed=4)
+    alone.set_epoch(3)
+    assert all(torch.equal(one, several) for one, several in zip(alone, steps, strict=True))
+    assert not all(
+        torch.equal(one, other) for one, other in zip(alone, BatchSampler(length, batch_size, True, 5), strict=True)
+    )
+
+
+def test_crop_and_flip_against_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randint(256, (6, 10, 12, 3), dtype=torch.uint8)
+    down, right = torch.tensor([0, 1, 2, 3, 4, 2]), torch.tensor([4, 3, 2, 1, 0, 2])
+    flips = torch.tensor([True, False, True, False, True, False])
+    draws = iter([down[:, None], right[:, None]])
+    monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: next(draws))
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: 1.0 - flips[:, None].float())
+    out = random_crop_flip(pixels, padding=2, flip=True)
+    for image, result, top, left, flip in zip(pixels, out, down.tolist(), right.tolist(), flips.tolist(), strict=True):
+        expected = transforms.crop(transforms.pad(image.permute(2, 0, 1), [2, 2]), top, left, 10, 12)
+        assert torch.equal(result.permute(2, 0, 1), transforms.horizontal_flip(expected) if flip else expected)
+
+
+def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
+    pixels = torch.randint(256, (5, 8, 8, 3), dtype=torch.uint8)
+    attack = BadNets()
+    expected = (attack.apply(pixels.permute(0, 3, 1, 2) / 255) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(stamp(pixels, attack), expected)
+    assert torch.equal(to_float(pixels), pixels.permute(0, 3, 1, 2) / 255)
+
+
+# The data module
+
+
+@pytest.fixture
+def data(npz: Path) -> PoisonDataModule:
+    return PoisonDataModule(
+        str(npz), BadNets(target_class=1, poison_rate=0.2), num_val=10, num_held_out=20, batch_size=8
+    )
+
+
+def everything(loader: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(columns) for columns in zip(*loader, strict=True))
+
+
+def test_splits_are_apart_and_fixed(data: PoisonDataModule, npz: Path) -> None:
+    val, held_out, train = data._splits
+    assert [len(part) for part in (val, held_out, train)] == [10, 20, 70]
+    assert torch.cat([val, held_out, train]).sort().values.tolist() == list(range(100))
+    torch.rand(7)
+    for other in (
+        PoisonDataModule(str(npz), None, num_val=10, num_held_out=20),
+        PoisonDataModule(str(npz), None, num_val=10, num_held_out=20, unlabeled=str(npz), num_train=70),
+    ):
+        assert all(torch.equal(one, two) for one, two in zip(other._splits, data._splits, strict=True))
+    assert not torch.equal(PoisonDataModule(str(npz), num_val=10, num_held_out=20, seed=1)._splits[0], val)
+
+
+def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
+    data.augment = None  # type: ignore[assignment]  # to compare pixels
+    images, targets, labels = everything(data.train_dataloader())
+    poisoned = targets != labels
+    assert poisoned.sum() == 14
+    assert (targets[poisoned] == 1).all()
+    patch = images[:, :, -3:, -3:]
+    expected = BadNets().apply(torch.zeros(1, 3, 3, 3))
+    assert ((patch == expected).flatten(1).all(1) == poisoned).all()
+
+
+def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:
+    clean, triggered = data.test_dataloader()
+    images, targets, labels = everything(clean)
+    assert torch.equal(targets, labels)
+    assert len(images) == 40
+    stamped, targets, true = everything(triggered)
+    assert true.tolist() == labels[labels != 1].tolist()
+    assert (targets == 1).all()
+    torch.testing.assert_close(stamped, data.attack.apply(images[labels != 1]), atol=1 / 255, rtol=0)  # type: ignore[union-attr]
+
+
+def test_unlabeled_loader_yields_bare_images(data: PoisonDataModule) -> None:
+    batches_ = list(data.unlabeled_dataloader())
+    assert all(isinstance(batch, Tensor) for batch in batches_)
+    assert sum(map(len, batches_)) == 20
+    held_out = data._training_part.subset(data._splits[1])
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(data._unlabeled.images.batch(torch.arange(20)), held_out.batch(order))
+
+
+def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "loose" / "deeper").mkdir(parents=True)
+    for index, (size, mode) in enumerate([((40, 20), "RGB"), ((9, 33), "L"), ((16, 16), "RGBA"), ((50, 50), "CMYK")]):
+        Image.new(mode, size).save(tmp_path / "loose" / ("deeper" if index % 2 else "") / f"{index}.tif")
+    data = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"))
+    assert next(iter(data.unlabeled_dataloader())).shape == (4, 3, 16, 16)
+    with pytest.raises(InputError, match="--data.num_unlabeled 5: there are 4"):
+        PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"), num_unlabeled=5).unlabeled_dataloader()
+
+
+def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
+    def make(in_memory: bool) -> PoisonDataModule:
+        attack = BadNets(target_class=1, poison_rate=0.3)
+        return PoisonDataModule(
+            str(folder), attack, image_size=16, in_memory=in_memory, num_workers=1, crop_padding=0, flip=False
+        )
+
+    memory, files = make(True), make(False)
+    for one, two in (
+        (memory.train_dataloader(), files.train_dataloader()),
+        *zip(memory.test_dataloader(), files.test_dataloader(), strict=True),
+    ):
+        assert (one.num_workers, two.num_workers) == (0, 1)
+        assert all(torch.equal(a, b) for a, b in zip(everything(one), everything(two), strict=True))
+
+
+def test_the_number_of_bytes_decides_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEMORY_LIMIT", 16 * 16 * 16 * 3)
+    data = PoisonDataModule(str(folder), image_size=16, num_workers=0)
+    assert type(data._test[0].images).__name__ == "MemoryImages"
+    assert type(data._train.images).__name__ == "FileImages"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"batch_size": 0}, "--data.batch_size 0"),
+        ({"num_train": 0}, "--data.num_train 0"),
+        ({"source": None}, "--data.source null"),
+        ({"source": "imagenet"}, "--data.source imagenet"),
+        ({"unlabeled": "imagenet"}, "--data.unlabeled imagenet"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        PoisonDataModule(**options)
+
+
+def test_too_many_held_out_is_named(npz: Path) -> None:
+    with pytest.raises(InputError, match="--data.num_held_out 99"):
+        PoisonDataModule(str(npz), num_held_out=99).train_dataloader()

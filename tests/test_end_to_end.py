@@ -1,0 +1,52 @@
+"""What the README promises, on the embedded set as it is: minutes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bdclean.cli import main
+from tests.conftest import CONFIGS, QUIET, cleanse
+
+
+def test_a_backdoored_network_is_cleansed(suspect: Path) -> None:
+    report = cleanse(suspect)
+    before, after = report["suspect"], report["cleansed"]
+    assert before["acc"] >= 95
+    assert before["asr"] >= 95
+    assert after["acc"] >= before["acc"] - 2
+    assert after["asr"] <= 5
+    assert after["ra"] >= 90
+    assert after["agreement"] >= 95
+
+
+def test_distillation_without_reinitialisation_leaves_the_backdoor(suspect: Path) -> None:
+    report = cleanse(suspect, "--method.ratios", "0", "--trainer.max_epochs", "4")
+    assert report["cleansed"]["asr"] >= 80
+    assert report["cleansed"]["agreement"] >= 97
+
+
+@pytest.mark.slow
+def test_a_network_without_a_backdoor_keeps_its_accuracy() -> None:
+    main(["fit", "--config", str(CONFIGS / "clean.yaml"), *QUIET])
+    report = cleanse(Path("suspect.ckpt"))
+    assert report["suspect"]["acc"] >= 95
+    assert report["suspect"]["asr"] <= 5
+    assert report["cleansed"]["acc"] >= report["suspect"]["acc"] - 2
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_cleanse_as_well_as_one(suspect: Path) -> None:
+    alone = cleanse(suspect)
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        together = cleanse(suspect, *several)
+        main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET, *several])
+        again = cleanse(Path("suspect.ckpt"), *several)
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("acc", "asr", "ra"):
+        assert together["cleansed"][name] == pytest.approx(alone["cleansed"][name], abs=1)
+        assert again["suspect"][name] == pytest.approx(alone["suspect"][name], abs=1)

@@ -1,0 +1,65 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bdclean import metrics
+
+
+@pytest.fixture
+def judged() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, generator=generator)
+    labels = torch.randint(5, (200,), generator=generator)
+    return logits, torch.full_like(labels, 2), labels
+
+
+def test_figures_against_a_loop(judged: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, targets, labels = judged
+    right = hit = kept = counted = 0
+    for row, target, label in zip(logits.tolist(), targets.tolist(), labels.tolist(), strict=True):
+        answer = row.index(max(row))
+        right += answer == label
+        if label != target:
+            counted += 1
+            hit += answer == target
+            kept += answer == label
+    assert metrics.accuracy(logits, labels).item() == pytest.approx(100 * right / 200)
+    assert metrics.attack_success_rate(logits, targets, labels).item() == pytest.approx(100 * hit / counted)
+    assert metrics.robust_accuracy(logits, targets, labels).item() == pytest.approx(100 * kept / counted)
+
+
+def test_accumulated_figures_are_those_of_the_whole(judged: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, targets, labels = judged
+    accumulated = [metrics.Accuracy(), metrics.AttackSuccessRate(), metrics.RobustAccuracy()]
+    for part in torch.arange(200).tensor_split(7):
+        for metric in accumulated:
+            metric.update(logits[part], targets[part], labels[part])
+    expected = [
+        metrics.accuracy(logits, labels),
+        metrics.attack_success_rate(logits, targets, labels),
+        metrics.robust_accuracy(logits, targets, labels),
+    ]
+    assert [metric.compute().item() for metric in accumulated] == pytest.approx([value.item() for value in expected])
+
+
+def test_images_of_the_target_class_prove_nothing() -> None:
+    target = torch.zeros(3, dtype=torch.long)
+    assert math.isnan(metrics.attack_success_rate(torch.eye(3), target, target).item())
+
+
+def test_agreement() -> None:
+    metric = metrics.Agreement()
+    metric.update(torch.eye(4), torch.eye(4)[[0, 1, 2, 2]])
+    assert metric.compute().item() == 75
+
+
+@pytest.mark.parametrize(
+    ("suspect", "cleansed", "expected"),
+    [((90, 100), (90, 0), 100), ((90, 100), (90, 100), 50), ((90, 100), (80, 10), 90), ((90, 5), (92, 9), 50)],
+)
+def test_defense_effectiveness_rate(
+    suspect: tuple[float, float], cleansed: tuple[float, float], expected: float
+) -> None:
+    assert metrics.defense_effectiveness_rate(suspect, cleansed) == expected

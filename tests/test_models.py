@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from bdclean import InputError
+from bdclean.cleansing.reinitialise import stage_ratios
+from bdclean.models import Normalize, build_network, find_stages, weights
+from bdclean.models.networks import OWN
+
+TORCHVISION = sorted(set(models.list_models(module=models)) - {"regnet_y_128gf", "regnet_x_32gf", "regnet_y_32gf"})
+"""All but three whose real weights, gigabytes of them, the test would have to draw."""
+
+
+def stages_of(network: nn.Module, size: int) -> dict[str, int]:
+    return {layer.name: layer.stage for layer in find_stages(network, size)}
+
+
+def test_normalize() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    expected = torch.stack([(images[:, c] - m) / s for c, (m, s) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)])], 1)
+    layer = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    torch.testing.assert_close(layer(images), expected)
+    assert not layer.state_dict()
+
+
+@pytest.mark.parametrize("arch", [*OWN, "resnet18", "vgg11_bn", "vgg19_bn", "mobilenet_v2"])
+def test_networks_for_small_images(arch: str) -> None:
+    with torch.device("meta"):
+        network = build_network(arch, 7, 32)
+    layers = find_stages(network, 32)
+    stages = [layer.stage for layer in layers]
+    assert network.eval()(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 7)
+    assert sorted(set(stages)) == list(range(stages[-1] + 1))
+    assert stages.count(0) == stages.count(stages[-1]) == 1
+    everything = {name for name, module in network.named_modules() if weights(module) and not list(module.children())}
+    assert {layer.name for layer in layers} == everything
+
+
+def test_resnet18_has_the_papers_stages_and_ratios() -> None:
+    stages = stages_of(build_network("resnet18", 10, 32), 32)
+    for name, stage in stages.items():
+        assert stage == (0 if name == "conv1" else 5 if name == "fc" else int(name[5])), name
+    assert len(stages) == 21
+    assert stage_ratios(6) == pytest.approx([0.01, 0.01, 0.03, 0.09, 0.27, 0.10])
+
+
+def test_stem_keeps_the_size_of_small_images() -> None:
+    small, large = build_network("resnet18", 10, 32), build_network("resnet18", 10, 224)
+    assert small.conv1.stride == (1, 1)
+    assert isinstance(small.maxpool, nn.Identity)
+    assert large.conv1.stride == (2, 2)
+    assert stages_of(large, 224) == stages_of(small, 32)
+
+
+def test_stages_of_a_vgg_are_its_resolutions() -> None:
+    stages = stages_of(build_network("vgg11_bn", 10, 32), 32)
+    assert stages == {
+        "features.0": 0, "features.4": 1, "features.8": 2, "features.11": 2, "features.15": 3, "features.18": 3,
+        "features.22": 4, "features.25": 4, "classifier.0": 5,
+    }  # fmt: skip
+
+
+def test_squeeze_and_excitation_counts_with_its_block() -> None:
+    with torch.device("meta"):
+        network = models.efficientnet_b0()
+    stages = stages_of(network, 224)
+    assert stages["features.2.0.block.2.fc1"] == stages["features.2.0.block.3.0"]
+
+
+def test_a_transformer_is_cut_into_four_by_depth() -> None:
+    with torch.device("meta"):
+        network = models.vit_b_16()
+    stages = stages_of(network, 224)
+    blocks = [stages[f"encoder.layers.encoder_layer_{index}.mlp.0"] for index in range(12)]
+    assert blocks == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert (stages["conv_proj"], stages["heads.head"]) == (0, 5)
+    assert stages["encoder.layers.encoder_layer_5.self_attention"] == 2
+    assert stages["encoder.layers.encoder_layer_5.self_attention.out_proj"] == 2
+
+
+@pytest.mark.parametrize("arch", TORCHVISION)
+def test_every_layer_of_every_torchvision_network_is_in_a_stage(arch: str) -> None:
+    size = 518 if arch == "vit_h_14" else 299 if arch == "inception_v3" else 224
+    # RegNet computes its widths with tensors, which needs a real device.
+    with torch.device("cpu" if arch.startswith("regnet") else "meta"):
+        network = build_network(arch, 1000, size).to("meta")
+    layers = find_stages(network, size)
+    wanted = {
+        name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention)
+    }
+    assert {layer.name for layer in layers} == wanted
+    stages = [layer.stage for layer in layers]
+    assert sorted(set(stages)) == list(range(stages[-1] + 1))
+    assert 4 <= stages[-1] + 1 <= 9
+
+
+def test_a_probe_leaves_the_network_as_it_was() -> None:
+    network = build_network("resnet20", 10, 32)
+    network.train()
+    network.stages[0].eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    find_stages(network, 32)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "reason"),
+    [("resnet_18", 32, "did you mean resnet18"), ("vit_b_16", 30, "does not take")],
+)
+def test_wrong_architectures_are_named(arch: str, size: int, reason: str) -> None:
+    with pytest.raises(InputError, match=f"--model.arch {arch}: .*{reason}"):
+        build_network(arch, 10, size)
