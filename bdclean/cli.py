@@ -76,7 +76,7 @@ class CommandLine(LightningCLI):
             }
         )
         if subcommand == "fit":
-            parser.set_defaults({"data.attack": {"class_path": "bdclean.attacks.BadNets"}})
+            parser.set_defaults({"trainer.max_epochs": 10, "data.attack": {"class_path": "bdclean.attacks.BadNets"}})
             parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
             parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         else:
@@ -84,11 +84,11 @@ class CommandLine(LightningCLI):
         if subcommand == "cleanse":
             parser.set_defaults(
                 {
-                    "trainer.max_epochs": 12,
+                    "trainer.max_epochs": 10,
                     "data.batch_size": 128,
                     "method": {
                         "class_path": "bdclean.cleansing.DistillCleanseModule",
-                        "init_args": {"ratios": 0.2, "lr": 0.1},
+                        "init_args": {"ratios": 0.3, "lr": 0.1},
                     },
                 }
             )
@@ -219,6 +219,8 @@ def _readable(text: str) -> str:
 
 def _quieten() -> None:
     """Leave out what Lightning says that is no news here."""
+    # How many steps a progress bar waits before it is drawn again; in a file, until it is full.
+    os.environ.setdefault("TQDM_MINITERS", "10" if sys.stderr.isatty() else "1000000")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

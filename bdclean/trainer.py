@@ -45,7 +45,7 @@ class Trainer(pl.Trainer):
         target = _target(output)
         if ckpt_path is not None and not Path(ckpt_path).is_file():
             raise InputError(f"--ckpt_path {ckpt_path}: no such file")
-        self._train(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        self._train(model, datamodule, ckpt_path)
         result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self.save_checkpoint(target, weights_only=True)
         self._log_pictures(model, datamodule, "suspect")
@@ -77,13 +77,15 @@ class Trainer(pl.Trainer):
         target = _target(output)
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
-        unlabeled, val = datamodule.unlabeled_dataloader(), datamodule.val_dataloader()
-
         started = time.perf_counter()
         cleanser = method(model)
         if self.is_global_zero and (description := cleanser.describe()):
             print(description)
-        self._train(cleanser, train_dataloaders=unlabeled, val_dataloaders=val)
+        datamodule.defending = True
+        try:
+            self._train(cleanser, datamodule)
+        finally:
+            datamodule.defending = False
         seconds = time.perf_counter() - started
 
         cleansed = report.figures(self.test(cleanser, datamodule=datamodule, verbose=False), report.FIGURES)
@@ -129,9 +131,9 @@ class Trainer(pl.Trainer):
             temporary.replace(target)
         return batches
 
-    def _train(self, model: Classifier, **arguments: Any) -> None:
+    def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         try:
-            super().fit(model, **arguments)
+            super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except SystemExit:
             # Lightning's answer to Ctrl-C, after it has shut down.
             if self.state.status == TrainerStatus.INTERRUPTED and self.is_global_zero:

@@ -109,6 +109,8 @@ class PoisonDataModule(LightningDataModule):
         self.keep_in_memory = in_memory
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.seed = seed
+        self.defending = False
+        """Whether training is the defender's, on unlabeled images, and not the attacker's."""
         description: dict[str, Any] = {
             "source": source,
             "attack": None if attack is None else type(attack).__name__,
@@ -242,8 +244,8 @@ class PoisonDataModule(LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The attacker's training images, some of them poisoned: images, target labels, true labels."""
-        return self._loader(self._train, shuffle=True)
+        """The attacker's images, some of them poisoned, with target and true labels; or what is trained on in defence."""
+        return self.unlabeled_dataloader() if self.defending else self._loader(self._train, shuffle=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """`[clean, triggered]` of the validation set: images, target labels, true labels."""

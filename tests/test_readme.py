@@ -1,0 +1,49 @@
+"""The README's Python, run as it stands."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bdclean.trainer import Trainer
+from tests.conftest import CONFIGS
+
+README = (CONFIGS.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+IMPORTS = """
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.cleansing import Cleanser
+from bdclean.modules import Classifier
+from bdclean.modules.attack import cosine
+"""
+
+
+def run(words: str) -> dict[str, Any]:
+    block = next(block for block in BLOCKS if words in block)
+    names: dict[str, Any] = {}
+    exec(IMPORTS + block, names)
+    return names
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_from_python_then_a_method_of_ones_own() -> None:
+    names = run("Trainer(max_epochs=3)")
+    assert Path("suspect.ckpt").exists()
+    assert names["report"]["cleansed"]["agreement"] is not None
+    method = run("class SquaredLogits")["SquaredLogits"]
+    report = Trainer(max_epochs=1, enable_progress_bar=False).cleanse(names["model"], names["data"], method)
+    assert report["method"] == "SquaredLogits"
+
+
+def test_an_attack_of_ones_own() -> None:
+    images = torch.rand(5, 3, 8, 8)
+    attack = run("class Blended")["Blended"](alpha=0.3)
+    assert attack.options()["alpha"] == 0.3
+    noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attack.apply(images), 0.7 * images + 0.3 * noise)
