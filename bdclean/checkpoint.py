@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,13 @@ def _three_numbers(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(type(x) is float and math.isfinite(x) for x in value)
 
 
-def _plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return len(value) < 1000 and all(map(_plain, value))
+def _scalar(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float)) or _text(value)
+
+
+def _plain(value: Any) -> bool:
+    # No deeper: a list can hold itself.
+    return len(value) < 1000 and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
 
 
 def _options(value: Any) -> bool:
@@ -51,7 +55,7 @@ def _options(value: Any) -> bool:
 
 MODEL: dict[str, Callable[[Any], bool]] = {
     "arch": _text,
-    "num_classes": _number(1, 100_000),
+    "num_classes": _number(2, 100_000),
     "image_size": _number(1, 4096),
     "mean": _three_numbers,
     "std": _three_numbers,
@@ -83,6 +87,7 @@ class Checkpoint:
         model: Arguments of a Classifier.
         data: Arguments of a PoisonDataModule, but `attack` is a name, and `attack_options` are its arguments.
         trigger: The `state_dict` of the attack.
+        resumable: Whether training can go on from it.
     """
 
     path: str
@@ -90,19 +95,24 @@ class Checkpoint:
     model: dict[str, Any]
     data: dict[str, Any]
     trigger: dict[str, Tensor]
+    resumable: bool
 
 
-def read(path: str) -> Checkpoint:
+def read(path: str, option: str = "--ckpt") -> Checkpoint:
     """Read a checkpoint that `bdclean fit` or `bdclean cleanse` wrote, or that pretends to be one.
+
+    Args:
+        path: The file.
+        option: The option that named it, for messages.
 
     Raises:
         InputError: If the file is missing, unreadable, not plain data, or says what no checkpoint of ours says.
     """
-    option = f"--ckpt {path}"
+    option = f"{option} {path}"
     content = _load(path, option)
     if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
         raise InputError(f"{option}: not a checkpoint of bdclean (no state_dict, or no hyper_parameters beside it)")
-    data = content.get("PoisonDataModule") or {}
+    data = content.get("PoisonDataModule", {})
     trigger = data.get("trigger", {}) if isinstance(data, dict) else None
     return Checkpoint(
         path=path,
@@ -110,6 +120,7 @@ def read(path: str) -> Checkpoint:
         model=_vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters"),
         data=_vetted(content.get("datamodule_hyper_parameters", {}), DATA, f"{option}: datamodule_hyper_parameters"),
         trigger=_tensors(trigger, f"{option}: trigger"),
+        resumable="optimizer_states" in content,
     )
 
 
@@ -141,6 +152,10 @@ def _tensors(value: Any, what: str) -> dict[str, Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise InputError(f"{what} holds {name[:80]!r}, which is no ordinary tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{what} holds {name[:80]!r}, which claims more numbers than it has")
     return dict(value)
 
 
@@ -151,5 +166,5 @@ def _vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> 
         if name not in known:
             raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
         if not known[name](value):
-            raise InputError(f"{what}: {name} cannot be {value!r:.80}")
+            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
     return dict(values)

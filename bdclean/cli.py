@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -60,7 +61,9 @@ class CommandLine(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Parsers raise their errors, so that `main` can say them in one line."""
-        return super().init_parser(**{"exit_on_error": False, "default_env": True, "env_prefix": "BDCLEAN"} | kwargs)
+        # Whole names alone: `parse_arguments` has to know --ckpt before anything else is parsed.
+        own = {"exit_on_error": False, "allow_abbrev": False, "default_env": True, "env_prefix": "BDCLEAN"}
+        return super().init_parser(**own | kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # Lightning has one model class for all subcommands; a suspect has no learning rate, so it shall not offer one.
@@ -77,19 +80,16 @@ class CommandLine(LightningCLI):
         )
         if subcommand == "fit":
             parser.set_defaults({"trainer.max_epochs": 10, "data.attack": {"class_path": "bdclean.attacks.BadNets"}})
-            parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+            parser.link_arguments("data.num_classes", "model.num_classes", _classes, apply_on="instantiate")
             parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="Checkpoint of the network.")
         if subcommand == "cleanse":
             parser.set_defaults(
                 {
-                    "trainer.max_epochs": 10,
+                    "trainer.max_epochs": 12,
+                    "trainer.check_val_every_n_epoch": 3,
                     "data.batch_size": 128,
-                    "method": {
-                        "class_path": "bdclean.cleansing.DistillCleanseModule",
-                        "init_args": {"ratios": 0.3, "lr": 0.1},
-                    },
                 }
             )
         return parser
@@ -98,10 +98,20 @@ class CommandLine(LightningCLI):
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
         arguments = sys.argv[1:] if args is None else list(args)
         subcommand = next((argument for argument in arguments if argument in self.subcommands()), "")
-        if path := _checkpoint_path(arguments, subcommand):
+        path = _early(arguments, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+        path = str(path) if path and subcommand not in ("", "fit") else None
+        if path is not None:
             self.checkpoint = read(path)
             self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
+        method = _early(arguments, "method")
+        name = str(method.get("class_path") if isinstance(method, dict) else method).rpartition(".")[2]
+        if subcommand == "cleanse" and name in METHODS:
+            # Else jsonargparse would hand it the options of the default method.
+            self._subcommand_parsers[subcommand].set_defaults({"method": {"class_path": f"bdclean.cleansing.{name}"}})
         self.config = parser.parse_args(arguments)
+        given = self.config[self.config.subcommand].get("ckpt")
+        if given != path:
+            raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would merge what a checkpoint says into the configuration, unread: `parse_arguments` vets it."""
@@ -116,8 +126,9 @@ class CommandLine(LightningCLI):
     def _load_trigger(self, suspect: Checkpoint) -> None:
         """Take the checkpoint's trigger, unless another attack was asked for."""
         attack = self.datamodule.attack
-        same = all(self.datamodule.hparams[key] == suspect.data.get(key) for key in ("attack", "attack_options"))
-        if attack is None or not same:
+        wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
+        changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
+        if attack is None or type(attack).__name__ != suspect.data.get("attack") or changed:
             return
         try:
             attack.load_state_dict(suspect.trigger)
@@ -127,25 +138,41 @@ class CommandLine(LightningCLI):
             if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
                 raise RuntimeError("it changes the size of images")
         except Exception as error:  # the tensors are anybody's
-            reason = str(error).splitlines()[0]
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"--ckpt {suspect.path}: its trigger is no {type(attack).__name__} ({reason})") from error
 
 
-def _checkpoint_path(arguments: Sequence[str], subcommand: str) -> str | None:
-    """The value of `--ckpt`, before anything else is parsed: what the checkpoint says becomes the defaults."""
+def _classes(number: int | None) -> int:
+    """How many classes a network learns."""
+    if number is None:
+        raise InputError("--data.source null: has no classes to learn")
+    return number
+
+
+def _listed(value: Any) -> Any:
+    """YAML knows no tuples."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _early(arguments: Sequence[str], key: str) -> Any:
+    """The value of an option before anything else is parsed, from the command line or the top of a configuration file.
+
+    The default of other options depends on it.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--ckpt")
-    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument(f"--{key}", dest="value", nargs="?")
+    parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
     known, _ = parser.parse_known_args(list(arguments))
-    if known.ckpt is not None:
-        return str(known.ckpt)
+    values = [known.value]
     for path in reversed(known.config):
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                content = yaml.safe_load(file)
-            if isinstance(content, dict) and isinstance(value := content.get("ckpt"), str):
-                return value
-    return os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+        if path is not None and os.path.isfile(path):
+            try:
+                with open(path, encoding="utf-8") as file:
+                    content = yaml.safe_load(file)
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
+            values.append(content.get(key) if isinstance(content, dict) else None)
+    return next((value for value in values if value is not None), None)
 
 
 def _defaults(suspect: Checkpoint) -> dict[str, Any]:
@@ -195,11 +222,20 @@ def main(args: list[str] | None = None) -> None:
 def _mistake(error: BaseException | None) -> str | None:
     """What the user can mend, in one line, or None where it is the program that is wrong."""
     if isinstance(error, ArgumentError):
-        return _readable(" ".join(str(error).split()))
+        return _printable(_readable(" ".join(str(error).split())))
+    if isinstance(error, MisconfigurationException):
+        return _printable(f"--trainer: {error}")
     while error is not None and not isinstance(error, InputError):
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__ or error.__context__
-    return None if error is None else " ".join(str(error).split())
+    # A worker's error brings its traceback along, and ends in the message.
+    return None if error is None else _printable(str(error).rpartition("InputError: ")[2])
+
+
+def _printable(text: str) -> str:
+    """One line of bounded length without control characters: parts of it may come from a hostile file."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return line if len(line) <= 1000 else f"{line[:1000]}..."
 
 
 def _readable(text: str) -> str:
@@ -214,13 +250,14 @@ def _readable(text: str) -> str:
         if wrong := re.search(r"Option '(\S+)' is not accepted", text):
             return f"--{key}.{wrong[1]}: no such option"
         text = f"--{key}: {text[match.end() :].strip()}"
-    return text if len(text) <= 400 else f"{text[:400]}..."
+    return text
 
 
 def _quieten() -> None:
     """Leave out what Lightning says that is no news here."""
-    # How many steps a progress bar waits before it is drawn again; in a file, until it is full.
-    os.environ.setdefault("TQDM_MINITERS", "10" if sys.stderr.isatty() else "1000000")
+    if not sys.stderr.isatty():
+        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        os.environ.setdefault("TQDM_MINITERS", "1000000")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 
-from bdclean import InputError, report
-from bdclean.cleansing import Cleanser, DistillCleanseModule
+from bdclean import InputError, checkpoint, report
+from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
 
@@ -43,11 +42,15 @@ class Trainer(pl.Trainer):
             ACC, ASR and RA on the test images, in percent; None where one cannot be known.
         """
         target = _target(output)
-        if ckpt_path is not None and not Path(ckpt_path).is_file():
-            raise InputError(f"--ckpt_path {ckpt_path}: no such file")
+        if ckpt_path is not None:
+            resumed = checkpoint.read(ckpt_path, "--ckpt_path")
+            model.load(resumed.weights, f"--ckpt_path {ckpt_path}")
+            if not resumed.resumable:
+                raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
+        datamodule.draw_trigger()
         self._train(model, datamodule, ckpt_path)
-        result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self.save_checkpoint(target, weights_only=True)
+        result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
         self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
@@ -58,7 +61,7 @@ class Trainer(pl.Trainer):
         self,
         model: Classifier,
         datamodule: PoisonDataModule,
-        method: Callable[[Classifier], Cleanser] = DistillCleanseModule,
+        method: Callable[[Classifier], Cleanser] = StrongDistillCleanseModule,
         output: str = "cleansed.ckpt",
     ) -> dict[str, Any]:
         """Cleanse a suspect with unlabeled images, and write cleansed.ckpt and its report.
@@ -119,16 +122,14 @@ class Trainer(pl.Trainer):
             Probabilities, one (n, classes) tensor a batch.
         """
         target = _target(output)
+        if self.world_size > 1:
+            raise InputError(f"--trainer.devices {self.world_size}: predictions are made by one process")
         batches = cast(list[Tensor] | None, super().predict(model, datamodule=datamodule))
-        if self.is_global_zero and batches:
+        if batches:
             probability, label = torch.cat(batches).max(1)
-            temporary = target.with_name(f".{target.name}")
-            with temporary.open("w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["image", "class", "probability"])
-                rows = zip(label.tolist(), probability.tolist(), strict=True)
-                writer.writerows((index, row[0], f"{row[1]:.4f}") for index, row in enumerate(rows))
-            temporary.replace(target)
+            shares = (f"{value:.4f}" for value in probability.tolist())
+            rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
+            report.write_csv(target, ["image", "class", "probability"], rows)
         return batches
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
@@ -162,8 +163,11 @@ class Trainer(pl.Trainer):
         self, model: Classifier, datamodule: PoisonDataModule, result: Mapping[str, float | None]
     ) -> None:
         plain = {f"data/{key}": value for key, value in datamodule.hparams.items()}
-        plain |= {f"model/{key}": value for key, value in model.hparams.items()}
+        plain |= {f"data/{key}": getattr(datamodule, key) for key in ("batch_size", "num_unlabeled")}
+        plain |= {f"model/{key}": value for key, value in model.options().items()}
         plain |= {"trainer/max_epochs": self.max_epochs, "module": type(model).__name__}
+        if datamodule.unlabeled is not None:
+            plain["data/unlabeled"] = datamodule.unlabeled.name
         metrics = {f"final/{name}": value for name, value in result.items() if value is not None}
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger) and self.is_global_zero:
@@ -178,6 +182,8 @@ class Trainer(pl.Trainer):
 def _target(output: str) -> Path:
     """Where a result goes: refused now if it cannot be written, not after hours."""
     path = Path(output)
+    if path.suffix == ".json":
+        raise InputError(f"--output {output}: that is the name of the report")
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise InputError(f"--output {output}: {reason}")

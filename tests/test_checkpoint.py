@@ -12,6 +12,8 @@ from bdclean.checkpoint import read
 from bdclean.cli import main
 
 MARK = Path("executed")
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 
 
 class Bomb:
@@ -74,6 +76,27 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "another architecture": (poisoned(hyper_parameters={"arch": "resnet20"}), "does not fit resnet20"),
     "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is no tensor"),
+    "a tensor as trigger": (lambda content: content | {"PoisonDataModule": torch.ones(3)}, "trigger is no dictionary"),
+    "a list that holds itself": (
+        poisoned(datamodule_hyper_parameters={"attack_options": {"position": ENDLESS}}),
+        "attack_options cannot be",
+    ),
+    "one class": (poisoned(hyper_parameters={"num_classes": 1}), "num_classes cannot be 1"),
+    "very many classes": (poisoned(hyper_parameters={"num_classes": 100_000}), "does not fit small_cnn"),
+    "sparse weights": (poisoned(state_dict={"0.weight": torch.eye(3).to_sparse()}), "'0.weight', which is no ordinary"),
+    "weights without numbers": (
+        poisoned(state_dict={"0.weight": torch.empty(16, 3, 3, 3, device="meta")}),
+        "'0.weight', which is no ordinary",
+    ),
+    "weights that claim too much": (
+        poisoned(state_dict={"0.weight": torch.zeros(1).expand(10**12)}),
+        "'0.weight', which claims more numbers than it has",
+    ),
+    "a name that paints the terminal": (poisoned(state_dict={"\x1b[31m": torch.zeros(1)}), "surplus ?[31m"),
+    "options left out, and a huge patch": (
+        poisoned(datamodule_hyper_parameters={"attack_options": {"size": 100_000}}),
+        "--data.attack.size 100000: larger than images",
+    ),
     "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger is no BadNets"),
     "a trigger of another shape": (
         poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(3)}}),

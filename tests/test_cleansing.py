@@ -124,7 +124,6 @@ def test_the_table_shows_every_layer(suspect: Classifier) -> None:
     [
         ({"ratios": [0.1, 0.2]}, r"--method.ratios \[0.1, 0.2\]: 2 numbers, but the network has 5 stages"),
         ({"ratios": [0.1, 0.2, 0.3, 0.4, 1.5]}, "--method.ratios"),
-        ({"lr": 0}, "--method.lr 0"),
         ({"temperature": (0, 1)}, "--method.temperature"),
     ],
 )

@@ -83,7 +83,7 @@ def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -
 def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
     assert list(report) == ["method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
-    assert report["method"] == "DistillCleanseModule"
+    assert report["method"] == "StrongDistillCleanseModule"
     assert report["unlabeled_images"] == 60
     assert list(report["suspect"]) == ["acc", "asr", "ra"]
     assert list(report["cleansed"]) == ["acc", "asr", "ra", "agreement"]
@@ -120,6 +120,9 @@ def test_out_of_distribution_images(tiny_suspect: Path) -> None:
         tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.num_unlabeled", "32"
     )
     assert report["unlabeled_images"] == 32
+    main(["predict", "--ckpt", "cleansed.ckpt", *QUIET, "--data.unlabeled", "loose"])
+    with open("predictions.csv") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == sorted(f"loose/{index}.png" for index in range(40))
     # Without labelled images nothing is guessed.
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "null")
     assert set(report["suspect"].values()) == {None}
@@ -158,8 +161,10 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
     assert config["method"]["init_args"]["lr"] == 0.5
     config = printed_config([*base, "--method.ratios", "[0,0,0,0,1]"], capsys)
     assert config["method"]["init_args"]["ratios"] == [0, 0, 0, 0, 1]
-    # The command line's own defaults: stronger than the paper's, which are the method's own.
-    assert printed_config(base, capsys)["method"]["init_args"]["ratios"] == 0.3
+    # The default is stronger than the paper's settings, and does not leak into them.
+    config = printed_config([*base, "--method", "DistillCleanseModule"], capsys)
+    assert (config["method"]["init_args"]["ratios"], config["method"]["init_args"]["lr"]) == (None, 0.01)
+    assert printed_config(base, capsys)["method"]["init_args"]["ratios"] == 0.2
 
 
 WRONG = {
@@ -170,19 +175,34 @@ WRONG = {
     "fit --data.source nowhere": "--data.source nowhere: neither a folder",
     "fit --model.arch resnet_18": "--model.arch resnet_18: no such network; did you mean resnet18",
     "fit --model.lr abc": "--model.lr: Expected",
-    "fit --model.lr -1": "--model.lr -1.0: must be above 0",
+    "fit --model.lr -1": "--model.lr -1.0",
     "fit --model.lr 1e30": "--model.lr: too high, the loss became nan in epoch 0",
     "fit --output nowhere/suspect.ckpt": "--output nowhere/suspect.ckpt: there is no folder nowhere",
     "fit --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file",
+    "fit --model.arch small_cnn --ckpt_path SUSPECT": "holds a network, but not the state of its training",
+    "fit --ckpt_path four.npz": "--ckpt_path four.npz: not a",
+    "fit --output suspect.json": "--output suspect.json: that is the name of the report",
+    "fit --config broken.yaml": "--config",
+    "fit --model.momentum -1": "--model.momentum -1.0",
+    "fit --data.source null --data.unlabeled empty --data.image_size 8": "--data.source null: has no classes to learn",
+    "fit --data.source empty --data.image_size 8": "--data.source empty: has no labelled images of two classes or more",
+    "fit --data.attack.size 33": "--data.attack.size 33: larger than images of 32 pixels",
+    "fit --trainer.accelerator gpu --trainer.devices 4": "--trainer",
     "fit --nonsense 3": "--nonsense",
     "fitt": "fitt",
     "test": "--ckpt: required",
+    "test --ck SUSPECT": "--ck",
+    "tset --ckpt SUSPECT": "tset",
+    "test --config broken.yaml": "--config broken.yaml: not readable as YAML",
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
     "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are DistillCleanseModule",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high, the loss became nan",
+    "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0 --method.momentum 0.9",
     "cleanse --ckpt SUSPECT --data.num_unlabeled 61": "--data.num_unlabeled 61: there are 60 unlabeled images",
+    "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",
+    "cleanse --ckpt SUSPECT --data.unlabeled damaged": "--data.unlabeled damaged: damaged/0.png is not a readable",
     "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",
     "cleanse --ckpt SUSPECT --data.source four.npz": "--model.num_classes 10: the labelled images have 4 classes",
 }
@@ -192,12 +212,15 @@ WRONG = {
 @pytest.mark.parametrize("command", WRONG)
 def test_wrong_input_ends_in_one_line(command: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
+    Path("damaged").mkdir()
+    Path("damaged/0.png").write_bytes(b"no image")
+    Path("broken.yaml").write_text("data: [")
     few = {f"x_{s}": np.zeros((40, 32, 32, 3), np.uint8) for s in ("train", "test")}
     np.savez("four.npz", **few, **{f"y_{s}": np.arange(40) % 4 for s in ("train", "test")})
     before = set(Path.cwd().iterdir())
     words = [str(tiny_suspect) if word == "SUSPECT" else word for word in command.split()]
     with pytest.raises(SystemExit) as caught:
-        main(words if command == "fitt" else [words[0], *QUICK, *words[1:]])
+        main([words[0], *([] if words[0] in ("fitt", "tset") else QUICK), *words[1:]])
     lines = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
     assert len(lines) == 1
@@ -207,10 +230,10 @@ def test_wrong_input_ends_in_one_line(command: str, tiny_suspect: Path, capsys: 
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
-    cleanse(tiny_suspect, "--trainer.max_epochs", "1")
+    cleanse(tiny_suspect, "--trainer.max_epochs", "3")
     for folder, network, names in (
         (tiny_suspect.parent / "runs/fit/version_0", "AttackModule", ("suspect",)),
-        (Path("runs/cleanse/version_0"), "DistillCleanseModule", ("suspect", "cleansed")),
+        (Path("runs/cleanse/version_0"), "StrongDistillCleanseModule", ("suspect", "cleansed")),
     ):
         events = EventAccumulator(str(folder), {"images": 0, "tensors": 0, "scalars": 0}).Reload()
         tags = events.Tags()
@@ -220,6 +243,8 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
         assert "config/text_summary" in tags["tensors"]
         hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"model/arch" in hparams
+        assert b"model/lr" in hparams
+        assert (b"model/ratios" in hparams) == (network != "AttackModule")
         assert network.encode() in hparams
 
 

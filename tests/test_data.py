@@ -127,6 +127,34 @@ def test_mnist_by_name_becomes_colour(tmp_path: Path) -> None:
     assert Source("mnist", str(tmp_path)).load("train", 32).batch(torch.arange(2)).shape == (2, 32, 32, 3)
 
 
+def test_gtsrb_by_name(tmp_path: Path) -> None:
+    base = tmp_path / "gtsrb" / "GTSRB"
+    for folder in (*(f"Training/{label:05}" for label in range(43)), "Final_Test/Images"):
+        (base / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 30), (0, 128, 0)).save(base / folder / "a.ppm")
+    (base.parent / "GT-final_test.csv").write_text("Filename;ClassId\na.ppm;42\n")
+    source = Source("gtsrb", str(tmp_path))
+    for split, labels in (("train", list(range(43))), ("test", [42])):
+        images = source.load(split, 32)
+        assert images.labels.tolist() == labels
+        assert images.batch(torch.tensor([0])).flatten(0, 2).unique(dim=0).tolist() == [[0, 128, 0]]
+
+
+def test_stl10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)
+    base = tmp_path / datasets.STL10.base_folder
+    base.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 96, 96), dtype=np.uint8)
+    for split in ("train", "test"):
+        (base / f"{split}_X.bin").write_bytes(pixels.tobytes())
+        (base / f"{split}_y.bin").write_bytes(bytes([1, 10]))
+    (base / "class_names.txt").write_text("\n".join("abcdefghij"))
+    images = Source("stl10", str(tmp_path)).load("test", 96)
+    assert images.labels.tolist() == [0, 9]
+    # The files hold images column by column.
+    assert torch.equal(images.batch(torch.arange(2)), torch.from_numpy(pixels).permute(0, 3, 2, 1))
+
+
 def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(InputError, match=r"--data.source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
@@ -160,7 +188,7 @@ def test_wrong_source_is_named(name: str, tmp_path: Path) -> None:
 
 def test_unreadable_image_is_named(folder: Path) -> None:
     (folder / "train" / "cat" / "000.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"000\.png: not a readable image"):
+    with pytest.raises(InputError, match=r"000\.png is not a readable image"):
         Source(str(folder)).load("train", 8).batch(torch.tensor([0]))
 
 

@@ -21,7 +21,7 @@ def test_a_backdoored_network_is_cleansed(suspect: Path) -> None:
 
 
 def test_distillation_without_reinitialisation_leaves_the_backdoor(suspect: Path) -> None:
-    report = cleanse(suspect, "--method.ratios", "0", "--trainer.max_epochs", "4")
+    report = cleanse(suspect, "--method.ratios", "0", "--method.lr", "0.01", "--trainer.max_epochs", "4")
     assert report["cleansed"]["asr"] >= 80
     assert report["cleansed"]["agreement"] >= 97
 

@@ -8,8 +8,27 @@ from bdclean.cleansing.reinitialise import stage_ratios
 from bdclean.models import Normalize, build_network, find_stages, weights
 from bdclean.models.networks import OWN
 
-TORCHVISION = sorted(set(models.list_models(module=models)) - {"regnet_y_128gf", "regnet_x_32gf", "regnet_y_32gf"})
-"""All but three whose real weights, gigabytes of them, the test would have to draw."""
+FAMILIES = [
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_0",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11",
+    "vit_b_32",
+]
+# All but three whose real weights, gigabytes of them, the test would have to draw.
+OTHERS = sorted({*models.list_models(module=models)} - {*FAMILIES, "regnet_y_128gf", "regnet_x_32gf", "regnet_y_32gf"})
 
 
 def stages_of(network: nn.Module, size: int) -> dict[str, int]:
@@ -79,7 +98,7 @@ def test_a_transformer_is_cut_into_four_by_depth() -> None:
     assert stages["encoder.layers.encoder_layer_5.self_attention.out_proj"] == 2
 
 
-@pytest.mark.parametrize("arch", TORCHVISION)
+@pytest.mark.parametrize("arch", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_layer_of_every_torchvision_network_is_in_a_stage(arch: str) -> None:
     size = 518 if arch == "vit_h_14" else 299 if arch == "inception_v3" else 224
     # RegNet computes its widths with tensors, which needs a real device.

@@ -65,6 +65,8 @@ class BadNets(Attack):
         Raises:
             InputError: If the trigger's file cannot be read, or the patch does not fit into the image.
         """
+        if self.size is not None and self.size > min(images.shape[-2:]):
+            raise InputError(f"--data.attack.size {self.size}: larger than images of {images.shape[-2]} pixels")
         if self.patch is None:
             # Made on first use and kept in the checkpoint: a suspect's trigger is there when its file is not.
             self.patch = self._draw()
@@ -98,7 +100,7 @@ class BadNets(Attack):
                 f"--data.attack.trigger {self.trigger}: neither a file nor one of the patterns {', '.join(PATTERNS)}"
             )
         try:
-            with Image.open(self.trigger) as file:
+            with Image.open(self.trigger, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")) as file:
                 patch = transforms.pil_to_tensor(file.convert("RGBA")).float() / 255
         except (UnidentifiedImageError, OSError) as error:
             raise InputError(f"--data.attack.trigger {self.trigger}: not a readable image ({error})") from error

@@ -77,8 +77,6 @@ class DistillCleanseModule(Cleanser):
             )
         if not all(0 <= ratio <= 1 for ratio in self.ratios):
             raise InputError(f"--method.ratios {self.ratios}: must be between 0 and 1")
-        if lr <= 0:
-            raise InputError(f"--method.lr {lr}: must be above 0")
         if min(temperature) <= 0:
             raise InputError(f"--method.temperature {temperature}: must be above 0")
         self.lr = lr
@@ -110,3 +108,33 @@ class DistillCleanseModule(Cleanser):
             name, stage = layer.name.removeprefix("network."), names.get(layer.stage, layer.stage)
             rows.append(f"| {name} | {shapes} | {stage} | {self.ratios[layer.stage]:.3g} |")
         return "\n".join(rows)
+
+
+class StrongDistillCleanseModule(DistillCleanseModule):
+    """The same with settings for networks of any size: more is re-initialised, everywhere, and learnt again faster.
+
+    The paper's ratios leave the backdoor in small networks. These were chosen on two development suspects, one on the
+    embedded images and one on CIFAR-10, by looking at ASR: what they are worth elsewhere has to be measured there.
+    Meant for 12 epochs in batches of 128.
+
+    Args:
+        suspect: The network to cleanse.
+        ratios: As in DistillCleanseModule.
+        lr: As in DistillCleanseModule.
+        momentum: As in DistillCleanseModule.
+        weight_decay: As in DistillCleanseModule.
+        temperature: As in DistillCleanseModule.
+        seed: As in DistillCleanseModule.
+    """
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        ratios: float | Sequence[float] | None = 0.2,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        temperature: tuple[float, float] = (1.0, 4.0),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(suspect, ratios, lr, momentum, weight_decay, temperature, seed)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed
 from torch.utils.data import Dataset, DistributedSampler
 
+from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.images import Images, MemoryImages
 
@@ -79,6 +80,10 @@ class BatchSampler(DistributedSampler[Tensor]):
         order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
         several = distributed.is_available() and distributed.is_initialized()
         rank, world = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
+        if self.shuffle and self.length // self.batches < world:
+            raise InputError(
+                f"--data.batch_size: batches of {self.length // self.batches} images for {world} processes"
+            )
         for batch in order.tensor_split(self.batches):
             yield batch.tensor_split(world)[rank]
 

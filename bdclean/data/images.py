@@ -15,6 +15,10 @@ from tqdm import tqdm  # comes with lightning, which draws its progress bars wit
 
 from bdclean import InputError
 
+# What Pillow may take a file for. It knows more, and some of it starts other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
 
 class Images(ABC):
     """Images of one size with their labels.
@@ -88,16 +92,18 @@ class FileImages(Images):
     Args:
         paths: The files.
         size: Height and width of the images they become, in pixels.
+        option: The option that named their folder, for messages.
         labels: (N,) int64 true classes; without them the images are unlabeled.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, labels: Tensor | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, option: str, labels: Tensor | None = None) -> None:
         super().__init__(torch.full((len(paths),), -1) if labels is None else labels)
         self.paths = paths
         self.size = size
+        self.option = option
 
     def subset(self, indices: Tensor) -> FileImages:
-        return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.labels[indices])
+        return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.option, self.labels[indices])
 
     def batch(self, indices: Tensor) -> Tensor:
         return torch.stack([self._decode(self.paths[i]) for i in indices.tolist()])
@@ -108,19 +114,19 @@ class FileImages(Images):
     def in_memory(self, num_workers: int) -> MemoryImages:
         pixels = torch.empty(len(self), self.size, self.size, 3, dtype=torch.uint8)
         loader = DataLoader(_Chunks(self), batch_size=None, num_workers=num_workers)
-        for start, chunk in tqdm(loader, desc="Reading images", leave=False, unit_scale=_Chunks.LENGTH):
+        for start, chunk in tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH):
             pixels[start : start + len(chunk)] = chunk
         return MemoryImages(pixels, self.labels)
 
     def _decode(self, path: Path) -> Tensor:
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=FORMATS) as file:
                 file.draft("RGB", (self.size, self.size))  # JPEG only: decodes at a fraction of the size, much faster
                 image = ImageOps.exif_transpose(file).convert("RGB")
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: not a readable image ({error})") from error
-        image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
-        return transforms.pil_to_tensor(image).permute(1, 2, 0)
+            raise InputError(f"{self.option}: {path} is not a readable image ({error})") from error
+        pixels = transforms.resize(transforms.pil_to_tensor(image), [self.size], antialias=True)
+        return transforms.center_crop(pixels, [self.size, self.size]).permute(1, 2, 0)
 
 
 class _Chunks(Dataset[tuple[int, Tensor]]):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.batches import Batches, BatchSampler, stamp_in_memory, to_float
-from bdclean.data.images import Images, MemoryImages
+from bdclean.data.images import FileImages, Images, MemoryImages
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
@@ -79,7 +79,7 @@ class PoisonDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
+        bounds: tuple[tuple[str, int | None, int], ...] = (
             ("num_unlabeled", num_unlabeled, 1),
             ("num_held_out", num_held_out, 1),
             ("num_val", num_val, 1),
@@ -88,13 +88,17 @@ class PoisonDataModule(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("crop_padding", crop_padding, 0),
             ("num_workers", num_workers, 0),
-        ):
+            ("seed", seed, 0),
+        )
+        for name, value, least in bounds:
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}")
         self.source = None if source is None else Source(source, root)
         self.unlabeled = None if unlabeled is None else Source(unlabeled, root, "--data.unlabeled")
         if self.source is None and self.unlabeled is None:
             raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
+        if self.source is not None and self.source.num_classes < 2:
+            raise InputError(f"--data.source {source}: has no labelled images of two classes or more")
         size = image_size or (None if self.source is None else self.source.image_size)
         if size is None:
             raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
@@ -190,6 +194,21 @@ class PoisonDataModule(LightningDataModule):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
         return Batches(self._place(images.subset(order[:wanted])), augment=self.augment)
 
+    @cached_property
+    def _predicted(self) -> Images:
+        if self.unlabeled is not None:
+            return self.unlabeled.load_unlabeled(self.image_size)
+        assert self.source is not None
+        return self.source.load("test", self.image_size)
+
+    @property
+    def predicted_names(self) -> list[str]:
+        """A name for each image that `predict_dataloader` gives: its file, or its number."""
+        images = self._predicted
+        return (
+            [str(path) for path in images.paths] if isinstance(images, FileImages) else [*map(str, range(len(images)))]
+        )
+
     def _evaluation(self, images: Images) -> list[Batches]:
         """The images clean, and those that the attack would change the class of, triggered."""
         images = self._place(images)
@@ -225,6 +244,11 @@ class PoisonDataModule(LightningDataModule):
         memory = images.in_memory(self.num_workers)
         return MemoryImages(memory.pixels.to(device), memory.labels)
 
+    def draw_trigger(self) -> None:
+        """Have the attack make its trigger now: what processes make for themselves is lost with them."""
+        if self.attack is not None:
+            self.attack.apply(torch.zeros(1, 3, self.image_size, self.image_size))
+
     @property
     def unlabeled_count(self) -> int:
         """How many images the defender has."""
@@ -232,7 +256,7 @@ class PoisonDataModule(LightningDataModule):
 
     def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
         """Validation images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
-        if self.source is None or self.attack is None:
+        if self.attack is None or not self._has("train"):
             return None
         clean, triggered = self._val[0], self._val[1]
         assert self.num_classes is not None
@@ -244,21 +268,23 @@ class PoisonDataModule(LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The attacker's images, some of them poisoned, with target and true labels; or what is trained on in defence."""
+        """The attacker's images, some of them poisoned, with target and true labels; in defence the unlabeled ones."""
         return self.unlabeled_dataloader() if self.defending else self._loader(self._train, shuffle=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the validation set: images, target labels, true labels."""
-        return [] if self.source is None else [self._loader(part) for part in self._val]
+        """`[clean, triggered]` of the validation set, if there is one: images, target labels, true labels."""
+        return [self._loader(part) for part in self._val] if self._has("train") else []
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the test set: images, target labels, true labels."""
-        return [] if self.source is None else [self._loader(part) for part in self._test]
+        """`[clean, triggered]` of the test set, if there is one: images, target labels, true labels."""
+        return [self._loader(part) for part in self._test] if self._has("test") else []
+
+    def _has(self, split: str) -> bool:
+        return self.source is not None and self.source.has(split)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The unlabeled images if another source was given, else the clean test images; images only, in order."""
-        images = self._test[0].images if self.unlabeled is None else self._unlabeled.images
-        return self._loader(Batches(images))
+        """All unlabeled images if another source was given, else the test images; images only, in their order."""
+        return self._loader(Batches(self._place(self._predicted)))
 
     def unlabeled_dataloader(self) -> DataLoader[Any]:
         """The defender's images, augmented, without anything else."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
 from bdclean import InputError
-from bdclean.data.images import FileImages, Images, MemoryImages
+from bdclean.data.images import SUFFIXES, FileImages, Images, MemoryImages
 from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
 
 SHAPES_IMAGES = {"train": 30_000, "test": 2_000}
@@ -43,7 +40,6 @@ STANDARD = {
     "mnist": Standard(datasets.MNIST, 10, 32, "MNIST/raw/ (four idx files)"),
     "fashion_mnist": Standard(datasets.FashionMNIST, 10, 32, "FashionMNIST/raw/ (four idx files)"),
 }
-SUFFIXES = frozenset(Image.registered_extensions())
 
 
 class Source:
@@ -105,10 +101,14 @@ class Source:
     def load_unlabeled(self, image_size: int) -> Images:
         """All images that can serve without labels: of a folder every one, else the training part if there is one."""
         if self.name not in STANDARD and self.path.is_dir():
-            return FileImages(self._files(self.path), image_size)
-        if self.path.suffix == ".npz" and "x_train" not in self._arrays():
-            return self.load("test", image_size)
-        return self.load("train", image_size)
+            return FileImages(self._files(self.path), image_size, self.option)
+        return self.load("train" if self.has("train") else "test", image_size)
+
+    def has(self, split: str) -> bool:
+        """Whether there is a `train` or `test` part with labels."""
+        if self.name == "shapes" or self.name in STANDARD:
+            return True
+        return self._part(split) is not None if self.path.is_dir() else {f"x_{split}", f"y_{split}"} <= self._names()
 
     # torchvision
 
@@ -117,7 +117,11 @@ class Source:
         which: dict[str, Any] = {"split": split} if known.uses_split else {"train": split == "train"}
         try:
             return known.dataset(self.root, download=download, **which)
-        except (RuntimeError, OSError, URLError) as error:
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{self.option}: torchvision reads it with {error.name}: pip install {error.name}"
+            ) from error
+        except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
                 f"{self.option}: not in {self.root}/, and the download failed ({reason}); put {known.file} into "
@@ -128,7 +132,7 @@ class Source:
         data = self._standard(split, download=False)
         if isinstance(data, datasets.GTSRB):
             paths = [Path(path) for path, _ in data._samples]
-            return FileImages(paths, image_size, torch.tensor([label for _, label in data._samples]))
+            return FileImages(paths, image_size, self.option, torch.tensor([label for _, label in data._samples]))
         pixels = torch.as_tensor(data.data)
         labels = torch.as_tensor(data.labels if hasattr(data, "labels") else data.targets).long()
         if pixels.ndim == 3:
@@ -143,28 +147,34 @@ class Source:
         try:
             # Arrays of objects are pickles, and a pickle can run code.
             return np.load(self.path, allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged archive can fail in any way
             raise InputError(f"{self.option}: not a readable .npz file ({error})") from error
 
+    def _names(self) -> set[str]:
+        archive = self._arrays()
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{self.option}: not a readable .npz file (one array without a name)")
+        with archive:
+            return set(archive)
+
     def _read(self, key: str) -> np.ndarray:
+        if key not in (names := self._names()):
+            raise InputError(f"{self.option}: has no array {key}, but {', '.join(sorted(names))}")
         with self._arrays() as arrays:
-            if key not in arrays:
-                raise InputError(f"{self.option}: has no array {key}, but {', '.join(arrays)}")
             try:
                 return np.asarray(arrays[key])
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            except Exception as error:  # as above
                 raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
 
     def _npz_shape(self) -> tuple[int, int]:
-        with self._arrays() as arrays:
-            names = [key for key in arrays if key in ("y_train", "y_test")]
-        labels = [self._labels(key) for key in names]
-        num_classes = max((int(values.max()) + 1 for values in labels if len(values)), default=0)
-        with self._arrays() as arrays:
-            first = next((key for key in arrays if key in ("x_train", "x_test")), None)
+        names = self._names()
+        # The test part is the smaller one.
+        first = next((key for key in ("x_test", "x_train") if key in names), None)
         if first is None:
             raise InputError(f"{self.option}: has neither x_train nor x_test")
-        return num_classes, self._pixels("x_test" if "y_test" in names else first).shape[1]
+        labels = [self._labels(key) for key in ("y_train", "y_test") if key in names]
+        num_classes = max((int(values.max()) + 1 for values in labels if len(values)), default=0)
+        return num_classes, self._pixels(first).shape[1]
 
     def _labels(self, key: str) -> Tensor:
         labels = self._read(key)
@@ -211,4 +221,4 @@ class Source:
         labels = [number.get(path.relative_to(part).parts[0], -1) for path in files]
         if -1 in labels:
             raise InputError(f"{self.option}: {files[labels.index(-1)]} lies in no class folder")
-        return FileImages(files, image_size, torch.tensor(labels))
+        return FileImages(files, image_size, self.option, torch.tensor(labels))

@@ -17,7 +17,7 @@ from bdclean import InputError
 from bdclean.models.stages import LAYERS
 
 SMALL_IMAGE = 64
-"""Up to this size, in pixels, a network made for photographs gets a stem that does not shrink the image."""
+"""Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
 
 
 class Normalize(nn.Module):
@@ -163,7 +163,7 @@ def build_network(arch: str, num_classes: int, image_size: int) -> nn.Module:
         arch: One of `known_architectures()`.
         num_classes: Width of the answer.
         image_size: Height and width of the images, in pixels. Up to 64, a network made for photographs gets the stem
-            that is usual for CIFAR: 3x3 with stride 1, and no pooling after it.
+            that is usual for CIFAR: 3x3 with stride 1, and without the residual networks' pooling after it.
 
     Returns:
         A module from normalised images (N, 3, image_size, image_size) to logits (N, num_classes).
@@ -179,7 +179,7 @@ def build_network(arch: str, num_classes: int, image_size: int) -> nn.Module:
         raise InputError(f"--model.arch {arch}: no such network; did you mean {', '.join(close)}?")
     try:
         network = _torchvision(arch, num_classes, image_size)
-        # Meta tensors have shapes and no data: the trial costs nothing.
+        # Meta tensors have shapes and no data: the trial costs no computation.
         answer = copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
         if answer.shape != (1, num_classes):
             raise RuntimeError(f"answers {tuple(answer.shape)}")
@@ -208,7 +208,7 @@ def _torchvision(arch: str, num_classes: int, image_size: int) -> nn.Module:
 
 
 def _small_stem(network: nn.Module) -> None:
-    """Take the strides out of a network's stem: its first convolution, and the pooling right after it."""
+    """Give a network a 3x3 stem of stride 1, unless it cuts patches, and no `maxpool`."""
     name, stem = next((n, m) for n, m in network.named_modules() if isinstance(m, LAYERS))
     if not isinstance(stem, nn.Conv2d) or stem.stride == (1, 1) or stem.kernel_size == stem.stride:
         return

@@ -32,21 +32,20 @@ def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in layer.named_parameters(recurse=False) if value.ndim > 1}
 
 
-def find_stages(network: nn.Module, image_size: int, channels: int = 3) -> list[Layer]:
+def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
     """Find every convolution, linear and attention layer of a network, in the order they act, and their stages.
 
     Layers that the probe does not reach stand with the layer before them in the order of registration.
 
     Args:
-        network: Takes (N, channels, image_size, image_size) and answers (N, classes). Its mode and statistics stay.
+        network: Takes (N, 3, image_size, image_size) and answers (N, classes). Its mode and statistics stay.
         image_size: Height and width of the images it is made for, in pixels.
-        channels: Colour channels of the images.
 
     Returns:
         The layers; the number of stages is that of the last one plus one. Empty if the network has no such layer.
     """
     modules: dict[str, nn.Module] = {name: m for name, m in network.named_modules() if isinstance(m, LAYERS)}
-    positions = _positions(network, modules, torch.zeros(1, channels, image_size, image_size))
+    positions = _positions(network, modules, torch.zeros(1, 3, image_size, image_size))
     order = list(positions)
     for previous, name in zip([None, *modules], modules, strict=False):
         if name not in positions:

@@ -47,8 +47,6 @@ class AttackModule(Classifier):
         warmup: float = 0.0,
     ) -> None:
         super().__init__(arch, num_classes, image_size, mean, std)
-        if lr <= 0:
-            raise InputError(f"--model.lr {lr}: must be above 0")
         if not 0 <= warmup < 1:
             raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
         self.lr = lr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from bdclean.models import Normalize, build_network
 
 PARTS = ("clean", "triggered")
 """What the validation and test loaders hold, in their order."""
+CONFUSION_CLASSES = 1000
+"""No confusion matrix is kept of more classes."""
 
 
 class Classifier(LightningModule):
@@ -50,14 +53,16 @@ class Classifier(LightningModule):
         std: Sequence[float] = (0.25, 0.25, 0.25),
     ) -> None:
         super().__init__()
+        if num_classes < 2:
+            raise InputError(f"--model.num_classes {num_classes}: must be at least 2")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise InputError(f"--model.mean {mean} --model.std {std}: three numbers each, and no std of 0 or less")
         self.description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
             "image_size": image_size,
-            "mean": list(mean),
-            "std": list(std),
+            "mean": [float(value) for value in mean],
+            "std": [float(value) for value in std],
         }
         self.save_hyperparameters(self.description, logger=False)
         self.num_classes = num_classes
@@ -71,8 +76,16 @@ class Classifier(LightningModule):
         ]
         self.val_metrics = nn.ModuleList(part.clone(prefix="val/") for part in parts)
         self.test_metrics = nn.ModuleList(part.clone(prefix="test/") for part in parts)
-        self.test_confusion = nn.ModuleList(MulticlassConfusionMatrix(num_classes) for _ in parts)
+        matrices = len(parts) if num_classes <= CONFUSION_CLASSES else 0
+        self.test_confusion = nn.ModuleList(MulticlassConfusionMatrix(num_classes) for _ in range(matrices))
         self.confusions: dict[str, Tensor] = {}
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments that are plain values, for the log."""
+        values = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
+        return self.description | {
+            name: value for name, value in values.items() if isinstance(value, (bool, int, float, str, list, tuple))
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] to (N, classes) logits."""
@@ -115,21 +128,25 @@ class Classifier(LightningModule):
     # How it is judged
 
     def setup(self, stage: str) -> None:
-        """Check that the data have the classes that the network was made for."""
-        classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", None)
+        """Check that the data are of the kind that the network was made for."""
+        data = getattr(self.trainer, "datamodule", None)
+        classes, size = getattr(data, "num_classes", None), getattr(data, "image_size", None)
         if classes is not None and classes != self.num_classes:
             raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
+        if size is not None and size != self.image_size:
+            raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         logits = self._judge(self.test_metrics[dataloader_idx], batch)
-        cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch[2])
+        if self.test_confusion:
+            cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch[2])
 
     def on_test_epoch_end(self) -> None:
         """Keep the confusion matrices, rows true classes and columns predicted ones."""
-        for part, module in zip(PARTS, self.test_confusion, strict=True):
+        for part, module in zip(PARTS, self.test_confusion, strict=False):
             matrix = cast(Metric, module)
             if matrix.update_count:
                 self.confusions[part] = matrix.compute().cpu()
@@ -176,6 +193,12 @@ class Classifier(LightningModule):
             weight_decay: Strength of the L2 penalty.
             schedule: From the share of the training that is done, in [0, 1], to a factor of `lr`.
         """
+        if lr <= 0 or momentum < 0 or weight_decay < 0:
+            group = self.lr_option.removesuffix("lr")
+            raise InputError(
+                f"{group}lr {lr} {group}momentum {momentum} {group}weight_decay {weight_decay}: "
+                "the first must be above 0, the others not below"
+            )
         optimizer = torch.optim.SGD(self.network.parameters(), lr, momentum, weight_decay=weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(1.0, step / steps)))
