@@ -12,32 +12,41 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """ACC in percent.
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which images get their true class: ACC is the share of them.
 
     Args:
-        logits: (N, C) scores, or (N,) classes already chosen.
+        logits: (N, C) scores.
         labels: (N,) true classes.
+
+    Returns:
+        (N,) bool.
     """
-    return 100 * (_top(logits) == labels).float().mean()
+    return logits.argmax(1) == labels
 
 
-def attack_success_rate(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """ASR in percent. Images whose target is their true class do not count: they prove nothing.
+def attack_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Which triggered images get the target class: ASR is the share of them.
 
     Args:
-        logits: (N, C) scores of triggered images, or (N,) classes already chosen.
+        logits: (N, C) scores of triggered images.
         targets: (N,) classes the attacker wants.
         labels: (N,) true classes.
+
+    Returns:
+        (n,) bool, without the images whose target is their true class: they prove nothing.
     """
-    counted = targets != labels
-    return accuracy(_top(logits)[counted], targets[counted])
+    return (logits.argmax(1) == targets)[targets != labels]
 
 
-def robust_accuracy(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """RA in percent: arguments as for `attack_success_rate`."""
-    counted = targets != labels
-    return accuracy(_top(logits)[counted], labels[counted])
+def robust_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Which triggered images get their true class all the same: RA is the share of them. As `attack_successes`."""
+    return correct(logits, labels)[targets != labels]
+
+
+def agreements(logits: Tensor, others: Tensor) -> Tensor:
+    """On which images two networks' scores, both (N, C), have the same top class: (N,) bool."""
+    return logits.argmax(1) == others.argmax(1)
 
 
 def defense_effectiveness_rate(suspect: tuple[float, float], cleansed: tuple[float, float]) -> float:
@@ -47,10 +56,6 @@ def defense_effectiveness_rate(suspect: tuple[float, float], cleansed: tuple[flo
     """
     accuracy_lost, asr_lost = suspect[0] - cleansed[0], suspect[1] - cleansed[1]
     return (max(0.0, asr_lost) - max(0.0, accuracy_lost) + 100) / 2
-
-
-def _top(logits: Tensor) -> Tensor:
-    return logits.argmax(1) if logits.ndim > 1 else logits
 
 
 class _Percentage(Metric):
@@ -65,7 +70,8 @@ class _Percentage(Metric):
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
-    def _count(self, hits: Tensor) -> None:
+    def count(self, hits: Tensor) -> None:
+        """Count a batch, (N,) bool."""
         self.hits += hits.sum()
         self.total += hits.numel()
 
@@ -74,28 +80,28 @@ class _Percentage(Metric):
 
 
 class Accuracy(_Percentage):
-    """Accumulates `accuracy`. It takes targets too, so that all three can stand in one MetricCollection."""
+    """The share of `correct` ones. It takes targets too, so that all three can stand in one MetricCollection."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
-        self._count(_top(logits) == labels)
-
-
-class Agreement(_Percentage):
-    """Accumulates the share of images on which two networks' logits have the same top class."""
-
-    def update(self, logits: Tensor, others: Tensor) -> None:
-        self._count(_top(logits) == _top(others))
+        self.count(correct(logits, labels))
 
 
 class AttackSuccessRate(_Percentage):
-    """Accumulates `attack_success_rate`."""
+    """The share of `attack_successes`."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
-        self._count((_top(logits) == targets)[targets != labels])
+        self.count(attack_successes(logits, targets, labels))
 
 
 class RobustAccuracy(_Percentage):
-    """Accumulates `robust_accuracy`."""
+    """The share of `robust_successes`."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
-        self._count((_top(logits) == labels)[targets != labels])
+        self.count(robust_successes(logits, targets, labels))
+
+
+class Agreement(_Percentage):
+    """The share of `agreements`."""
+
+    def update(self, logits: Tensor, others: Tensor) -> None:
+        self.count(agreements(logits, others))
