@@ -259,12 +259,21 @@ def test_a_run_goes_on_from_its_checkpoint(tiny_suspect: Path) -> None:
 def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
     command = [sys.executable, "-m", "bdclean", "fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET]
     options = ["--data.source", "cifar10.npz", "--trainer.max_epochs", "10000"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(Path("runs").rglob("*.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
+    process = subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(Path("runs").rglob("*.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     last = next(Path("runs").rglob("*.ckpt"))
     assert process.returncode == 1
     assert str(last) in out
