@@ -150,7 +150,8 @@ class Trainer(pl.Trainer):
     # TensorBoard
 
     def _log_pictures(self, model: Classifier, datamodule: PoisonDataModule, name: str) -> None:
-        for writer in self._writers():
+        for logger in self._tensorboards():
+            writer = logger.experiment
             for part, matrix in model.confusions.items():
                 picture = report.confusion_picture(matrix, f"{name}, {part} images")
                 writer.add_image(f"confusion/{part} {name}", picture, self.global_step)
@@ -169,14 +170,13 @@ class Trainer(pl.Trainer):
         if datamodule.unlabeled is not None:
             plain["data/unlabeled"] = datamodule.unlabeled.name
         metrics = {f"final/{name}": value for name, value in result.items() if value is not None}
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger) and self.is_global_zero:
-                logger.log_hyperparams({key: str(value) for key, value in plain.items()}, metrics)
-                logger.save()
+        for logger in self._tensorboards():
+            logger.log_hyperparams({key: str(value) for key, value in plain.items()}, metrics)
+            logger.save()
 
-    def _writers(self) -> list[Any]:
+    def _tensorboards(self) -> list[TensorBoardLogger]:
         loggers = self.loggers if self.is_global_zero else []
-        return [logger.experiment for logger in loggers if isinstance(logger, TensorBoardLogger)]
+        return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def _target(output: str) -> Path:
