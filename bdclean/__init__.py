@@ -1,7 +1,43 @@
 """Cleanse image classifiers of backdoors with unlabeled images, and train backdoored ones to study them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
 __version__ = "0.1.0"
+__all__ = ["InputError", "__version__", "cleanse"]
 
 
 class InputError(ValueError):
     """Something the user can mend: one line that names the option and the value. The command line exits with 2."""
+
+
+def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> nn.Module:
+    """Cleanse a network of a backdoor, with images that need no labels.
+
+    Args:
+        model: From images (N, C, H, H) to logits (N, classes). It is not changed.
+        images: A float tensor (N, C, H, H) or a DataLoader of such: what the network takes. Batches of a loader may be
+            tuples, of which the first entry is used. Or images in [0, 1], as a uint8 tensor or the name of a folder, of
+            an `.npz` or `.npy` file, of a set of torchvision, or `procedural`: these need `mean` and `std`.
+        **options: `mean` and `std`, numbers for each channel or one of `imagenet`, `cifar10`, `none`; `image_size` in
+            pixels, for images of any size; `num_unlabeled`, at most so many images are used, by default 5,000;
+            `batch_size`; `method`, the name of a class in `bdclean.cleansing` or something that makes a Cleanser of a
+            Classifier; `epochs`, by default 12; `seed`; and those of Lightning's Trainer, such as `accelerator`.
+
+    Returns:
+        The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model.
+
+    Raises:
+        InputError: If the network does not take the images, or something is needed to tell.
+    """
+    # Importing bdclean is instant, and torch is not.
+    from bdclean.api import cleanse as run
+
+    return run(model, images, **options)

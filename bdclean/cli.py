@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +20,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bdclean import InputError, __version__, attacks, cleansing
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
-from bdclean.modules import AttackModule, Classifier
-from bdclean.trainer import Trainer
+from bdclean.data.sources import Source
+from bdclean.models import is_own_class
+from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
+from bdclean.trainer import Trainer, quieten
 
 ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
-"""What each subcommand makes of `--model`; a Classifier, read from a checkpoint, where nothing stands here."""
+"""What each subcommand makes of `--model`; a Suspect, read from a checkpoint, where nothing stands here."""
 
 
 class LogConfig(SaveConfigCallback):
@@ -67,7 +67,7 @@ class CommandLine(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # Lightning has one model class for all subcommands; a suspect has no learning rate, so it shall not offer one.
-        self._model_class = MODELS.get(subcommand, Classifier)
+        self._model_class = MODELS.get(subcommand, Suspect)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults(
             {
@@ -83,13 +83,12 @@ class CommandLine(LightningCLI):
             parser.link_arguments("data.num_classes", "model.num_classes", _classes, apply_on="instantiate")
             parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         else:
-            parser.add_argument("--ckpt", type=str, required=True, help="Checkpoint of the network.")
+            parser.add_argument("--ckpt", type=str, required=True, help="File of the network.")
         if subcommand == "cleanse":
             parser.set_defaults(
                 {
                     "trainer.max_epochs": 12,
                     "trainer.check_val_every_n_epoch": 3,
-                    "data.batch_size": 128,
                 }
             )
         return parser
@@ -118,10 +117,29 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
+        if self.checkpoint is None:
+            super().instantiate_classes()
+            return
+        recognised = self._identify(self.checkpoint)
         super().instantiate_classes()
-        if self.checkpoint is not None:
-            self.model.load(self.checkpoint.weights, f"--ckpt {self.checkpoint.path}")
-            self._load_trigger(self.checkpoint)
+        self.model.load(self.checkpoint, "--ckpt")
+        self._load_trigger(self.checkpoint)
+        self.datamodule.triggered = self.checkpoint.triggered
+        if not self.checkpoint.own and self.trainer.is_global_zero:
+            print(describe(self.model, recognised))
+
+    def _identify(self, suspect: Checkpoint) -> bool:
+        """Complete the options of the network, and say whether it was recognised."""
+        model, data = self.config[self.config.subcommand].model, self.config[self.config.subcommand].data
+        recognised = model.arch is None
+        names = [(data.source, "--data.source"), (data.unlabeled, "--data.unlabeled")]
+        sizes = (Source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
+        size = data.image_size or next((size for size in sizes if size is not None), None)
+        for name, value in identify(suspect, dict(model), size).items():
+            model[name] = value
+        if data.image_size is None:
+            data.image_size = model.image_size
+        return recognised
 
     def _load_trigger(self, suspect: Checkpoint) -> None:
         """Take the checkpoint's trigger, unless another attack was asked for."""
@@ -178,12 +196,16 @@ def _early(arguments: Sequence[str], key: str) -> Any:
 def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     """What a checkpoint says, as defaults of the options."""
     data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
+    model = dict(suspect.model)
+    if is_own_class(str(model.get("arch"))):
+        # A class that the user has not named is not run.
+        del model["arch"]
     name, options = data.pop("attack", None), data.pop("attack_options", {})
     if name is not None:
         if name not in ATTACKS:
             raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
         data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
-    sections = {"model": suspect.model, "data": data}
+    sections = {"model": model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
@@ -196,7 +218,10 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With 2 after one line on standard error, if something the user gave was wrong.
     """
-    _quieten()
+    quieten()
+    if not sys.stderr.isatty():
+        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
         CommandLine(
             AttackModule,
@@ -251,20 +276,3 @@ def _readable(text: str) -> str:
             return f"--{key}.{wrong[1]}: no such option"
         text = f"--{key}: {text[match.end() :].strip()}"
     return text
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says that is no news here."""
-    if not sys.stderr.isatty():
-        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
-        os.environ.setdefault("TQDM_MINITERS", "1000000")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "does not have many workers",  # images are in memory, where workers would only be in the way
-        "is smaller than the logging interval",  # what is logged is logged once an epoch
-        "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
-        "LeafSpec",  # Lightning's own use of torch
-        "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
-    ):
-        warnings.filterwarnings("ignore", f".*{message}.*")

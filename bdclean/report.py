@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -11,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from bdclean.metrics import defense_effectiveness_rate
@@ -49,6 +51,67 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def movements(matrix: Tensor) -> list[dict[str, float | None]]:
+    """How far predictions moved, class by class.
+
+    Args:
+        matrix: (C, C) counts of images: rows the suspect's classes, columns the cleansed network's.
+
+    Returns:
+        For each class how many images the suspect and the cleansed network put into it, and how many of the suspect's
+        stayed, in percent; None where it had none.
+    """
+    before, after, stayed = matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist()
+    return [
+        {"class": number, "suspect": had, "cleansed": has, "kept": round(100 * same / had, 2) if had else None}
+        for number, (had, has, same) in enumerate(zip(before, after, stayed, strict=True))
+    ]
+
+
+def write_html(
+    path: Path,
+    report: Mapping[str, Any],
+    pictures: Sequence[tuple[str, Tensor]],
+    history: Sequence[Mapping[str, float]],
+    description: str,
+) -> None:
+    """Write a report as one page that needs no other file, whole or not at all.
+
+    Args:
+        path: The file.
+        report: What `write_json` writes.
+        pictures: Title and image, (3, H, W) uint8 or in [0, 1].
+        history: What was logged in each epoch.
+        description: What the method did, as a Markdown table.
+    """
+    # What a hostile file says is text here, never markup.
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
+    rows = [line.strip("| ").split(" | ") for line in description.splitlines() if not line.startswith("|--")]
+    names = [*dict.fromkeys(name for row in history for name in row)]
+    page = environment.get_template("report.html.j2").render(
+        r=report,
+        figure=lambda value: "\u2013" if value is None else f"{value:.2f}",
+        pictures=[(title, _png(picture)) for title, picture in pictures],
+        curves=[_curve(name, [row[name] for row in history if name in row]) for name in names],
+        description=rows,
+    )
+    _write(path, page)
+
+
+def _png(picture: Tensor) -> str:
+    file = io.BytesIO()
+    to_pil_image(picture).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _curve(name: str, values: Sequence[float]) -> dict[str, object]:
+    """A line in a picture of 300 by 140."""
+    low, high = min(values), max(values)
+    across, up = 280 / max(1, len(values) - 1), 100 / max(high - low, 1e-9)
+    points = " ".join(f"{10 + across * x:.1f},{125 - up * (y - low):.1f}" for x, y in enumerate(values))
+    return {"name": name, "points": points, "low": f"{low:.4g}", "high": f"{high:.4g}", "epochs": len(values)}
+
+
 def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """A table for the terminal: a row a network, a column a figure."""
     names = [name for name in FIGURES if any(name in row for row in rows.values())]
@@ -69,8 +132,18 @@ def summary(report: Mapping[str, Any]) -> str:
         lines.append(f"DER {rate:.2f}")
     lines.append(
         f"{report['method']} on {report['unlabeled_images']} unlabeled images took {report['seconds']} s on "
-        f"{report['device']}. All figures in percent, on the test images."
+        f"{report['device']}. All figures in percent, on the {report['agreement_on']}."
     )
+    if suspect["acc"] is None:
+        lines += ["", _moved_most(report["classes"])]
+    return "\n".join(lines)
+
+
+def _moved_most(classes: Sequence[Mapping[str, float | None]]) -> str:
+    """The classes that kept fewest of the suspect's predictions, for users who have nothing else to go by."""
+    rows = sorted((row for row in classes if row["kept"] is not None), key=lambda row: row["kept"] or 0.0)[:10]
+    lines = ["Least of the suspect's predictions stayed in these classes:", "  class  suspect  cleansed  stayed"]
+    lines += [f"{row['class']:>7}{row['suspect']:>9}{row['cleansed']:>10}{row['kept']:>8.2f}" for row in rows]
     return "\n".join(lines)
 
 
@@ -86,8 +159,13 @@ def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
     """
     difference = triggered - clean
     amplified = 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
-    grid = make_grid(torch.cat([clean, triggered, amplified]).cpu(), nrow=len(clean), pad_value=1.0)
-    enlarge = max(1, 96 // clean.shape[-1])
+    return image_grid(torch.cat([clean, triggered, amplified]), len(clean))
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """Images side by side, small ones enlarged: (N, C, H, W) in [0, 1] to (3, height, width) in [0, 1]."""
+    grid = make_grid(images.cpu().clamp(0, 1), nrow=columns, pad_value=1.0)
+    enlarge = max(1, 96 // images.shape[-1])
     return grid.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +16,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 
-from bdclean import InputError, checkpoint, report
+from bdclean import InputError, __version__, checkpoint, report
 from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
+
+
+class History(pl.Callback):
+    """Keeps what was logged in each epoch."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
+        self.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 class Trainer(pl.Trainer):
@@ -42,9 +55,11 @@ class Trainer(pl.Trainer):
             ACC, ASR and RA on the test images, in percent; None where one cannot be known.
         """
         target = _target(output)
+        if target.suffix != ".ckpt":
+            raise InputError(f"--output {output}: a trained network is a .ckpt file")
         if ckpt_path is not None:
             resumed = checkpoint.read(ckpt_path, "--ckpt_path")
-            model.load(resumed.weights, f"--ckpt_path {ckpt_path}")
+            model.load(resumed, "--ckpt_path")
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
         datamodule.draw_trigger()
@@ -62,9 +77,9 @@ class Trainer(pl.Trainer):
         model: Classifier,
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = StrongDistillCleanseModule,
-        output: str = "cleansed.ckpt",
+        output: str | None = None,
     ) -> dict[str, Any]:
-        """Cleanse a suspect with unlabeled images, and write cleansed.ckpt and its report.
+        """Cleanse a suspect with unlabeled images, and write the network and its report.
 
         Labels and triggers, where there are any, serve the report alone.
 
@@ -72,12 +87,36 @@ class Trainer(pl.Trainer):
             model: The suspect.
             datamodule: Unlabeled images, and what the report is measured on.
             method: How it is cleansed.
-            output: Where the cleansed network is written; its report has the same name and ends in `.json`.
+            output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
+                `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
+                report lies beside it, under the same name with `.json` and `.html`.
 
         Returns:
             The report.
         """
-        target = _target(output)
+        origin = model.origin
+        target = _target(output or f"cleansed{Path(origin.path).suffix if origin else '.ckpt'}")
+        checkpoint.check(target, f"--output {target}")
+        if origin is not None and target.exists() and target.samefile(origin.path):
+            raise InputError(f"--output {target}: that is the suspect itself")
+        cleanser, outcome, history = self.run(model, datamodule, method)
+        outcome |= {"checkpoint": None if origin is None else origin.path, "output": str(target)}
+        self._save(target, cleanser, datamodule)
+        if self.is_global_zero:
+            report.write_json(target.with_suffix(".json"), outcome)
+            pictures = self._pictures(model, cleanser, datamodule)
+            report.write_html(target.with_suffix(".html"), outcome, pictures, history, cleanser.describe())
+            print(report.summary(outcome))
+        return outcome
+
+    def run(
+        self, model: Classifier, datamodule: PoisonDataModule, method: Callable[[Classifier], Cleanser]
+    ) -> tuple[Cleanser, dict[str, Any], list[dict[str, float]]]:
+        """Cleanse a suspect and write nothing: as `cleanse`.
+
+        Returns:
+            The cleanser with the cleansed network, the report, and what was logged in each epoch.
+        """
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
         started = time.perf_counter()
@@ -85,14 +124,16 @@ class Trainer(pl.Trainer):
         if self.is_global_zero and (description := cleanser.describe()):
             print(description)
         datamodule.defending = True
+        history = History()
+        self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
         try:
             self._train(cleanser, datamodule)
         finally:
             datamodule.defending = False
+            self.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
         seconds = time.perf_counter() - started
 
         cleansed = report.figures(self.test(cleanser, datamodule=datamodule, verbose=False), report.FIGURES)
-        self.save_checkpoint(target, weights_only=True)
         self._log_pictures(cleanser, datamodule, "cleansed")
         self._log_hyperparameters(cleanser, datamodule, cleansed)
         outcome = {
@@ -102,11 +143,25 @@ class Trainer(pl.Trainer):
             "device": self._device_name(),
             "suspect": suspect,
             "cleansed": cleansed,
+            "agreement_on": "test images" if datamodule.labelled else "held-out unlabeled images",
+            "held_out_images": datamodule.held_out_count,
+            "unreadable_images": len(datamodule.unreadable),
+            "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
+            "network": dict(cleanser.hparams),
+            "bdclean": __version__,
         }
-        if self.is_global_zero:
-            report.write_json(target.with_suffix(".json"), outcome)
-            print(report.summary(outcome))
-        return outcome
+        return cleanser, outcome, history.rows
+
+    def _save(self, target: Path, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
+        """Write the network: our own checkpoint, or the form that the suspect's file has."""
+        origin = cleanser.origin
+        if target.suffix == ".ckpt" and (origin is None or origin.own or not origin.path.endswith(".ckpt")):
+            # Lightning's strategies write together.
+            self.save_checkpoint(target, weights_only=True)
+        elif self.is_global_zero:
+            size = datamodule.image_size
+            image = cleanser.normalize(torch.zeros(1, 3, size, size, device=cleanser.device)).cpu()
+            checkpoint.write(target, cleanser.network.cpu(), image, origin, cleanser.prefix)
 
     def predict(  # type: ignore[override]  # as in fit
         self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"
@@ -133,6 +188,8 @@ class Trainer(pl.Trainer):
         return batches
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
+        if self.accumulate_grad_batches == 1:
+            self.accumulate_grad_batches = datamodule.accumulate
         try:
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except SystemExit:
@@ -148,6 +205,18 @@ class Trainer(pl.Trainer):
         return f"{self.world_size} x {name}" if self.world_size > 1 else name
 
     # TensorBoard
+
+    def _pictures(
+        self, suspect: Classifier, cleansed: Cleanser, datamodule: PoisonDataModule
+    ) -> list[tuple[str, Tensor]]:
+        """What the report shows."""
+        pictures = [("Unlabeled images", report.image_grid(datamodule.unlabeled_examples(16), 8))]
+        if examples := datamodule.examples(8):
+            pictures.append(("Clean, triggered, difference", report.trigger_picture(*examples)))
+        for part in suspect.confusions:
+            for name, model in (("suspect", suspect), ("cleansed", cleansed)):
+                pictures.append((f"{name}, {part} images", report.confusion_picture(model.confusions[part], name)))
+        return pictures
 
     def _log_pictures(self, model: Classifier, datamodule: PoisonDataModule, name: str) -> None:
         for logger in self._tensorboards():
@@ -182,9 +251,23 @@ class Trainer(pl.Trainer):
 def _target(output: str) -> Path:
     """Where a result goes: refused now if it cannot be written, not after hours."""
     path = Path(output)
-    if path.suffix == ".json":
+    if path.suffix in (".json", ".html"):
         raise InputError(f"--output {output}: that is the name of the report")
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise InputError(f"--output {output}: {reason}")
     return path
+
+
+def quieten() -> None:
+    """Leave out what Lightning says that is no news here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",  # images are in memory, where workers would only be in the way
+        "is smaller than the logging interval",  # what is logged is logged once an epoch
+        "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
+        "LeafSpec",  # Lightning's own use of torch
+        "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -10,13 +10,13 @@ from bdclean.cleansing import DistillCleanseModule
 from bdclean.cleansing.distill import kd_loss
 from bdclean.cleansing.reinitialise import reinitialise, stage_ratios
 from bdclean.models import find_stages
-from bdclean.modules import Classifier
+from bdclean.modules import Classifier, Suspect
 
 
 @pytest.fixture
 def suspect() -> Classifier:
     torch.manual_seed(0)
-    return Classifier("resnet20")
+    return Suspect("resnet20", num_classes=10, image_size=32, mean="none")
 
 
 def test_kd_loss_against_a_loop() -> None:
@@ -108,15 +108,15 @@ def test_norm_layers_keep_parameters_and_statistics(suspect: Classifier) -> None
     cleanser = DistillCleanseModule(suspect, ratios=[1, 1, 1, 1, 1])
     for name, value in cleanser.network.state_dict().items():
         kept = torch.equal(value, suspect.network.state_dict()[name])
-        is_weight = "conv" in name or name.endswith("downsample.0.weight") or name == "fc.weight"
+        is_weight = "conv" in name or name == "linear.weight"
         assert kept == (not is_weight), name
 
 
 def test_the_table_shows_every_layer(suspect: Classifier) -> None:
     table = DistillCleanseModule(suspect).describe().splitlines()
     assert table[2] == "| conv1 | 16x3x3x3 | stem | 0.01 |"
-    assert table[-1] == "| fc | 10x64 | head | 0.1 |"
-    assert len(table) == 2 + 22
+    assert table[-1] == "| linear | 10x64 | head | 0.1 |"
+    assert len(table) == 2 + 20
 
 
 @pytest.mark.parametrize(

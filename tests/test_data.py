@@ -87,7 +87,7 @@ def test_folder(folder: Path) -> None:
     assert (source.num_classes, source.image_size, len(images)) == (2, None, 16)
     assert images.labels.tolist() == [0] * 8 + [1] * 8
     assert images.batch(torch.tensor([5, 9])).shape == (2, 24, 24, 3)
-    assert len(source.load_unlabeled(24)) == 56
+    assert len(source.load_unlabeled(24, 1, 0)) == 56
 
 
 def test_cifar10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,11 +164,11 @@ def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"x_train": np.zeros((2, 8, 8, 3), np.float32), "y_train": np.zeros(2, int)}, "uint8"),
+        ({"x_train": np.full((2, 8, 8, 3), 2, np.float32), "y_train": np.zeros(2, int)}, "uint8"),
         ({"x_train": np.zeros((2, 8, 8, 3), np.uint8), "y_train": np.zeros((2, 1), int)}, "class numbers"),
         ({"x_train": np.zeros((2, 8, 8, 3), np.uint8), "y_train": np.zeros(3, int)}, "2 images in x_train, 3 labels"),
         ({"x_train": np.array([{}], dtype=object), "y_train": np.zeros(1, int)}, "x_train cannot be read"),
-        ({"images": np.zeros(1)}, "neither x_train nor x_test"),
+        ({"a": np.zeros(1), "b": np.zeros(1)}, "neither x_train nor x_test"),
     ],
 )
 def test_wrong_npz_is_named(arrays: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torchvision import models
 from bdclean import InputError
 from bdclean.cleansing.reinitialise import stage_ratios
 from bdclean.models import Normalize, build_network, find_stages, weights
-from bdclean.models.networks import OWN
+from bdclean.models.cifar import NETWORKS
 
 FAMILIES = [
     "alexnet",
@@ -43,7 +43,7 @@ def test_normalize() -> None:
     assert not layer.state_dict()
 
 
-@pytest.mark.parametrize("arch", [*OWN, "resnet18", "vgg11_bn", "vgg19_bn", "mobilenet_v2"])
+@pytest.mark.parametrize("arch", [*NETWORKS, "resnet18", "vgg11_bn", "vgg19_bn", "mobilenet_v2"])
 def test_networks_for_small_images(arch: str) -> None:
     with torch.device("meta"):
         network = build_network(arch, 7, 32)
@@ -117,7 +117,7 @@ def test_every_layer_of_every_torchvision_network_is_in_a_stage(arch: str) -> No
 def test_a_probe_leaves_the_network_as_it_was() -> None:
     network = build_network("resnet20", 10, 32)
     network.train()
-    network.stages[0].eval()
+    network.layer1[0].eval()
     modes = [module.training for module in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     find_stages(network, 32)

@@ -18,7 +18,7 @@ PATTERNS = ("checkerboard", "white", "black", "random")
 
 
 class BadNets(Attack):
-    """Replaces a patch of the image: x' = (1 - a) x + a p on the patch, with pattern p and opacity a.
+    """Replaces a patch of the image, x' = (1 - a) x + a p with pattern p and opacity a, or adds to it, x' = x + a p.
 
     Source: Gu, Dolan-Gavitt, Garg, "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain",
     IEEE Access 2019.
@@ -33,6 +33,7 @@ class BadNets(Attack):
         size: Side of the patch in pixels; by default 3 for a pattern, and for a file the size it has.
         position: Corner or `center`, or row and column of the patch's first pixel.
         margin: Pixels between the patch and the image's edges, where the position is a corner.
+        combine: `replace`, or `add` and cut off above 1.
     """
 
     patch: Tensor | None
@@ -47,6 +48,7 @@ class BadNets(Attack):
         size: int | None = None,
         position: Corner | tuple[int, int] = "bottom-right",
         margin: int = 0,
+        combine: Literal["replace", "add"] = "replace",
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
         if size is not None and size < 1:
@@ -57,6 +59,7 @@ class BadNets(Attack):
         self.size = size
         self.position = position
         self.margin = margin
+        self.combine: Literal["replace", "add"] = combine
         self.register_buffer("patch", None)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
@@ -78,7 +81,8 @@ class BadNets(Attack):
             colour = colour.mean(0, keepdim=True)
         region = (..., slice(top, top + height), slice(left, left + width))
         triggered = images.clone()
-        triggered[region] = images[region] * (1 - opacity) + colour * opacity
+        kept = images[region] * (1 - opacity) if self.combine == "replace" else images[region]
+        triggered[region] = (kept + colour * opacity).clamp(max=1)
         return triggered
 
     def _draw(self) -> Tensor:

@@ -16,8 +16,9 @@ from bdclean.data.images import Images, MemoryImages
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """(N, H, W, C) uint8 to (N, C, H, W) float in [0, 1], in channels-last layout, without another copy."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
+    """(N, H, W, C) uint8 to (N, C, H, W) float in [0, 1], in channels-last layout; floats stay what they are."""
+    images = pixels.permute(0, 3, 1, 2)
+    return images if images.is_floating_point() else images.float().div_(255)
 
 
 def stamp(pixels: Tensor, attack: Attack) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
@@ -15,9 +18,14 @@ from tqdm import tqdm  # comes with lightning, which draws its progress bars wit
 
 from bdclean import InputError
 
-# What Pillow may take a file for. It knows more, and some of it starts other programs.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+Image.init()
+# What Pillow may take a file for: all it reads by itself. EPS starts Ghostscript, the others only name a file's format.
+FORMATS = tuple(sorted({*Image.OPEN} - {"EPS", "BUFR", "EMF", "GRIB", "HDF5", "MPEG", "WMF"}))
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+MOST_PIXELS = 100_000_000
+"""A larger image is not decoded, as a few of them would fill the memory."""
+# An image is judged by whether it can be decoded, not by what Pillow thinks of it.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class Images(ABC):
@@ -51,10 +59,10 @@ class Images(ABC):
 
 
 class MemoryImages(Images):
-    """Images in memory.
+    """Images in memory, ready for use.
 
     Args:
-        pixels: (N, H, W, 3) uint8.
+        pixels: (N, H, W, 3) uint8, or float in the range that the network takes.
         labels: (N,) int64 true classes; without them the images are unlabeled.
     """
 
@@ -69,25 +77,48 @@ class MemoryImages(Images):
         return self.pixels[indices.to(self.pixels.device)]
 
     def size_in_memory(self) -> int:
-        return self.pixels.numel()
+        return self.pixels.numel() * self.pixels.element_size()
 
     def in_memory(self, num_workers: int) -> MemoryImages:
         return self
 
-    def resized(self, size: int) -> MemoryImages:
-        """The same images at `size` pixels a side, in colour: no copy where they have that size."""
-        pixels = self.pixels.expand(-1, -1, -1, 3)
-        if pixels.shape[1:3] == (size, size):
-            return MemoryImages(pixels, self.labels)
-        chunks = [
-            transforms.resize(chunk.permute(0, 3, 1, 2), [size, size], antialias=True).permute(0, 2, 3, 1)
-            for chunk in torch.split(pixels, 4096)
-        ]
+
+class ArrayImages(Images):
+    """Images of another size or without colour, which get size and colour when they are wanted.
+
+    Args:
+        pixels: (N, H, W, 1 or 3) uint8.
+        size: Height and width of the images they become, in pixels.
+        labels: (N,) int64 true classes; without them the images are unlabeled.
+    """
+
+    def __init__(self, pixels: Tensor, size: int, labels: Tensor | None = None) -> None:
+        super().__init__(torch.full((len(pixels),), -1) if labels is None else labels)
+        self.pixels = pixels
+        self.size = size
+
+    def subset(self, indices: Tensor) -> ArrayImages:
+        return ArrayImages(self.pixels[indices], self.size, self.labels[indices])
+
+    def batch(self, indices: Tensor) -> Tensor:
+        pixels = self.pixels[indices].expand(-1, -1, -1, 3)
+        if pixels.shape[1:3] == (self.size, self.size):
+            return pixels
+        resized = transforms.resize(pixels.permute(0, 3, 1, 2), [self.size, self.size], antialias=True)
+        return resized.permute(0, 2, 3, 1)
+
+    def size_in_memory(self) -> int:
+        return len(self) * self.size * self.size * 3
+
+    def in_memory(self, num_workers: int) -> MemoryImages:
+        if self.pixels.shape[1:] == (self.size, self.size, 3):
+            return MemoryImages(self.pixels, self.labels)
+        chunks = [self.batch(indices) for indices in torch.split(torch.arange(len(self)), 1024)]
         return MemoryImages(torch.cat(chunks).contiguous(), self.labels)
 
 
 class FileImages(Images):
-    """Image files of any size and format that Pillow reads, cut to a square: short side resized, centre kept.
+    """Image files of any size and format that Pillow reads, cut to a square: the centre, resized.
 
     Args:
         paths: The files.
@@ -106,42 +137,111 @@ class FileImages(Images):
         return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.option, self.labels[indices])
 
     def batch(self, indices: Tensor) -> Tensor:
-        return torch.stack([self._decode(self.paths[i]) for i in indices.tolist()])
+        pixels = [self._decode(i) for i in indices.tolist()]
+        for image, index in zip(pixels, indices.tolist(), strict=True):
+            if isinstance(image, str):
+                raise InputError(f"{self.option}: {self.paths[index]} is not a readable image ({image})")
+        return torch.stack(pixels)  # type: ignore[arg-type]  # all of them are tensors now
 
     def size_in_memory(self) -> int:
         return len(self) * self.size * self.size * 3
 
     def in_memory(self, num_workers: int) -> MemoryImages:
-        pixels = torch.empty(len(self), self.size, self.size, 3, dtype=torch.uint8)
-        loader = DataLoader(_Chunks(self), batch_size=None, num_workers=num_workers)
-        for start, chunk in tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH):
-            pixels[start : start + len(chunk)] = chunk
-        return MemoryImages(pixels, self.labels)
+        images, unreadable = self._read(len(self), num_workers, keep=True)
+        if unreadable:
+            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image")
+        assert isinstance(images, MemoryImages)
+        return images
 
-    def _decode(self, path: Path) -> Tensor:
+    def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
+        """The first images that can be decoded.
+
+        Args:
+            wanted: At most so many.
+            num_workers: Processes that decode.
+            keep: Whether they are kept in memory, decoded.
+
+        Returns:
+            The images, and the files among those looked at that are none.
+
+        Raises:
+            InputError: If these are more than half of them.
+        """
+        images, unreadable = self._read(wanted, num_workers, keep)
+        if len(unreadable) > len(images):
+            raise InputError(
+                f"{self.option}: {len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: "
+                f"{some_names(unreadable)}"
+            )
+        return images, unreadable
+
+    def _read(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
+        pixels = torch.empty(wanted if keep else 0, self.size, self.size, 3, dtype=torch.uint8)
+        chosen: list[int] = []
+        unreadable: list[Path] = []
+        loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers)
+        progress = tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH)
+        for good, bad, chunk in progress:
+            good = good[: wanted - len(chosen)]
+            if keep and good:
+                pixels[len(chosen) : len(chosen) + len(good)] = chunk[: len(good)]
+            chosen += good
+            unreadable += [self.paths[index] for index in bad]
+            if len(chosen) == wanted:
+                break
+        indices = torch.tensor(chosen, dtype=torch.long)
+        return (MemoryImages(pixels[: len(chosen)], self.labels[indices]) if keep else self.subset(indices)), unreadable
+
+    def _decode(self, index: int) -> Tensor | str:
+        """The image as (size, size, 3) uint8, or why there is none."""
         try:
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(self.paths[index], formats=FORMATS) as file:
                 file.draft("RGB", (self.size, self.size))  # JPEG only: decodes at a fraction of the size, much faster
-                image = ImageOps.exif_transpose(file).convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.option}: {path} is not a readable image ({error})") from error
-        pixels = transforms.resize(transforms.pil_to_tensor(image), [self.size], antialias=True)
-        return transforms.center_crop(pixels, [self.size, self.size]).permute(1, 2, 0)
+                if math.prod(file.size) > MOST_PIXELS:
+                    return f"{file.width}x{file.height} pixels are too many"
+                image = _in_colour(ImageOps.exif_transpose(file))
+            side = min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            square = image.resize(
+                (self.size, self.size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
+            )
+            return torch.from_numpy(np.array(square))
+        except Exception as error:  # Pillow's decoders fail in any way
+            return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-class _Chunks(Dataset[tuple[int, Tensor]]):
-    """Runs of consecutive images, for workers to decode."""
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Any image as RGB, 8 bits a channel."""
+    if image.mode.startswith(("I", "F")):
+        # 16 and 32 bits: Pillow would cut everything off above 255.
+        values = np.asarray(image, dtype=np.float64)
+        low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
+        image = Image.fromarray(((values - low) * 255 / max(high - low, 1e-9)).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def some_names(paths: Sequence[Path]) -> str:
+    """The first ten of some files, for a message."""
+    return ", ".join(map(str, paths[:10])) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+
+
+class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):
+    """Runs of consecutive files, for workers to decode: which are images, which are not, and the images."""
 
     LENGTH = 64
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: FileImages, keep: bool) -> None:
         self.images = images
+        self.keep = keep
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.LENGTH)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[list[int], list[int], Tensor]:
         if index >= len(self):
             raise IndexError(index)
-        start = index * self.LENGTH
-        return start, self.images.batch(torch.arange(start, min(start + self.LENGTH, len(self.images))))
+        numbers = range(index * self.LENGTH, min((index + 1) * self.LENGTH, len(self.images)))
+        decoded = {number: self.images._decode(number) for number in numbers}
+        pixels = {number: image for number, image in decoded.items() if isinstance(image, Tensor)}
+        kept = torch.stack([*pixels.values()]) if pixels and self.keep else torch.empty(0)
+        return [*pixels], [number for number in numbers if number not in pixels], kept

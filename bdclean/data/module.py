@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bdclean import InputError
 from bdclean.attacks import Attack
+from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, stamp_in_memory, to_float
-from bdclean.data.images import FileImages, Images, MemoryImages
+from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages, some_names
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
 """A set of images of up to so many bytes is kept in memory, on the device."""
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
+AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
+BATCH, BATCH_PIXELS, SMALLEST_BATCH = 128, 128 * 64**2, 8
+"""Images a step by default; how many pixels of them go through the network at once; at least so many images."""
+
+logger = logging.getLogger(__name__)
 
 
 class PoisonDataModule(LightningDataModule):
@@ -33,22 +44,28 @@ class PoisonDataModule(LightningDataModule):
       labels (what the attacker wants) and true labels. On clean images the two are equal.
     - The validation and test loaders are `[clean, triggered]`; the triggered one leaves out the images whose target is
       their own class. Without an attack there is only the first, without a source there is none.
-    - The unlabeled loader yields bare images, so that no label can leak.
+    - The unlabeled loader yields bare images, so that no label can leak. Where there is no labelled test part, some of
+      the unlabeled images are held out, bare too, and stand in its place.
 
     Args:
         source: Labelled images: `shapes` (drawn by the program), a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
             `svhn`, `stl10`, `mnist`, `fashion_mnist`), an `.npz` file with x_train, y_train, x_test, y_test, or a
-            folder with `train/` and `test/` or `val/`, each with one folder a class.
+            folder with `train/` and `test/` or `val/`, each with one folder a class, or just the folders of the
+            classes: a test set. Folders called by numbers are the classes of these numbers, others go by their names.
         attack: How images are poisoned; without one they stay clean.
-        unlabeled: Other images for the defender, from any source; also a folder of loose images of any size.
+        unlabeled: Other images for the defender, from any source; also a folder of loose images of any size, an `.npy`
+            file, or `procedural`, which are drawn by the program.
         num_unlabeled: How many unlabeled images are used; by default all that were held out, of another source at most
             5,000.
+        num_agreement: How many of these are kept from training, to measure the agreement with the suspect on; by
+            default none where there is a labelled test part, else 10 %, at most 1,000.
         num_held_out: How many images of the training part are held out from the attacker, for the defender; by default
             10 %, at most 5,000.
         num_val: How many images of the training part are for validation; by default 5 %, at most 1,000.
         num_train: Keep only so many of the attacker's training images.
         image_size: Height and width of the images, in pixels; by default the source's own.
-        batch_size: Images a step over all processes together.
+        batch_size: Images a step over all processes together; by default 128. Above 64 pixels they go through the
+            network in pieces, whose gradients are added up.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.
         flip: Whether training images are mirrored at random.
         in_memory: Whether images are kept decoded, on the device; by default up to 2 GiB.
@@ -64,13 +81,14 @@ class PoisonDataModule(LightningDataModule):
         self,
         source: str | None = "shapes",
         attack: Attack | None = None,
-        unlabeled: str | None = None,
+        unlabeled: str | Source | None = None,
         num_unlabeled: int | None = None,
+        num_agreement: int | None = None,
         num_held_out: int | None = None,
         num_val: int | None = None,
         num_train: int | None = None,
         image_size: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         crop_padding: int | None = None,
         flip: bool = True,
         in_memory: bool | None = None,
@@ -81,6 +99,7 @@ class PoisonDataModule(LightningDataModule):
         super().__init__()
         bounds: tuple[tuple[str, int | None, int], ...] = (
             ("num_unlabeled", num_unlabeled, 1),
+            ("num_agreement", num_agreement, 1),
             ("num_held_out", num_held_out, 1),
             ("num_val", num_val, 1),
             ("num_train", num_train, 1),
@@ -94,21 +113,30 @@ class PoisonDataModule(LightningDataModule):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}")
         self.source = None if source is None else Source(source, root)
-        self.unlabeled = None if unlabeled is None else Source(unlabeled, root, "--data.unlabeled")
+        self.unlabeled = Source(unlabeled, root, "--data.unlabeled") if isinstance(unlabeled, str) else unlabeled
         if self.source is None and self.unlabeled is None:
             raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
         if self.source is not None and self.source.num_classes < 2:
             raise InputError(f"--data.source {source}: has no labelled images of two classes or more")
         size = image_size or (None if self.source is None else self.source.image_size)
         if size is None:
-            raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
+            named = source or (unlabeled if isinstance(unlabeled, str) else "")
+            raise InputError(f"--data.image_size: needed, as the images of {named} may be of any size")
         self.attack = attack
         self.num_unlabeled = num_unlabeled
+        self.num_agreement = num_agreement
         self.num_held_out = num_held_out
         self.num_val = num_val
         self.num_train = num_train
         self.image_size = size
-        self.batch_size = batch_size
+        at_once = min(BATCH, max(SMALLEST_BATCH, BATCH_PIXELS // size**2))
+        self.batch_size = at_once if batch_size is None else batch_size
+        self.accumulate = round(BATCH / at_once) if batch_size is None else 1
+        """How many batches make a step."""
+        self.triggered: Triggered | None = None
+        """Triggered test images that came with the suspect."""
+        self.unreadable: list[Path] = []
+        """Unlabeled files that are no images."""
         self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
         self.keep_in_memory = in_memory
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
@@ -129,6 +157,16 @@ class PoisonDataModule(LightningDataModule):
         }
         # Plain values only, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labelled test images."""
+        return self._has("test")
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the labels are numbers of classes of which some may be missing."""
+        return self.source is not None and self.source.numbered
 
     @property
     def num_classes(self) -> int | None:
@@ -179,35 +217,87 @@ class PoisonDataModule(LightningDataModule):
 
     @cached_property
     def _test(self) -> list[Batches]:
-        assert self.source is not None
-        return self._evaluation(self.source.load("test", self.image_size))
+        if self._has("test"):
+            assert self.source is not None
+            parts = self._evaluation(self.source.load("test", self.image_size))
+        else:
+            parts = [self._agreement]
+        if self.triggered is None:
+            return parts
+        labels, targets, images = self.triggered.labels, self.triggered.targets, self.triggered.images
+        return [parts[0], Batches(self._place(self._as_images(images, labels)), (targets, labels))]
+
+    def _as_images(self, images: list[Path] | list[Image.Image], labels: Tensor) -> Images:
+        if isinstance(images[0], Path):
+            return FileImages(images, self.image_size, "--ckpt", labels)
+        pixels = [pil_to_tensor(image.convert("RGB")).permute(1, 2, 0) for image in images]
+        return ArrayImages(torch.stack(pixels), self.image_size, labels)
+
+    @cached_property
+    def _defenders(self) -> tuple[Images, Images]:
+        """The defender's images: those to train on, and those held out to measure agreement on."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.unlabeled is None:
+            if not self._has("train"):
+                raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
+            images, limit = self._training_part.subset(self._splits[1]), None
+        else:
+            limit = DEFENDER_LIMIT
+            count = self.num_unlabeled or limit
+            images = self.unlabeled.load_unlabeled(self.image_size, count, self.seed)
+        total = len(images)
+        wanted = self.num_unlabeled or min(total, limit or total)
+        images = images.subset(torch.randperm(total, generator=generator))
+        if isinstance(images, FileImages) and self.unlabeled is not None:
+            images, self.unreadable = self._readable(images, min(wanted, total))
+            wanted = self.num_unlabeled or len(images)
+        if wanted > len(images):
+            readable = " readable" if self.unreadable else ""
+            raise InputError(f"--data.num_unlabeled {wanted}: there are {len(images)}{readable} unlabeled images")
+        default = 0.0 if self._has("test") else AGREEMENT_SHARE
+        held_out = _share(self.num_agreement, wanted, default, AGREEMENT_LIMIT)
+        if held_out >= wanted:
+            raise InputError(f"--data.num_agreement {held_out}: there are {wanted} unlabeled images in all")
+        numbers = torch.arange(wanted)
+        return self._place(images.subset(numbers[held_out:])), self._place(images.subset(numbers[:held_out]))
+
+    def _readable(self, images: FileImages, wanted: int) -> tuple[Images, list[Path]]:
+        """Leave out what cannot be decoded, and say so."""
+        keep = self._fits(wanted * self.image_size**2 * 3)
+        readable, unreadable = images.readable(wanted, self.num_workers, keep)
+        if unreadable:
+            looked_at = len(readable) + len(unreadable)
+            _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {some_names(unreadable)}")
+        return readable, unreadable
 
     @cached_property
     def _unlabeled(self) -> Batches:
-        if self.unlabeled is None:
-            images, limit = self._training_part.subset(self._splits[1]), None
-        else:
-            images, limit = self.unlabeled.load_unlabeled(self.image_size), DEFENDER_LIMIT
-        wanted = self.num_unlabeled or min(len(images), limit or len(images))
-        if wanted > len(images):
-            raise InputError(f"--data.num_unlabeled {wanted}: there are {len(images)} unlabeled images")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-        return Batches(self._place(images.subset(order[:wanted])), augment=self.augment)
+        return Batches(self._defenders[0], augment=self.augment)
 
     @cached_property
-    def _predicted(self) -> Images:
+    def _agreement(self) -> Batches:
+        return Batches(self._defenders[1])
+
+    @cached_property
+    def _predicted(self) -> tuple[Images, list[str]]:
+        """The images that are predicted, and a name for each: its file, or its number."""
         if self.unlabeled is not None:
-            return self.unlabeled.load_unlabeled(self.image_size)
-        assert self.source is not None
-        return self.source.load("test", self.image_size)
+            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
+        elif self._has("test"):
+            assert self.source is not None
+            images = self.source.load("test", self.image_size)
+        else:
+            raise InputError("--data.unlabeled: needed, as there are no test images to predict")
+        if not isinstance(images, FileImages):
+            return images, [str(number) for number in range(len(images))]
+        readable, unreadable = self._readable(images, len(images))
+        left_out = set(unreadable)
+        return readable, [str(path) for path in images.paths if path not in left_out]
 
     @property
     def predicted_names(self) -> list[str]:
         """A name for each image that `predict_dataloader` gives: its file, or its number."""
-        images = self._predicted
-        return (
-            [str(path) for path in images.paths] if isinstance(images, FileImages) else [*map(str, range(len(images)))]
-        )
+        return self._predicted[1]
 
     def _evaluation(self, images: Images) -> list[Batches]:
         """The images clean, and those that the attack would change the class of, triggered."""
@@ -237,12 +327,14 @@ class PoisonDataModule(LightningDataModule):
 
     def _place(self, images: Images) -> Images:
         """Bring images into memory, onto the device, where they are few enough."""
-        keep = images.size_in_memory() <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
-        if not keep:
+        if not self._fits(images.size_in_memory()):
             return images
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         memory = images.in_memory(self.num_workers)
         return MemoryImages(memory.pixels.to(device), memory.labels)
+
+    def _fits(self, size: int) -> bool:
+        return size <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
 
     def draw_trigger(self) -> None:
         """Have the attack make its trigger now: what processes make for themselves is lost with them."""
@@ -252,13 +344,23 @@ class PoisonDataModule(LightningDataModule):
     @property
     def unlabeled_count(self) -> int:
         """How many images the defender has."""
-        return len(self._unlabeled)
+        return sum(map(len, self._defenders))
+
+    @property
+    def held_out_count(self) -> int:
+        """How many of these are kept from training."""
+        return len(self._defenders[1])
+
+    def unlabeled_examples(self, count: int) -> Tensor:
+        """Some of the defender's images, as they are: (count, 3, H, W) in [0, 1]."""
+        images = self._defenders[0]
+        return to_float(images.batch(torch.arange(min(count, len(images)))))
 
     def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Validation images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
-        if self.attack is None or not self._has("train"):
+        """Images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
+        if self.attack is None or not (self._has("train") or self._has("test")):
             return None
-        clean, triggered = self._val[0], self._val[1]
+        clean, triggered = self._val if self._has("train") else self._test
         assert self.num_classes is not None
         labels = clean.images.labels
         others = (self.attack.target_labels(labels, self.num_classes) != labels).nonzero().squeeze(1)[:count]
@@ -272,19 +374,20 @@ class PoisonDataModule(LightningDataModule):
         return self.unlabeled_dataloader() if self.defending else self._loader(self._train, shuffle=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the validation set, if there is one: images, target labels, true labels."""
-        return [self._loader(part) for part in self._val] if self._has("train") else []
+        """`[clean, triggered]` of the validation set: images, target labels, true labels; or held-out bare images."""
+        parts = self._val if self._has("train") else [self._agreement]
+        return [self._loader(part) for part in parts if len(part)]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the test set, if there is one: images, target labels, true labels."""
-        return [self._loader(part) for part in self._test] if self._has("test") else []
+        """`[clean, triggered]` of the test set: images, target labels, true labels; or held-out bare images, first."""
+        return [self._loader(part) for part in self._test]
 
     def _has(self, split: str) -> bool:
         return self.source is not None and self.source.has(split)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """All unlabeled images if another source was given, else the test images; images only, in their order."""
-        return self._loader(Batches(self._place(self._predicted)))
+        return self._loader(Batches(self._place(self._predicted[0])))
 
     def unlabeled_dataloader(self) -> DataLoader[Any]:
         """The defender's images, augmented, without anything else."""
@@ -305,6 +408,11 @@ class PoisonDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The trigger, so that ASR can be measured from the checkpoint alone."""
         return {"trigger": {} if self.attack is None else self.attack.state_dict()}
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    logger.warning(message)
 
 
 def _share(number: int | None, total: int, share: float, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Where images come from: the embedded set, torchvision's sets by name, `.npz` files, folders."""
+"""Where images come from: drawn by the program, torchvision's sets by name, `.npz` and `.npy` files, folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from torch import Tensor
 from torchvision import datasets
 
 from bdclean import InputError
-from bdclean.data.images import SUFFIXES, FileImages, Images, MemoryImages
+from bdclean.data.images import SUFFIXES, ArrayImages, FileImages, Images, MemoryImages
+from bdclean.data.procedural import draw_procedural
 from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
 
+ONLY = "the array"
+"""What the one array of an `.npy` file is called in messages."""
+MOST_CLASSES = 100_000
 SHAPES_IMAGES = {"train": 30_000, "test": 2_000}
 SHAPES_SEED = {"train": 0, "test": 1}
 
@@ -46,7 +50,8 @@ class Source:
     """A labelled or unlabeled set of images with a training and a test part, either of which may be missing.
 
     Args:
-        name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder.
+        name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder; and without labels an `.npy`
+            file or `procedural`.
         root: Folder in which torchvision's files are looked for and downloaded to.
         option: The option this name was given with, for messages.
 
@@ -60,18 +65,24 @@ class Source:
         self.option = f"{option} {name}"
         self.path = Path(name)
         self.image_size: int | None
+        self.numbered = False
+        """Whether the classes are called by their numbers, of which some may be missing."""
         if name == "shapes":
             self.num_classes, self.image_size = len(CLASSES), SIDE
         elif name in STANDARD:
             self.num_classes, self.image_size = STANDARD[name].num_classes, STANDARD[name].image_size
         elif self.path.is_dir():
             self.classes = self._class_names()
-            self.num_classes, self.image_size = len(self.classes), None
-        elif self.path.is_file() and self.path.suffix == ".npz":
-            self.num_classes, self.image_size = self._npz_shape()
+            self.numbered = any(name.isdecimal() for name in self.classes)
+            self.num_classes, self.image_size = max(self.classes.values(), default=-1) + 1, None
+        elif self.path.is_file() and self.path.suffix in (".npz", ".npy"):
+            self.num_classes, self.image_size = self._array_shape()
+        elif name == "procedural":
+            self.num_classes, self.image_size = 0, None
         else:
             raise InputError(
-                f"{self.option}: neither a folder, nor an .npz file, nor one of shapes, {', '.join(STANDARD)}"
+                f"{self.option}: neither a folder, nor an .npz or .npy file, nor one of shapes, procedural, "
+                f"{', '.join(STANDARD)}"
             )
 
     def download(self) -> None:
@@ -91,24 +102,42 @@ class Source:
             InputError: If the part is missing, or cannot be read.
         """
         if self.name == "shapes":
-            return MemoryImages(*draw_shapes(SHAPES_IMAGES[split], SHAPES_SEED[split])).resized(image_size)
+            pixels, labels = draw_shapes(SHAPES_IMAGES[split], SHAPES_SEED[split])
+            return ArrayImages(pixels, image_size, labels)
         if self.name in STANDARD:
             return self._load_standard(split, image_size)
         if self.path.is_dir():
             return self._load_folder(split, image_size)
-        return self._load_npz(split).resized(image_size)
+        pixels, labels = self._pixels(f"x_{split}"), self._labels(f"y_{split}")
+        if len(pixels) != len(labels):
+            raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
+        return ArrayImages(pixels, image_size, labels)
 
-    def load_unlabeled(self, image_size: int) -> Images:
-        """All images that can serve without labels: of a folder every one, else the training part if there is one."""
+    def load_unlabeled(self, image_size: int, count: int, seed: int) -> Images:
+        """All images that can serve without labels: of a folder every one, else the training part if there is one.
+
+        Args:
+            image_size: Height and width that the images shall have, in pixels.
+            count: How many are drawn, if the program draws them.
+            seed: Of what is drawn.
+        """
+        if self.name == "procedural":
+            return MemoryImages(draw_procedural(count, image_size, seed))
         if self.name not in STANDARD and self.path.is_dir():
-            return FileImages(self._files(self.path), image_size, self.option)
+            return FileImages(self._files(self.path, loose=True), image_size, self.option)
+        if self.path.is_file() and not (self.has("train") or self.has("test")):
+            return ArrayImages(self._pixels(self._unlabeled_key()), image_size)
         return self.load("train" if self.has("train") else "test", image_size)
 
     def has(self, split: str) -> bool:
         """Whether there is a `train` or `test` part with labels."""
         if self.name == "shapes" or self.name in STANDARD:
             return True
-        return self._part(split) is not None if self.path.is_dir() else {f"x_{split}", f"y_{split}"} <= self._names()
+        if self.name == "procedural":
+            return False
+        if self.path.is_dir():
+            return bool(self.classes) and self._part(split) is not None
+        return {f"x_{split}", f"y_{split}"} <= self._names()
 
     # torchvision
 
@@ -139,39 +168,46 @@ class Source:
             pixels = pixels[..., None]
         elif pixels.shape[1] == 3:
             pixels = pixels.permute(0, 2, 3, 1).contiguous()
-        return MemoryImages(pixels, labels).resized(image_size)
+        return ArrayImages(pixels, image_size, labels)
 
-    # .npz files
+    # .npz and .npy files
 
     def _arrays(self) -> Any:
         try:
             # Arrays of objects are pickles, and a pickle can run code.
             return np.load(self.path, allow_pickle=False)
         except Exception as error:  # a damaged archive can fail in any way
-            raise InputError(f"{self.option}: not a readable .npz file ({error})") from error
+            raise InputError(f"{self.option}: not a readable file of arrays ({error})") from error
 
     def _names(self) -> set[str]:
         archive = self._arrays()
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{self.option}: not a readable .npz file (one array without a name)")
+            return {ONLY}
         with archive:
             return set(archive)
 
     def _read(self, key: str) -> np.ndarray:
         if key not in (names := self._names()):
             raise InputError(f"{self.option}: has no array {key}, but {', '.join(sorted(names))}")
-        with self._arrays() as arrays:
-            try:
-                return np.asarray(arrays[key])
-            except Exception as error:  # as above
-                raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
+        arrays = self._arrays()
+        try:
+            return np.asarray(arrays if key == ONLY else arrays[key])
+        except Exception as error:  # as above
+            raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
 
-    def _npz_shape(self) -> tuple[int, int]:
+    def _unlabeled_key(self) -> str:
+        names = self._names()
+        known = [name for name in ("x_train", "x_test", "x", "images") if name in names]
+        if not known and len(names) != 1:
+            raise InputError(
+                f"{self.option}: has neither x_train nor x_test, but {', '.join(sorted(names)) or 'nothing'}"
+            )
+        return known[0] if known else names.pop()
+
+    def _array_shape(self) -> tuple[int, int]:
         names = self._names()
         # The test part is the smaller one.
-        first = next((key for key in ("x_test", "x_train") if key in names), None)
-        if first is None:
-            raise InputError(f"{self.option}: has neither x_train nor x_test")
+        first = "x_test" if "x_test" in names else self._unlabeled_key()
         labels = [self._labels(key) for key in ("y_train", "y_test") if key in names]
         num_classes = max((int(values.max()) + 1 for values in labels if len(values)), default=0)
         return num_classes, self._pixels(first).shape[1]
@@ -183,30 +219,49 @@ class Source:
         return torch.from_numpy(labels.astype(np.int64))
 
     def _pixels(self, key: str) -> Tensor:
-        pixels = self._read(key)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
-            raise InputError(f"{self.option}: {key} must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}")
-        return torch.from_numpy(pixels)
-
-    def _load_npz(self, split: str) -> MemoryImages:
-        pixels, labels = self._pixels(f"x_{split}"), self._labels(f"y_{split}")
-        if len(pixels) != len(labels):
-            raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
-        return MemoryImages(pixels, labels)
+        array = self._read(key)
+        pixels = array[..., None] if array.ndim == 3 else array
+        if pixels.ndim == 4 and pixels.shape[-1] not in (1, 3) and pixels.shape[1] in (1, 3):
+            pixels = pixels.transpose(0, 2, 3, 1)
+        shaped = pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and len(pixels)
+        if shaped and np.issubdtype(pixels.dtype, np.floating) and pixels.min() >= 0 and pixels.max() <= 1:
+            pixels = np.round(pixels * 255).astype(np.uint8)
+        if not shaped or pixels.dtype != np.uint8:
+            raise InputError(
+                f"{self.option}: {key} must be (N, H, W, 3), uint8 or in [0, 1], not {array.dtype} {array.shape}"
+            )
+        return torch.from_numpy(np.ascontiguousarray(pixels))
 
     # Folders
 
     def _part(self, split: str) -> Path | None:
-        names = ("train",) if split == "train" else ("test", "val")
-        return next((self.path / name for name in names if (self.path / name).is_dir()), None)
+        parts = {"train": ("train",), "test": ("test", "val")}
+        found = {key: [n for n in names if (self.path / n).is_dir()] for key, names in parts.items()}
+        if found[split]:
+            return self.path / found[split][0]
+        # Folders of classes, and nothing that says train or test: a test set.
+        return self.path if split == "test" and not found["train"] else None
 
-    def _class_names(self) -> list[str]:
-        """Names of the class folders, sorted: their order is the order of the classes. Empty for loose images."""
+    def _class_names(self) -> dict[str, int]:
+        """The class folders and their numbers: their own if all are called by numbers, else their order by name.
+
+        Empty for loose images.
+        """
         parts = [part for split in ("train", "test") if (part := self._part(split))]
-        return sorted({folder.name for part in parts for folder in part.iterdir() if folder.is_dir()})
+        folders = {folder.name for part in parts for folder in part.iterdir() if folder.is_dir()}
+        names = sorted(name for name in folders if not name.startswith("."))
+        if names and all(name.isdecimal() and int(name) < MOST_CLASSES for name in names):
+            return {name: int(name) for name in names}
+        return {name: index for index, name in enumerate(names)}
 
-    def _files(self, folder: Path) -> list[Path]:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    def _files(self, folder: Path, loose: bool = False) -> list[Path]:
+        """All images in a folder and those in it; of loose ones also files without a suffix, which may be images."""
+        suffixes = SUFFIXES | {""} if loose else SUFFIXES
+        files = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        )
         if not files:
             raise InputError(f"{self.option}: no images in {folder}")
         return files
@@ -217,8 +272,7 @@ class Source:
             wanted = "train/" if split == "train" else "test/ or val/"
             raise InputError(f"{self.option}: has no folder {wanted} with one folder a class")
         files = self._files(part)
-        number = {name: index for index, name in enumerate(self.classes)}
-        labels = [number.get(path.relative_to(part).parts[0], -1) for path in files]
+        labels = [self.classes.get(path.relative_to(part).parts[0], -1) for path in files]
         if -1 in labels:
             raise InputError(f"{self.option}: {files[labels.index(-1)]} lies in no class folder")
         return FileImages(files, image_size, self.option, torch.tensor(labels))

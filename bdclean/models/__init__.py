@@ -1,6 +1,33 @@
-"""Networks by name, and the stages of any network."""
+"""Networks by name, which network weights belong to, and the stages of any network."""
 
-from bdclean.models.networks import Normalize, build_network
+from bdclean.models.networks import (
+    Normalization,
+    Normalize,
+    Stem,
+    build_network,
+    is_own_class,
+    normalization,
+    usual_size,
+)
+from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
 from bdclean.models.stages import Layer, find_stages, weights
 
-__all__ = ["Layer", "Normalize", "build_network", "find_stages", "weights"]
+__all__ = [
+    "Layer",
+    "Normalization",
+    "Normalize",
+    "Recognised",
+    "Stem",
+    "best_prefix",
+    "build_network",
+    "closest",
+    "find_stages",
+    "is_own_class",
+    "last_rows",
+    "normalization",
+    "recognise",
+    "shapes_of",
+    "usual_size",
+    "weights",
+    "without",
+]

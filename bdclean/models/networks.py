@@ -1,29 +1,42 @@
-"""Networks by name: the small ones of this field, and every classification network of torchvision."""
+"""Networks by name: this field's small ones, every classification network of torchvision, timm's, the user's own."""
 
 from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models.resnet import BasicBlock
 
 from bdclean import InputError
+from bdclean.models.cifar import NETWORKS
 from bdclean.models.stages import LAYERS
 
 SMALL_IMAGE = 64
 """Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
 
+Stem = Literal["photo", "small"]
+Normalization = Literal["imagenet", "cifar10", "none"]
+NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation of each channel, by the name that `--model.mean` takes."""
+
 
 class Normalize(nn.Module):
     """(x - mean) / std per channel: the first layer of every classifier, so that triggers live in pixel space.
 
-    Its numbers are settings, not weights: they are not part of the `state_dict`.
+    With one number for mean and std images become grey first. The numbers are settings, not weights: they are not part
+    of the `state_dict`.
     """
 
     mean: Tensor
@@ -36,161 +49,154 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise (N, C, H, W) images in [0, 1]."""
+        if self.mean.shape[1] == 1 and images.shape[1] > 1:
+            images = images.mean(1, keepdim=True)
         return (images - self.mean) / self.std
 
 
-class PreActBlock(nn.Module):
-    """Residual block with norm and activation before each convolution.
+def normalization(
+    mean: Sequence[float] | str | None, std: Sequence[float] | str | None
+) -> tuple[list[float], list[float]]:
+    """What `--model.mean` and `--model.std` say: numbers, or the name of a known pair in either place.
 
-    Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
+    Raises:
+        InputError: If they say nothing, contradict each other, or cannot be.
     """
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut: nn.Conv2d | None = None
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        activated = torch.relu(self.bn1(x))
-        residual = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
-        return residual + (x if self.shortcut is None else self.shortcut(activated))
-
-
-def _stack(
-    block: Callable[[int, int, int], nn.Module], depth: int, inputs: int, outputs: int, stride: int
-) -> nn.Module:
-    return nn.Sequential(block(inputs, outputs, stride), *(block(outputs, outputs, 1) for _ in range(depth - 1)))
-
-
-def _basic_block(inputs: int, outputs: int, stride: int) -> BasicBlock:
-    shortcut = None
-    if stride != 1 or inputs != outputs:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    return BasicBlock(inputs, outputs, stride, shortcut)
-
-
-class ResNet(nn.Module):
-    """A residual network for small images: a 3x3 stem, stages of which each but the first halves the image, a head.
-
-    Args:
-        block: Makes a block from input width, output width and stride.
-        widths: Of the stem, then of each stage.
-        depth: Blocks a stage.
-        num_classes: Width of the answer.
-        preact: Whether blocks start with a norm, so that the stem has none and the last stage is followed by one.
-    """
-
-    def __init__(
-        self,
-        block: Callable[[int, int, int], nn.Module],
-        widths: Sequence[int],
-        depth: int,
-        num_classes: int,
-        preact: bool,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
-        self.bn1 = nn.Identity() if preact else nn.BatchNorm2d(widths[0])
-        self.stages = nn.Sequential(
-            *(
-                _stack(block, depth, inputs, outputs, 1 if index == 0 else 2)
-                for index, (inputs, outputs) in enumerate(pairwise(widths))
-            )
+    names = {value for value in (mean, std) if isinstance(value, str)}
+    known = ", ".join(NORMALIZATIONS)
+    if names:
+        name = names.pop()
+        if names or name not in NORMALIZATIONS or not all(value is None or value == name for value in (mean, std)):
+            raise InputError(f"--model.mean {mean} --model.std {std}: one of {known}, or numbers for both")
+        mean, std = NORMALIZATIONS[name]
+    if mean is None or std is None:
+        raise InputError(
+            f"--model.mean: needed, as nothing says how the network's images are normalised: {known}, or the mean of "
+            "each channel, with --model.std"
         )
-        self.norm = nn.BatchNorm2d(widths[-1]) if preact else nn.Identity()
-        self.preact = preact
-        self.fc = nn.Linear(widths[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, classes)."""
-        x = self.conv1(x)
-        x = self.stages(x if self.preact else torch.relu(self.bn1(x)))
-        if self.preact:
-            x = torch.relu(self.norm(x))
-        return self.fc(x.mean((2, 3)))
-
-
-def preact_resnet18(num_classes: int) -> nn.Module:
-    """PreAct-ResNet-18 for 32x32 images (He et al., ECCV 2016)."""
-    return ResNet(PreActBlock, (64, 64, 128, 256, 512), 2, num_classes, preact=True)
-
-
-def resnet20(num_classes: int) -> nn.Module:
-    """ResNet-20 for 32x32 images (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016)."""
-    return ResNet(_basic_block, (16, 16, 32, 64), 3, num_classes, preact=False)
-
-
-def wrn_16_1(num_classes: int) -> nn.Module:
-    """Wide ResNet-16-1 (Zagoruyko, Komodakis, "Wide Residual Networks", BMVC 2016)."""
-    return ResNet(PreActBlock, (16, 16, 32, 64), 2, num_classes, preact=True)
-
-
-def small_cnn(num_classes: int) -> nn.Module:
-    """Six 3x3 convolutions, 145,000 weights: the network for the embedded images, made for two CPU cores."""
-    widths = ((3, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2))
-    layers: list[nn.Module] = []
-    for inputs, outputs, stride in widths:
-        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes))
-
-
-OWN: dict[str, Callable[[int], nn.Module]] = {
-    "preact_resnet18": preact_resnet18,
-    "resnet20": resnet20,
-    "small_cnn": small_cnn,
-    "wrn_16_1": wrn_16_1,
-}
+    if len(mean) not in (1, 3) or len(std) != len(mean) or min(map(float, std)) <= 0:
+        raise InputError(
+            f"--model.mean {mean} --model.std {std}: three numbers each, or one for grey images, no std of 0 or less"
+        )
+    return [float(value) for value in mean], [float(value) for value in std]
 
 
 def known_architectures() -> list[str]:
-    """The names that `build_network` takes."""
-    return sorted([*OWN, *models.list_models(module=models)])
+    """The names of the networks that can be recognised."""
+    return sorted([*NETWORKS, *models.list_models(module=models)])
 
 
-def build_network(arch: str, num_classes: int, image_size: int) -> nn.Module:
+def is_own_class(arch: str) -> bool:
+    """Whether a name is that of a class of the user's, to be imported."""
+    return "." in arch and not arch.startswith("timm/")
+
+
+def usual_size(arch: str, stem: Stem | None) -> int:
+    """Height and width of the images that a known network is made for, in pixels."""
+    if arch in NETWORKS or stem == "small":
+        return 32
+    if arch.startswith("timm/"):
+        import timm
+
+        config = timm.get_pretrained_cfg(arch.removeprefix("timm/"))
+        return int(config.input_size[-1]) if config is not None else 224
+    return 299 if arch == "inception_v3" else 224
+
+
+def build_network(
+    arch: str,
+    num_classes: int,
+    image_size: int,
+    stem: Stem | None = None,
+    arch_kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Build a network with fresh weights, fitted to the size of the images and the number of classes.
 
     Args:
-        arch: One of `known_architectures()`.
-        num_classes: Width of the answer.
-        image_size: Height and width of the images, in pixels. Up to 64, a network made for photographs gets the stem
-            that is usual for CIFAR: 3x3 with stride 1, and without the residual networks' pooling after it.
+        arch: One of `known_architectures()`, `timm/NAME`, or the import path of a class of the user's: that is code,
+            and must never come from a checkpoint.
+        num_classes: Width of the answer. A class of the user's gets it if it takes an argument of that name.
+        image_size: Height and width of the images, in pixels.
+        stem: `small` gives a network of torchvision the stem that is usual for CIFAR, 3x3 with stride 1 and without
+            the residual networks' pooling after it, `photo` leaves it as it is. By default `small` up to 64 pixels.
+        arch_kwargs: Arguments of a class of the user's.
 
     Returns:
         A module from normalised images (N, 3, image_size, image_size) to logits (N, num_classes).
 
     Raises:
-        InputError: If the name is unknown, or the network does not take images of that size.
+        InputError: If there is no such network, or it does not take images of that size.
     """
-    if arch in OWN:
-        return OWN[arch](num_classes)
-    names = known_architectures()
-    if arch not in names:
-        close = difflib.get_close_matches(arch, names, 3) or ["preact_resnet18", "resnet18", "vgg11_bn"]
-        raise InputError(f"--model.arch {arch}: no such network; did you mean {', '.join(close)}?")
+    if is_own_class(arch):
+        return _own(arch, num_classes, dict(arch_kwargs or {}))
+    if arch_kwargs:
+        raise InputError(f"--model.arch_kwargs {dict(arch_kwargs)}: only a class of your own takes any, not {arch}")
     try:
-        network = _torchvision(arch, num_classes, image_size)
+        network = assemble(arch, num_classes, image_size, stem)
         # Meta tensors have shapes and no data: the trial costs no computation.
         answer = copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
         if answer.shape != (1, num_classes):
             raise RuntimeError(f"answers {tuple(answer.shape)}")
+    except InputError:
+        raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise InputError(
-            f"--model.arch {arch}: does not take {image_size}x{image_size} images ({str(error).splitlines()[0]})"
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"--model.arch {arch}: does not take {image_size}x{image_size} images ({reason})") from error
     return network
 
 
-def _torchvision(arch: str, num_classes: int, image_size: int) -> nn.Module:
+def assemble(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
+    """As `build_network`, for a known name, without trying whether the network takes such images."""
+    if arch in NETWORKS:
+        return NETWORKS[arch](num_classes)
+    if arch.startswith("timm/"):
+        return _timm(arch, num_classes, image_size)
+    return _torchvision(arch, num_classes, image_size, stem)
+
+
+def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+    module, _, name = arch.rpartition(".")
+    if os.getcwd() not in sys.path:
+        # As `python script.py` has it; the installed `bdclean` starts elsewhere.
+        sys.path.insert(0, os.getcwd())
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except Exception as error:  # somebody's module may fail in any way
+        raise InputError(f"--model.arch {arch}: cannot be imported ({type(error).__name__}: {error})") from error
+    try:
+        if "num_classes" in inspect.signature(make).parameters:
+            kwargs = {"num_classes": num_classes, **kwargs}
+        network = make(**kwargs)
+    except Exception as error:
+        raise InputError(
+            f"--model.arch {arch} --model.arch_kwargs {kwargs}: cannot be made ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"--model.arch {arch}: makes a {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def _timm(arch: str, num_classes: int, image_size: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(f'--model.arch {arch}: needs timm: pip install "bdclean[timm]"') from error
+    name = arch.removeprefix("timm/")
+    # Other names make timm read files and ask hubs.
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise InputError(f"--model.arch {arch}: timm has no such network{hint}")
+    config = timm.get_pretrained_cfg(name)
+    sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **sized)
+    return network
+
+
+def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
+    if arch not in models.list_models(module=models):
+        close = difflib.get_close_matches(arch, known_architectures(), 3) or ["preact_resnet18", "resnet18", "vgg11_bn"]
+        raise InputError(f"--model.arch {arch}: no such network; did you mean {', '.join(close)}?")
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if arch in ("googlenet", "inception_v3"):
         # Without them the answer in training is a tuple, and initialisation takes minutes.
@@ -198,7 +204,7 @@ def _torchvision(arch: str, num_classes: int, image_size: int) -> nn.Module:
     if arch.startswith("vit_"):
         return models.get_model(arch, image_size=image_size, **options)
     network = models.get_model(arch, **options)
-    if image_size <= SMALL_IMAGE:
+    if stem == "small" or (stem is None and image_size <= SMALL_IMAGE):
         _small_stem(network)
         if isinstance(network, models.VGG):
             # Five poolings leave one pixel of 32: the classifier made for 7x7 would see 49 copies of it.

@@ -2,5 +2,6 @@
 
 from bdclean.modules.attack import AttackModule
 from bdclean.modules.classifier import Classifier
+from bdclean.modules.suspect import Suspect, describe, identify
 
-__all__ = ["AttackModule", "Classifier"]
+__all__ = ["AttackModule", "Classifier", "Suspect", "describe", "identify"]

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.modules.classifier import Classifier
+from bdclean.models import Normalization, Stem
+from bdclean.modules.suspect import Suspect
 
 
-class AttackModule(Classifier):
+class AttackModule(Suspect):
     """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
 
     Args:
-        arch: Name of the network: resnet18, preact_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, or any other
-            classification network of torchvision.
+        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
+            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
+            `my_package.my_module.MyNet`.
         num_classes: How many classes it tells apart.
         image_size: Height and width of its images, in pixels.
-        mean: What is subtracted from each channel of an image in [0, 1].
+        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey. Or `imagenet`,
+            `cifar10`, `none`, for mean and std. By default .5 and .25.
         std: What each channel is divided by after that.
         lr: Highest learning rate of SGD.
         momentum: Of SGD.
@@ -30,6 +33,9 @@ class AttackModule(Classifier):
         schedule: `multi-step`: the rate falls to a tenth at each milestone; `cosine`: it falls to 0 along a cosine.
         milestones: Shares of the training after which the rate falls.
         warmup: Share of the training during which the rate rises from 0.
+        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default small up
+            to 64 pixels.
+        arch_kwargs: Arguments of a class of yours.
     """
 
     def __init__(
@@ -37,16 +43,20 @@ class AttackModule(Classifier):
         arch: str = "resnet20",
         num_classes: int = 10,
         image_size: int = 32,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.25, 0.25, 0.25),
+        mean: Sequence[float] | Normalization | None = None,
+        std: Sequence[float] | Normalization | None = None,
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         schedule: Literal["multi-step", "cosine"] = "multi-step",
         milestones: Sequence[float] = (0.5, 0.75),
         warmup: float = 0.0,
+        stem: Stem | None = None,
+        arch_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(arch, num_classes, image_size, mean, std)
+        if mean is None and std is None:
+            mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
         if not 0 <= warmup < 1:
             raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
         self.lr = lr

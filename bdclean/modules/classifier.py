@@ -13,14 +13,22 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from bdclean import InputError
+from bdclean import InputError, __version__
+from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
-from bdclean.models import Normalize, build_network
+from bdclean.models import Normalize, Stem, best_prefix, closest, shapes_of, without
 
 PARTS = ("clean", "triggered")
 """What the validation and test loaders hold, in their order."""
+Batch = Tensor | tuple[Tensor, Tensor, Tensor]
+"""Images, and with them, where they are known, target labels and true labels."""
 CONFUSION_CLASSES = 1000
 """No confusion matrix is kept of more classes."""
+
+
+def first_ten(differences: Sequence[str]) -> str:
+    """What keeps weights from fitting a network, in a message."""
+    return ", ".join(differences[:10]) + (f" and {len(differences) - 10} more" if len(differences) > 10 else "")
 
 
 class Classifier(LightningModule):
@@ -29,15 +37,18 @@ class Classifier(LightningModule):
     Its `state_dict` is the network's own, without a prefix: what a checkpoint holds loads into the bare architecture.
 
     Args:
-        arch: Name of the network: resnet18, preact_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, or any other
-            classification network of torchvision.
+        network: From normalised images (N, C, image_size, image_size) to logits (N, num_classes).
         num_classes: How many classes it tells apart.
         image_size: Height and width of its images, in pixels.
-        mean: What is subtracted from each channel of an image in [0, 1].
+        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey.
         std: What each channel is divided by after that.
+        arch: Name of the network, as `build_network` takes it; with it a checkpoint can be read without other options.
+        stem: As in `build_network`.
+        arch_kwargs: As in `build_network`.
 
-    Raises:
-        InputError: If no such network can be built.
+    Attributes:
+        origin: The checkpoint that the weights come from, if they come from one.
+        prefix: What stood before the name of each tensor there.
     """
 
     network: nn.Module
@@ -46,30 +57,36 @@ class Classifier(LightningModule):
 
     def __init__(
         self,
-        arch: str = "resnet20",
-        num_classes: int = 10,
-        image_size: int = 32,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.25, 0.25, 0.25),
+        network: nn.Module,
+        num_classes: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        arch: str | None = None,
+        stem: Stem | None = None,
+        arch_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise InputError(f"--model.num_classes {num_classes}: must be at least 2")
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise InputError(f"--model.mean {mean} --model.std {std}: three numbers each, and no std of 0 or less")
-        self.description: dict[str, Any] = {
+        description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
             "image_size": image_size,
-            "mean": [float(value) for value in mean],
-            "std": [float(value) for value in std],
+            "mean": list(mean),
+            "std": list(std),
+            "stem": stem,
+            "arch_kwargs": dict(arch_kwargs or {}) or None,
         }
-        self.save_hyperparameters(self.description, logger=False)
+        # Plain values only, so that a checkpoint can be read without making objects.
+        self.save_hyperparameters(description, logger=False)
         self.num_classes = num_classes
         self.image_size = image_size
+        self.origin: Checkpoint | None = None
+        self.prefix = ""
         self.normalize = Normalize(mean, std)
         # Twice as fast as the default layout on CPUs, and on GPUs at reduced precision.
-        self.network = build_network(arch, num_classes, image_size).to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)
         parts = [
             MetricCollection({"acc": Accuracy()}),
             MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}),
@@ -83,7 +100,7 @@ class Classifier(LightningModule):
     def options(self) -> dict[str, Any]:
         """The constructor's arguments that are plain values, for the log."""
         values = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
-        return self.description | {
+        return dict(self.hparams) | {
             name: value for name, value in values.items() if isinstance(value, (bool, int, float, str, list, tuple))
         }
 
@@ -99,31 +116,35 @@ class Classifier(LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         return self.network.load_state_dict(state_dict, strict, assign)
 
-    def load(self, weights: Mapping[str, Tensor], option: str) -> None:
+    def load(self, checkpoint: Checkpoint, option: str) -> None:
         """Take the weights of a checkpoint.
 
         Args:
-            weights: The network's `state_dict`.
-            option: The option that named the checkpoint, for the message.
+            checkpoint: What was read.
+            option: The option that named it, for the message.
 
         Raises:
-            InputError: If they are not those of this network; the message says what differs.
+            InputError: If its weights are not those of this network; the message says what differs.
         """
+        option = f"{option} {checkpoint.path}"
         own = self.network.state_dict()
-        differences = [f"missing {name}" for name in own if name not in weights]
-        differences += [f"surplus {name}" for name in weights if name not in own]
-        differences += [
-            f"{name} is {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in weights and weights[name].shape != value.shape
-        ]
-        if differences:
-            more = f" and {len(differences) - 10} more" if len(differences) > 10 else ""
+        prefix, wrong = best_prefix(shapes_of(own), shapes_of(checkpoint.weights))
+        if wrong:
+            near, _ = closest(checkpoint.weights)
             raise InputError(
-                f"{option}: does not fit {self.description['arch']} with {self.num_classes} classes: "
-                f"{', '.join(differences[:10])}{more}"
+                f"{option}: does not fit {self.hparams['arch']} with {self.num_classes} classes: {first_ten(wrong)}; "
+                f"the closest known network is {near and near.arch}"
             )
-        self.network.load_state_dict(weights)
+        weights = without(checkpoint.weights, prefix)
+        for name, value in weights.items():
+            if value.is_floating_point() != own[name].is_floating_point():
+                raise InputError(f"{option}: {name} holds {value.dtype}, the network {own[name].dtype}")
+        self.network.load_state_dict(weights, strict=False)
+        self.origin, self.prefix = checkpoint, prefix
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mark it as ours: of nobody else's is more believed than the weights."""
+        checkpoint[MARK] = __version__
 
     # How it is judged
 
@@ -131,15 +152,19 @@ class Classifier(LightningModule):
         """Check that the data are of the kind that the network was made for."""
         data = getattr(self.trainer, "datamodule", None)
         classes, size = getattr(data, "num_classes", None), getattr(data, "image_size", None)
-        if classes is not None and classes != self.num_classes:
+        fewer = classes is not None and classes < self.num_classes and not getattr(data, "numbered", False)
+        if classes is not None and (fewer or classes > self.num_classes):
             raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
         if size is not None and size != self.image_size:
             raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not isinstance(batch, Tensor):
+            self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if isinstance(batch, Tensor):
+            return
         logits = self._judge(self.test_metrics[dataloader_idx], batch)
         if self.test_confusion:
             cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch[2])

@@ -1,0 +1,126 @@
+"""Cleansing in one call, for who has the network in Python already."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError, cleansing
+from bdclean.cleansing import Cleanser
+from bdclean.data import PoisonDataModule
+from bdclean.data.images import Images, MemoryImages
+from bdclean.data.module import DEFENDER_LIMIT
+from bdclean.data.sources import Source
+from bdclean.models import normalization
+from bdclean.modules import Classifier
+from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.trainer import Trainer, quieten
+
+
+class GivenImages(Source):
+    """Images that are in memory already.
+
+    Args:
+        pixels: (N, H, W, C), uint8 or float.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.name, self.option = "images in memory", "images"
+        self.path, self.numbered = Path(), False
+        self.num_classes, self.image_size = 0, pixels.shape[1]
+        self.pixels = pixels
+
+    def load_unlabeled(self, image_size: int, count: int, seed: int) -> Images:
+        return MemoryImages(self.pixels)
+
+
+def cleanse(
+    model: nn.Module,
+    images: Tensor | str | Path | Iterable[Any],
+    *,
+    mean: Sequence[float] | str | None = None,
+    std: Sequence[float] | str | None = None,
+    image_size: int | None = None,
+    num_unlabeled: int | None = None,
+    batch_size: int | None = None,
+    method: str | Callable[[Classifier], Cleanser] = "StrongDistillCleanseModule",
+    epochs: int = 12,
+    seed: int = 0,
+    **trainer: Any,
+) -> nn.Module:
+    """What `bdclean.cleanse` does, which says it all."""
+    quieten()
+    source: str | Source = (
+        str(images)
+        if isinstance(images, (str, Path))
+        else GivenImages(
+            _as_pixels(images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT))
+        )
+    )
+    if isinstance(source, GivenImages):
+        image_size = source.image_size
+        if mean is None and std is None and source.pixels.is_floating_point():
+            # Such tensors are what the network takes.
+            channels = source.pixels.shape[-1]
+            mean, std = (0.0,) * channels, (1.0,) * channels
+    means, stds = normalization(mean, std)
+    network = copy.deepcopy(model).cpu()
+    if image_size is None:
+        image_size = fitting_size(network, len(means), Source(str(images), option="images").image_size, "the network")
+    suspect = Classifier(network, count_classes(network, image_size, len(means), "model"), image_size, means, stds)
+    data = PoisonDataModule(
+        None, unlabeled=source, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+    )
+    if isinstance(method, str):
+        method = getattr(cleansing, _known(method))
+    options = {
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    } | trainer
+    runner = Trainer(max_epochs=epochs, check_val_every_n_epoch=epochs, **options)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        cleanser, _, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
+    place = next(model.parameters(), torch.zeros(0)).device
+    return cleanser.network.to(place).to(memory_format=torch.contiguous_format).eval()
+
+
+def _known(method: str) -> str:
+    methods = [name for name in cleansing.__all__ if name != "Cleanser"]
+    if method not in methods:
+        raise InputError(f"method {method}: no such class; there are {', '.join(methods)}")
+    return method
+
+
+def _collect(batches: Iterable[Any], count: int) -> Tensor:
+    """The first images of a loader, whose batches are images, or images with anything."""
+    found: list[Tensor] = []
+    for batch in batches:
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if not isinstance(images, Tensor):
+            raise InputError(f"images: gives {type(images).__name__}, not tensors (N, C, H, W)")
+        found.append(images.detach().cpu())
+        if sum(map(len, found)) >= count:
+            break
+    if not found:
+        raise InputError("images: the loader gives none")
+    return torch.cat(found)[:count]
+
+
+def _as_pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, H, W, C)."""
+    shaped = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] and len(images) > 1
+    if not shaped or not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise InputError(
+            f"images: {images.dtype} {tuple(images.shape)}; needed are float or uint8 (N, 3 or 1, H, H), two or more"
+        )
+    pixels = images.detach().cpu().permute(0, 2, 3, 1).contiguous()
+    return pixels.float() if pixels.is_floating_point() else pixels

@@ -1,0 +1,7 @@
+"""Reading files nobody should trust, and writing networks in the form that they came in."""
+
+from bdclean.checkpoint.backdoorbench import Triggered
+from bdclean.checkpoint.forms import MARK, Checkpoint, read
+from bdclean.checkpoint.write import FORMATS, check, write
+
+__all__ = ["FORMATS", "MARK", "Checkpoint", "Triggered", "check", "read", "write"]

@@ -1,0 +1,214 @@
+"""What a file says: our own checkpoints, other people's, those of BackdoorBench.
+
+A checkpoint is tensors and plain values. What it says of itself is checked against what it can be, and no value is ever
+taken for the name of something to import.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.checkpoint import backdoorbench
+from bdclean.checkpoint.backdoorbench import Triggered
+from bdclean.checkpoint.files import load
+
+MARK = "bdclean"
+"""The entry that our own checkpoints have, with the version that wrote them."""
+WEIGHTS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
+    *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
+)
+"""Where others keep the weights, best first: as timm does, the averaged ones are the ones in use."""
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 4096 and value.isprintable()
+
+
+def _name(value: Any) -> bool:
+    return _text(value) and value.isidentifier()
+
+
+def _channels(value: Any) -> bool:
+    finite = isinstance(value, list) and all(type(x) is float and math.isfinite(x) for x in value)
+    return finite and len(value) in (1, 3)
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float)) or _text(value)
+
+
+def _plain(value: Any) -> bool:
+    # No deeper: a list can hold itself.
+    return len(value) < 1000 and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
+
+
+def _options(value: Any) -> bool:
+    return isinstance(value, dict) and all(_name(key) and _plain(entry) for key, entry in value.items())
+
+
+MODEL: dict[str, Callable[[Any], bool]] = {
+    "arch": _text,
+    "num_classes": _number(2, 100_000),
+    "image_size": _number(1, 4096),
+    "mean": _channels,
+    "std": _channels,
+    "stem": _optional(lambda value: value in ("photo", "small")),
+    "arch_kwargs": _optional(_options),
+}
+"""What a checkpoint says of its network, and what each value can be."""
+
+DATA: dict[str, Callable[[Any], bool]] = {
+    "source": _optional(_text),
+    "attack": _optional(_name),
+    "attack_options": _options,
+    "num_held_out": _optional(_number(1, 10**9)),
+    "num_val": _optional(_number(1, 10**9)),
+    "num_train": _optional(_number(1, 10**9)),
+    "image_size": _number(1, 4096),
+    "crop_padding": _optional(_number(0, 4096)),
+    "flip": lambda value: type(value) is bool,
+    "seed": _number(0, 2**63),
+}
+"""What a checkpoint says of its images and its attack, and what each value can be."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read: all of it tensors and plain values.
+
+    Attributes:
+        path: The file.
+        content: All of it.
+        weights: The network's `state_dict`, under the names that the file has.
+        place: The key in `content` under which the weights are; empty if it holds nothing else.
+        own: Whether bdclean wrote it.
+        model: What it says of its network: arguments of a Suspect.
+        data: Arguments of a PoisonDataModule, but `attack` is a name, and `attack_options` are its arguments.
+        trigger: The `state_dict` of the attack.
+        triggered: Its triggered test images, if it comes with any.
+        resumable: Whether training can go on from it.
+    """
+
+    path: str
+    content: Any
+    weights: dict[str, Tensor]
+    place: str = ""
+    own: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    trigger: dict[str, Tensor] = field(default_factory=dict)
+    triggered: Triggered | None = None
+    resumable: bool = False
+
+
+def read(path: str, option: str = "--ckpt") -> Checkpoint:
+    """Read a checkpoint: ours, or anybody's `state_dict`, bare or under a usual key.
+
+    Args:
+        path: The file: `.ckpt`, `.pt`, `.pth`, `.tar`, `.bin` or `.safetensors`.
+        option: The option that named it, for messages.
+
+    Raises:
+        InputError: If the file is missing, unreadable, not plain data, holds no weights, or pretends to be ours and
+            says what ours never say.
+    """
+    option = f"{option} {path}"
+    content = load(path, option)
+    if isinstance(content, dict) and MARK in content:
+        return _own(path, content, option)
+    place, weights = _find_weights(content, option)
+    checkpoint = Checkpoint(path, content, _tensors(weights, f"{option}: {place or 'the file'}"), place)
+    if not backdoorbench.wrote(content):
+        return checkpoint
+    model = _vetted(backdoorbench.network(content), MODEL, f"{option}: what BackdoorBench says")
+    return replace(checkpoint, model=model, triggered=backdoorbench.triggered(content, path))
+
+
+def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
+    missing = [part for part in ("state_dict", "hyper_parameters") if part not in content]
+    if missing:
+        raise InputError(f"{option}: a damaged checkpoint of bdclean, without {' and '.join(missing)}")
+    data = content.get("PoisonDataModule", {})
+    trigger = data.get("trigger", {}) if isinstance(data, dict) else None
+    return Checkpoint(
+        path=path,
+        content=content,
+        weights=_tensors(content["state_dict"], f"{option}: state_dict"),
+        place="state_dict",
+        own=True,
+        model=_vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters"),
+        data=_vetted(content.get("datamodule_hyper_parameters", {}), DATA, f"{option}: datamodule_hyper_parameters"),
+        trigger=_tensors(trigger, f"{option}: trigger"),
+        resumable="optimizer_states" in content,
+    )
+
+
+def _find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
+    """Where in a file the weights are, and what is there."""
+    if not isinstance(content, dict):
+        raise InputError(f"{option}: holds a {type(content).__name__}, not weights by their names")
+    if _is_state(content):
+        return "", content
+    found = {str(key): value for key, value in content.items() if _is_state(value)}
+    known = [key for key in WEIGHTS if key in found]
+    if not known and len(found) != 1:
+        what = f"weights under several keys ({_some(found)})" if found else f"no weights (it has {_some(content)})"
+        raise InputError(f"{option}: holds {what}")
+    place = known[0] if known else next(iter(found))
+    return place, found[place]
+
+
+def _is_state(value: Any) -> bool:
+    """Whether something looks like a `state_dict`: names, and mostly tensors, one of them at least a matrix."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        return False
+    tensors = [tensor for tensor in value.values() if isinstance(tensor, Tensor)]
+    return 2 * len(tensors) > len(value) and any(tensor.ndim > 1 for tensor in tensors)
+
+
+def _some(names: Iterable[Any]) -> str:
+    return ", ".join(str(name)[:40] for name in list(names)[:10])
+
+
+def _tensors(value: Any, what: str) -> dict[str, Tensor]:
+    if not isinstance(value, dict):
+        raise InputError(f"{what} is no dictionary")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+            raise InputError(f"{what} holds {name[:80]!r}, which is no ordinary tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{what} holds {name[:80]!r}, which claims more numbers than it has")
+        # Not every type of number knows isfinite.
+        if tensor.is_floating_point() and not tensor.double().isfinite().all():
+            raise InputError(f"{what} holds {name[:80]!r}, in which not all numbers are finite")
+    return dict(value)
+
+
+def _vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise InputError(f"{what} is no dictionary")
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
+        if not known[name](value):
+            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
+    return dict(values)

@@ -1,0 +1,116 @@
+"""Writing a network, in the form that it came in or in another."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.checkpoint.forms import Checkpoint
+
+TORCH = (".pt", ".pth", ".tar", ".bin")
+FORMATS = (".ckpt", *TORCH, ".safetensors", ".onnx")
+"""What the name of a network's file ends with."""
+
+
+def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
+    """Write a network, whole or not at all, so that whoever loaded the suspect can load it in the same way.
+
+    A `.pt`, `.pth`, `.tar`, `.bin` or `.ckpt` file gets everything that the suspect's file held, in its places, with
+    the new weights instead of the old ones; so do averaged copies of the old ones. `.safetensors` gets the weights
+    under the names they had. `.onnx` is the network itself, for batches of any size of normalised images.
+
+    Args:
+        path: The file.
+        network: The network.
+        image: (1, C, H, W), what the network takes: for `.onnx`.
+        like: What the suspect was read from, if it was read.
+        prefix: What stood before each name there, and does not in the network.
+
+    Raises:
+        InputError: If a library is missing that the format needs.
+    """
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    if like is not None:
+        state = _renamed(state, like.weights, prefix)
+    if path.suffix == ".onnx":
+        _whole(path, lambda temporary: _onnx(temporary, network, image))
+    elif path.suffix == ".safetensors":
+        from safetensors.torch import save
+
+        # Every tensor its own: the format knows no tensors that share memory.
+        separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        _whole(path, lambda temporary: temporary.write_bytes(save(separate, {"format": "pt"})))
+    else:
+        theirs = like is not None and not like.own and Path(like.path).suffix != ".safetensors"
+        content = _replaced(like.content, like.weights, state) if like is not None and theirs else state
+        _whole(path, lambda temporary: torch.save(content, temporary))
+
+
+def check(path: Path, option: str) -> None:
+    """Refuse a file that could not be written in the end.
+
+    Raises:
+        InputError: If its name ends with no known format, or a library is missing.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{option}: ends with none of {', '.join(FORMATS)}")
+    if path.suffix == ".onnx":
+        try:
+            import onnx  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise InputError(f'{option}: needs {error.name}: pip install "bdclean[onnx]"') from error
+
+
+def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The new weights under the old names, in their order and of their types. What the network lacks stays."""
+    new = {name: state.get(name.removeprefix(prefix), value) for name, value in old.items()}
+    return {name: value.to(old[name].dtype).reshape(old[name].shape) for name, value in new.items()}
+
+
+def _replaced(content: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Any:
+    """The same content, with the new weights wherever the old ones were, or others of the same names."""
+    if not isinstance(content, dict):
+        return content
+    result = copy.copy(content)  # an OrderedDict's versions of its layers come along
+    if {*old} <= {*content}:
+        result.update(new)
+        return result
+    for key, value in content.items():
+        result[key] = _replaced(value, old, new) if isinstance(key, str) else value
+    return result
+
+
+def _onnx(path: Path, network: nn.Module, image: Tensor) -> None:
+    training = network.training
+    batch = torch.export.Dim("batch", min=1, max=2**16)
+    try:
+        torch.onnx.export(
+            network.eval(),
+            (torch.cat([image, image]),),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    finally:
+        network.train(training)
+
+
+def _whole(path: Path, save: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Which network some weights belong to: found from the tensors' names and shapes, among the known ones."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from bdclean.models.cifar import NETWORKS
+from bdclean.models.networks import Stem, assemble
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
+"""What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""Heads that only training uses: a file may hold them, the network has none."""
+MANY = 7919
+"""A number of classes that is no other size: where a shape holds it, there is the class count."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A known network that some weights fit.
+
+    Attributes:
+        arch: Its name.
+        stem: Which stem it has, where there are two.
+        num_classes: Width of its answer.
+        image_size: Height and width of its images, where the weights say it.
+    """
+
+    arch: str
+    stem: Stem | None
+    num_classes: int
+    image_size: int | None
+
+
+class _WithoutData(TorchFunctionMode):
+    """Networks made inside have parameters with shapes and no data. Everything else is computed as usual."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
+    """Name and shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def prefixes(names: Sequence[str]) -> list[str]:
+    """The prefixes that all names share, from none to the longest that wrappers are known to put there."""
+    found = [""]
+    while names and (more := [p for p in PREFIXES if all(name.startswith(found[-1] + p) for name in names)]):
+        found.append(found[-1] + more[0])
+    return found
+
+
+def differences(wanted: Shapes, given: Shapes) -> list[str]:
+    """What keeps weights of the shapes `given` from being loaded into a network of the shapes `wanted`.
+
+    The counters of batch norms may be missing: old versions of PyTorch had none.
+    """
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in given if name not in wanted]
+    shaped = [
+        f"{name} is {tuple(given[name])} instead of {tuple(shape)}"
+        for name, shape in wanted.items()
+        if name in given and tuple(given[name]) != tuple(shape)
+    ]
+    return [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus), *shaped]
+
+
+def best_prefix(wanted: Shapes, given: Shapes) -> tuple[str, list[str]]:
+    """The prefix without which the given names differ least from the wanted ones, and what still differs."""
+    tried = [(prefix, differences(wanted, without(given, prefix))) for prefix in prefixes([*given])]
+    return min(tried, key=lambda pair: len(pair[1]))
+
+
+def without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The same values under names without the prefix, which all of them have."""
+    return {name.removeprefix(prefix): value for name, value in values.items()}
+
+
+def recognise(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> Recognised | None:
+    """Find the known network that weights belong to.
+
+    Args:
+        weights: A `state_dict`, with any of the usual prefixes.
+        archs: The networks to try; by default all that are known, those of the same family first.
+
+    Returns:
+        The network, or None if the weights fit none of them.
+    """
+    given = without(shapes_of(weights), prefixes([*weights])[-1])
+    for arch in _likely(given) if archs is None else archs:
+        for stem in _stems(arch):
+            found, wrong = _compare(arch, stem, given)
+            if not wrong:
+                return found
+    return None
+
+
+def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> tuple[Recognised | None, list[str]]:
+    """The known network that differs least from weights, and what differs; as `recognise`."""
+    given = without(shapes_of(weights), prefixes([*weights])[-1])
+    best: tuple[Recognised | None, list[str]] = None, []
+    for arch in archs or _likely(given) or [members[0] for members in _families()]:
+        for stem in _stems(arch):
+            found = _compare(arch, stem, given)
+            if best[0] is None or len(found[1]) < len(best[1]):
+                best = found
+    return best
+
+
+def _stems(arch: str) -> tuple[Stem | None, ...]:
+    return (None,) if arch in NETWORKS or arch.startswith(("vit_", "timm/")) else ("photo", "small")
+
+
+def _compare(arch: str, stem: Stem | None, given: Shapes) -> tuple[Recognised, list[str]]:
+    """A known network with the class count and the image size of some weights, and what differs."""
+    given = {name: shape for name, shape in given.items() if not name.startswith(AUXILIARY.get(arch, ("\0",)))}
+    size = _patched_size(given) if arch.startswith("vit_") else None
+    wanted = _shapes(arch, stem, MANY, size)
+    counts = [
+        given[name][position]
+        for name, shape in wanted.items()
+        for position, length in enumerate(shape)
+        if length == MANY and name in given and len(given[name]) == len(shape)
+    ]
+    count = counts[-1] if counts else last_rows(given)
+    exact = {name: tuple(count if length == MANY else length for length in shape) for name, shape in wanted.items()}
+    return Recognised(arch, stem, count, size), differences(exact, given)
+
+
+def last_rows(given: Shapes) -> int:
+    """How many numbers the last matrix gives: most often the class count of a network that is not known."""
+    return next((shape[0] for shape in reversed(given.values()) if len(shape) > 1), 0)
+
+
+@functools.cache
+def _shapes(arch: str, stem: Stem | None, num_classes: int, image_size: int | None) -> Shapes:
+    with _WithoutData():
+        return shapes_of(assemble(arch, num_classes, image_size or 224, stem).state_dict())
+
+
+def _patched_size(given: Shapes) -> int | None:
+    """The image size of torchvision's vision transformers: their position embedding has a row for each patch."""
+    rows, patches = given.get("encoder.pos_embedding"), given.get("conv_proj.weight")
+    if rows is None or patches is None or len(rows) != 3 or len(patches) != 4:
+        return None
+    side = math.isqrt(max(0, rows[1] - 1))
+    size = side * patches[-1]
+    return size if side * side == rows[1] - 1 and 0 < size <= 4096 else None
+
+
+def _families() -> list[list[str]]:
+    """Names of torchvision's networks by the module that makes them, our own one by one."""
+    families: dict[str, list[str]] = {name: [name] for name in NETWORKS}
+    for name in models.list_models(module=models):
+        families.setdefault(models.get_model_builder(name).__module__, []).append(name)
+    return [*families.values()]
+
+
+def _likely(given: Shapes) -> list[str]:
+    """The known networks of which the first of the family names its parts like these, most names in common first."""
+    parts = {name.partition(".")[0] for name in given}
+    likely: dict[float, list[str]] = {}
+    for members in _families():
+        names = {*_shapes(members[0], None, MANY, None)}
+        theirs = {name.partition(".")[0] for name in names}
+        if 2 * len(parts & theirs) >= len(theirs):
+            likely.setdefault(len(names & {*given}) / len(names), []).extend(members)
+    return [name for share in sorted(likely, reverse=True) for name in likely[share]]

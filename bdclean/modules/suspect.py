@@ -1,0 +1,187 @@
+"""A network that somebody trained, to be judged and cleansed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.checkpoint import Checkpoint
+from bdclean.models import (
+    Normalization,
+    Stem,
+    build_network,
+    closest,
+    is_own_class,
+    last_rows,
+    normalization,
+    recognise,
+    shapes_of,
+    usual_size,
+)
+from bdclean.modules.classifier import Classifier, first_ten
+
+SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
+"""Sizes of images that networks are made for, usual ones first."""
+
+
+class Suspect(Classifier):
+    """A network that somebody trained, to be judged and cleansed.
+
+    What its checkpoint says, or its weights show, need not be said.
+
+    Args:
+        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
+            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
+            `my_package.my_module.MyNet`, which is run. By default it is recognised from the weights.
+        arch_kwargs: Arguments of a class of yours.
+        num_classes: How many classes it tells apart.
+        image_size: Height and width of its images, in pixels.
+        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default as the
+            weights have it.
+        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey. Or `imagenet`,
+            `cifar10`, `none`, for mean and std.
+        std: What each channel is divided by after that.
+
+    Raises:
+        InputError: If something is unknown, or no such network can be built.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = None,
+        arch_kwargs: dict[str, Any] | None = None,
+        num_classes: int | None = None,
+        image_size: int | None = None,
+        stem: Stem | None = None,
+        mean: Sequence[float] | Normalization | None = None,
+        std: Sequence[float] | Normalization | None = None,
+    ) -> None:
+        for name, value in (("arch", arch), ("num_classes", num_classes), ("image_size", image_size)):
+            if value is None:
+                raise InputError(f"--model.{name}: needed, as neither the checkpoint nor its weights say it")
+        assert arch is not None
+        assert num_classes is not None
+        assert image_size is not None
+        means, stds = normalization(mean, std)
+        network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
+        if is_own_class(arch):
+            num_classes = count_classes(network, image_size, len(means), f"--model.arch {arch}")
+        super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
+
+
+def count_classes(network: nn.Module, image_size: int, channels: int, option: str) -> int:
+    """How many classes a network tells apart: it is shown an empty image. Its mode and statistics stay.
+
+    Raises:
+        InputError: If it does not take such images, or answers anything but logits.
+    """
+    modes = {module: module.training for module in network.modules()}
+    parameter = next(network.parameters(), torch.zeros(0))
+    try:
+        with torch.no_grad():
+            answer = network.eval()(torch.zeros(1, channels, image_size, image_size).to(parameter))
+    except Exception as error:  # somebody's network may fail in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not isinstance(answer, Tensor) or answer.ndim != 2 or answer.shape[1] < 2:
+        what = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(f"{option}: answers {what}, not (images, classes)")
+    return answer.shape[1]
+
+
+def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+    """Find out what a checkpoint's network is.
+
+    Args:
+        checkpoint: What was read.
+        given: Arguments of a Suspect as the user gives them, with None for what is not given.
+        image_size: Height and width of the images at hand, in pixels, if they have one.
+
+    Returns:
+        The arguments of a Suspect, with all that the checkpoint or its weights say.
+
+    Raises:
+        InputError: If the network is none that is known, and was not given; or takes images of more than one size.
+    """
+    known = checkpoint.model | {name: value for name, value in given.items() if value is not None}
+    option = f"--ckpt {checkpoint.path}"
+    arch = known.get("arch")
+    if arch is not None and is_own_class(arch):
+        if given.get("arch") is None:
+            raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
+        known.setdefault("num_classes", last_rows(shapes_of(checkpoint.weights)))
+        if "image_size" not in known:
+            network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
+            mean = known.get("mean")
+            channels = 3 if mean is None or isinstance(mean, str) else len(mean)
+            known["image_size"] = fitting_size(network, channels, image_size, f"--model.arch {arch}")
+        return known
+    archs = None if arch is None else [arch]
+    found = recognise(checkpoint.weights, archs)
+    if found is None:
+        near, wrong = closest(checkpoint.weights)
+        _, differences = closest(checkpoint.weights, archs)
+        name = f"{near.arch} with {near.num_classes} classes" if near else "none"
+        if arch is None:
+            raise InputError(
+                f"--model.arch: needed, as {checkpoint.path} fits no known network; the closest is {name}: "
+                f"{first_ten(wrong)}"
+            )
+        raise InputError(
+            f"{option}: does not fit {arch}: {first_ten(differences)}; the closest known network is {name}"
+        )
+    size = found.image_size or image_size or usual_size(found.arch, found.stem)
+    return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
+
+
+def fitting_size(network: nn.Module, channels: int, image_size: int | None, what: str) -> int:
+    """The size of the images that a network takes, in pixels: found by showing it some.
+
+    Args:
+        network: The network.
+        channels: Of its images.
+        image_size: Taken if the network does.
+        what: The network, for messages.
+
+    Raises:
+        InputError: If it takes several sizes, or none of the usual ones.
+    """
+    taken: list[int] = []
+    for size in SIZES if image_size is None else (image_size, *SIZES):
+        try:
+            count_classes(network, size, channels, what)
+        except InputError:
+            continue
+        if size == image_size:
+            return size
+        taken.append(size)
+        if len(taken) > 1:
+            raise InputError(
+                f"--model.image_size: needed, as {what} takes images of {taken[0]}, {taken[1]}, ... pixels"
+            )
+    if not taken:
+        # With the reason.
+        count_classes(network, image_size or SIZES[0], channels, what)
+    return taken[0]
+
+
+def describe(model: Classifier, recognised: bool) -> str:
+    """What was read, in a line."""
+    said, origin = model.hparams, model.origin
+    assert origin is not None
+    identity = said["mean"] == [0.0] * len(said["mean"]) and said["std"] == [1.0] * len(said["std"])
+    norm = "not normalised" if identity else f"normalised by mean {said['mean']} and std {said['std']}"
+    where = f" under {origin.place!r}" if origin.place else ""
+    stripped = f" without {model.prefix!r}" if model.prefix else ""
+    return (
+        f"{origin.path}: {said['arch']}{' (recognised from the weights)' if recognised else ''}, "
+        f"{model.num_classes} classes, {model.image_size}x{model.image_size} images, {norm}; "
+        f"{len(origin.weights)} tensors{where}{stripped}"
+    )

@@ -1,0 +1,274 @@
+"""Hundreds of mutated checkpoints: each ends in a clear error or a correct load, in bounded memory and time."""
+
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import signal
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+
+from bdclean import InputError
+from bdclean.checkpoint import read
+from bdclean.models import build_network
+from bdclean.modules import Suspect, identify
+
+MEMORY = 1 << 30
+"""Bytes that a file of a hundredth of that may take more than the process had."""
+SECONDS = 20
+MARK = "executed"
+Case = tuple[str, str, bytes]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (MARK,)
+
+
+class Call:
+    """A pickle of it calls anything with anything."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.function, self.arguments
+
+
+def saved(content: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+def rezipped(data: bytes, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A checkpoint whose entries have been changed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return out.getvalue()
+
+
+def in_pickle(data: bytes, old: bytes, new: bytes) -> bytes:
+    return rezipped(data, lambda name, part: part.replace(old, new) if name.endswith("data.pkl") else part)
+
+
+def cases() -> Iterator[Case]:
+    """Name, suffix and content of each file."""
+    torch.manual_seed(0)
+    state = build_network("small_cnn", 10, 32).state_dict()
+    own = torch.load("suspect.ckpt", weights_only=True)
+    whole = Path("suspect.ckpt").read_bytes()
+    plain, legacy = saved(state), saved({"net": state}, _use_new_zipfile_serialization=False)
+    safe = safetensors_bytes({name: value.clone() for name, value in state.items()})
+    formats = {".ckpt": whole, ".pt": plain, ".pth": legacy, ".safetensors": safe}
+    yield from ((f"as it is, {suffix}", suffix, data) for suffix, data in formats.items())
+
+    rng = random.Random(0)
+    for suffix, data in formats.items():
+        for number in range(10):
+            yield f"cut {number}", suffix, data[: rng.randrange(len(data))]
+        for number in range(20):
+            flipped = bytearray(data)
+            # Half of them where names and shapes are: at either end.
+            for _ in range(rng.choice((1, 4, 64))):
+                near = rng.choice((rng.randrange(4000), len(data) - 1 - rng.randrange(4000), rng.randrange(len(data))))
+                flipped[near] ^= 1 << rng.randrange(8)
+            yield f"flipped {number}", suffix, bytes(flipped)
+
+    # Changes inside of the pickle, behind intact checksums.
+    for number in range(30):
+        place, bit = rng.random(), rng.randrange(8)
+
+        def flip(name: str, part: bytes, place: float = place, bit: int = bit) -> bytes:
+            index = int(place * len(part))
+            return part[:index] + bytes([part[index] ^ (1 << bit)]) + part[index + 1 :] if "pkl" in name else part
+
+        yield f"flipped in the pickle {number}", ".pt", rezipped(whole if number % 2 else plain, flip)
+
+    dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8, torch.bool, torch.complex64)
+    for dtype in (*dtypes, torch.float8_e5m2, torch.quint8):
+        wrong = dict(state)
+        wrong["0.weight"] = (
+            torch.quantize_per_tensor(state["0.weight"], 0.1, 0, torch.quint8)
+            if dtype == torch.quint8
+            else state["0.weight"].to(dtype)
+        )
+        yield f"as {dtype}", ".pt", saved(wrong)
+    for storage in (b"HalfStorage", b"LongStorage", b"ByteStorage", b"DoubleStorage", b"BoolStorage", b"NoStorage"):
+        yield f"swapped for {storage!r}", ".pt", in_pickle(plain, b"FloatStorage", storage)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for name in ("0.weight", "1.running_var", "20.bias"):
+            bad = {key: tensor.clone() for key, tensor in state.items()}
+            bad[name].view(-1)[0] = value
+            yield f"{value} in {name}", ".pt", saved(bad)
+            yield f"{value} in {name}, safe", ".safetensors", safetensors_bytes(bad)
+
+    # What grows: compressed entries, claimed shapes, objects that ask for memory, encodings of encodings.
+    big = rezipped(plain, lambda name, part: bytes(200 << 20) if name.endswith("/0") else part, zipfile.ZIP_DEFLATED)
+    yield "a zip bomb", ".pt", big
+    yield "a bomb beside the numbers", ".pt", rezipped(plain, lambda n, p: p, zipfile.ZIP_DEFLATED)
+    for exponent in (20, 31, 33, 40, 62):
+        shape = b"\x8a\x09" + struct.pack("<q", 1 << exponent) + b"\x00"
+        yield (
+            f"2^{exponent} filters",
+            ".pt",
+            in_pickle(plain, b"(K\x10K\x03K\x03K\x03t", b"(" + shape + b"K\x03K\x03K\x03t"),
+        )
+        yield (
+            f"2^{exponent} strides",
+            ".pt",
+            in_pickle(plain, b"(K\x1bK\x09K\x03K\x01t", b"(" + shape + b"K\x09K\x03K\x01t"),
+        )
+        yield f"2^{exponent} numbers stored", ".pt", in_pickle(plain, b"M\xb0\x01t", shape + b"t")
+        yield f"2^{exponent} numbers in the old format", ".pth", legacy.replace(b"M\xb0\x01", shape)
+        header = json.dumps({"w": {"dtype": "F32", "shape": [1 << exponent, 4], "data_offsets": [0, 16]}}).encode()
+        yield f"2^{exponent} rows, safe", ".safetensors", struct.pack("<Q", len(header)) + header + bytes(16)
+        yield f"2^{exponent} bytes of header", ".safetensors", struct.pack("<Q", 1 << exponent) + header
+        yield f"expanded to 2^{exponent}", ".pt", saved(state | {"0.weight": torch.zeros(1).expand(1 << exponent)})
+    for function, arguments in (
+        (bytearray, (1 << 40,)),
+        (torch.Tensor, (1 << 40,)),
+        (torch.FloatTensor, (1 << 40,)),
+        (os.system, ("true",)),
+        (eval, ("1",)),
+        (getattr, ("os", "system")),
+    ):
+        yield f"calls {function.__name__}", ".pt", saved({"state_dict": state, "x": Call(function, *arguments)})
+    chain = b"\x80\x02c_codecs\nencode\nq\x00X\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R"
+    grown = chain + b"q\x01" + b"".join(b"h\x00h\x01X\x03\x00\x00\x00hex\x86Rq\x01" for _ in range(60)) + b"."
+    yield "encodings of encodings", ".pt", rezipped(plain, lambda n, p: grown if n.endswith("data.pkl") else p)
+    nested = b"\x80\x02" + 100_000 * b"]" + 99_999 * b"a" + b"."
+    yield "nested without end", ".pt", rezipped(plain, lambda n, p: nested if n.endswith("data.pkl") else p)
+    dicts = b"\x80\x02" + 50_000 * b"}X\x01\x00\x00\x00a" + b"}" + 50_000 * b"s" + b"."
+    yield "dictionaries without end", ".pt", rezipped(plain, lambda n, p: dicts if n.endswith("data.pkl") else p)
+    yield "a bomb", ".pt", saved({"state_dict": Bomb()})
+    yield "a bomb in the old format", ".pth", saved({"a": Bomb()}, _use_new_zipfile_serialization=False)
+    yield "a bomb, protocol 4", ".pt", saved({"a": Bomb()}, pickle_protocol=4)
+    yield "a bare pickle", ".bin", pickle.dumps(Bomb())
+    yield "a whole module", ".pt", saved(torch.nn.Linear(3, 3))
+    yield "a script", ".pt", Path("script.pt").read_bytes()
+    yield "a bomb as safetensors", ".safetensors", pickle.dumps(Bomb())
+
+    # Plain values that are not what they should be.
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    strange = [
+        endless,
+        deep,
+        "../../etc/passwd",
+        "a" * 100_000,
+        -1,
+        1 << 70,
+        float("nan"),
+        {"class_path": "os.system"},
+        b"\0",
+    ]
+    for number, value in enumerate(strange):
+        for part in ("hyper_parameters", "datamodule_hyper_parameters"):
+            for key in ("arch", "image_size", "attack_options", "arch_kwargs", "source"):
+                if key in own[part] or key == "arch_kwargs":
+                    yield f"{part}.{key} {number}", ".ckpt", saved(own | {part: own[part] | {key: value}})
+        yield f"state_dict {number}", ".pt", saved({"state_dict": value})
+        yield f"bdclean {number}", ".pt", saved({"bdclean": value, "state_dict": state, "hyper_parameters": value})
+    for name in (
+        "../../x",
+        "/etc/passwd",
+        "C:\\x",
+        "a\0b",
+        "\x1b[31m",
+        "",
+        "a/b",
+        "." * 3000,
+        "__class__",
+        "network.0",
+    ):
+        yield f"a tensor called {name[:9]!r}", ".pt", saved({name: torch.ones(2, 2)})
+        yield f"more called {name[:9]!r}", ".pt", saved(state | {name: torch.ones(2, 2)})
+        yield f"safe, called {name[:9]!r}", ".safetensors", safetensors_bytes({name: torch.ones(2, 2)})
+        bench = {"model_name": name, "num_classes": 10, "model": state, "img_size": [32, 32, 3], "clean_data": name}
+        rows = {0: {"path": name, "other_info": [0, 1]}}
+        yield f"bench {name[:9]!r}", ".pt", saved(bench | {"bd_test": {"bd_data_container": {"data_dict": rows}}})
+
+
+def judge(path: str) -> str:
+    """What becomes of a file: the message, or that the suspect works."""
+    try:
+        checkpoint = read(path)
+        given: dict[str, Any] = {"arch": None, "mean": "none", "std": None}
+        if checkpoint.own:
+            given = {}
+        model = Suspect(**identify(checkpoint, given, 32))
+        model.load(checkpoint, "--ckpt")
+    except InputError as error:
+        message = str(error)
+        assert message.startswith("--"), message
+        assert len(message) < 20_000
+        return message
+    assert model.eval()(torch.rand(2, 3, 32, 32)).isfinite().all()
+    return "loaded"
+
+
+def run_all() -> None:
+    """In a process of its own, with bounded memory."""
+    torch.set_num_threads(1)
+    all_cases = list(cases())
+    judge("suspect.ckpt")  # what is imported on first use is no file's fault
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+    with open("outcomes", "w") as file:
+        for number, (name, suffix, data) in enumerate(all_cases):
+            path = f"{number}{suffix}"
+            Path(path).write_bytes(data)
+            signal.alarm(SECONDS)
+            try:
+                outcome = judge(path)
+            except BaseException as error:  # what must not happen
+                outcome = f"FAILED {type(error).__name__}: {error}"[:500]
+            signal.alarm(0)
+            print(json.dumps([name + suffix, outcome]), file=file, flush=True)
+            Path(path).unlink()
+
+
+def test_mutated_files(tiny_suspect: Path) -> None:
+    Path("suspect.ckpt").write_bytes(tiny_suspect.read_bytes())
+    torch.jit.save(torch.jit.script(torch.nn.Linear(3, 3)), "script.pt")
+    process = multiprocessing.get_context("fork").Process(target=run_all)
+    process.start()
+    process.join()
+    outcomes = dict(json.loads(line) for line in Path("outcomes").read_text().splitlines())
+    assert process.exitcode == 0
+    failed = {name: outcome for name, outcome in outcomes.items() if outcome.startswith("FAILED")}
+    assert not failed
+    assert len(outcomes) > 300
+    assert not Path(MARK).exists()
+    loaded = {name for name, outcome in outcomes.items() if outcome == "loaded"}
+    assert {f"as it is, {suffix}{suffix}" for suffix in (".ckpt", ".pt", ".pth", ".safetensors")} <= loaded
+    assert {f"as torch.{name}.pt" for name in ("float16", "bfloat16", "float64", "float8_e5m2")} <= loaded
+    for name, reason in {
+        "nan in 0.weight.pt": "not all numbers are finite",
+        "inf in 1.running_var, safe.safetensors": "not all numbers are finite",
+        "as torch.int64.pt": "0.weight holds torch.int64",
+        "a zip bomb.pt": "unpacks to",
+        "calls bytearray.pt": "builtins.bytearray",
+        "calls system.pt": "posix.system",
+        "encodings of encodings.pt": "_codecs.encode",
+        "a bomb, protocol 4.pt": "posix.mkdir",
+        "a bomb in the old format.pth": "posix.mkdir",
+        "a whole module.pt": "torch.nn.modules.linear.Linear",
+        "a script.pt": "TorchScript",
+    }.items():
+        assert reason in outcomes[name], outcomes[name]
