@@ -49,7 +49,7 @@ class _Array(np.ndarray[Any, Any]):
         _, shape, dtype, fortran, data = state
         if type(dtype) is not _Dtype or type(data) is not bytes or len(data) != math.prod(shape) * dtype.value.itemsize:
             raise ValueError("numpy array whose size is not that of its numbers")
-        super().__setstate__((1, tuple(shape), dtype.value, np.bool(fortran), data))
+        super().__setstate__((1, tuple(shape), dtype.value, bool(fortran), data))  # type: ignore[arg-type]  # numpy has it too narrow
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()

@@ -1,0 +1,48 @@
+"""A network that bdclean does not know, as a user's own file would hold it."""
+
+import torch
+from torch import Tensor, nn
+
+
+class VGG(nn.Module):
+    """The architecture of the suspects in ../shared/suspects: any image but one of 32 pixels is refused."""
+
+    def __init__(self, num_classes: int = 10, widths: tuple[int, ...] = (32, 64, 128)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for width, share in zip(widths, (0.3, 0.4, 0.4), strict=True):
+            for _ in range(2):
+                layers += [nn.Conv2d(before, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ELU()]
+                before = width
+            layers += [nn.MaxPool2d(2), nn.Dropout(share)]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(widths[-1] * 16, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images).flatten(1))
+
+
+class Pooled(nn.Module):
+    """Takes images of any size."""
+
+    def __init__(self, classes: int = 4, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, 2, 1)
+        self.middle = nn.Conv2d(8, 8, 3, 1, 1)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.middle(torch.relu(self.conv(images)))).mean((2, 3)))
+
+
+class Two(nn.Module):
+    """Answers more than logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        answer = self.fc(images.mean((2, 3)))
+        return answer, answer

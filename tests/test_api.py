@@ -1,0 +1,100 @@
+"""Cleansing in one call."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bdclean
+from tests.strangers import VGG, Pooled
+
+OPTIONS = {"epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return VGG().train()
+
+
+def check(model: nn.Module, before: dict[str, torch.Tensor], cleansed: nn.Module) -> None:
+    assert type(cleansed) is VGG
+    assert cleansed is not model
+    assert not cleansed.training
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    after = cleansed.state_dict()
+    assert list(after) == list(before)
+    assert not torch.equal(after["features.0.weight"], before["features.0.weight"])
+    assert not list(Path.cwd().glob("runs")) + list(Path.cwd().glob("*ckpt"))
+
+
+def test_tensor_loader_and_folder(model: nn.Module) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(40, 3, 32, 32)
+    first = bdclean.cleanse(model, images, **OPTIONS)
+    check(model, before, first)
+    loader = DataLoader(TensorDataset(images, torch.zeros(40)), batch_size=16)
+    second = bdclean.cleanse(model, loader, **OPTIONS)
+    check(model, before, second)
+    # The same images, the same network.
+    for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    Path("photos").mkdir()
+    for index in range(20):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{index}.jpg")
+    check(model, before, bdclean.cleanse(model, "photos", mean="cifar10", **OPTIONS))
+    check(model, before, bdclean.cleanse(model, "procedural", mean="none", num_unlabeled=20, **OPTIONS))
+
+
+def test_method_seed_and_grey_images() -> None:
+    torch.manual_seed(0)
+    model = Pooled(channels=1)
+    images = torch.rand(20, 1, 28, 28)
+    results = [
+        bdclean.cleanse(model, images, method="DistillCleanseModule", seed=seed, **OPTIONS).state_dict()["conv.weight"]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    bdclean.cleanse(model, torch.zeros(20, 3, 32, 32), **OPTIONS)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "reason"),
+    [
+        (torch.rand(9, 32, 32), {}, r"images: torch.float32 \(9, 32, 32\)"),
+        (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "--model.mean: needed"),
+        (torch.rand(9, 3, 40, 40), {}, "model: does not take 40x40 images"),
+        ([], {}, "images: the loader gives none"),
+        (["text"], {}, "images: gives str"),
+        ("nowhere", {"mean": "none"}, "images nowhere: neither a folder"),
+        (
+            torch.rand(9, 3, 32, 32),
+            {"method": "Nothing"},
+            "method Nothing: no such class; there are DistillCleanseModule",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(model: nn.Module, images: object, options: dict[str, str], reason: str) -> None:
+    with pytest.raises(bdclean.InputError, match=reason):
+        bdclean.cleanse(model, images, **options, **OPTIONS)  # type: ignore[arg-type]
+
+
+def test_importing_is_instant() -> None:
+    code = "import sys, bdclean; bdclean.cleanse; print(*sys.modules)"
+    assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()

@@ -1,0 +1,201 @@
+"""Other people's files: where the weights are, and writing them back where they were."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.checkpoint import read, write
+from bdclean.models import build_network
+from bdclean.models.recognise import best_prefix, shapes_of
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def state() -> State:
+    torch.manual_seed(0)
+    return build_network("small_cnn", 10, 32).state_dict()
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+CONTENTS: dict[str, Any] = {
+    "": lambda s: s,
+    "state_dict": lambda s: {"state_dict": s, "epoch": 3, "best": 0.5, "arch": "resnet18"},
+    "model": lambda s: {"model": s, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2, 2)}}}},
+    "net": lambda s: {"net": s, "acc": 90.0, "epoch": 1},
+    "model_state_dict": lambda s: {"model_state_dict": s, "loss": 0.1},
+    "state_dict_ema": lambda s: {"state_dict": {k: v + 1 for k, v in s.items()}, "state_dict_ema": s},
+    "netC": lambda s: {"netC": s, "netG": {"weight": torch.ones(2, 2)}, "best": np.float64(0.9)},
+    "anything": lambda s: {"anything": s, "history": [1.0, 2.0], "curve": np.arange(3.0)},
+}
+
+
+@pytest.mark.parametrize("place", CONTENTS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: bool, state: State) -> None:
+    content = CONTENTS[place](prefixed(state, "module.model."))
+    torch.save(content, "suspect.pth", _use_new_zipfile_serialization=not legacy)
+    read_back = read("suspect.pth")
+    assert read_back.place == place
+    assert not read_back.own
+    prefix, wrong = best_prefix(shapes_of(state), shapes_of(read_back.weights))
+    assert (prefix, wrong) == ("module.model.", [])
+    torch.manual_seed(1)
+    cleansed = build_network("small_cnn", 10, 32)
+    write(Path("cleansed.pth"), cleansed, torch.zeros(1, 3, 32, 32), read_back, prefix)
+    written = torch.load("cleansed.pth", weights_only=False)
+    assert list(written) == list(content)
+    weights = written[place] if place else written
+    assert list(weights) == list(prefixed(state, prefix))
+    for name, value in cleansed.state_dict().items():
+        assert torch.equal(weights[prefix + name], value)
+    # No copy of the backdoored weights is left in the file.
+    if place == "state_dict_ema":
+        assert torch.equal(written["state_dict"]["module.model.0.weight"], cleansed.state_dict()["0.weight"])
+    if place == "anything":
+        assert (written["history"], written["curve"].tolist(), type(written["curve"])) == (
+            [1.0, 2.0],
+            [0, 1, 2],
+            np.ndarray,
+        )
+
+
+def test_types_and_versions_of_the_weights_stay() -> None:
+    network = build_network("small_cnn", 10, 32).half()
+    torch.save(network.state_dict(), "half.pt")
+    suspect = read("half.pt")
+    write(Path("out.pt"), build_network("small_cnn", 10, 32), torch.zeros(1), suspect, "")
+    written = torch.load("out.pt", weights_only=True)
+    assert isinstance(written, OrderedDict)
+    assert written["0.weight"].dtype == torch.float16
+    assert written["1.num_batches_tracked"].dtype == torch.int64
+    assert written._metadata == network.state_dict()._metadata
+    network.load_state_dict(written)
+
+
+def test_safetensors(state: State) -> None:
+    save_file(prefixed(state, "net."), "suspect.safetensors")
+    suspect = read("suspect.safetensors")
+    network = build_network("small_cnn", 10, 32)
+    for suffix in (".safetensors", ".pt"):
+        write(Path(f"out{suffix}"), network, torch.zeros(1), suspect, "net.")
+        out = load_file("out.safetensors") if suffix == ".safetensors" else torch.load("out.pt", weights_only=True)
+        assert set(out) == set(suspect.weights)
+        assert torch.equal(out["net.0.weight"], network.state_dict()["0.weight"])
+
+
+def test_onnx_gives_the_networks_answers() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = build_network("resnet20", 7, 32).eval()
+    write(Path("out.onnx"), network, torch.zeros(1, 3, 32, 32), None, "")
+    session = onnxruntime.InferenceSession("out.onnx")
+    for count in (1, 5):
+        images = torch.randn(count, 3, 32, 32)
+        (answer,) = session.run(None, {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(answer), network(images).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(content: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(Path("out.pt"), nn.Linear(2, 2), torch.zeros(1), None, "")
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([1, 2], "holds a list"),
+        ({"a": 1}, "no weights \\(it has a\\)"),
+        ({"a": {"w": torch.ones(2, 2)}, "b": {"w": torch.ones(2, 2)}}, "weights under several keys \\(a, b\\)"),
+        (nn.Linear(2, 2), "would run code on loading: .*torch.nn.modules.linear.Linear.*Convert it where"),
+        ({"w": torch.ones(2, 2), "x": "text", "v": torch.ones(2)}, "holds 'x', which is no tensor"),
+    ],
+)
+def test_files_without_weights_are_named(content: Any, reason: str) -> None:
+    torch.save(content, "file.pt")
+    with pytest.raises(InputError, match=f"--ckpt file.pt: .*{reason}"):
+        read("file.pt")
+
+
+def bench(state: State, data: Any, **changes: Any) -> dict[str, Any]:
+    """What BackdoorBench writes."""
+    content = {
+        "model_name": "preactresnet18",
+        "num_classes": 10,
+        "model": state,
+        "data_path": "../data/cifar10",
+        "img_size": [32, 32, 3],
+        "clean_data": "cifar10",
+        "bd_train": None,
+        "bd_test": {
+            "bd_data_container": {"save_folder_path": "x", "data_dict": data, "save_file_format": ".png"},
+            "getitem_all": True,
+            "original_index_array": np.arange(4),
+            "poison_indicator": np.ones(4),
+        },
+    }
+    return content | changes
+
+
+def test_backdoorbench_with_images_beside_it() -> None:
+    rows = {}
+    for index in range(4):
+        place = Path(f"bd_test_dataset/{index + 1}/{index}.png")
+        place.parent.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(place)
+        rows[np.int64(index)] = {"path": f"./record/run/{place}", "other_info": [0, np.int64(index + 1)]}
+    torch.save(bench(build_network("preact_resnet18", 10, 32).state_dict(), rows), "attack_result.pt")
+    suspect = read("attack_result.pt")
+    assert suspect.model == {
+        "arch": "preact_resnet18", "num_classes": 10, "image_size": 32,
+        "mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.243, 0.261],
+    }  # fmt: skip
+    assert suspect.triggered is not None
+    assert suspect.triggered.labels.tolist() == [1, 2, 3, 4]
+    assert suspect.triggered.targets.tolist() == [0, 0, 0, 0]
+    assert [path.name for path in suspect.triggered.images if isinstance(path, Path)] == [f"{i}.png" for i in range(4)]
+
+
+def test_backdoorbench_with_images_in_it() -> None:
+    pictures = [Image.new("RGB", (32, 32), (9, index, 0)) for index in range(2)]
+    rows = {index: (picture, 3, index) for index, picture in enumerate(pictures)}
+    state = build_network("resnet18", 10, 224).state_dict()
+    torch.save(bench(state, rows, model_name="resnet18", clean_data="nobody_knows"), "attack_result.pt")
+    suspect = read("attack_result.pt")
+    assert suspect.model == {"arch": "resnet18", "num_classes": 10, "image_size": 32, "stem": "photo"}
+    assert suspect.triggered is not None
+    assert [np.asarray(image)[0, 0].tolist() for image in suspect.triggered.images] == [[9, 0, 0], [9, 1, 0]]
+    # It can be written again, and read by whoever could read it before.
+    write(Path("out.pt"), build_network("resnet18", 10, 32, "photo"), torch.zeros(1), suspect, "")
+    images = torch.load("out.pt", weights_only=False)["bd_test"]["bd_data_container"]["data_dict"]
+    assert type(images[0][0]) is Image.Image
+    assert np.array_equal(np.asarray(images[1][0]), np.asarray(pictures[1]))
+
+
+@pytest.mark.parametrize("path", ["/etc/../{}/outside/1/0.png", "../outside/1/0.png", "a/../../0.png"])
+def test_backdoorbench_names_no_place_outside_its_folder(path: str, tmp_path: Path) -> None:
+    (tmp_path / "outside/1").mkdir(parents=True)
+    (tmp_path / "inside").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "outside/1/0.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    rows = {0: {"path": path.format(tmp_path), "other_info": [0, 1]}}
+    state = build_network("preact_resnet18", 10, 32).state_dict()
+    torch.save(bench(state, rows), "inside/attack_result.pt")
+    assert read("inside/attack_result.pt").triggered is None

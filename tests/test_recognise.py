@@ -1,0 +1,165 @@
+"""Which network weights belong to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from bdclean import InputError
+from bdclean.checkpoint import Checkpoint
+from bdclean.models import build_network, closest, normalization, recognise
+from bdclean.modules import Suspect, identify
+from tests.strangers import VGG, Pooled
+
+HERE = "tests.strangers"
+
+
+def made(arch: str, classes: int, size: int) -> nn.Module:
+    return build_network(arch, classes, size)
+
+
+@pytest.mark.parametrize(
+    ("network", "arch", "stem", "classes", "size"),
+    [
+        (models.resnet18(num_classes=43), "resnet18", "photo", 43, None),
+        (made("resnet18", 10, 32), "resnet18", "small", 10, None),
+        (made("vgg16_bn", 10, 32), "vgg16_bn", "small", 10, None),
+        (models.vit_b_32(num_classes=5, image_size=64), "vit_b_32", None, 5, 64),
+        (models.googlenet(num_classes=5, init_weights=False), "googlenet", "photo", 5, None),
+        (models.squeezenet1_1(num_classes=12), "squeezenet1_1", "photo", 12, None),
+        (models.mobilenet_v3_small(num_classes=9), "mobilenet_v3_small", "photo", 9, None),
+        (made("preact_resnet18", 43, 32), "preact_resnet18", None, 43, None),
+        (made("cifar_resnet18", 10, 32), "cifar_resnet18", None, 10, None),
+        (made("wrn_16_1", 10, 32), "wrn_16_1", None, 10, None),
+        (made("resnet20", 10, 32), "resnet20", None, 10, None),
+        (made("small_cnn", 100, 32), "small_cnn", None, 100, None),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod.", "net.", "1."])
+def test_known_networks(
+    network: nn.Module, arch: str, stem: str | None, classes: int, size: int | None, prefix: str
+) -> None:
+    found = recognise({prefix + name: value for name, value in network.state_dict().items()})
+    assert found is not None
+    assert (found.arch, found.stem, found.num_classes, found.image_size) == (arch, stem, classes, size)
+
+
+def test_unknown_networks_are_not_guessed() -> None:
+    state = VGG().state_dict()
+    assert recognise(state) is None
+    near, wrong = closest(state)
+    assert near is not None
+    assert near.arch.startswith("vgg")
+    assert any(difference.startswith("features.0.weight is") for difference in wrong)
+
+
+def checkpoint(network: nn.Module, **said: Any) -> Checkpoint:
+    return Checkpoint("file.pth", None, network.state_dict(), model=said)
+
+
+def test_what_the_weights_say() -> None:
+    said = identify(checkpoint(models.vit_b_32(num_classes=5, image_size=64)), {"mean": "none"}, None)
+    assert said == {"arch": "vit_b_32", "stem": None, "num_classes": 5, "image_size": 64, "mean": "none"}
+    assert identify(checkpoint(made("resnet18", 10, 32)), {}, None)["image_size"] == 32
+    assert identify(checkpoint(models.resnet18()), {}, None)["image_size"] == 224
+    assert identify(checkpoint(models.resnet18()), {}, 96)["image_size"] == 96
+
+
+def test_classes_of_the_users() -> None:
+    said = identify(checkpoint(VGG(7)), {"arch": f"{HERE}.VGG"}, None)
+    assert (said["num_classes"], said["image_size"]) == (7, 32)
+    widths = (8, 8, 8)
+    given = {"arch": f"{HERE}.VGG", "arch_kwargs": {"widths": widths}}
+    assert identify(checkpoint(VGG(3, widths)), given, None)["num_classes"] == 3
+    with pytest.raises(InputError, match=r"--model.image_size: needed, as --model.arch .*Pooled takes .*32, 224"):
+        identify(checkpoint(Pooled()), {"arch": f"{HERE}.Pooled"}, None)
+    assert identify(checkpoint(Pooled()), {"arch": f"{HERE}.Pooled"}, 48)["image_size"] == 48
+    grey = {"arch": f"{HERE}.Pooled", "arch_kwargs": {"channels": 1}, "image_size": 28, "mean": [0.1], "std": [0.3]}
+    suspect = Suspect(**identify(checkpoint(Pooled(channels=1)), grey, None))
+    assert suspect(torch.rand(2, 3, 28, 28)).shape == (2, 4)
+
+
+def test_a_class_that_only_the_checkpoint_names_is_not_run() -> None:
+    with pytest.raises(InputError, match=r"--ckpt file.pth: its network is os.system, .* --model.arch os.system"):
+        identify(checkpoint(VGG(), arch="os.system"), {"arch": None}, None)
+
+
+def test_timm() -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("resnet10t", num_classes=6)
+    said = identify(checkpoint(network), {"arch": "timm/resnet10t", "mean": "imagenet"}, None)
+    assert (said["num_classes"], said["image_size"]) == (6, 176)
+    Suspect(**said).load(checkpoint(network), "--ckpt")
+    for name in ("hf-hub:somebody/network", "local-dir:/tmp", "resnet10"):
+        with pytest.raises(InputError, match=f"--model.arch timm/{name}: timm has no such network"):
+            build_network(f"timm/{name}", 6, 32)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"arch": "resnet20"}, r"--ckpt file.pth: does not fit resnet20: missing conv1.weight, .*closest .* is vgg"),
+        (
+            {},
+            r"--model.arch: needed, as file.pth fits no known network; the closest is vgg\w+ with 10 classes: missing",
+        ),
+        ({"arch": f"{HERE}.Nothing"}, f"--model.arch {HERE}.Nothing: cannot be imported"),
+        ({"arch": "no_such.Thing"}, "--model.arch no_such.Thing: cannot be imported"),
+        ({"arch": f"{HERE}.torch"}, "cannot be made"),
+        ({"arch": f"{HERE}.VGG", "arch_kwargs": {"depth": 3}}, r"--model.arch_kwargs .*depth.*: cannot be made"),
+        ({"arch": f"{HERE}.Two", "image_size": 32}, f"--model.arch {HERE}.Two: answers tuple"),
+        ({"arch": f"{HERE}.VGG", "image_size": 40}, f"--model.arch {HERE}.VGG: does not take 40x40 images"),
+        ({"arch": "resnet18", "arch_kwargs": {"a": 1}}, "does not fit resnet18"),
+    ],
+)
+def test_what_cannot_be_is_named(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        Suspect(**identify(checkpoint(VGG()), {"mean": "none", **given}, None))
+
+
+def test_differences_are_listed() -> None:
+    suspect = Suspect("resnet20", num_classes=10, image_size=32, mean="none")
+    state = suspect.network.state_dict()
+    state["extra"] = torch.ones(1)
+    state["linear.weight"] = torch.ones(3, 3)
+    del state["conv1.weight"]
+    wrong = Checkpoint("file.pth", None, state)
+    with pytest.raises(
+        InputError, match=r"missing conv1.weight, surplus extra, linear.weight is \(3, 3\) instead of \(10, 64\)"
+    ):
+        suspect.load(wrong, "--ckpt")
+    # PyTorch before 0.4.1 did not count batches.
+    old = {name: value for name, value in suspect.network.state_dict().items() if "num_batches" not in name}
+    suspect.load(Checkpoint("file.pth", None, old), "--ckpt")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        ("none", None, ([0, 0, 0], [1, 1, 1])),
+        ("imagenet", "imagenet", ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])),
+        ((0.1, 0.2, 0.3), (1, 2, 3), ([0.1, 0.2, 0.3], [1, 2, 3])),
+        ((0.5,), (0.25,), ([0.5], [0.25])),
+    ],
+)
+def test_normalization(mean: Any, std: Any, expected: Any) -> None:
+    assert normalization(mean, std) == expected
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [(None, None), ("cifar", None), ("none", "cifar10"), ("none", (1, 1, 1)), ((0, 0), (1, 1)), ((0,) * 3, (1, 0, 1))],
+)
+def test_normalization_is_not_guessed(mean: Any, std: Any) -> None:
+    with pytest.raises(InputError, match="--model.mean"):
+        normalization(mean, std)
+
+
+def test_stranger_is_importable_from_the_current_folder(tmp_path: Path) -> None:
+    Path("my_net.py").write_text(
+        "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)"
+    )
+    assert isinstance(build_network("my_net.Net", 2, 32), nn.Linear)
