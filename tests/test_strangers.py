@@ -146,8 +146,8 @@ LONG = {"NET": " ".join(NET), "UNLABELED": "--data.unlabeled photos"}
 
 @pytest.mark.parametrize("options", WRONG)
 def test_wrong_input_ends_in_one_line(options: str, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(LONG.get(word, word) for word in options.split()).split()
     with pytest.raises(SystemExit) as caught:
-        words = " ".join(LONG.get(word, word) for word in options.split()).split()
         main(["cleanse", "--ckpt", "stranger.pth", *words, *QUICK])
     lines = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
