@@ -72,7 +72,7 @@ def write_html(
     path: Path,
     report: Mapping[str, Any],
     pictures: Sequence[tuple[str, Tensor]],
-    history: Sequence[Mapping[str, float]],
+    history: Mapping[str, Sequence[tuple[int, float]]],
     description: str,
 ) -> None:
     """Write a report as one page that needs no other file, whole or not at all.
@@ -81,18 +81,17 @@ def write_html(
         path: The file.
         report: What `write_json` writes.
         pictures: Title and image, (3, H, W) uint8 or in [0, 1].
-        history: What was logged in each epoch.
+        history: What was logged: name to epochs and values.
         description: What the method did, as a Markdown table.
     """
     # What a hostile file says is text here, never markup.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
     rows = [line.strip("| ").split(" | ") for line in description.splitlines() if not line.startswith("|--")]
-    names = [*dict.fromkeys(name for row in history for name in row)]
     page = environment.get_template("report.html.j2").render(
         r=report,
         figure=lambda value: "\u2013" if value is None else f"{value:.2f}",
         pictures=[(title, _png(picture)) for title, picture in pictures],
-        curves=[_curve(name, [row[name] for row in history if name in row]) for name in names],
+        curves=[_curve(name, values) for name, values in history.items()],
         description=rows,
     )
     _write(path, page)
@@ -104,12 +103,13 @@ def _png(picture: Tensor) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _curve(name: str, values: Sequence[float]) -> dict[str, object]:
-    """A line in a picture of 300 by 140."""
-    low, high = min(values), max(values)
-    across, up = 280 / max(1, len(values) - 1), 100 / max(high - low, 1e-9)
-    points = " ".join(f"{10 + across * x:.1f},{125 - up * (y - low):.1f}" for x, y in enumerate(values))
-    return {"name": name, "points": points, "low": f"{low:.4g}", "high": f"{high:.4g}", "epochs": len(values)}
+def _curve(name: str, values: Sequence[tuple[int, float]]) -> dict[str, object]:
+    """A line in a picture of 300 by 160, from epoch 1 on."""
+    low, high = min(value for _, value in values), max(value for _, value in values)
+    last = values[-1][0]
+    across, up = 280 / max(1, last - 1), 100 / max(high - low, 1e-9)
+    points = " ".join(f"{10 + across * (x - 1):.1f},{125 - up * (y - low):.1f}" for x, y in values)
+    return {"name": name, "points": points, "low": f"{low:.4g}", "high": f"{high:.4g}", "epochs": last}
 
 
 def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -23,14 +23,26 @@ from bdclean.modules import Classifier
 
 
 class History(pl.Callback):
-    """Keeps what was logged in each epoch."""
+    """Keeps what was logged, and after how many epochs.
+
+    Attributes:
+        curves: Name of each figure to its epochs and values.
+    """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.validated = False
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by Lightning."""
-        self.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        """Called by Lightning, which keeps the figures of the last validation until the next."""
+        for name, value in trainer.callback_metrics.items():
+            if self.validated or not name.startswith("val/"):
+                self.curves.setdefault(name, []).append((trainer.current_epoch + 1, float(value)))
+        self.validated = False
 
 
 class Trainer(pl.Trainer):
@@ -111,11 +123,11 @@ class Trainer(pl.Trainer):
 
     def run(
         self, model: Classifier, datamodule: PoisonDataModule, method: Callable[[Classifier], Cleanser]
-    ) -> tuple[Cleanser, dict[str, Any], list[dict[str, float]]]:
+    ) -> tuple[Cleanser, dict[str, Any], dict[str, list[tuple[int, float]]]]:
         """Cleanse a suspect and write nothing: as `cleanse`.
 
         Returns:
-            The cleanser with the cleansed network, the report, and what was logged in each epoch.
+            The cleanser with the cleansed network, the report, and what was logged: name to epochs and values.
         """
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
@@ -150,7 +162,7 @@ class Trainer(pl.Trainer):
             "network": dict(cleanser.hparams),
             "bdclean": __version__,
         }
-        return cleanser, outcome, history.rows
+        return cleanser, outcome, history.curves
 
     def _save(self, target: Path, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Write the network: our own checkpoint, or the form that the suspect's file has."""
