@@ -84,6 +84,21 @@ def test_types_and_versions_of_the_weights_stay() -> None:
     network.load_state_dict(written)
 
 
+def test_what_is_not_the_networks_stays_as_it_is(state: State) -> None:
+    others = {"loss.weight": torch.ones(10), "0.weight": torch.ones(2, 2)}
+    content = {"pytorch-lightning_version": "2.0.0", "state_dict": prefixed(state, "model.") | others}
+    torch.save(content, "theirs.ckpt")
+    suspect = read("theirs.ckpt")
+    assert best_prefix(shapes_of(state), shapes_of(suspect.weights)) == ("model.", [])
+    network = build_network("small_cnn", 10, 32)
+    write(Path("out.ckpt"), network, torch.zeros(1), suspect, "model.")
+    written = torch.load("out.ckpt", weights_only=True)["state_dict"]
+    assert list(written) == list(content["state_dict"])
+    assert torch.equal(written["model.0.weight"], network.state_dict()["0.weight"])
+    assert torch.equal(written["0.weight"], others["0.weight"])
+    assert torch.equal(written["loss.weight"], others["loss.weight"])
+
+
 def test_safetensors(state: State) -> None:
     save_file(prefixed(state, "net."), "suspect.safetensors")
     suspect = read("suspect.safetensors")

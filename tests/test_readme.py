@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bdclean.models import build_network
 from bdclean.trainer import Trainer
 from tests.conftest import CONFIGS
 
@@ -47,3 +48,10 @@ def test_an_attack_of_ones_own() -> None:
     assert attack.options()["alpha"] == 0.3
     noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(attack.apply(images), 0.7 * images + 0.3 * noise)
+
+
+def test_a_model_of_ones_own() -> None:
+    model, images = build_network("small_cnn", 10, 32), torch.rand(20, 3, 32, 32)
+    names: dict[str, Any] = {"model": model, "images": images}
+    exec(next(block for block in BLOCKS if "bdclean.cleanse(" in block), names)
+    assert type(names["cleansed"]) is type(model)

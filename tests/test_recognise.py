@@ -87,6 +87,14 @@ def test_a_class_that_only_the_checkpoint_names_is_not_run() -> None:
         identify(checkpoint(VGG(), arch="os.system"), {"arch": None}, None)
 
 
+def test_heads_that_only_training_uses_are_left_alone() -> None:
+    network = models.googlenet(num_classes=5, init_weights=False)
+    said = identify(checkpoint(network), {"mean": "imagenet"}, 64)
+    suspect = Suspect(**said)
+    suspect.load(checkpoint(network), "--ckpt")
+    assert torch.equal(suspect.network.fc.weight, network.fc.weight)
+
+
 def test_timm() -> None:
     timm = pytest.importorskip("timm")
     network = timm.create_model("resnet10t", num_classes=6)

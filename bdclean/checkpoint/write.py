@@ -71,8 +71,8 @@ def check(path: Path, option: str) -> None:
 
 def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The new weights under the old names, in their order and of their types. What the network lacks stays."""
-    new = {name: state.get(name.removeprefix(prefix), value) for name, value in old.items()}
-    return {name: value.to(old[name].dtype).reshape(old[name].shape) for name, value in new.items()}
+    new = {prefix + name: value for name, value in state.items()}
+    return {name: new.get(name, value).to(value.dtype) for name, value in old.items()}
 
 
 def _replaced(content: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Any:

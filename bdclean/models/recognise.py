@@ -57,9 +57,12 @@ def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
 
 
 def prefixes(names: Sequence[str]) -> list[str]:
-    """The prefixes that all names share, from none to the longest that wrappers are known to put there."""
+    """The prefixes that most names share, from none to the longest that wrappers are known to put there.
+
+    Not all need have it: beside its network a training module may keep the weights of a loss.
+    """
     found = [""]
-    while names and (more := [p for p in PREFIXES if all(name.startswith(found[-1] + p) for name in names)]):
+    while more := [p for p in PREFIXES if 2 * sum(name.startswith(found[-1] + p) for name in names) > len(names)]:
         found.append(found[-1] + more[0])
     return found
 
@@ -79,15 +82,15 @@ def differences(wanted: Shapes, given: Shapes) -> list[str]:
     return [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus), *shaped]
 
 
-def best_prefix(wanted: Shapes, given: Shapes) -> tuple[str, list[str]]:
+def best_prefix(wanted: Shapes, given: Shapes, arch: str | None = None) -> tuple[str, list[str]]:
     """The prefix without which the given names differ least from the wanted ones, and what still differs."""
-    tried = [(prefix, differences(wanted, without(given, prefix))) for prefix in prefixes([*given])]
+    tried = [(prefix, differences(wanted, _used(without(given, prefix), arch))) for prefix in prefixes([*given])]
     return min(tried, key=lambda pair: len(pair[1]))
 
 
 def without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The same values under names without the prefix, which all of them have."""
-    return {name.removeprefix(prefix): value for name, value in values.items()}
+    """The values whose names have the prefix, under names without it."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def recognise(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> Recognised | None:
@@ -127,7 +130,7 @@ def _stems(arch: str) -> tuple[Stem | None, ...]:
 
 def _compare(arch: str, stem: Stem | None, given: Shapes) -> tuple[Recognised, list[str]]:
     """A known network with the class count and the image size of some weights, and what differs."""
-    given = {name: shape for name, shape in given.items() if not name.startswith(AUXILIARY.get(arch, ("\0",)))}
+    given = _used(given, arch)
     size = _patched_size(given) if arch.startswith("vit_") else None
     wanted = _shapes(arch, stem, MANY, size)
     counts = [
@@ -139,6 +142,12 @@ def _compare(arch: str, stem: Stem | None, given: Shapes) -> tuple[Recognised, l
     count = counts[-1] if counts else last_rows(given)
     exact = {name: tuple(count if length == MANY else length for length in shape) for name, shape in wanted.items()}
     return Recognised(arch, stem, count, size), differences(exact, given)
+
+
+def _used(given: Shapes, arch: str | None) -> Shapes:
+    """Without the heads that only training uses."""
+    unused = AUXILIARY.get(arch or "", ())
+    return {name: shape for name, shape in given.items() if not name.startswith(unused)}
 
 
 def last_rows(given: Shapes) -> int:

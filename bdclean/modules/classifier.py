@@ -128,7 +128,7 @@ class Classifier(LightningModule):
         """
         option = f"{option} {checkpoint.path}"
         own = self.network.state_dict()
-        prefix, wrong = best_prefix(shapes_of(own), shapes_of(checkpoint.weights))
+        prefix, wrong = best_prefix(shapes_of(own), shapes_of(checkpoint.weights), self.hparams["arch"])
         if wrong:
             near, _ = closest(checkpoint.weights)
             raise InputError(
@@ -137,7 +137,7 @@ class Classifier(LightningModule):
             )
         weights = without(checkpoint.weights, prefix)
         for name, value in weights.items():
-            if value.is_floating_point() != own[name].is_floating_point():
+            if name in own and value.is_floating_point() != own[name].is_floating_point():
                 raise InputError(f"{option}: {name} holds {value.dtype}, the network {own[name].dtype}")
         self.network.load_state_dict(weights, strict=False)
         self.origin, self.prefix = checkpoint, prefix

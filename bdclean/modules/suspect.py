@@ -180,8 +180,10 @@ def describe(model: Classifier, recognised: bool) -> str:
     norm = "not normalised" if identity else f"normalised by mean {said['mean']} and std {said['std']}"
     where = f" under {origin.place!r}" if origin.place else ""
     stripped = f" without {model.prefix!r}" if model.prefix else ""
+    others = sum(not name.startswith(model.prefix) for name in origin.weights)
+    left = f"; {others} more are not the network's" if others else ""
     return (
         f"{origin.path}: {said['arch']}{' (recognised from the weights)' if recognised else ''}, "
         f"{model.num_classes} classes, {model.image_size}x{model.image_size} images, {norm}; "
-        f"{len(origin.weights)} tensors{where}{stripped}"
+        f"{len(origin.weights) - others} tensors{where}{stripped}{left}"
     )
