@@ -73,9 +73,13 @@ def cleanse(
     if image_size is None:
         image_size = fitting_size(network, len(means), Source(str(images), option="images").image_size, "the network")
     suspect = Classifier(network, count_classes(network, image_size, len(means), "model"), image_size, means, stds)
+    named = "procedural" if isinstance(source, GivenImages) else source
     data = PoisonDataModule(
-        None, unlabeled=source, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+        None, unlabeled=named, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
     )
+    if isinstance(source, GivenImages):
+        # Options are names; what is in memory takes the named one's place.
+        data.unlabeled = source
     if isinstance(method, str):
         method = getattr(cleansing, _known(method))
     options = {

@@ -81,7 +81,7 @@ class PoisonDataModule(LightningDataModule):
         self,
         source: str | None = "shapes",
         attack: Attack | None = None,
-        unlabeled: str | Source | None = None,
+        unlabeled: str | None = None,
         num_unlabeled: int | None = None,
         num_agreement: int | None = None,
         num_held_out: int | None = None,
@@ -113,15 +113,14 @@ class PoisonDataModule(LightningDataModule):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}")
         self.source = None if source is None else Source(source, root)
-        self.unlabeled = Source(unlabeled, root, "--data.unlabeled") if isinstance(unlabeled, str) else unlabeled
+        self.unlabeled = None if unlabeled is None else Source(unlabeled, root, "--data.unlabeled")
         if self.source is None and self.unlabeled is None:
             raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
         if self.source is not None and self.source.num_classes < 2:
             raise InputError(f"--data.source {source}: has no labelled images of two classes or more")
         size = image_size or (None if self.source is None else self.source.image_size)
         if size is None:
-            named = source or (unlabeled if isinstance(unlabeled, str) else "")
-            raise InputError(f"--data.image_size: needed, as the images of {named} may be of any size")
+            raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
         self.attack = attack
         self.num_unlabeled = num_unlabeled
         self.num_agreement = num_agreement
