@@ -55,31 +55,26 @@ def cleanse(
 ) -> nn.Module:
     """What `bdclean.cleanse` does, which says it all."""
     quieten()
-    source: str | Source = (
-        str(images)
-        if isinstance(images, (str, Path))
-        else GivenImages(
-            _as_pixels(images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT))
-        )
-    )
-    if isinstance(source, GivenImages):
-        image_size = source.image_size
-        if mean is None and std is None and source.pixels.is_floating_point():
+    given: GivenImages | None = None
+    if not isinstance(images, (str, Path)):
+        tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
+        given = GivenImages(_as_pixels(tensor))
+        image_size = given.image_size
+        if mean is None and std is None and given.pixels.is_floating_point():
             # Such tensors are what the network takes.
-            channels = source.pixels.shape[-1]
+            channels = given.pixels.shape[-1]
             mean, std = (0.0,) * channels, (1.0,) * channels
     means, stds = normalization(mean, std)
     network = copy.deepcopy(model).cpu()
     if image_size is None:
         image_size = fitting_size(network, len(means), Source(str(images), option="images").image_size, "the network")
     suspect = Classifier(network, count_classes(network, image_size, len(means), "model"), image_size, means, stds)
-    named = "procedural" if isinstance(source, GivenImages) else source
+    # Options are names; images that are in memory take the place of those that are named.
+    name = "procedural" if given else str(images)
     data = PoisonDataModule(
-        None, unlabeled=named, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+        None, unlabeled=name, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
     )
-    if isinstance(source, GivenImages):
-        # Options are names; what is in memory takes the named one's place.
-        data.unlabeled = source
+    data.unlabeled = given or data.unlabeled
     if isinstance(method, str):
         method = getattr(cleansing, _known(method))
     options = {
