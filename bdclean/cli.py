@@ -141,6 +141,16 @@ class CommandLine(LightningCLI):
             data.image_size = model.image_size
         return recognised
 
+    def before_test(self) -> None:
+        """Called by Lightning: refuse to measure nothing."""
+        if not self.datamodule.labelled and self.datamodule.triggered is None:
+            raise InputError("--data.source: has no labelled test images, so there is nothing to measure")
+
+    def before_validate(self) -> None:
+        """Called by Lightning: as `before_test`."""
+        if not self.datamodule.trainable:
+            raise InputError("--data.source: has no labelled training images to hold a validation set out of")
+
     def _load_trigger(self, suspect: Checkpoint) -> None:
         """Take the checkpoint's trigger, unless another attack was asked for."""
         attack = self.datamodule.attack

@@ -124,6 +124,19 @@ def test_every_form_of_output(suffix: str, stranger: Path) -> None:
         assert list(torch.load(output, weights_only=True)) == ["net", "acc", "epoch"]
 
 
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_nothing_is_measured_without_labels(command: str, stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--ckpt", "stranger.pth", *NET, *QUIET, "--data.unlabeled", "photos"])
+    assert caught.value.code == 2
+    assert "error: --data.source: has no labelled" in capsys.readouterr().err
+
+
+def test_predictions_name_files(stranger: Path) -> None:
+    main(["predict", "--ckpt", "stranger.pth", *NET, *QUIET, "--data.unlabeled", "photos"])
+    assert len(Path("predictions.csv").read_text().splitlines()) == 41
+
+
 def test_a_known_network_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_network("resnet20", 10, 32).state_dict(), "stranger.pth")
     main(["cleanse", "--ckpt", "stranger.pth", "--model.mean", "cifar10", "--data.unlabeled", "photos", *QUICK])

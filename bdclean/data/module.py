@@ -163,6 +163,11 @@ class PoisonDataModule(LightningDataModule):
         return self._has("test")
 
     @property
+    def trainable(self) -> bool:
+        """Whether there are labelled training images."""
+        return self._has("train")
+
+    @property
     def numbered(self) -> bool:
         """Whether the labels are numbers of classes of which some may be missing."""
         return self.source is not None and self.source.numbered
