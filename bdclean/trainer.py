@@ -107,7 +107,8 @@ class Trainer(pl.Trainer):
             The report.
         """
         origin = model.origin
-        target = _target(output or f"cleansed{Path(origin.path).suffix if origin else '.ckpt'}")
+        suffix = Path(origin.path).suffix if origin else ".ckpt"
+        target = _target(output or f"cleansed{suffix if suffix in checkpoint.FORMATS else '.pt'}")
         checkpoint.check(target, f"--output {target}")
         if origin is not None and target.exists() and target.samefile(origin.path):
             raise InputError(f"--output {target}: that is the suspect itself")

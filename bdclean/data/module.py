@@ -133,7 +133,7 @@ class PoisonDataModule(LightningDataModule):
         self.accumulate = round(BATCH / at_once) if batch_size is None else 1
         """How many batches make a step."""
         self.triggered: Triggered | None = None
-        """Triggered test images that came with the suspect."""
+        """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
         self.unreadable: list[Path] = []
         """Unlabeled files that are no images."""
         self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
@@ -226,7 +226,7 @@ class PoisonDataModule(LightningDataModule):
             parts = self._evaluation(self.source.load("test", self.image_size))
         else:
             parts = [self._agreement]
-        if self.triggered is None:
+        if self.triggered is None or self.attack is not None:
             return parts
         labels, targets, images = self.triggered.labels, self.triggered.targets, self.triggered.images
         return [parts[0], Batches(self._place(self._as_images(images, labels)), (targets, labels))]
@@ -258,8 +258,8 @@ class PoisonDataModule(LightningDataModule):
         if wanted > len(images):
             readable = " readable" if self.unreadable else ""
             raise InputError(f"--data.num_unlabeled {wanted}: there are {len(images)}{readable} unlabeled images")
-        default = 0.0 if self._has("test") else AGREEMENT_SHARE
-        held_out = _share(self.num_agreement, wanted, default, AGREEMENT_LIMIT)
+        default = 0 if self._has("test") else max(1, _share(None, wanted, AGREEMENT_SHARE, AGREEMENT_LIMIT))
+        held_out = default if self.num_agreement is None else self.num_agreement
         if held_out >= wanted:
             raise InputError(f"--data.num_agreement {held_out}: there are {wanted} unlabeled images in all")
         numbers = torch.arange(wanted)
