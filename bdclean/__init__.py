@@ -18,6 +18,12 @@ class InputError(ValueError):
     """Something the user can mend: one line that names the option and the value. The command line exits with 2."""
 
 
+def printable(text: str) -> str:
+    """One line of bounded length without control characters: parts of it may come from a hostile file."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return line if len(line) <= 1000 else f"{line[:1000]}..."
+
+
 def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> nn.Module:
     """Cleanse a network of a backdoor, with images that need no labels.
 

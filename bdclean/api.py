@@ -55,6 +55,8 @@ def cleanse(
 ) -> nn.Module:
     """What `bdclean.cleanse` does, which says it all."""
     quieten()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
     given: GivenImages | None = None
     if not isinstance(images, (str, Path)):
         tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
@@ -65,7 +67,7 @@ def cleanse(
             channels = given.pixels.shape[-1]
             mean, std = (0.0,) * channels, (1.0,) * channels
     means, stds = normalization(mean, std)
-    network = copy.deepcopy(model).cpu()
+    network = copy.deepcopy(model).cpu().float()
     if image_size is None:
         image_size = fitting_size(network, len(means), Source(str(images), option="images").image_size, "the network")
     suspect = Classifier(network, count_classes(network, image_size, len(means), "model"), image_size, means, stds)
@@ -88,8 +90,11 @@ def cleanse(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cleanser, _, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
-    place = next(model.parameters(), torch.zeros(0)).device
-    return cleanser.network.to(place).to(memory_format=torch.contiguous_format).eval()
+    cleansed = cleanser.network.to(memory_format=torch.contiguous_format).eval()
+    for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
+        new.requires_grad_(old.requires_grad)
+    one = next(model.parameters(), torch.zeros(0))
+    return cleansed.to(one.device, one.dtype)
 
 
 def _known(method: str) -> str:
@@ -106,6 +111,10 @@ def _collect(batches: Iterable[Any], count: int) -> Tensor:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(images, Tensor):
             raise InputError(f"images: gives {type(images).__name__}, not tensors (N, C, H, W)")
+        if found and images.shape[1:] != found[0].shape[1:]:
+            raise InputError(
+                f"images: gives {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}, not of one size"
+            )
         found.append(images.detach().cpu())
         if sum(map(len, found)) >= count:
             break

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean import InputError, __version__, attacks, cleansing
+from bdclean import InputError, __version__, attacks, cleansing, printable
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
 from bdclean.data.sources import Source
@@ -39,6 +39,9 @@ class LogConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 text = self.parser.dump(self.config)
+                os.makedirs(logger.log_dir, exist_ok=True)
+                with open(os.path.join(logger.log_dir, "config.yaml"), "w", encoding="utf-8") as file:
+                    file.write(text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
 
 
@@ -124,9 +127,14 @@ class CommandLine(LightningCLI):
         super().instantiate_classes()
         self.model.load(self.checkpoint, "--ckpt")
         self._load_trigger(self.checkpoint)
-        self.datamodule.triggered = self.checkpoint.triggered
+        self.datamodule.triggered = triggered = self.checkpoint.triggered
+        if triggered is not None and max(triggered.labels.max(), triggered.targets.max()) >= self.model.num_classes:
+            raise InputError(
+                f"--ckpt {self.checkpoint.path}: its triggered images have classes beyond the network's "
+                f"{self.model.num_classes}"
+            )
         if not self.checkpoint.own and self.trainer.is_global_zero:
-            print(describe(self.model, recognised))
+            print(printable(describe(self.model, recognised)))
 
     def _identify(self, suspect: Checkpoint) -> bool:
         """Complete the options of the network, and say whether it was recognised."""
@@ -240,7 +248,8 @@ def main(args: list[str] | None = None) -> None:
             seed_everything_default=0,
             parser_kwargs={"version": __version__},
             save_config_callback=LogConfig,
-            save_config_kwargs={"overwrite": True},
+            # Without a logger Lightning's own would land on a config.yaml in the current folder.
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=args,
@@ -257,20 +266,14 @@ def main(args: list[str] | None = None) -> None:
 def _mistake(error: BaseException | None) -> str | None:
     """What the user can mend, in one line, or None where it is the program that is wrong."""
     if isinstance(error, ArgumentError):
-        return _printable(_readable(" ".join(str(error).split())))
+        return printable(_readable(" ".join(str(error).split())))
     if isinstance(error, MisconfigurationException):
-        return _printable(f"--trainer: {error}")
+        return printable(f"--trainer: {error}")
     while error is not None and not isinstance(error, InputError):
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__ or error.__context__
     # A worker's error brings its traceback along, and ends in the message.
-    return None if error is None else _printable(str(error).rpartition("InputError: ")[2])
-
-
-def _printable(text: str) -> str:
-    """One line of bounded length without control characters: parts of it may come from a hostile file."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return line if len(line) <= 1000 else f"{line[:1000]}..."
+    return None if error is None else printable(str(error).rpartition("InputError: ")[2])
 
 
 def _readable(text: str) -> str:

@@ -132,7 +132,7 @@ def summary(report: Mapping[str, Any]) -> str:
         lines.append(f"DER {rate:.2f}")
     lines.append(
         f"{report['method']} on {report['unlabeled_images']} unlabeled images took {report['seconds']} s on "
-        f"{report['device']}. All figures in percent, on the {report['agreement_on']}."
+        f"{report['device']}. All figures in percent, agreement on {report['agreement_on']}."
     )
     if suspect["acc"] is None:
         lines += ["", _moved_most(report["classes"])]

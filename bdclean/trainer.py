@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -130,6 +131,7 @@ class Trainer(pl.Trainer):
         Returns:
             The cleanser with the cleansed network, the report, and what was logged: name to epochs and values.
         """
+        datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
         started = time.perf_counter()
@@ -269,6 +271,11 @@ def _target(output: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise InputError(f"--output {output}: {reason}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written there ({error.strerror})") from error
     return path
 
 
@@ -280,6 +287,7 @@ def quieten() -> None:
         "does not have many workers",  # images are in memory, where workers would only be in the way
         "is smaller than the logging interval",  # what is logged is logged once an epoch
         "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
+        "Total length of",  # without labels there are no validation loaders
         "LeafSpec",  # Lightning's own use of torch
         "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
     ):

@@ -1,5 +1,7 @@
 """A network that bdclean does not know, as a user's own file would hold it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,3 +48,24 @@ class Two(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         answer = self.fc(images.mean((2, 3)))
         return answer, answer
+
+
+class Sorted(nn.Module):
+    """Its head is not the last matrix in the order of the names, and it has as many layers that are made of others."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, num_classes)
+        self.stem = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+        self.wide = nn.Linear(8, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.relu(self.wide(torch.relu(self.stem(images)).mean((2, 3)))))
+
+
+class Auxiliary(Pooled):
+    """Answers more than logits in training."""
+
+    def forward(self, images: Tensor) -> Any:
+        answer = super().forward(images)
+        return (answer, answer) if self.training else answer

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bdclean
-from tests.strangers import VGG, Pooled
+from tests.strangers import VGG, Auxiliary, Pooled
 
 OPTIONS = {"epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -64,6 +64,20 @@ def test_method_seed_and_grey_images() -> None:
     ]
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
+
+
+def test_types_and_frozen_weights_stay() -> None:
+    model = Pooled().to(torch.bfloat16)
+    model.conv.requires_grad_(False)
+    cleansed = bdclean.cleanse(model, torch.rand(20, 3, 16, 16), **OPTIONS)
+    assert cleansed.conv.weight.dtype == torch.bfloat16
+    assert [parameter.requires_grad for parameter in cleansed.parameters()] == [False, False, True, True, True, True]
+    assert model.conv.weight.dtype == torch.bfloat16
+
+
+def test_a_network_that_answers_more_in_training_is_named() -> None:
+    with pytest.raises(bdclean.InputError, match="answers tuple in training, not logits"):
+        bdclean.cleanse(Auxiliary(), torch.rand(20, 3, 16, 16), **OPTIONS)
 
 
 def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:

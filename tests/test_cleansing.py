@@ -1,9 +1,11 @@
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from bdclean import InputError
 from bdclean.cleansing import DistillCleanseModule
@@ -130,3 +132,30 @@ def test_the_table_shows_every_layer(suspect: Classifier) -> None:
 def test_wrong_options_are_named(suspect: Classifier, options: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
         DistillCleanseModule(suspect, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.parametrizations.orthogonal,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.3),
+    ],
+)
+def test_weights_that_are_made_of_others_are_reinitialised_too(change: Callable[[nn.Module], nn.Module]) -> None:
+    torch.manual_seed(0)
+    layer = change(nn.Conv2d(3, 8, 3))
+    before = layer.weight.detach().clone()
+    reinitialise(nn.Sequential(layer), {"0": 1.0}, torch.Generator().manual_seed(0))
+    layer.eval()(torch.rand(1, 3, 8, 8))
+    changed = layer.weight.detach() != before
+    assert changed[before != 0].float().mean() > 0.95
+
+
+def test_a_frozen_suspect_is_trained_all_the_same(suspect: Suspect) -> None:
+    suspect.requires_grad_(False)
+    cleanser = DistillCleanseModule(suspect)
+    assert all(parameter.requires_grad for parameter in cleanser.network.parameters())
+    assert not any(parameter.requires_grad for parameter in cleanser.teacher.parameters())
+    assert not any(parameter.requires_grad for parameter in suspect.parameters())

@@ -1,5 +1,6 @@
 """Other people's files: where the weights are, and writing them back where they were."""
 
+import functools
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ CONTENTS: dict[str, Any] = {
     "model_state_dict": lambda s: {"model_state_dict": s, "loss": 0.1},
     "state_dict_ema": lambda s: {"state_dict": {k: v + 1 for k, v in s.items()}, "state_dict_ema": s},
     "netC": lambda s: {"netC": s, "netG": {"weight": torch.ones(2, 2)}, "best": np.float64(0.9)},
+    "checkpoint.model": lambda s: {"checkpoint": {"model": s, "step": 3}, "seed": 1},
     "anything": lambda s: {"anything": s, "history": [1.0, 2.0], "curve": np.arange(3.0)},
 }
 
@@ -56,7 +58,7 @@ def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: 
     write(Path("cleansed.pth"), cleansed, torch.zeros(1, 3, 32, 32), read_back, prefix)
     written = torch.load("cleansed.pth", weights_only=False)
     assert list(written) == list(content)
-    weights = written[place] if place else written
+    weights = functools.reduce(lambda part, key: part[key], place.split("."), written) if place else written
     assert list(weights) == list(prefixed(state, prefix))
     for name, value in cleansed.state_dict().items():
         assert torch.equal(weights[prefix + name], value)
@@ -120,6 +122,22 @@ def test_onnx_gives_the_networks_answers() -> None:
         images = torch.randn(count, 3, 32, 32)
         (answer,) = session.run(None, {"images": images.numpy()})
         torch.testing.assert_close(torch.from_numpy(answer), network(images).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_dictionaries_that_hold_each_other_are_written_once(state: State) -> None:
+    maze: dict[str, Any] = {"old": dict(state)}
+    for _ in range(60):
+        maze = {"a": maze, "b": maze}
+    maze["itself"] = maze
+    torch.save({"net": state, "maze": maze}, "maze.pt")
+    network = build_network("small_cnn", 10, 32)
+    write(Path("out.pt"), network, torch.zeros(1), read("maze.pt"), "")
+    written = torch.load("out.pt", weights_only=True)
+    inner = written["maze"]
+    assert inner["itself"] is inner
+    for _ in range(60):
+        inner = inner["a"]
+    assert torch.equal(inner["old"]["0.weight"], network.state_dict()["0.weight"])
 
 
 def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

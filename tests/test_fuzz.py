@@ -184,6 +184,12 @@ def cases() -> Iterator[Case]:
                     yield f"{part}.{key} {number}", ".ckpt", saved(own | {part: own[part] | {key: value}})
         yield f"state_dict {number}", ".pt", saved({"state_dict": value})
         yield f"bdclean {number}", ".pt", saved({"bdclean": value, "state_dict": state, "hyper_parameters": value})
+    for share in (30, 3000):
+        yield f"{share} views of the same", ".pt", saved(state | {f"x{i}": state["15.weight"] for i in range(share)})
+    for _ in range(40):
+        deep = {"a": deep, "b": deep}
+    deep["a"] = deep
+    yield "dictionaries in each other", ".pt", saved({"net": state, "x": deep})
     for name in (
         "../../x",
         "/etc/passwd",
@@ -270,5 +276,6 @@ def test_mutated_files(tiny_suspect: Path) -> None:
         "a bomb in the old format.pth": "posix.mkdir",
         "a whole module.pt": "torch.nn.modules.linear.Linear",
         "a script.pt": "TorchScript",
+        "3000 views of the same.pt": "bytes of weights, of which it has",
     }.items():
         assert reason in outcomes[name], outcomes[name]

@@ -12,7 +12,7 @@ from bdclean import InputError
 from bdclean.checkpoint import Checkpoint
 from bdclean.models import build_network, closest, normalization, recognise
 from bdclean.modules import Suspect, identify
-from tests.strangers import VGG, Pooled
+from tests.strangers import VGG, Pooled, Sorted
 
 HERE = "tests.strangers"
 
@@ -65,7 +65,9 @@ def test_what_the_weights_say() -> None:
     assert said == {"arch": "vit_b_32", "stem": None, "num_classes": 5, "image_size": 64, "mean": "none"}
     assert identify(checkpoint(made("resnet18", 10, 32)), {}, None)["image_size"] == 32
     assert identify(checkpoint(models.resnet18()), {}, None)["image_size"] == 224
-    assert identify(checkpoint(models.resnet18()), {}, 96)["image_size"] == 96
+    assert identify(checkpoint(models.resnet18()), {"image_size": 96}, 32)["image_size"] == 96
+    with pytest.raises(InputError, match=r"--model.image_size: needed, as resnet18 .* 224 .*these have 96"):
+        identify(checkpoint(models.resnet18()), {}, 96)
 
 
 def test_classes_of_the_users() -> None:
@@ -89,10 +91,38 @@ def test_a_class_that_only_the_checkpoint_names_is_not_run() -> None:
 
 def test_heads_that_only_training_uses_are_left_alone() -> None:
     network = models.googlenet(num_classes=5, init_weights=False)
-    said = identify(checkpoint(network), {"mean": "imagenet"}, 64)
+    said = identify(checkpoint(network), {"mean": "imagenet", "image_size": 64}, 32)
     suspect = Suspect(**said)
     suspect.load(checkpoint(network), "--ckpt")
     assert torch.equal(suspect.network.fc.weight, network.fc.weight)
+
+
+def test_the_class_count_is_the_one_that_fits() -> None:
+    # Files of safetensors are sorted: the last matrix is not the head's.
+    given = {"arch": f"{HERE}.Sorted", "image_size": 32}
+    said = identify(Checkpoint("file.safetensors", None, dict(sorted(Sorted(5).state_dict().items()))), given, None)
+    assert said["num_classes"] == 5
+
+
+def test_a_name_takes_the_place_of_what_the_checkpoint_says() -> None:
+    said = {"arch": "resnet20", "mean": [0.5] * 3, "std": [0.2] * 3}
+    given = {"arch": "resnet20", "mean": "cifar10", "std": [0.2] * 3}
+    suspect = Suspect(**identify(checkpoint(made("resnet20", 10, 32), **said), given, None))
+    assert suspect.hparams["std"] == [0.2470, 0.2435, 0.2616]
+
+
+def test_layers_that_ask_for_their_version() -> None:
+    network = models.mnasnet0_5(num_classes=6)
+    suspect = Suspect(**identify(checkpoint(network), {"mean": "imagenet"}, None))
+    suspect.load(checkpoint(network), "--ckpt")
+    assert torch.equal(suspect.network.classifier[1].weight, network.classifier[1].weight)
+
+
+def test_timm_at_another_size() -> None:
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=6, img_size=32)
+    given = {"arch": "timm/vit_tiny_patch16_224", "mean": "imagenet", "image_size": 32}
+    Suspect(**identify(checkpoint(network), given, None)).load(checkpoint(network), "--ckpt")
 
 
 def test_timm() -> None:
@@ -159,7 +189,17 @@ def test_normalization(mean: Any, std: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     ("mean", "std"),
-    [(None, None), ("cifar", None), ("none", "cifar10"), ("none", (1, 1, 1)), ((0, 0), (1, 1)), ((0,) * 3, (1, 0, 1))],
+    [
+        (None, None),
+        ("cifar", None),
+        ((float("nan"), 0, 0), (1, 1, 1)),
+        ((125, 123, 114), (63, 62, 67)),
+        ([0.5], None),
+        ("none", "cifar10"),
+        ("none", (1, 1, 1)),
+        ((0, 0), (1, 1)),
+        ((0,) * 3, (1, 0, 1)),
+    ],
 )
 def test_normalization_is_not_guessed(mean: Any, std: Any) -> None:
     with pytest.raises(InputError, match="--model.mean"):

@@ -101,6 +101,14 @@ def test_with_labels_and_with_a_trigger(stranger: Path) -> None:
     assert "triggered images" in Path("cleansed.html").read_text()
 
 
+def test_nobodys_config_is_overwritten(stranger: Path) -> None:
+    Path("config.yaml").write_text("# mine\ndata: {unlabeled: photos}\n")
+    cleanse("--config", "config.yaml", "--trainer.logger", "false")
+    assert Path("config.yaml").read_text().startswith("# mine")
+    cleanse("--config", "config.yaml")
+    assert "unlabeled: photos" in Path("runs/cleanse/version_0/config.yaml").read_text()
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".tar", ".safetensors", ".ckpt", ".onnx"])
 def test_every_form_of_output(suffix: str, stranger: Path) -> None:
     if suffix == ".onnx":
@@ -153,6 +161,9 @@ WRONG = {
     "NET UNLABELED --output out.h5": "--output out.h5: ends with none of",
     "NET UNLABELED --output out.html": "name of the report",
     "NET UNLABELED --model.image_size 40": "40x40",
+    "NET UNLABELED --data.attack BadNets --data.attack.trigger gone.png": "--data.attack.trigger gone.png: neither",
+    "NET UNLABELED --output /proc/out.pt": "--output /proc/out.pt: cannot be written there",
+    "NET UNLABELED --model.std [1,1,1]": "one of imagenet, cifar10, none, or numbers for both",
 }
 LONG = {"NET": " ".join(NET), "UNLABELED": "--data.unlabeled photos"}
 

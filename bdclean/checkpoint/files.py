@@ -140,6 +140,9 @@ def load(path: str, option: str) -> Any:
     except Exception as error:  # a damaged file can fail anywhere inside torch, in any way
         logging.getLogger(__name__).debug("%s", option, exc_info=True)
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if "weights_only" in reason:
+            # PyTorch goes on with the advice to load it in the unsafe way.
+            reason = "its pickle is not that of plain data"
         raise InputError(f"{option}: not a readable checkpoint ({reason[:200]})") from error
     raise InputError(
         f"{option}: refused, it would run code on loading: {', '.join(blocked[:10])}. Convert it where it can do no "

@@ -22,6 +22,8 @@ from bdclean.checkpoint.files import load
 
 MARK = "bdclean"
 """The entry that our own checkpoints have, with the version that wrote them."""
+MOST_SHARED = 4
+"""Layers may share weights, but not more than so many times."""
 WEIGHTS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
     *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
@@ -167,6 +169,11 @@ def _find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
     if _is_state(content):
         return "", content
     found = {str(key): value for key, value in content.items() if _is_state(value)}
+    if not found:
+        inner = {key: value for key, value in content.items() if isinstance(value, dict)}
+        found = {
+            f"{key}.{name}": state for key, part in inner.items() for name, state in part.items() if _is_state(state)
+        }
     known = [key for key in WEIGHTS if key in found]
     if not known and len(found) != 1:
         what = f"weights under several keys ({_some(found)})" if found else f"no weights (it has {_some(content)})"
@@ -190,15 +197,23 @@ def _some(names: Iterable[Any]) -> str:
 def _tensors(value: Any, what: str) -> dict[str, Tensor]:
     if not isinstance(value, dict):
         raise InputError(f"{what} is no dictionary")
+    stored: dict[int, int] = {}
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not ordinary or tensor.is_quantized or tensor.is_complex():
             raise InputError(f"{what} holds {name[:80]!r}, which is no ordinary tensor")
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        storage = tensor.untyped_storage()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
             raise InputError(f"{what} holds {name[:80]!r}, which claims more numbers than it has")
-        # Not every type of number knows isfinite.
-        if tensor.is_floating_point() and not tensor.double().isfinite().all():
+        stored[storage.data_ptr()] = storage.nbytes()
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in value.values())
+    if claimed > MOST_SHARED * sum(stored.values()) + 2**20:
+        raise InputError(f"{what} claims {claimed} bytes of weights, of which it has {sum(stored.values())}")
+    for name, tensor in value.items():
+        # As they will be used, and because not every type of number knows isfinite.
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise InputError(f"{what} holds {name[:80]!r}, in which not all numbers are finite")
     return dict(value)
 

@@ -75,16 +75,20 @@ def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str
     return {name: new.get(name, value).to(value.dtype) for name, value in old.items()}
 
 
-def _replaced(content: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> Any:
+def _replaced(
+    content: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor], done: dict[int, Any] | None = None
+) -> Any:
     """The same content, with the new weights wherever the old ones were, or others of the same names."""
-    if not isinstance(content, dict):
-        return content
-    result = copy.copy(content)  # an OrderedDict's versions of its layers come along
+    # What is in several places is replaced once: dictionaries may hold each other, and themselves.
+    done = {} if done is None else done
+    if not isinstance(content, dict) or id(content) in done:
+        return done.get(id(content), content)
+    result = done[id(content)] = copy.copy(content)  # an OrderedDict's versions of its layers come along
     if {*old} <= {*content}:
         result.update(new)
         return result
     for key, value in content.items():
-        result[key] = _replaced(value, old, new) if isinstance(key, str) else value
+        result[key] = _replaced(value, old, new, done) if isinstance(key, str) else value
     return result
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from bdclean import InputError
 from bdclean.metrics import Agreement
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
@@ -35,7 +36,11 @@ class Cleanser(Classifier):
     lr_option = "--method.lr"
 
     def __init__(self, suspect: Classifier) -> None:
-        super().__init__(copy.deepcopy(suspect.network), **suspect.hparams)
+        try:
+            student = copy.deepcopy(suspect.network).requires_grad_(True)
+        except RuntimeError as error:
+            raise InputError(f"--model.arch {suspect.hparams['arch']}: cannot be copied ({error})") from error
+        super().__init__(student, **suspect.hparams)
         self.origin, self.prefix = suspect.origin, suspect.prefix
         self.teacher = frozen(suspect.network)
         # Lightning does not call train() before it fits, and the suspect was in eval mode when it was judged.

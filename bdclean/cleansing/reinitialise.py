@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from bdclean.models import weights
 
@@ -44,10 +46,28 @@ def reinitialise(network: nn.Module, ratios: Mapping[str, float], generator: tor
         torch.manual_seed(seed)
         for name, ratio in ratios.items():
             layer = network.get_submodule(name)
-            fresh = copy.deepcopy(layer).cpu()
-            # Attention keeps its initialiser to itself.
-            initialise: Any = getattr(fresh, "reset_parameters", None) or fresh._reset_parameters
-            initialise()
+            fresh = _fresh(layer)
             for key, weight in weights(layer).items():
-                mask = torch.rand(weight.shape, generator=generator) < ratio
-                weight.copy_(torch.where(mask, fresh.get_parameter(key), weight.cpu()))
+                if key in fresh:
+                    mask = torch.rand(weight.shape, generator=generator) < ratio
+                    weight.copy_(torch.where(mask, fresh[key], weight.cpu()))
+
+
+def _fresh(layer: nn.Module) -> dict[str, Tensor]:
+    """Freshly initialised weights of a layer, by their names.
+
+    Where the weight is made of other tensors (normalised, pruned), those of its shape are initialised as it would be.
+    """
+    own = weights(layer)
+    if "weight" in own or not isinstance(layer, (nn.Linear, _ConvNd)):
+        fresh = copy.deepcopy(layer).cpu()
+        # Attention keeps its initialiser to itself.
+        initialise: Any = getattr(fresh, "reset_parameters", None) or fresh._reset_parameters
+        initialise()
+        return {key: fresh.get_parameter(key) for key in own}
+    shape = layer.weight.shape
+    drawn = {key: torch.empty(value.shape) for key, value in own.items() if value.shape == shape}
+    for value in drawn.values():
+        # As PyTorch initialises linear and convolutional layers.
+        nn.init.kaiming_uniform_(value, a=math.sqrt(5))
+    return drawn

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from bdclean import InputError
+from bdclean import InputError, printable
 from bdclean.attacks import Attack
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, stamp_in_memory, to_float
@@ -416,7 +416,7 @@ class PoisonDataModule(LightningDataModule):
 
 @rank_zero_only
 def _say(message: str) -> None:
-    logger.warning(message)
+    logger.warning(printable(message))
 
 
 def _share(number: int | None, total: int, share: float, limit: int) -> int:

@@ -73,7 +73,7 @@ class Source:
             self.num_classes, self.image_size = STANDARD[name].num_classes, STANDARD[name].image_size
         elif self.path.is_dir():
             self.classes = self._class_names()
-            self.numbered = any(name.isdecimal() for name in self.classes)
+            self.numbered = bool(self.classes) and all(name.isdecimal() for name in self.classes)
             self.num_classes, self.image_size = max(self.classes.values(), default=-1) + 1, None
         elif self.path.is_file() and self.path.suffix in (".npz", ".npy"):
             self.num_classes, self.image_size = self._array_shape()
@@ -260,7 +260,9 @@ class Source:
         files = sorted(
             path
             for path in folder.rglob("*")
-            if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+            if path.suffix.lower() in suffixes
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and path.is_file()
         )
         if not files:
             raise InputError(f"{self.option}: no images in {folder}")

@@ -1,7 +1,6 @@
 """Networks by name, which network weights belong to, and the stages of any network."""
 
 from bdclean.models.networks import (
-    Normalization,
     Normalize,
     Stem,
     build_network,
@@ -14,7 +13,6 @@ from bdclean.models.stages import Layer, find_stages, weights
 
 __all__ = [
     "Layer",
-    "Normalization",
     "Normalize",
     "Recognised",
     "Stem",

@@ -6,6 +6,7 @@ import copy
 import difflib
 import importlib
 import inspect
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ SMALL_IMAGE = 64
 """Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
 
 Stem = Literal["photo", "small"]
-Normalization = Literal["imagenet", "cifar10", "none"]
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -74,7 +74,12 @@ def normalization(
             f"--model.mean: needed, as nothing says how the network's images are normalised: {known}, or the mean of "
             "each channel, with --model.std"
         )
-    if len(mean) not in (1, 3) or len(std) != len(mean) or min(map(float, std)) <= 0:
+    if isinstance(mean, str) or isinstance(std, str):
+        raise InputError(f"--model.mean {mean} --model.std {std}: one of {known}, or numbers for both")
+    finite = all(math.isfinite(value) for value in (*mean, *std))
+    if finite and max(map(float, mean), default=0) > 1:
+        raise InputError(f"--model.mean {mean}: images are in [0, 1]; divide mean and std by 255")
+    if not finite or len(mean) not in (1, 3) or len(std) != len(mean) or min(map(float, std)) <= 0:
         raise InputError(
             f"--model.mean {mean} --model.std {std}: three numbers each, or one for grey images, no std of 0 or less"
         )
@@ -161,13 +166,14 @@ def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         make = getattr(importlib.import_module(module), name)
-    except Exception as error:  # somebody's module may fail in any way
+    except (Exception, SystemExit) as error:  # somebody's module may fail in any way
         raise InputError(f"--model.arch {arch}: cannot be imported ({type(error).__name__}: {error})") from error
     try:
-        if "num_classes" in inspect.signature(make).parameters:
+        taken = inspect.signature(make).parameters
+        if "num_classes" in taken or any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             kwargs = {"num_classes": num_classes, **kwargs}
         network = make(**kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"--model.arch {arch} --model.arch_kwargs {kwargs}: cannot be made ({type(error).__name__}: {error})"
         ) from error

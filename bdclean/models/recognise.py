@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torchvision import models
 from bdclean.models.cifar import NETWORKS
 from bdclean.models.networks import Stem, assemble
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Heads that only training uses: a file may hold them, the network has none."""
@@ -79,7 +80,9 @@ def differences(wanted: Shapes, given: Shapes) -> list[str]:
         for name, shape in wanted.items()
         if name in given and tuple(given[name]) != tuple(shape)
     ]
-    return [*(f"missing {name}" for name in missing), *(f"surplus {name}" for name in surplus), *shaped]
+    kinds = [f"missing {name}" for name in missing], [f"surplus {name}" for name in surplus], shaped
+    # By turns, so that the first few show every kind.
+    return [difference for row in itertools.zip_longest(*kinds) for difference in row if difference is not None]
 
 
 def best_prefix(wanted: Shapes, given: Shapes, arch: str | None = None) -> tuple[str, list[str]]:
@@ -93,12 +96,15 @@ def without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def recognise(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> Recognised | None:
+def recognise(
+    weights: Mapping[str, Tensor], archs: Sequence[str] | None = None, image_size: int | None = None
+) -> Recognised | None:
     """Find the known network that weights belong to.
 
     Args:
         weights: A `state_dict`, with any of the usual prefixes.
         archs: The networks to try; by default all that are known, those of the same family first.
+        image_size: Of its images, in pixels, if that is known: weights of some transformers of timm depend on it.
 
     Returns:
         The network, or None if the weights fit none of them.
@@ -106,7 +112,7 @@ def recognise(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None)
     given = without(shapes_of(weights), prefixes([*weights])[-1])
     for arch in _likely(given) if archs is None else archs:
         for stem in _stems(arch):
-            found, wrong = _compare(arch, stem, given)
+            found, wrong = _compare(arch, stem, given, image_size)
             if not wrong:
                 return found
     return None
@@ -115,12 +121,17 @@ def recognise(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None)
 def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> tuple[Recognised | None, list[str]]:
     """The known network that differs least from weights, and what differs; as `recognise`."""
     given = without(shapes_of(weights), prefixes([*weights])[-1])
+    # Whatever stands before all names, known or not.
+    while len(first := {name.partition(".")[0] for name in given}) == 1 and all("." in name for name in given):
+        given = without(given, first.pop() + ".")
     best: tuple[Recognised | None, list[str]] = None, []
+    least = math.inf
     for arch in archs or _likely(given) or [members[0] for members in _families()]:
         for stem in _stems(arch):
             found = _compare(arch, stem, given)
-            if best[0] is None or len(found[1]) < len(best[1]):
-                best = found
+            share = len(found[1]) / (len(given) + len(_shapes(arch, stem, MANY, found[0].image_size)))
+            if share < least:
+                best, least = found, share
     return best
 
 
@@ -128,11 +139,13 @@ def _stems(arch: str) -> tuple[Stem | None, ...]:
     return (None,) if arch in NETWORKS or arch.startswith(("vit_", "timm/")) else ("photo", "small")
 
 
-def _compare(arch: str, stem: Stem | None, given: Shapes) -> tuple[Recognised, list[str]]:
+def _compare(
+    arch: str, stem: Stem | None, given: Shapes, image_size: int | None = None
+) -> tuple[Recognised, list[str]]:
     """A known network with the class count and the image size of some weights, and what differs."""
     given = _used(given, arch)
     size = _patched_size(given) if arch.startswith("vit_") else None
-    wanted = _shapes(arch, stem, MANY, size)
+    wanted = _shapes(arch, stem, MANY, size or (image_size if arch.startswith("timm/") else None))
     counts = [
         given[name][position]
         for name, shape in wanted.items()

@@ -28,8 +28,13 @@ class Layer:
 
 
 def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of a convolution, linear or attention layer: its own parameters without the biases."""
-    return {name: value for name, value in layer.named_parameters(recurse=False) if value.ndim > 1}
+    """The weights of a convolution, linear or attention layer: its own parameters, or those they are made of."""
+    own = {name for name, _ in layer.named_parameters(recurse=False)}
+    return {
+        name: value
+        for name, value in layer.named_parameters()
+        if value.ndim > 1 and (name in own or name.startswith("parametrizations."))
+    }
 
 
 def find_stages(network: nn.Module, image_size: int) -> list[Layer]:

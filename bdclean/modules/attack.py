@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.models import Normalization, Stem
+from bdclean.models import Stem
 from bdclean.modules.suspect import Suspect
 
 
@@ -43,8 +43,8 @@ class AttackModule(Suspect):
         arch: str = "resnet20",
         num_classes: int = 10,
         image_size: int = 32,
-        mean: Sequence[float] | Normalization | None = None,
-        std: Sequence[float] | Normalization | None = None,
+        mean: Sequence[float] | str | None = None,
+        std: Sequence[float] | str | None = None,
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,

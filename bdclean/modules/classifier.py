@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -106,7 +107,11 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] to (N, classes) logits."""
-        return self.network(self.normalize(images))
+        answer = self.network(self.normalize(images))
+        if not isinstance(answer, Tensor):
+            mode = "in training" if self.training else ""
+            raise InputError(f"--model.arch {self.hparams['arch']}: answers {type(answer).__name__} {mode}, not logits")
+        return answer
 
     # The state is the network's
 
@@ -139,7 +144,10 @@ class Classifier(LightningModule):
         for name, value in weights.items():
             if name in own and value.is_floating_point() != own[name].is_floating_point():
                 raise InputError(f"{option}: {name} holds {value.dtype}, the network {own[name].dtype}")
-        self.network.load_state_dict(weights, strict=False)
+        state = OrderedDict(weights)
+        # The versions of its layers, which some of them ask for.
+        cast(Any, state)._metadata = cast(Any, own)._metadata
+        self.network.load_state_dict(state, strict=False)
         self.origin, self.prefix = checkpoint, prefix
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.checkpoint import Checkpoint
+from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
-    Normalization,
     Stem,
+    best_prefix,
     build_network,
     closest,
     is_own_class,
@@ -57,8 +57,8 @@ class Suspect(Classifier):
         num_classes: int | None = None,
         image_size: int | None = None,
         stem: Stem | None = None,
-        mean: Sequence[float] | Normalization | None = None,
-        std: Sequence[float] | Normalization | None = None,
+        mean: Sequence[float] | str | None = None,
+        std: Sequence[float] | str | None = None,
     ) -> None:
         for name, value in (("arch", arch), ("num_classes", num_classes), ("image_size", image_size)):
             if value is None:
@@ -68,6 +68,8 @@ class Suspect(Classifier):
         assert image_size is not None
         means, stds = normalization(mean, std)
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
+        if len(means) != 3 and not is_own_class(arch):
+            raise InputError(f"--model.mean {mean}: {arch} takes colour images, with three numbers each")
         if is_own_class(arch):
             num_classes = count_classes(network, image_size, len(means), f"--model.arch {arch}")
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
@@ -111,12 +113,15 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         InputError: If the network is none that is known, and was not given; or takes images of more than one size.
     """
     known = checkpoint.model | {name: value for name, value in given.items() if value is not None}
+    if isinstance(known.get("mean"), str) and known.get("std") == checkpoint.model.get("std"):
+        # A name stands for both, and for what the checkpoint says too.
+        known.pop("std", None)
     option = f"--ckpt {checkpoint.path}"
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
             raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
-        known.setdefault("num_classes", last_rows(shapes_of(checkpoint.weights)))
+        known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
         if "image_size" not in known:
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
             mean = known.get("mean")
@@ -124,7 +129,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             known["image_size"] = fitting_size(network, channels, image_size, f"--model.arch {arch}")
         return known
     archs = None if arch is None else [arch]
-    found = recognise(checkpoint.weights, archs)
+    found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)
@@ -137,8 +142,24 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         raise InputError(
             f"{option}: does not fit {arch}: {first_ten(differences)}; the closest known network is {name}"
         )
-    size = found.image_size or image_size or usual_size(found.arch, found.stem)
+    size = found.image_size or usual_size(found.arch, found.stem)
+    if "image_size" not in known and found.image_size is None and image_size not in (None, size):
+        raise InputError(
+            f"--model.image_size: needed, as {found.arch} takes images of many sizes, {size} pixels most often, and "
+            f"these have {image_size}"
+        )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
+
+
+def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
+    """How many classes make a class of the user's fit the weights: tried with each number of rows, the last first."""
+    given = shapes_of(checkpoint.weights)
+    rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2 and shape[0] > 1]
+    for count in [*dict.fromkeys(rows)][:10]:
+        network = build_network(arch, count, 0, arch_kwargs=arch_kwargs)
+        if not best_prefix(shapes_of(network.state_dict()), given)[1]:
+            return count
+    return last_rows(given)
 
 
 def fitting_size(network: nn.Module, channels: int, image_size: int | None, what: str) -> int:
@@ -182,6 +203,8 @@ def describe(model: Classifier, recognised: bool) -> str:
     stripped = f" without {model.prefix!r}" if model.prefix else ""
     others = sum(not name.startswith(model.prefix) for name in origin.weights)
     left = f"; {others} more are not the network's" if others else ""
+    if backdoorbench.wrote(origin.content) and origin.triggered is None:
+        left += "; its triggered test images cannot be read"
     return (
         f"{origin.path}: {said['arch']}{' (recognised from the weights)' if recognised else ''}, "
         f"{model.num_classes} classes, {model.image_size}x{model.image_size} images, {norm}; "
