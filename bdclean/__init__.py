@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -22,6 +22,16 @@ def printable(text: str) -> str:
     """One line of bounded length without control characters: parts of it may come from a hostile file."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return line if len(line) <= 1000 else f"{line[:1000]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, for a message of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def first_ten(things: Sequence[object]) -> str:
+    """The first ten of some things, for a message, and how many more there are."""
+    return ", ".join(map(str, things[:10])) + (f" and {len(things) - 10} more" if len(things) > 10 else "")
 
 
 def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> nn.Module:

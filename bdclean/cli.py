@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean import InputError, __version__, attacks, cleansing, printable
+from bdclean import InputError, __version__, attacks, cleansing, first_line, printable
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
 from bdclean.data.sources import Source
@@ -174,7 +174,7 @@ class CommandLine(LightningCLI):
             if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
                 raise RuntimeError("it changes the size of images")
         except Exception as error:  # the tensors are anybody's
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise InputError(f"--ckpt {suspect.path}: its trigger is no {type(attack).__name__} ({reason})") from error
 
 

@@ -19,10 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bdclean import InputError
+from bdclean import InputError, first_line
 
-SUFFIXES = (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors")
-"""What a checkpoint's name ends with."""
 LARGEST_PICTURE = 4096
 
 _CODECS = {"hex_codec", "base64_codec", "uu_codec", "quopri_codec", "zlib_codec", "bz2_codec"}
@@ -139,7 +137,7 @@ def load(path: str, option: str) -> Any:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside torch, in any way
         logging.getLogger(__name__).debug("%s", option, exc_info=True)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         if "weights_only" in reason:
             # PyTorch goes on with the advice to load it in the unsafe way.
             reason = "its pickle is not that of plain data"

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from bdclean import InputError
 from bdclean.checkpoint.forms import Checkpoint
 
-TORCH = (".pt", ".pth", ".tar", ".bin")
-FORMATS = (".ckpt", *TORCH, ".safetensors", ".onnx")
+FORMATS = (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx")
 """What the name of a network's file ends with."""
 
 
@@ -40,17 +39,17 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
     if like is not None:
         state = _renamed(state, like.weights, prefix)
     if path.suffix == ".onnx":
-        _whole(path, lambda temporary: _onnx(temporary, network, image))
+        write_whole(path, lambda temporary: _onnx(temporary, network, image))
     elif path.suffix == ".safetensors":
         from safetensors.torch import save
 
         # Every tensor its own: the format knows no tensors that share memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        _whole(path, lambda temporary: temporary.write_bytes(save(separate, {"format": "pt"})))
+        write_whole(path, lambda temporary: temporary.write_bytes(save(separate, {"format": "pt"})))
     else:
         theirs = like is not None and not like.own and Path(like.path).suffix != ".safetensors"
         content = _replaced(like.content, like.weights, state) if like is not None and theirs else state
-        _whole(path, lambda temporary: torch.save(content, temporary))
+        write_whole(path, lambda temporary: torch.save(content, temporary))
 
 
 def check(path: Path, option: str) -> None:
@@ -111,7 +110,8 @@ def _onnx(path: Path, network: nn.Module, image: Tensor) -> None:
         network.train(training)
 
 
-def _whole(path: Path, save: Callable[[Path], object]) -> None:
+def write_whole(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: what `save` writes under a temporary name gets the path's."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         save(temporary)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
 
-from bdclean import InputError
+from bdclean import InputError, first_line, first_ten
 
 Image.init()
 # What Pillow may take a file for: all it reads by itself. EPS starts Ghostscript, the others only name a file's format.
@@ -171,7 +171,7 @@ class FileImages(Images):
         if len(unreadable) > len(images):
             raise InputError(
                 f"{self.option}: {len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: "
-                f"{some_names(unreadable)}"
+                f"{first_ten(unreadable)}"
             )
         return images, unreadable
 
@@ -207,7 +207,7 @@ class FileImages(Images):
             )
             return torch.from_numpy(np.array(square))
         except Exception as error:  # Pillow's decoders fail in any way
-            return next(iter(str(error).splitlines()), type(error).__name__)
+            return first_line(error)
 
 
 def _in_colour(image: Image.Image) -> Image.Image:
@@ -218,11 +218,6 @@ def _in_colour(image: Image.Image) -> Image.Image:
         low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
         image = Image.fromarray(((values - low) * 255 / max(high - low, 1e-9)).astype(np.uint8))
     return image.convert("RGB")
-
-
-def some_names(paths: Sequence[Path]) -> str:
-    """The first ten of some files, for a message."""
-    return ", ".join(map(str, paths[:10])) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
 
 
 class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from bdclean import InputError, printable
+from bdclean import InputError, first_ten, printable
 from bdclean.attacks import Attack
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, stamp_in_memory, to_float
-from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages, some_names
+from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
@@ -271,7 +271,7 @@ class PoisonDataModule(LightningDataModule):
         readable, unreadable = images.readable(wanted, self.num_workers, keep)
         if unreadable:
             looked_at = len(readable) + len(unreadable)
-            _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {some_names(unreadable)}")
+            _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
         return readable, unreadable
 
     @cached_property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from bdclean import InputError
+from bdclean import InputError, first_line
 from bdclean.data.images import SUFFIXES, ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.procedural import draw_procedural
 from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
@@ -151,10 +151,9 @@ class Source:
                 f"{self.option}: torchvision reads it with {error.name}: pip install {error.name}"
             ) from error
         except (RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"{self.option}: not in {self.root}/, and the download failed ({reason}); put {known.file} into "
-                f"{self.root}/ (--data.root), or take another source: shapes, a folder, an .npz file"
+                f"{self.option}: not in {self.root}/, and the download failed ({first_line(error)}); put {known.file} "
+                f"into {self.root}/ (--data.root), or take another source: shapes, a folder, an .npz file"
             ) from error
 
     def _load_standard(self, split: str, image_size: int) -> Images:

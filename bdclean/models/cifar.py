@@ -60,14 +60,23 @@ class PreActBlock(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
+            self.add_shortcut(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def add_shortcut(self, convolution: nn.Conv2d) -> None:
+        """Put the convolution of the shortcut where its file has it."""
+        self.shortcut: nn.Module = nn.Sequential(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         activated = torch.relu(self.bn1(x))
         residual = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
-        return residual + (self.shortcut(activated) if hasattr(self, "shortcut") else x)
+        return residual + (self.project(activated) if self.projects else x)
+
+    def project(self, activated: Tensor) -> Tensor:
+        """The shortcut between different sizes, which starts after the first activation."""
+        return self.shortcut(activated)
 
 
 class ResNet(nn.Module):
@@ -106,22 +115,14 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-class WideBlock(nn.Module):
-    """A block of a wide residual network: pre-activation, and a shortcut that starts after the first activation."""
+class WideBlock(PreActBlock):
+    """The same in the files of wide residual networks, where the shortcut has another name."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.convShortcut = None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    def add_shortcut(self, convolution: nn.Conv2d) -> None:
+        self.convShortcut = convolution
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        activated = torch.relu(self.bn1(x))
-        residual = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
-        return residual + (x if self.convShortcut is None else self.convShortcut(activated))
+    def project(self, activated: Tensor) -> Tensor:
+        return self.convShortcut(activated)
 
 
 class WideStage(nn.Module):

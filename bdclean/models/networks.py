@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from bdclean import InputError
+from bdclean import InputError, first_line
 from bdclean.models.cifar import NETWORKS
 from bdclean.models.stages import LAYERS
 
@@ -145,7 +145,7 @@ def build_network(
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"--model.arch {arch}: does not take {image_size}x{image_size} images ({reason})") from error
     return network
 

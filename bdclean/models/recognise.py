@@ -129,7 +129,7 @@ def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -
     for arch in archs or _likely(given) or [members[0] for members in _families()]:
         for stem in _stems(arch):
             found = _compare(arch, stem, given)
-            share = len(found[1]) / (len(given) + len(_shapes(arch, stem, MANY, found[0].image_size)))
+            share = len(found[1]) / (len(given) + len(_shapes(arch, stem, found[0].image_size)))
             if share < least:
                 best, least = found, share
     return best
@@ -145,7 +145,7 @@ def _compare(
     """A known network with the class count and the image size of some weights, and what differs."""
     given = _used(given, arch)
     size = _patched_size(given) if arch.startswith("vit_") else None
-    wanted = _shapes(arch, stem, MANY, size or (image_size if arch.startswith("timm/") else None))
+    wanted = _shapes(arch, stem, size or (image_size if arch.startswith("timm/") else None))
     counts = [
         given[name][position]
         for name, shape in wanted.items()
@@ -169,9 +169,10 @@ def last_rows(given: Shapes) -> int:
 
 
 @functools.cache
-def _shapes(arch: str, stem: Stem | None, num_classes: int, image_size: int | None) -> Shapes:
+def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
+    """Of a known network with `MANY` classes."""
     with _WithoutData():
-        return shapes_of(assemble(arch, num_classes, image_size or 224, stem).state_dict())
+        return shapes_of(assemble(arch, MANY, image_size or 224, stem).state_dict())
 
 
 def _patched_size(given: Shapes) -> int | None:
@@ -197,7 +198,7 @@ def _likely(given: Shapes) -> list[str]:
     parts = {name.partition(".")[0] for name in given}
     likely: dict[float, list[str]] = {}
     for members in _families():
-        names = {*_shapes(members[0], None, MANY, None)}
+        names = {*_shapes(members[0], None, None)}
         theirs = {name.partition(".")[0] for name in names}
         if 2 * len(parts & theirs) >= len(theirs):
             likely.setdefault(len(names & {*given}) / len(names), []).extend(members)

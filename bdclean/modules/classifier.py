@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from bdclean import InputError, __version__
+from bdclean import InputError, __version__, first_ten
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
 from bdclean.models import Normalize, Stem, best_prefix, closest, shapes_of, without
@@ -25,11 +25,6 @@ Batch = Tensor | tuple[Tensor, Tensor, Tensor]
 """Images, and with them, where they are known, target labels and true labels."""
 CONFUSION_CLASSES = 1000
 """No confusion matrix is kept of more classes."""
-
-
-def first_ten(differences: Sequence[str]) -> str:
-    """What keeps weights from fitting a network, in a message."""
-    return ", ".join(differences[:10]) + (f" and {len(differences) - 10} more" if len(differences) > 10 else "")
 
 
 class Classifier(LightningModule):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
+from bdclean import InputError, first_line, first_ten
 from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
     Stem,
@@ -22,7 +22,7 @@ from bdclean.models import (
     shapes_of,
     usual_size,
 )
-from bdclean.modules.classifier import Classifier, first_ten
+from bdclean.modules.classifier import Classifier
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
 """Sizes of images that networks are made for, usual ones first."""
@@ -87,7 +87,7 @@ def count_classes(network: nn.Module, image_size: int, channels: int, option: st
         with torch.no_grad():
             answer = network.eval()(torch.zeros(1, channels, image_size, image_size).to(parameter))
     except Exception as error:  # somebody's network may fail in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
     finally:
         for module, training in modes.items():
