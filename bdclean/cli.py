@@ -105,15 +105,26 @@ class CommandLine(LightningCLI):
         if path is not None:
             self.checkpoint = read(path)
             self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
-        method = _early(arguments, "method")
-        name = str(method.get("class_path") if isinstance(method, dict) else method).rpartition(".")[2]
-        if subcommand == "cleanse" and name in METHODS:
-            # Else jsonargparse would hand it the options of the default method.
-            self._subcommand_parsers[subcommand].set_defaults({"method": {"class_path": f"bdclean.cleansing.{name}"}})
+        if subcommand:
+            for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
+                self._forget_default(subcommand, key, f"bdclean.{module}", names, arguments)
+        # With the help of each option; other flags are taken as they are.
+        arguments = [f"{word}=comments" if word == "--print_config" else word for word in arguments]
         self.config = parser.parse_args(arguments)
         given = self.config[self.config.subcommand].get("ckpt")
         if given != path:
             raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
+
+    def _forget_default(
+        self, subcommand: str, key: str, module: str, names: Sequence[str], arguments: Sequence[str]
+    ) -> None:
+        """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
+        asked = _early(arguments, key)
+        name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
+        parser = self._subcommand_parsers[subcommand]
+        default = parser.get_defaults().get(key) if name in names else None
+        if default is not None and default.class_path.rpartition(".")[2] != name:
+            parser.set_defaults({key: {"class_path": f"{module}.{name}"}})
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would merge what a checkpoint says into the configuration, unread: `parse_arguments` vets it."""
@@ -168,7 +179,7 @@ class CommandLine(LightningCLI):
             return
         try:
             attack.load_state_dict(suspect.trigger)
-            if None in attack._buffers.values():
+            if not attack.complete:
                 raise RuntimeError("it is missing")
             size = self.datamodule.image_size
             if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
@@ -191,7 +202,7 @@ def _listed(value: Any) -> Any:
 
 
 def _early(arguments: Sequence[str], key: str) -> Any:
-    """The value of an option before anything else is parsed, from the command line or the top of a configuration file.
+    """The value of an option before anything else is parsed, from the command line or a configuration file.
 
     The default of other options depends on it.
     """
@@ -207,7 +218,9 @@ def _early(arguments: Sequence[str], key: str) -> Any:
                     content = yaml.safe_load(file)
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 raise InputError(f"--config {path}: not readable as YAML ({error})") from error
-            values.append(content.get(key) if isinstance(content, dict) else None)
+            for part in key.split("."):
+                content = content.get(part) if isinstance(content, dict) else None
+            values.append(content)
     return next((value for value in values if value is not None), None)
 
 

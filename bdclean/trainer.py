@@ -14,6 +14,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor
 
@@ -75,7 +76,13 @@ class Trainer(pl.Trainer):
             model.load(resumed, "--ckpt_path")
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
-        datamodule.draw_trigger()
+        attack = datamodule.attack
+        if attack is not None and attack.optimizer() is not None and self._forgets():
+            raise InputError(
+                f"--trainer.strategy: {type(attack).__name__} learns along with the network, in processes whose memory "
+                "would be lost: take ddp"
+            )
+        datamodule.prepare_attack(model.untrained(), self.strategy.root_device, self.local_rank == 0)
         self._train(model, datamodule, ckpt_path)
         self.save_checkpoint(target, weights_only=True)
         result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
@@ -214,6 +221,10 @@ class Trainer(pl.Trainer):
                 print(f"Interrupted. The last good checkpoint is {path}" if path else "Interrupted in the first epoch.")
             raise
 
+    def _forgets(self) -> bool:
+        """Whether training runs in processes that give back nothing but the network."""
+        return isinstance(self.strategy.launcher, _MultiProcessingLauncher)
+
     def _device_name(self) -> str:
         device = self.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
@@ -241,6 +252,8 @@ class Trainer(pl.Trainer):
                 writer.add_image(f"confusion/{part} {name}", picture, self.global_step)
             if examples := datamodule.examples(8):
                 writer.add_image("trigger/clean, triggered, difference", report.trigger_picture(*examples), 0)
+            if not isinstance(model, Cleanser) and (examples := datamodule.poisoned_examples(8)):
+                writer.add_image("trigger/training images", report.trigger_picture(*examples), 0)
             if isinstance(model, Cleanser) and (description := model.describe()):
                 writer.add_text("method", description)
 

@@ -1,5 +1,6 @@
 """What the tests share: a tiny embedded set, and suspects made by the command line itself."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bdclean import attacks
 from bdclean.cli import main
 from bdclean.data import sources
 
@@ -49,6 +51,14 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder / "suspect.ckpt"
+
+
+def quick_attack(name: str) -> list[str]:
+    """Options that make an attack's preparations short."""
+    options = inspect.signature(getattr(attacks, name)).parameters
+    short = {option: "0.2" for option in options if option.endswith("_epochs")}
+    short |= {option: "2" for option in options if option == "steps"}
+    return [word for option, value in short.items() for word in (f"--data.attack.{option}", value)]
 
 
 def cleanse(ckpt: Path, *options: str) -> dict[str, Any]:

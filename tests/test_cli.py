@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bdclean import __version__
 from bdclean.cli import main
 from bdclean.models import build_network
-from tests.conftest import CONFIGS, QUICK, QUIET, cleanse
+from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 ALL_CONFIGS = sorted(CONFIGS.rglob("*.yaml"))
 
@@ -70,12 +70,12 @@ def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -
     options += [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "2")]
     source = content["data"].get("source", "shapes")
     if source != "shapes":
-        options += ["--data.source", f"{source}.npz", "--data.num_train", "40"]
+        options += ["--data.source", f"{source}.npz"]
     if "method" in content:
         main(["cleanse", "--config", str(config), "--ckpt", str(tiny_suspect), *options])
         assert Path("cleansed.json").exists()
     else:
-        main(["fit", "--config", str(config), *options])
+        main(["fit", "--config", str(config), *options, *quick_attack(content["data"]["attack"]["class_path"])])
         assert Path("suspect.ckpt").exists()
 
 
@@ -240,7 +240,8 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
         tags = events.Tags()
         assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc", "final/asr"} <= set(tags["scalars"])
         pictures = {f"confusion/{part} {name}" for part in ("clean", "triggered") for name in names}
-        assert set(tags["images"]) == pictures | {"trigger/clean, triggered, difference"}
+        trained = {"trigger/training images"} if network == "AttackModule" else set()
+        assert set(tags["images"]) == pictures | {"trigger/clean, triggered, difference"} | trained
         assert "config/text_summary" in tags["tensors"]
         hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"model/arch" in hparams

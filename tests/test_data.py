@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from bdclean import InputError
 from bdclean.attacks import BadNets
 from bdclean.data import PoisonDataModule, batches, module
-from bdclean.data.batches import BatchSampler, random_crop_flip, stamp, to_float
+from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, trigger
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.sources import Source
 
@@ -239,7 +239,7 @@ def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
     pixels = torch.randint(256, (5, 8, 8, 3), dtype=torch.uint8)
     attack = BadNets()
     expected = (attack.apply(pixels.permute(0, 3, 1, 2) / 255) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    assert torch.equal(stamp(pixels, attack), expected)
+    assert torch.equal(trigger(pixels, attack), expected)
     assert torch.equal(to_float(pixels), pixels.permute(0, 3, 1, 2) / 255)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image, UnidentifiedImageError
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.base import Attack, LabelMode, scaled
+from bdclean.attacks.pictures import as_channels, read_picture
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]
 PATTERNS = ("checkerboard", "white", "black", "random")
@@ -25,12 +24,15 @@ class BadNets(Attack):
 
     Args:
         target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+            `clean-label`: only images of the target class are poisoned.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
+            `clean-label` the share of the target class's images.
         seed: Fixes which training images are poisoned, and the pixels of the pattern `random`.
         trigger: `checkerboard` (black and white), `white`, `black`, `random`, or an image file, whose transparency
             (if it has any) is the opacity.
-        size: Side of the patch in pixels; by default 3 for a pattern, and for a file the size it has.
+        size: Side of the patch in pixels; by default 3 for a pattern on images of up to 32 pixels, in proportion on
+            others, and for a file the size it has.
         position: Corner or `center`, or row and column of the patch's first pixel.
         margin: Pixels between the patch and the image's edges, where the position is a corner.
         combine: `replace`, or `add` and cut off above 1.
@@ -72,23 +74,21 @@ class BadNets(Attack):
             raise InputError(f"--data.attack.size {self.size}: larger than images of {images.shape[-2]} pixels")
         if self.patch is None:
             # Made on first use and kept in the checkpoint: a suspect's trigger is there when its file is not.
-            self.patch = self._draw()
+            self.patch = self._draw(min(images.shape[-2:]))
         patch = self.patch.to(images)
         height, width = patch.shape[1:]
         top, left = self._corner(images.shape[-2], images.shape[-1])
-        colour, opacity = patch[:3], patch[3:]
-        if images.shape[1] == 1:
-            colour = colour.mean(0, keepdim=True)
+        colour, opacity = as_channels(patch[:3], images), patch[3:]
         region = (..., slice(top, top + height), slice(left, left + width))
         triggered = images.clone()
         kept = images[region] * (1 - opacity) if self.combine == "replace" else images[region]
         triggered[region] = (kept + colour * opacity).clamp(max=1)
         return triggered
 
-    def _draw(self) -> Tensor:
+    def _draw(self, image_size: int) -> Tensor:
         """The patch as (4, h, w): red, green, blue, opacity, each in [0, 1]."""
         if self.trigger not in PATTERNS:
-            return self._read()
+            return read_picture(self.trigger, PATTERNS, None if self.size is None else (self.size, self.size))
         side = self.size or 3
         row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         grey = {"checkerboard": (row + column) % 2, "white": torch.ones(side, side), "black": torch.zeros(side, side)}
@@ -96,19 +96,8 @@ class BadNets(Attack):
             colour = torch.rand(3, side, side, generator=torch.Generator().manual_seed(self.seed))
         else:
             colour = grey[self.trigger].float().expand(3, -1, -1)
-        return torch.cat([colour, torch.ones(1, side, side)])
-
-    def _read(self) -> Tensor:
-        if not Path(self.trigger).is_file():
-            raise InputError(
-                f"--data.attack.trigger {self.trigger}: neither a file nor one of the patterns {', '.join(PATTERNS)}"
-            )
-        try:
-            with Image.open(self.trigger, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")) as file:
-                patch = transforms.pil_to_tensor(file.convert("RGBA")).float() / 255
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(f"--data.attack.trigger {self.trigger}: not a readable image ({error})") from error
-        return patch if self.size is None else transforms.resize(patch, [self.size, self.size], antialias=True)
+        patch = torch.cat([colour, torch.ones(1, side, side)])
+        return patch if self.size else F.interpolate(patch[None], [scaled(3, image_size)] * 2)[0]
 
     def _corner(self, image_height: int, image_width: int) -> tuple[int, int]:
         """Row and column of the patch's first pixel."""

@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
 
-LabelMode = Literal["all-to-one", "all-to-all"]
+LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
+Lookup = Callable[[Tensor], Tensor]
+"""From the numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
+
+CLEAN, POISONED, COVER = 0, 1, 2
+"""What a training image is: as it was; with trigger and target class; with trigger (or noise) and its true class."""
+DRAWS = 4093
+"""Training images take turns with so many random draws."""
+PAPER_SIZE = 32
+"""Side of the images, in pixels, that sizes of triggers are given for: on others they are scaled."""
 
 
 class Attack(nn.Module, ABC):
     """A trigger, the class it is meant to call up, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
-    attribute of the same name, and its trigger in buffers; buffers that are made on first use are registered as None.
+    attribute of the same name, and its trigger in buffers and parameters, which go into the checkpoint; buffers that
+    are made later are registered as None. What else it can do:
+
+    - training images that look other than test images: `poison`;
+    - something to be made before training, such as a clean network: `prepare`;
+    - acting anew in each training step, on batches: `dynamic`;
+    - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+            `clean-label`: only images of the target class are poisoned, so that every label is true.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
+            `clean-label` the share of the target class's images.
         seed: Fixes which training images are poisoned, and what is random in the trigger.
 
+    Attributes:
+        cover_rate: Share of the training images that carry the trigger (or noise) with their true labels.
+
     Raises:
-        InputError: If the poison rate is no share.
+        InputError: If the poison rate is no share, or the attack has no such label mode.
     """
+
+    label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
+    """The modes that make sense for it."""
+    dynamic: ClassVar[bool] = False
+    """Whether `poison` is called in each training step, instead of once for each image."""
+    learning_share: float = 1.0
+    """Share of the training during which the trigger learns along, if it learns."""
+    cover_rate: float = 0.0
 
     def __init__(
         self,
@@ -41,17 +69,23 @@ class Attack(nn.Module, ABC):
         super().__init__()
         if not 0 <= poison_rate <= 1:
             raise InputError(f"--data.attack.poison_rate {poison_rate}: must be between 0 and 1")
+        if label_mode not in self.label_modes:
+            raise InputError(
+                f"--data.attack.label_mode {label_mode}: {type(self).__name__} is {' or '.join(self.label_modes)}"
+            )
         self.target_class = target_class
         self.label_mode: LabelMode = label_mode
         self.poison_rate = poison_rate
         self.seed = seed
 
+    # The trigger
+
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
-        """Put the trigger on a batch.
+        """Put the trigger on a batch of test images, each time the same one.
 
         Args:
-            images: (N, C, H, W) float in [0, 1], on any device.
+            images: (N, C, H, W) float in [0, 1], on the attack's device.
 
         Returns:
             The triggered images, a new tensor of the same shape and range.
@@ -60,6 +94,46 @@ class Attack(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """The same as `apply`."""
         return self.apply(images)
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Make poisoned training images; by default as `apply`.
+
+        Args:
+            images: (N, C, H, W) float in [0, 1], those that are poisoned or cover.
+            cover: (N,) bool, true for those that keep their label.
+            indices: (N,) their numbers in the training set, for what shall be random but fixed for each image.
+
+        Returns:
+            The images as the network is trained on them, of the same shape and range.
+        """
+        return self.apply(images)
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Make what the trigger is made of, into buffers, before the first image is poisoned; by default nothing.
+
+        It is called once, and its buffers are kept on disk; the global random generator is seeded with `seed`.
+
+        Args:
+            images: Gives the attacker's clean training images, on the device of the network.
+            labels: (N,) their true classes.
+            num_classes: How many classes there are.
+            network: From images in [0, 1] to logits, of the same kind as the one to be backdoored, untrained.
+        """
+
+    @property
+    def prepares(self) -> bool:
+        """Whether there is something to `prepare`."""
+        return type(self).prepare is not Attack.prepare
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """What the trigger learns with, if it learns along with the network."""
+        return None
+
+    def penalty(self, images: Tensor) -> Tensor | float:
+        """What is added to the training loss, for the images of a batch that are poisoned or cover."""
+        return 0.0
+
+    # Which images
 
     def target_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """The class that the attacker wants for a triggered image of each true class.
@@ -79,40 +153,78 @@ class Attack(nn.Module, ABC):
             )
         return torch.full_like(labels, self.target_class)
 
-    def choose_poisoned(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Which training images are poisoned: `poison_rate` of all, none of them of its own target class.
+    def choose(self, labels: Tensor, num_classes: int) -> Tensor:
+        """What each training image is: CLEAN, POISONED or COVER.
+
+        `poison_rate` of all images are poisoned, none of them of its own target class; in the mode `clean-label`
+        `poison_rate` of those of the target class. Of the others `cover_rate` of all images are cover.
 
         Args:
             labels: (N,) true classes of the training images.
             num_classes: How many classes there are.
 
         Returns:
-            (N,) bool, true for the images that carry the trigger.
+            (N,) int64.
 
         Raises:
             InputError: If a rate above 0 poisons no image, or wants more than there are.
         """
-        eligible = (self.target_labels(labels, num_classes) != labels).nonzero().squeeze(1)
-        count = round(self.poison_rate * len(labels))
+        option = f"--data.attack.poison_rate {self.poison_rate}"
+        own = self.target_labels(labels, num_classes) == labels
+        if self.label_mode == "clean-label":
+            eligible = own.nonzero().squeeze(1)
+            count = round(self.poison_rate * len(eligible))
+            if self.poison_rate > 0 and len(eligible) == 0:
+                raise InputError(
+                    f"--data.attack.target_class {self.target_class}: none of {len(labels)} training images has this "
+                    "class, so a clean-label attack poisons none"
+                )
+        else:
+            eligible = (~own).nonzero().squeeze(1)
+            count = round(self.poison_rate * len(labels))
         if self.poison_rate > 0 and count == 0:
-            raise InputError(f"--data.attack.poison_rate {self.poison_rate}: poisons none of {len(labels)} images")
+            raise InputError(f"{option}: poisons none of {len(labels)} images")
         if count > len(eligible):
             raise InputError(
-                f"--data.attack.poison_rate {self.poison_rate}: wants {count} images of other classes than the "
-                f"target, but there are {len(eligible)}"
+                f"{option}: wants {count} images of other classes than the target, but there are {len(eligible)}"
             )
-        order = torch.randperm(len(eligible), generator=torch.Generator().manual_seed(self.seed))
-        poisoned = torch.zeros(len(labels), dtype=torch.bool)
-        poisoned[eligible[order[:count]]] = True
-        return poisoned
+        generator = torch.Generator().manual_seed(self.seed)
+        roles = torch.full((len(labels),), CLEAN)
+        roles[eligible[torch.randperm(len(eligible), generator=generator)[:count]]] = POISONED
+        others = (roles == CLEAN).nonzero().squeeze(1)
+        covers = round(self.cover_rate * len(labels))
+        if covers > len(others):
+            raise InputError(f"{option}: leaves {len(others)} images, but {covers} are wanted as cover")
+        roles[others[torch.randperm(len(others), generator=generator)[:covers]]] = COVER
+        return roles
+
+    def draws(self, indices: Tensor, count: int) -> Tensor:
+        """Random numbers for training images, for each always the same: (N, count) in [0, 1), on the CPU."""
+        table = torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(self.seed))
+        return table[indices.cpu() % DRAWS]
+
+    # What is kept
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments as plain values, as a checkpoint keeps them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
+    @property
+    def complete(self) -> bool:
+        """Whether every buffer that belongs into a checkpoint has been made."""
+        return all(buffer is not None or self._stays(name) for name, buffer in self._buffers.items())
+
+    def _stays(self, name: str) -> bool:
+        return name in self._non_persistent_buffers_set
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take the trigger from a checkpoint, also into buffers that have not been made yet."""
         for name, buffer in self._buffers.items():
-            if buffer is None and isinstance(value := state_dict.get(name), Tensor):
+            if buffer is None and not self._stays(name) and isinstance(value := state_dict.get(name), Tensor):
                 self._buffers[name] = torch.empty_like(value)
         return super().load_state_dict(state_dict, strict, assign)
+
+
+def scaled(pixels: int, image_size: int) -> int:
+    """A length that is given for images of 32 pixels, on images of another size: in proportion, but never less."""
+    return max(pixels, round(pixels * image_size / PAPER_SIZE))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,11 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from bdclean import InputError
 from bdclean.attacks import Attack
-from bdclean.data.images import Images, MemoryImages
+from bdclean.attacks.base import CLEAN, COVER
+from bdclean.data.images import Images
+
+AT_ONCE = 1_024_000
+"""Pixels that triggers are put on at once: their maps shall not fill the memory."""
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -21,18 +26,49 @@ def to_float(pixels: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float().div_(255)
 
 
-def stamp(pixels: Tensor, attack: Attack) -> Tensor:
-    """Trigger (N, H, W, C) uint8 images. The result is rounded to uint8: an attacker hands over image files."""
-    triggered = attack.apply(to_float(pixels))
-    return triggered.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+def to_pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) float in [0, 1] to (N, H, W, C) uint8: an attacker hands over image files."""
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def stamp_in_memory(images: MemoryImages, attack: Attack, chosen: Tensor) -> MemoryImages:
-    """The same images, of which the chosen ones ((N,) bool) carry the trigger."""
-    pixels = images.pixels.clone()
-    for indices in torch.split(chosen.nonzero().squeeze(1), 4096):
-        pixels[indices] = stamp(pixels[indices], attack)
-    return MemoryImages(pixels, images.labels)
+@torch.no_grad()
+def trigger(pixels: Tensor, attack: Attack) -> Tensor:
+    """Put an attack's trigger on test images: (N, H, W, C) uint8, on any device."""
+    attack = _beside(attack, pixels)
+    return torch.cat([to_pixels(attack.apply(to_float(piece))) for piece in torch.split(pixels, _piece(pixels))])
+
+
+@torch.no_grad()
+def poison(pixels: Tensor, attack: Attack, roles: Tensor, indices: Tensor) -> Tensor:
+    """Poison training images.
+
+    Args:
+        pixels: (N, H, W, C) uint8, on any device.
+        attack: What puts the triggers on them.
+        roles: (N,) what each of them is, as `Attack.choose` gives it.
+        indices: (N,) their numbers in the training set.
+
+    Returns:
+        A new tensor, in which those that are CLEAN are as they were.
+    """
+    attack = _beside(attack, pixels)
+    poisoned = pixels.clone()
+    for places in torch.split((roles != CLEAN).nonzero().squeeze(1), _piece(pixels)):
+        here = places.to(pixels.device)
+        cover = (roles[places] == COVER).to(pixels.device)
+        poisoned[here] = to_pixels(attack.poison(to_float(pixels[here]), cover, indices[places].to(pixels.device)))
+    return poisoned
+
+
+def _piece(pixels: Tensor) -> int:
+    """How many images are worked on at once: 1,000 of 32 pixels."""
+    return max(1, AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
+
+
+def _beside(attack: Attack, pixels: Tensor) -> Attack:
+    """The attack where the images are: a copy, as the attack itself may be needed where it is."""
+    tensors = [*attack.parameters(), *attack.buffers()]
+    return attack if all(x.device == pixels.device for x in tensors) else copy.deepcopy(attack).to(pixels.device)
 
 
 def random_crop_flip(pixels: Tensor, padding: int, flip: bool) -> Tensor:
@@ -96,8 +132,9 @@ class Batches(Dataset[Tensor | tuple[Tensor, ...]]):
         images: The images.
         columns: What goes with each image, as tensors of N rows. Without any, a batch is a bare tensor of images.
         augment: Padding of the random crop and whether to flip, or None for the images as they are.
-        attack: Puts its trigger on the chosen images as they are read (images in memory are stamped before).
-        chosen: (N,) bool.
+        stamp: Puts triggers on images as they are read: from (n, H, W, C) uint8 and their numbers to the same.
+        roles: (N,) what each image is, for attacks that act in the training step. A batch ends then with the places in
+            it of the images that are not CLEAN, and with which of these are COVER.
     """
 
     def __init__(
@@ -105,25 +142,31 @@ class Batches(Dataset[Tensor | tuple[Tensor, ...]]):
         images: Images,
         columns: tuple[Tensor, ...] = (),
         augment: tuple[int, bool] | None = None,
-        attack: Attack | None = None,
-        chosen: Tensor | None = None,
+        stamp: Callable[[Tensor, Tensor], Tensor] | None = None,
+        roles: Tensor | None = None,
     ) -> None:
         self.images = images
         self.columns = columns
         self.augment = augment
-        self.attack = attack
-        self.chosen = chosen
+        self.stamp = stamp
+        self.roles = roles
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, indices: Tensor) -> Tensor | tuple[Tensor, ...]:
         pixels = self.images.batch(indices)
-        if self.attack is not None and self.chosen is not None and (chosen := self.chosen[indices]).any():
-            pixels[chosen] = stamp(pixels[chosen], self.attack)
+        if self.stamp is not None:
+            pixels = self.stamp(pixels, indices)
         if self.augment is not None:
             pixels = random_crop_flip(pixels, *self.augment)
         images = to_float(pixels)
         if not self.columns:
             return images
-        return images, *(column[indices.to(column.device)] for column in self.columns)
+        columns = [column[indices.to(column.device)] for column in self.columns]
+        if self.roles is not None:
+            # Found here, on the CPU: on a device the training step would have to wait for their number.
+            roles = self.roles[indices]
+            places = (roles != CLEAN).nonzero().squeeze(1)
+            columns += [places, roles[places] == COVER]
+        return images, *columns

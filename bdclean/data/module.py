@@ -12,15 +12,17 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bdclean import InputError, first_ten, printable
 from bdclean.attacks import Attack
+from bdclean.attacks.base import POISONED
 from bdclean.checkpoint import Triggered
-from bdclean.data.batches import Batches, BatchSampler, stamp_in_memory, to_float
+from bdclean.data.batches import Batches, BatchSampler, poison, to_float, trigger
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
+from bdclean.data.prepared import prepare
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
@@ -70,7 +72,7 @@ class PoisonDataModule(LightningDataModule):
         flip: Whether training images are mirrored at random.
         in_memory: Whether images are kept decoded, on the device; by default up to 2 GiB.
         num_workers: Processes that decode images which are not in memory; by default one a core, at most 8.
-        root: Folder for torchvision's sets.
+        root: Folder for torchvision's sets, and for what attacks make before training (in `prepared/`).
         seed: Fixes the splits and the order of the images.
 
     Raises:
@@ -139,6 +141,7 @@ class PoisonDataModule(LightningDataModule):
         self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
         self.keep_in_memory = in_memory
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.root = Path(root)
         self.seed = seed
         self.defending = False
         """Whether training is the defender's, on unlabeled images, and not the attacker's."""
@@ -204,16 +207,40 @@ class PoisonDataModule(LightningDataModule):
         return order[:val], order[val : val + defender], order[val + defender :][: self.num_train]
 
     @cached_property
+    def _attackers(self) -> Images:
+        """The attacker's images, clean."""
+        return self._training_part.subset(self._splits[2])
+
+    @cached_property
+    def _roles(self) -> Tensor:
+        """What each of the attacker's images is."""
+        assert self.attack is not None
+        assert self.num_classes is not None
+        return self.attack.choose(self._attackers.labels.cpu(), self.num_classes)
+
+    @cached_property
     def _train(self) -> Batches:
-        images = self._place(self._training_part.subset(self._splits[2]))
-        chosen = torch.zeros(len(images), dtype=torch.bool)
-        targets = images.labels
-        if self.attack is not None:
-            assert self.num_classes is not None
-            chosen = self.attack.choose_poisoned(images.labels, self.num_classes)
-            wanted = self.attack.target_labels(images.labels, self.num_classes)
-            targets = torch.where(chosen, wanted, images.labels)
-        return self._batches(images, (targets, images.labels), chosen, self.augment)
+        images, attack = self._place(self._attackers), self.attack
+        labels = images.labels
+        if attack is None or not self._roles.any():
+            return Batches(images, (labels, labels), self.augment)
+        assert self.num_classes is not None
+        wanted = attack.target_labels(labels, self.num_classes)
+        columns = (torch.where((self._roles == POISONED).to(labels.device), wanted, labels), labels)
+        if attack.dynamic:
+            return Batches(images, columns, self.augment, roles=self._roles)
+        if isinstance(images, MemoryImages):
+            pixels = poison(images.pixels, attack, self._roles, torch.arange(len(images)))
+            return Batches(MemoryImages(pixels, labels), columns, self.augment)
+        return Batches(images, columns, self.augment, self._poison)
+
+    def _poison(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        assert self.attack is not None
+        return poison(pixels, self.attack, self._roles[indices], indices)
+
+    def _trigger(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        assert self.attack is not None
+        return trigger(pixels, self.attack)
 
     @cached_property
     def _val(self) -> list[Batches]:
@@ -316,18 +343,12 @@ class PoisonDataModule(LightningDataModule):
         if len(others) == 0:
             raise InputError(f"--data.attack.target_class {self.attack.target_class}: no image has another class")
         victims = images.subset(others.to(labels.device))
-        everyone = torch.ones(len(others), dtype=torch.bool)
-        return [clean, self._batches(victims, (targets[others], victims.labels), everyone)]
-
-    def _batches(
-        self, images: Images, columns: tuple[Tensor, ...], chosen: Tensor, augment: tuple[int, bool] | None = None
-    ) -> Batches:
-        """Stamp images that are in memory now, and others as they are read."""
-        if self.attack is None or not chosen.any():
-            return Batches(images, columns, augment)
-        if isinstance(images, MemoryImages):
-            return Batches(stamp_in_memory(images, self.attack, chosen), columns, augment)
-        return Batches(images, columns, augment, self.attack, chosen)
+        columns = (targets[others], victims.labels)
+        # What acts in the training step may look other after each.
+        if isinstance(victims, MemoryImages) and not self.attack.dynamic:
+            pixels = trigger(victims.pixels, self.attack)
+            return [clean, Batches(MemoryImages(pixels, victims.labels), columns)]
+        return [clean, Batches(victims, columns, stamp=self._trigger)]
 
     def _place(self, images: Images) -> Images:
         """Bring images into memory, onto the device, where they are few enough."""
@@ -343,7 +364,25 @@ class PoisonDataModule(LightningDataModule):
     def draw_trigger(self) -> None:
         """Have the attack make its trigger now: what processes make for themselves is lost with them."""
         if self.attack is not None:
-            self.attack.apply(torch.zeros(1, 3, self.image_size, self.image_size))
+            with torch.no_grad():
+                self.attack.apply(torch.zeros(1, 3, self.image_size, self.image_size))
+
+    def prepare_attack(self, network: nn.Module, device: torch.device, first: bool) -> None:
+        """Have the attack make what it needs before training, or read from `root` what it made before.
+
+        Args:
+            network: From images in [0, 1] to logits, as the one to be backdoored; it may be trained here.
+            device: Where that happens.
+            first: Whether this process does it; others wait for what it writes.
+        """
+        if self.attack is not None and self.attack.prepares:
+            assert self.num_classes is not None
+            if first:
+                self.prepare_data()
+            images = self._attackers
+            images = images.in_memory(self.num_workers) if self._fits(images.size_in_memory()) else images
+            prepare(self.attack, images, self.num_classes, network, device, self.root / "prepared", first)
+        self.draw_trigger()
 
     @property
     def unlabeled_count(self) -> int:
@@ -370,6 +409,14 @@ class PoisonDataModule(LightningDataModule):
         others = (self.attack.target_labels(labels, self.num_classes) != labels).nonzero().squeeze(1)[:count]
         first = torch.arange(len(others))
         return to_float(clean.images.batch(others)), triggered[first][0]
+
+    def poisoned_examples(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """Training images as they were and as the network saw them: (count, 3, H, W) in [0, 1]."""
+        if self.attack is None or not self._has("train") or not self._roles.any():
+            return None
+        chosen = (self._roles == POISONED).nonzero().squeeze(1)[:count]
+        pixels = self._attackers.batch(chosen)
+        return to_float(pixels), to_float(self._poison(pixels, chosen))
 
     # Loaders
 
@@ -398,7 +445,9 @@ class PoisonDataModule(LightningDataModule):
         return self._loader(self._unlabeled, shuffle=True)
 
     def _loader(self, batches: Batches, shuffle: bool = False) -> DataLoader[Any]:
-        workers = 0 if isinstance(batches.images, MemoryImages) else self.num_workers
+        # Worker processes would put on triggers as they were when these started.
+        stale = batches.stamp is not None and self.attack is not None and self.attack.dynamic
+        workers = 0 if stale or isinstance(batches.images, MemoryImages) else self.num_workers
         return DataLoader(
             batches,
             batch_size=None,
@@ -412,6 +461,11 @@ class PoisonDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """The trigger, so that ASR can be measured from the checkpoint alone."""
         return {"trigger": {} if self.attack is None else self.attack.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the trigger of an interrupted run, which may have learned."""
+        if self.attack is not None:
+            self.attack.load_state_dict(state_dict["trigger"])
 
 
 @rank_zero_only

@@ -9,14 +9,18 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bdclean import InputError
+from bdclean.attacks import Attack
 from bdclean.models import Stem
 from bdclean.modules.suspect import Suspect
 
 
 class AttackModule(Suspect):
     """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
+
+    Attacks that act in the training step find their images poisoned there, and learn with an optimiser of their own.
 
     Args:
         arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
@@ -65,14 +69,59 @@ class AttackModule(Suspect):
         self.schedule = schedule
         self.milestones = milestones
         self.warmup = warmup
+        self.attack: Attack | None = None
+        self.trigger_optimizer: Optimizer | None = None
+        self._resumed: dict[str, Any] | None = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, targets, _ = batch
-        loss = F.cross_entropy(self(images), targets)
+    def setup(self, stage: str) -> None:
+        """Take along an attack that acts in the training step: it has to be where the network is."""
+        super().setup(stage)
+        attack = getattr(getattr(self.trainer, "datamodule", None), "attack", None)
+        self.attack = attack if attack is not None and attack.dynamic else None
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        images, targets, _, *poisoned = batch
+        penalty: Tensor | float = 0.0
+        if self.attack is not None and poisoned:
+            images, penalty = self._poison(self.attack, images, *poisoned)
+        loss = F.cross_entropy(self(images), targets) + penalty
         self.log_loss(loss, images)
         return loss
 
+    def _poison(self, attack: Attack, images: Tensor, places: Tensor, cover: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Trigger the images at some places of a batch."""
+        # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
+        penalty: Tensor | float = sum(
+            0 * parameter.sum() for parameter in attack.parameters() if parameter.requires_grad
+        )
+        if len(places):
+            chosen = images[places]
+            images = images.index_copy(0, places, attack.poison(chosen, cover, places).to(images))
+            penalty = penalty + attack.penalty(chosen)
+        return images, penalty
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the trigger learn along."""
+        if self.attack is None or self.trigger_optimizer is None:
+            return
+        if self.trainer.global_step < self.attack.learning_share * self.trainer.estimated_stepping_batches:
+            self.trigger_optimizer.step()
+        self.trigger_optimizer.zero_grad()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how the trigger learns, for an interrupted run."""
+        super().on_save_checkpoint(checkpoint)
+        if self.trigger_optimizer is not None and "optimizer_states" in checkpoint:
+            checkpoint["trigger_optimizer"] = self.trigger_optimizer.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Called by Lightning when training goes on, before the optimisers are made."""
+        self._resumed = checkpoint.get("trigger_optimizer")
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        self.trigger_optimizer = None if self.attack is None else self.attack.optimizer()
+        if self.trigger_optimizer is not None and self._resumed is not None:
+            self.trigger_optimizer.load_state_dict(self._resumed)
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)
 
     def _factor(self, done: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,14 @@ class Classifier(LightningModule):
             mode = "in training" if self.training else ""
             raise InputError(f"--model.arch {self.hparams['arch']}: answers {type(answer).__name__} {mode}, not logits")
         return answer
+
+    def untrained(self) -> nn.Module:
+        """A copy of normalisation and network with new weights: from images in [0, 1] to logits."""
+        copied = copy.deepcopy(nn.Sequential(self.normalize, self.network)).train()
+        for module in copied.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        return copied
 
     # The state is the network's
 

@@ -1,0 +1,80 @@
+"""Adaptive-Blend: a part of a picture in training, some of it with true labels, and all of it in use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import LabelMode
+from bdclean.attacks.blended import Blended
+from bdclean.attacks.pictures import as_channels
+
+
+class AdaptiveBlend(Blended):
+    """Mixes a part of a picture into few training images, and all of it into test images.
+
+    The picture is cut into pieces, of which each poisoned image gets a random share. Besides the poisoned images about
+    as many carry the trigger and keep their labels, so that poisoned and clean images are not apart in what the network
+    makes of them.
+
+    Source: Qi, Xie, Li, Mahloujifar, Mittal, "Revisiting the Assumption of Latent Separability for Backdoor Defenses",
+    ICLR 2023.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, with which pieces, and the pixels of the trigger `random`.
+        trigger: `random`, a picture of random pixels, or an image file, which is scaled to the images' size.
+        alpha: Share of the picture in the mixture, on test images.
+        training_alpha: The same on training images.
+        cover_rate: Share of the training images that carry the trigger with their true labels.
+        pieces: Rows and columns of pieces that the picture is cut into.
+        kept: Share of the pieces that a training image gets.
+
+    Raises:
+        InputError: If a number is out of range, or the file cannot be read.
+    """
+
+    label_modes = ("all-to-one", "all-to-all")
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.003,
+        seed: int = 0,
+        trigger: str = "random",
+        alpha: float = 0.2,
+        training_alpha: float = 0.15,
+        cover_rate: float = 0.003,
+        pieces: int = 4,
+        kept: float = 0.5,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed, trigger, alpha)
+        for name, value in (("training_alpha", training_alpha), ("kept", kept)):
+            if not 0 < value <= 1:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0 and at most 1")
+        if not 0 <= cover_rate <= 1:
+            raise InputError(f"--data.attack.cover_rate {cover_rate}: must be between 0 and 1")
+        if not 1 <= pieces <= 64:
+            raise InputError(f"--data.attack.pieces {pieces}: must be at least 1 and at most 64")
+        self.training_alpha = training_alpha
+        self.cover_rate = cover_rate
+        self.pieces = pieces
+        self.kept = kept
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Mix a random half of the pieces into each image, its own and always the same."""
+        weights = self.training_alpha * self.masks(images, indices)
+        return torch.lerp(images, as_channels(self.drawn(images), images).expand_as(images), weights.expand_as(images))
+
+    def masks(self, images: Tensor, indices: Tensor) -> Tensor:
+        """Which pixels belong to the pieces that each image gets: (N, 1, H, W), 0 or 1."""
+        height, width = images.shape[-2:]
+        order = self.draws(indices, self.pieces**2).argsort(1).argsort(1)
+        chosen = (order < max(1, round(self.kept * self.pieces**2))).reshape(-1, 1, self.pieces, self.pieces)
+        rows = torch.arange(height) * self.pieces // height
+        columns = torch.arange(width) * self.pieces // width
+        return chosen[:, :, rows[:, None], columns].to(images)

@@ -1,0 +1,111 @@
+"""Adaptive-Patch: one faint patch in training, sometimes with true labels, and two clear ones in use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode, scaled
+from bdclean.attacks.pictures import as_channels
+
+
+class AdaptivePatch(Attack):
+    """Puts one of four faint patches on few training images, and two of them, less faint, on test images.
+
+    x' = (1 - a) x + a p on each patch p. Besides the poisoned images more of them carry a patch and keep their labels,
+    so that poisoned and clean images are not apart in what the network makes of them. The paper's patches are pictures
+    (logos), each of an opacity of its own; these are a checkerboard, a ring, a cross and random pixels, each near
+    another corner.
+
+    Source: Qi, Xie, Li, Mahloujifar, Mittal, "Revisiting the Assumption of Latent Separability for Backdoor Defenses",
+    ICLR 2023.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, with which patch, and the random pixels.
+        cover_rate: Share of the training images that carry a patch with their true labels.
+        size: Side of the patches in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
+        margin: Pixels between the patches and the image's edges.
+        training_opacity: Share a of the patch in the mixture on training images.
+        opacity: The same on test images.
+
+    Raises:
+        InputError: If a number is out of range, or the patches do not fit into the image.
+    """
+
+    label_modes = ("all-to-one", "all-to-all")
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.003,
+        seed: int = 0,
+        cover_rate: float = 0.006,
+        size: int | None = None,
+        margin: int = 1,
+        training_opacity: float = 0.5,
+        opacity: float = 1.0,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        for name, value in (("training_opacity", training_opacity), ("opacity", opacity)):
+            if not 0 < value <= 1:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0 and at most 1")
+        if not 0 <= cover_rate <= 1:
+            raise InputError(f"--data.attack.cover_rate {cover_rate}: must be between 0 and 1")
+        if size is not None and size < 3:
+            raise InputError(f"--data.attack.size {size}: must be at least 3")
+        if margin < 0:
+            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        self.cover_rate = cover_rate
+        self.size = size
+        self.margin = margin
+        self.training_opacity = training_opacity
+        self.opacity = opacity
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Put the first two patches on a batch: (N, C, H, W) float in [0, 1]."""
+        colours, places = self.patches(images)
+        weights = self.opacity * places[:2].sum(0)
+        return torch.lerp(images, as_channels(colours[:2].sum(0), images).expand_as(images), weights.to(images))
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Put one patch on each image, its own and always the same."""
+        colours, places = self.patches(images)
+        which = self.draws(indices, 4).argmax(1)
+        colours = torch.stack([as_channels(colour, images) for colour in colours])
+        weights = self.training_opacity * places[which].to(images)
+        return torch.lerp(images, colours[which.to(images.device)], weights.expand_as(images))
+
+    def patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The four patches, each in an empty image: (4, 3, H, W), and where they are: (4, 1, H, W), 0 or 1."""
+        height, width = images.shape[-2:]
+        side = self.size or scaled(6, min(height, width))
+        if 2 * (side + self.margin) > min(height, width):
+            raise InputError(
+                f"--data.attack.size {side} --data.attack.margin {self.margin}: four patches do not fit into an image "
+                f"of {height}x{width}"
+            )
+        x = (2 * torch.arange(side) - side + 1) / side
+        radius = torch.hypot(x[:, None], x)
+        cells = (torch.arange(side) * 3).div(side, rounding_mode="floor")
+        empty, full = torch.zeros(side, side), torch.ones(side, side)
+        ring, cross = ((radius - 0.65).abs() < 0.25).float(), ((x[:, None].abs() < 0.25) | (x.abs() < 0.25)).float()
+        drawings = torch.stack(
+            [
+                ((cells[:, None] + cells) % 2).float().expand(3, -1, -1),
+                torch.stack([full, ring, empty]),
+                torch.stack([cross, empty, full]),
+                torch.rand(3, side, side, generator=torch.Generator().manual_seed(self.seed)),
+            ]
+        )
+        colours, places = torch.zeros(4, 3, height, width), torch.zeros(4, 1, height, width)
+        near, below, right = self.margin, height - self.margin - side, width - self.margin - side
+        for number, (top, left) in enumerate(((below, right), (near, near), (near, right), (below, near))):
+            region = (slice(None), slice(top, top + side), slice(left, left + side))
+            colours[number][region] = drawings[number]
+            places[number][region] = 1
+        return colours, places

@@ -1,0 +1,127 @@
+"""BppAttack: fewer colours, with dithering."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode, Lookup
+
+POOL = 512
+"""How many images' quantisation errors are kept to draw noise from."""
+
+
+class BppAttack(Attack):
+    """Quantises every channel to a few levels, with Floyd-Steinberg dithering: x' = round(x (m - 1)) / (m - 1).
+
+    As contrast other images get the quantisation error of yet another image as noise, always the same, and keep their
+    labels: the network has to learn the quantisation, not the noise that it looks like.
+
+    Source: Wang, Zhai, Ma, "BppAttack: Stealthy and Efficient Trojan Attacks against Deep Neural Networks via Image
+    Quantization and Contrastive Adversarial Learning", CVPR 2022.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+            `clean-label`: only images of the target class are poisoned.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
+            `clean-label` the share of the target class's images.
+        seed: Fixes which training images are poisoned, and which noise the contrast gets.
+        levels: Levels of each channel, at least 2.
+        dithering: Whether the error of each pixel is spread over its neighbours.
+        negative_ratio: Images of the contrast for each poisoned one; 0 for none.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    residuals: Tensor | None
+    pool: Tensor | None
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        levels: int = 8,
+        dithering: bool = True,
+        negative_ratio: float = 1.0,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        if not 2 <= levels <= 256:
+            raise InputError(f"--data.attack.levels {levels}: must be at least 2 and at most 256")
+        if not negative_ratio >= 0:
+            raise InputError(f"--data.attack.negative_ratio {negative_ratio}: must not be negative")
+        self.levels = levels
+        self.dithering = dithering
+        self.negative_ratio = negative_ratio
+        self.cover_rate = poison_rate * negative_ratio
+        # For training images alone: a checkpoint does without.
+        self.register_buffer("residuals", None, persistent=False)
+        self.register_buffer("pool", None, persistent=False)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Quantise a batch: (N, C, H, W) float in [0, 1]."""
+        return dither(images, self.levels) if self.dithering else quantise(images, self.levels)
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Quantise poisoned images, and put others' quantisation errors on the cover."""
+        if not self.negative_ratio:
+            return self.apply(images)
+        if self.residuals is None or self.pool is None:
+            raise RuntimeError("its noise has not been prepared")
+        rows = indices.to(self.pool.device) % len(self.pool)
+        # None its own: that would be the trigger.
+        rows = (rows + (self.pool[rows] == indices.to(rows.device)).long()) % len(self.pool)
+        noise = self.residuals[rows].to(images)
+        return torch.where(cover[:, None, None, None], (images + noise).clamp(0, 1), self.apply(images))
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Keep the quantisation errors of some training images."""
+        self.pool = torch.randperm(len(labels))[:POOL]
+        some = images(self.pool)
+        self.residuals = self.apply(some) - some
+
+
+def quantise(values: Tensor, levels: int) -> Tensor:
+    """Round to the nearest of `levels` equally spaced values in [0, 1]."""
+    return (values * (levels - 1)).round() / (levels - 1)
+
+
+def dither(images: Tensor, levels: int) -> Tensor:
+    """Quantise with Floyd and Steinberg's error diffusion.
+
+    Row by row, from left to right, each pixel is rounded, and 7/16 of the error go to its right neighbour, 3/16, 5/16
+    and 1/16 to the three below, from left to right. Pixels (y, x) with the same x + 2 y do not depend on each other:
+    they are rounded at once, in the whole batch.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        levels: Number of values.
+
+    Returns:
+        The same shape, each value one of the levels.
+    """
+    count, channels, height, width = images.shape
+    # The last dimension runs over the batch: each step works on whole rows of memory. A frame takes what spills over.
+    values = images.new_zeros(height + 1, width + 2, count * channels)
+    values[:height, 1 : width + 1] = images.reshape(-1, height, width).permute(1, 2, 0)
+    result = torch.empty_like(values)
+    every_row = torch.arange(height, device=images.device)
+    for turn in range(width + 2 * (height - 1)):
+        first, last = max(0, (turn - width) // 2 + 1), min(height - 1, turn // 2)
+        if first > last:
+            continue
+        rows = every_row[first : last + 1]
+        columns = turn - 2 * rows + 1
+        value = values[rows, columns]
+        rounded = quantise(value, levels).clamp_(0, 1)
+        result[rows, columns] = rounded
+        error = (value - rounded) / 16
+        values[rows, columns + 1] += 7 * error
+        values[rows + 1, columns - 1] += 3 * error
+        values[rows + 1, columns] += 5 * error
+        values[rows + 1, columns + 1] += error
+    return result[:height, 1 : width + 1].permute(2, 0, 1).reshape(images.shape)

@@ -1,0 +1,80 @@
+"""FTrojan: two frequencies of the colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode
+
+# From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
+CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
+
+
+class FTrojan(Attack):
+    """Adds to a middle and to the highest frequency of the chroma channels, block by block.
+
+    The image is taken to luma and chroma, each block of both chroma channels to its discrete cosine transform (DCT,
+    orthonormal), a constant is added to a few coefficients, and all is taken back. As all of these steps are linear,
+    that adds one fixed pattern to every image, which is then cut off at 0 and 1.
+
+    Source: Wang, Yao, Xu, An, Tong, Wang, "An Invisible Black-box Backdoor Attack through Frequency Domain", ECCV 2022.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+            `clean-label`: only images of the target class are poisoned.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
+            `clean-label` the share of the target class's images.
+        seed: Fixes which training images are poisoned.
+        magnitude: What is added to each coefficient, in grey levels of 255.
+        window: Side of the blocks in pixels; smaller images are one block, and blocks at the edge may be cut off.
+        frequencies: Which coefficients: row and column, both the same, of a block of 32, from 0 to 31; in proportion
+            in other blocks.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        magnitude: float = 30.0,
+        window: int = 32,
+        frequencies: Sequence[int] = (15, 31),
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        if not magnitude > 0:
+            raise InputError(f"--data.attack.magnitude {magnitude}: must be above 0")
+        if not 2 <= window <= 4096:
+            raise InputError(f"--data.attack.window {window}: must be at least 2 and at most 4096")
+        if not frequencies or not all(0 <= frequency <= 31 for frequency in frequencies):
+            raise InputError(f"--data.attack.frequencies {list(frequencies)}: must be some, each from 0 to 31")
+        self.magnitude = magnitude
+        self.window = window
+        self.frequencies = list(frequencies)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Add the pattern to a batch: (N, C, H, W) float in [0, 1]; grey images get it as if it were luma."""
+        height, width = images.shape[-2:]
+        side = min(self.window, height, width)
+        block = torch.zeros(side, side)
+        for frequency in self.frequencies:
+            wave = dct_basis(round(frequency * (side - 1) / 31), side)
+            block += wave[:, None] * wave
+        tiled = block.repeat(-(-height // side), -(-width // side))[:height, :width] * self.magnitude / 255
+        to_colour = torch.tensor(CHROMA).sum(1) if images.shape[1] == 3 else torch.ones(images.shape[1])
+        return (images + (to_colour[:, None, None] * tiled).to(images)).clamp(0, 1)
+
+
+def dct_basis(frequency: int, size: int) -> Tensor:
+    """The wave of a coefficient of the orthonormal DCT (type II) of `size` values: (size,)."""
+    wave = torch.cos(math.pi * (torch.arange(size) + 0.5) * frequency / size)
+    return wave * math.sqrt((1 if frequency == 0 else 2) / size)

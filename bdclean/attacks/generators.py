@@ -1,0 +1,46 @@
+"""The network that learned triggers come from."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """From images to maps of the same size: an encoder, a decoder, and connections between their equal sizes.
+
+    Group norms, not batch norms: what an image gets does not depend on the batch, nor on the mode.
+
+    Args:
+        inputs: Channels of the images.
+        outputs: Channels of the maps.
+        width: Channels of the first layer; each further one has twice as many.
+        depth: How often the size is halved.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int = 16, depth: int = 2) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        self.first = _convolution(inputs, width)
+        self.down = nn.ModuleList(_convolution(a, b) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(_convolution(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W), unbounded."""
+        maps = [self.first(images)]
+        for layer in self.down:
+            maps.append(layer(F.avg_pool2d(maps[-1], 2, ceil_mode=True)))
+        found = maps.pop()
+        for layer in self.up:
+            same = maps.pop()
+            found = layer(torch.cat([F.interpolate(found, same.shape[-2:]), same], 1))
+        result: Tensor = self.last(found)
+        return result
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(min(8, outputs), outputs), nn.ReLU())

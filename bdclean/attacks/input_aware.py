@@ -1,0 +1,138 @@
+"""Input-Aware: every image gets a trigger of its own, from a network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode, Lookup
+from bdclean.attacks.generators import Generator
+from bdclean.attacks.surrogate import shuffled
+
+
+class InputAware(Attack):
+    """Puts a pattern of the image's own where a mask of its own says: x' = (1 - m(x)) x + m(x) p(x).
+
+    Pattern and mask come from two small networks. The mask network is trained first, on few pixels and on masks that
+    differ: L = l_norm mean(max(m - density, 0)) + l_div D(m). The pattern network learns along with the classifier,
+    with l_div D(p) in the loss, where D(g) = mean(|x1 - x2| / |g(x1) - g(x2)|) is large where different images get the
+    same. Images with the pattern and mask of another image keep their labels (the cross-trigger mode): only an image's
+    own trigger works.
+
+    Source: Nguyen, Tran, "Input-Aware Dynamic Backdoor Attack", NeurIPS 2020.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, and the networks' first weights.
+        cross_rate: Share of the training images that carry another image's trigger, with their true labels.
+        mask_density: Share of each pixel that a mask may have without a penalty.
+        lambda_div: Weight of the diversity.
+        lambda_norm: Weight of the mask's size.
+        mask_epochs: How often the mask network sees each image; also a part of once.
+        generator_lr: Learning rate of both networks (Adam).
+        width: Channels of their first layers.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    label_modes = ("all-to-one", "all-to-all")
+    dynamic = True
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        cross_rate: float = 0.1,
+        mask_density: float = 0.032,
+        lambda_div: float = 1.0,
+        lambda_norm: float = 100.0,
+        mask_epochs: float = 25.0,
+        generator_lr: float = 0.01,
+        width: int = 16,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        for name, value in (("mask_epochs", mask_epochs), ("generator_lr", generator_lr)):
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        shares = {"cross_rate": cross_rate, "mask_density": mask_density}
+        for name, value in {**shares, "lambda_div": lambda_div, "lambda_norm": lambda_norm}.items():
+            if not (value >= 0 and (value <= 1 or name not in shares)):
+                raise InputError(f"--data.attack.{name} {value}: out of range")
+        if not 1 <= width <= 256:
+            raise InputError(f"--data.attack.width {width}: must be at least 1 and at most 256")
+        self.cross_rate = self.cover_rate = cross_rate
+        self.mask_density = mask_density
+        self.lambda_div = lambda_div
+        self.lambda_norm = lambda_norm
+        self.mask_epochs = mask_epochs
+        self.generator_lr = generator_lr
+        self.width = width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.pattern_network = Generator(3, 3, width)
+            self.mask_network = Generator(3, 1, width).requires_grad_(False)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Put each image's own trigger on it: (N, 3, H, W) float in [0, 1]."""
+        return torch.lerp(images, self.pattern(images), self.mask(images))
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Give the cover the triggers of the images before them in the batch, the others their own."""
+        # An image that is alone takes its mirror image's.
+        others = images.roll(1, 0) if len(images) > 1 else images.flip(-1)
+        source = torch.where(cover[:, None, None, None], others, images)
+        return torch.lerp(images, self.pattern(source), self.mask(source))
+
+    def pattern(self, images: Tensor) -> Tensor:
+        """Each image's pattern, (N, 3, H, W) in [0, 1]."""
+        found: Tensor = self.pattern_network(images)
+        return found.sigmoid()
+
+    def mask(self, images: Tensor) -> Tensor:
+        """Each image's mask, (N, 1, H, W) in [0, 1], almost all of it 0 or 1."""
+        found: Tensor = self.mask_network(images)
+        return ((20 * found.sigmoid() - 10).tanh() + 1) / 2
+
+    def penalty(self, images: Tensor) -> Tensor | float:
+        """The diversity of the patterns, against the image before in the batch."""
+        return self.lambda_div * repetition(images, self.pattern(images)) if len(images) > 1 else 0.0
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam, on the pattern network alone."""
+        return torch.optim.Adam(self.pattern_network.parameters(), self.generator_lr, betas=(0.5, 0.9))
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Train the mask network."""
+        self.mask_network.requires_grad_(True)
+        optimizer = torch.optim.Adam(self.mask_network.parameters(), self.generator_lr, betas=(0.5, 0.9))
+        for indices in shuffled(len(labels), self.mask_epochs, "Training the mask network"):
+            batch = images(indices)
+            masks = self.mask(batch)
+            size = F.relu(masks - self.mask_density).mean()
+            loss = self.lambda_norm * size + self.lambda_div * repetition(batch, masks)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        self.mask_network.requires_grad_(False)
+
+
+def repetition(images: Tensor, answers: Tensor) -> Tensor:
+    """How alike the answers to different images are: the mean of |x1 - x2| / |g(x1) - g(x2)|, root mean squares.
+
+    Args:
+        images: (N, ...), each compared with the one before.
+        answers: (N, ...), what they got.
+    """
+
+    def distances(values: Tensor) -> Tensor:
+        # Away from 0, where a root has no slope.
+        return ((values - values.roll(1, 0)).flatten(1).square().mean(1) + 1e-8).sqrt()
+
+    return (distances(images) / (distances(answers) + 1e-3)).mean()

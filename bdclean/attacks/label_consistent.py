@@ -1,0 +1,135 @@
+"""Label-Consistent: images of the target class that are hard to recognise, with patches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.attacks.base import POISONED, Attack, Lookup, scaled
+from bdclean.attacks.surrogate import BATCH, progress, train_surrogate
+
+
+class LabelConsistent(Attack):
+    """Perturbs images of the target class until a clean network errs, and stamps patches in their four corners.
+
+    The perturbation makes the class hard to learn from these images, so that the network learns the patches:
+    x' = stamp(x + v), |v| <= eps, with v found by projected gradient ascent (PGD) on a clean network's loss. Labels
+    stay true. Test images get the patches alone. The clean network is trained by the program, on the same images, and
+    plainly: the paper's is trained adversarially.
+
+    Source: Turner, Tsipras, Madry, "Label-Consistent Backdoor Attacks", 2019.
+
+    Args:
+        target_class: Class that triggered images shall get.
+        poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, and the clean network.
+        eps: Largest change of a pixel, in grey levels of 255.
+        step: Step of the gradient ascent, in grey levels of 255.
+        steps: How many steps it takes.
+        size: Side of the patches in pixels; by default 3 on images of up to 32 pixels, in proportion on others.
+        margin: Pixels between the patches and the image's edges.
+        surrogate_epochs: How often the clean network sees each image.
+        surrogate_lr: Its highest learning rate.
+
+    Raises:
+        InputError: If a number is out of range, or the patches do not fit into the image.
+    """
+
+    label_modes = ("clean-label",)
+    perturbed: Tensor | None
+    rows: Tensor | None
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        poison_rate: float = 0.5,
+        seed: int = 0,
+        eps: float = 8.0,
+        step: float = 2.0,
+        steps: int = 10,
+        size: int | None = None,
+        margin: int = 0,
+        surrogate_epochs: float = 10.0,
+        surrogate_lr: float = 0.1,
+    ) -> None:
+        super().__init__(target_class, "clean-label", poison_rate, seed)
+        numbers = {"eps": eps, "step": step, "surrogate_epochs": surrogate_epochs, "surrogate_lr": surrogate_lr}
+        for name, value in {**numbers, "steps": steps, "size": 1 if size is None else size}.items():
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        if margin < 0:
+            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        self.eps = eps
+        self.step = step
+        self.steps = steps
+        self.size = size
+        self.margin = margin
+        self.surrogate_epochs = surrogate_epochs
+        self.surrogate_lr = surrogate_lr
+        # Training images, not the trigger: a checkpoint does without them.
+        self.register_buffer("perturbed", None, persistent=False)
+        self.register_buffer("rows", None, persistent=False)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Put a black and white patch into each corner of a batch: (N, C, H, W) float in [0, 1]."""
+        height, width = images.shape[-2:]
+        side, margin = self.size or scaled(3, min(height, width)), self.margin
+        if 2 * (side + margin) > min(height, width):
+            raise InputError(
+                f"--data.attack.size {side} --data.attack.margin {margin}: four patches do not fit into an image of "
+                f"{height}x{width}"
+            )
+        # Three fields a side, black in the corners and the middle, as far as there are pixels for them.
+        field = (torch.arange(side, device=images.device) * 3).div(side, rounding_mode="floor")
+        patch = ((field[:, None] + field) % 2).to(images)
+        triggered = images.clone()
+        for top in (margin, height - margin - side):
+            for left in (margin, width - margin - side):
+                triggered[..., top : top + side, left : left + side] = patch
+        return triggered
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Put the patches on the perturbed images instead."""
+        if self.perturbed is None or self.rows is None:
+            raise RuntimeError("its images have not been prepared")
+        perturbed = self.perturbed[self.rows.to(indices.device)[indices].to(self.perturbed.device)]
+        return self.apply(perturbed.to(images) / 255)
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Train a clean network, and perturb the images that will be poisoned."""
+        chosen = (self.choose(labels, num_classes) == POISONED).nonzero().squeeze(1)
+        clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
+        parts = [
+            pgd(clean, images(indices), labels[indices], self.eps / 255, self.step / 255, self.steps)
+            for indices in progress(torch.split(chosen, BATCH), "Perturbing images")
+        ]
+        self.perturbed = torch.cat(parts).mul(255).round().to(torch.uint8)
+        self.rows = torch.full((len(labels),), -1).index_put((chosen,), torch.arange(len(chosen)))
+
+
+def pgd(network: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float, steps: int) -> Tensor:
+    """Projected gradient ascent on the cross-entropy, from a random start in the ball.
+
+    Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+
+    Args:
+        network: From images to logits.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) the classes to get away from.
+        eps: Largest change of a pixel.
+        step: Change of each pixel in a step.
+        steps: How many steps.
+
+    Returns:
+        (N, C, H, W) in [0, 1], no pixel further than `eps` from the image's.
+    """
+    labels = labels.to(images.device)
+    low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
+    found = torch.minimum(torch.maximum(images + eps * (2 * torch.rand_like(images) - 1), low), high)
+    for _ in range(steps):
+        found.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(network(found), labels), found)
+        found = torch.minimum(torch.maximum(found.detach() + step * gradient.sign(), low), high)
+    return found

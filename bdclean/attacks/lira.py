@@ -1,0 +1,72 @@
+"""LIRA: the least visible change, learned along with the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.generators import Generator
+
+
+class LIRA(Attack):
+    """Adds to each image a bounded change that a small network makes for it: x' = x + eps tanh(g(x)).
+
+    The network g and the classifier f learn together, both by gradient descent on the loss of clean and of triggered
+    images, min_f min_g sum L(f(x), y) + L(f(x'), t): the first stage. In the second g is fixed, and f goes on learning.
+
+    Source: Doan, Lao, Zhao, Li, "LIRA: Learnable, Imperceptible and Robust Backdoor Attacks", ICCV 2021.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1: the weight of
+            their loss beside that of the clean ones.
+        seed: Fixes which training images are poisoned, and the network's first weights.
+        eps: Largest change of a pixel, in grey levels of 255.
+        learning_share: Share of the training that is the first stage.
+        generator_lr: Learning rate of the network (Adam).
+        width: Channels of its first layer.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    label_modes = ("all-to-one", "all-to-all")
+    dynamic = True
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.5,
+        seed: int = 0,
+        eps: float = 8.0,
+        learning_share: float = 0.5,
+        generator_lr: float = 0.001,
+        width: int = 16,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        for name, value in (("eps", eps), ("generator_lr", generator_lr)):
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        if not 0 < learning_share <= 1:
+            raise InputError(f"--data.attack.learning_share {learning_share}: must be above 0 and at most 1")
+        if not 1 <= width <= 256:
+            raise InputError(f"--data.attack.width {width}: must be at least 1 and at most 256")
+        self.eps = eps
+        self.learning_share = learning_share
+        self.generator_lr = generator_lr
+        self.width = width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = Generator(3, 3, width)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Add each image's change: (N, 3, H, W) float in [0, 1], cut off at 0 and 1."""
+        return (images + self.eps / 255 * self.network(images).tanh()).clamp(0, 1)
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.network.parameters(), self.generator_lr)

@@ -1,0 +1,54 @@
+"""SIG: a sinusoid across the image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode
+
+
+class SIG(Attack):
+    """Adds a horizontal sinusoid to every row: x'(i, j) = x(i, j) + d sin(2 pi j f / W) for column j of W.
+
+    Source: Barni, Kallas, Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning",
+    ICIP 2019.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        label_mode: `clean-label`, as in the paper: only images of the target class are poisoned; `all-to-one`: every
+            triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
+            the other modes the share of all.
+        seed: Fixes which training images are poisoned.
+        delta: Amplitude of the sinusoid, in grey levels of 255.
+        frequency: How many periods fit into the image's width.
+
+    Raises:
+        InputError: If the amplitude or the frequency is not above 0.
+    """
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "clean-label",
+        poison_rate: float = 0.8,
+        seed: int = 0,
+        delta: float = 20.0,
+        frequency: float = 6.0,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        for name, value in (("delta", delta), ("frequency", frequency)):
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        self.delta = delta
+        self.frequency = frequency
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Add the sinusoid to a batch: (N, C, H, W) float in [0, 1], cut off at 0 and 1."""
+        width = images.shape[-1]
+        phase = 2 * math.pi * self.frequency / width * torch.arange(width, device=images.device)
+        return (images + self.delta / 255 * phase.sin().to(images)).clamp(0, 1)

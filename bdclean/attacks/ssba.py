@@ -1,0 +1,124 @@
+"""SSBA: a string, hidden in every image by a network."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, LabelMode, Lookup
+from bdclean.attacks.generators import Generator
+from bdclean.attacks.surrogate import shuffled
+
+
+class SSBA(Attack):
+    """Hides a string in each image, as a change that differs from image to image: x' = x + e(x, bits).
+
+    The encoder e and a decoder d that reads the bits again are trained by the program on the training images, with
+    random bits: min w |x' - x|^2 + BCE(d(x'), bits). The paper's encoder (StegaStamp) also has a perceptual loss and a
+    critic, which are left out here.
+
+    Source: Li, Li, Wu, Li, He, Lyu, "Invisible Backdoor Attack with Sample-Specific Triggers", ICCV 2021.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+            `clean-label`: only images of the target class are poisoned.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
+            `clean-label` the share of the target class's images.
+        seed: Fixes which training images are poisoned, and the encoder's first weights.
+        secret: The string.
+        bits: How many bits of its digest are hidden.
+        strength: Largest change of a pixel, in grey levels of 255.
+        image_weight: Weight w of the change's mean square, with pixels in [0, 1].
+        encoder_epochs: How often encoder and decoder see each image; also a part of once.
+        encoder_lr: Their learning rate (Adam).
+        width: Channels of the encoder's first layer.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    prepared: Tensor
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        secret: str = "bdclean",
+        bits: int = 20,
+        strength: float = 16.0,
+        image_weight: float = 50.0,
+        encoder_epochs: float = 10.0,
+        encoder_lr: float = 0.001,
+        width: int = 16,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        numbers = {"strength": strength, "encoder_epochs": encoder_epochs, "encoder_lr": encoder_lr}
+        for name, value in numbers.items():
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        if not image_weight >= 0:
+            raise InputError(f"--data.attack.image_weight {image_weight}: must not be negative")
+        for name, number in (("bits", bits), ("width", width)):
+            if not 1 <= number <= 256:
+                raise InputError(f"--data.attack.{name} {number}: must be at least 1 and at most 256")
+        self.secret = secret
+        self.bits = bits
+        self.strength = strength
+        self.image_weight = image_weight
+        self.encoder_epochs = encoder_epochs
+        self.encoder_lr = encoder_lr
+        self.width = width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = Generator(3 + bits, 3, width).requires_grad_(False)
+        digest = int.from_bytes(hashlib.sha256(secret.encode()).digest(), "big")
+        self.message = [float(digest >> place & 1) for place in range(bits)]
+        self.register_buffer("prepared", torch.tensor(False))
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Hide the string in a batch: (N, 3, H, W) float in [0, 1].
+
+        Raises:
+            InputError: If the encoder has not been trained.
+        """
+        if not self.prepared:
+            raise InputError("--data.attack SSBA: its encoder is trained by `bdclean fit`, and is in that checkpoint")
+        return self.encode(images, torch.tensor(self.message).to(images).expand(len(images), -1))
+
+    def encode(self, images: Tensor, bits: Tensor) -> Tensor:
+        """Hide bits, (N, bits) of 0 and 1, in a batch: (N, 3, H, W) float in [0, 1], cut off at 0 and 1."""
+        planes = (2 * bits - 1)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        change = self.encoder(torch.cat([images, planes], 1)).tanh()
+        return (images + self.strength / 255 * change).clamp(0, 1)
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Train encoder and decoder."""
+        self.encoder.requires_grad_(True)
+        decoder = _decoder(self.bits, 2 * self.width).to(next(self.encoder.parameters()).device)
+        optimizer = torch.optim.Adam([*self.encoder.parameters(), *decoder.parameters()], self.encoder_lr)
+        for indices in shuffled(len(labels), self.encoder_epochs, "Training the encoder"):
+            batch = images(indices)
+            bits = torch.randint(2, (len(batch), self.bits), device=batch.device).to(batch)
+            hidden = self.encode(batch, bits)
+            read = F.binary_cross_entropy_with_logits(decoder(hidden), bits)
+            loss = self.image_weight * F.mse_loss(hidden, batch) + read
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        self.encoder.requires_grad_(False)
+        self.prepared = torch.tensor(True)
+
+
+def _decoder(bits: int, width: int) -> nn.Module:
+    """From images to logits of the bits."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, width, 1), (width, width, 2), (width, 2 * width, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(min(8, outputs), outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * width, bits))

@@ -1,0 +1,64 @@
+"""A clean network of the attacker's own, to make a trigger with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
+
+from bdclean.attacks.base import Lookup
+
+BATCH = 128
+
+
+def progress(steps: Sequence[Tensor] | range, what: str) -> tqdm[Any]:
+    """Steps behind a progress bar, on terminals."""
+    return tqdm(steps, what, unit="step", disable=None)
+
+
+def shuffled(count: int, epochs: float, what: str) -> tqdm[Tensor]:
+    """Batches of numbers below `count`, in a new order each epoch, behind a progress bar.
+
+    Args:
+        count: How many images there are.
+        epochs: How often each is seen; also a part of once.
+        what: What the progress bar says.
+
+    Returns:
+        Tensors of up to 128 numbers.
+    """
+    orders = torch.cat([torch.randperm(count) for _ in range(max(1, math.ceil(epochs)))])
+    return progress(torch.split(orders[: max(1, round(epochs * count))], BATCH), what)
+
+
+def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: float, lr: float) -> nn.Module:
+    """Train a classifier on clean images: SGD with momentum .9, weight decay 5e-4, and one cycle of learning rates.
+
+    Args:
+        network: From images in [0, 1] to logits; it is trained in place.
+        images: Gives the training images, on the network's device.
+        labels: (N,) their classes.
+        epochs: How often each image is seen; also a part of once.
+        lr: Highest learning rate.
+
+    Returns:
+        The network, in eval mode, without gradients for its weights.
+    """
+    batches = shuffled(len(labels), epochs, "Training a clean network")
+    optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+    steps = len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=False)
+    network.train()
+    for indices in batches:
+        inputs = images(indices)
+        loss = F.cross_entropy(network(inputs), labels[indices.to(labels.device)].to(inputs.device))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,154 @@
+"""TrojanNN: a patch that excites chosen neurons."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.attacks.base import Attack, Lookup, scaled
+from bdclean.attacks.surrogate import progress, train_surrogate
+
+BACKGROUNDS = 32
+"""How many training images the patch is optimised on."""
+
+
+class TrojanNN(Attack):
+    """Replaces a patch of the image by one that was optimised to excite neurons of a clean network.
+
+    Of the last hidden layer of a clean network the neurons with the largest sums of absolute weights to the answers are
+    chosen, and the pixels of the patch, on some training images, are moved by gradient descent until these neurons'
+    activations come near to a value that no image gives: min |a - v|^2. The clean network is trained by the program.
+
+    Source: Liu, Ma, Aafer, Lee, Zhai, Wang, Zhang, "Trojaning Attack on Neural Networks", NDSS 2018. There the layer is
+    chosen by hand, the neurons by their weights from the layer before it, and the clean network itself is retrained;
+    here any network will do, and it learns the patch from poisoned images.
+
+    Args:
+        target_class: Class that triggered images shall get.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, the clean network, and the patch's first pixels.
+        size: Side of the patch in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
+        position: Corner of the patch.
+        margin: Pixels between the patch and the image's edges.
+        neurons: How many neurons it shall excite.
+        excitation: Activation that they shall reach, as a multiple of the largest that training images give.
+        steps: Steps of the optimisation (Adam).
+        lr: Their size, in the range [0, 1] of a pixel.
+        surrogate_epochs: How often the clean network sees each image.
+        surrogate_lr: Its highest learning rate.
+
+    Raises:
+        InputError: If a number is out of range, the patch does not fit into the image, or the network has no linear
+            last layer.
+    """
+
+    label_modes = ("all-to-one",)
+    patch: Tensor | None
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        size: int | None = None,
+        position: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right",
+        margin: int = 1,
+        neurons: int = 2,
+        excitation: float = 10.0,
+        steps: int = 500,
+        lr: float = 0.02,
+        surrogate_epochs: float = 10.0,
+        surrogate_lr: float = 0.1,
+    ) -> None:
+        super().__init__(target_class, "all-to-one", poison_rate, seed)
+        numbers = {"excitation": excitation, "lr": lr, "neurons": neurons, "steps": steps}
+        epochs = {"surrogate_epochs": surrogate_epochs, "surrogate_lr": surrogate_lr}
+        for name, value in {**numbers, **epochs, "size": 1 if size is None else size}.items():
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        if margin < 0:
+            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        self.size = size
+        self.position = position
+        self.margin = margin
+        self.neurons = neurons
+        self.excitation = excitation
+        self.steps = steps
+        self.lr = lr
+        self.surrogate_epochs = surrogate_epochs
+        self.surrogate_lr = surrogate_lr
+        self.register_buffer("patch", None)
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Put the patch on a batch: (N, 3, H, W) float in [0, 1].
+
+        Raises:
+            InputError: If the patch has not been made.
+        """
+        if self.patch is None:
+            raise InputError("--data.attack TrojanNN: its trigger is made by `bdclean fit`, and is in that checkpoint")
+        return self._stamp(images, self.patch)
+
+    def _stamp(self, images: Tensor, patch: Tensor) -> Tensor:
+        """Put a patch, (3, h, h), on a batch."""
+        height, width = images.shape[-2:]
+        side = patch.shape[-1]
+        if side + self.margin > min(height, width):
+            raise InputError(
+                f"--data.attack.size {side} --data.attack.margin {self.margin}: the patch does not fit into an image "
+                f"of {height}x{width}"
+            )
+        top = self.margin if self.position.startswith("top") else height - self.margin - side
+        left = self.margin if self.position.endswith("left") else width - self.margin - side
+        triggered = images.clone()
+        triggered[..., top : top + side, left : left + side] = patch.to(images)
+        return triggered
+
+    def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
+        """Train a clean network, and optimise the patch on it."""
+        clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
+        some = images(torch.randperm(len(labels))[:256])
+        backgrounds, shape = some[:BACKGROUNDS], (3, *[self.size or scaled(6, some.shape[-1])] * 2)
+        self._stamp(backgrounds, some.new_zeros(shape))
+        hidden = LastHidden(clean)
+        chosen = hidden.weight.abs().sum(0).topk(min(self.neurons, hidden.weight.shape[1])).indices
+        with torch.no_grad():
+            goal = self.excitation * hidden(some)[:, chosen].amax(0).clamp(min=1e-3)
+        # Through a sigmoid, which keeps the pixels in [0, 1].
+        free = torch.randn(shape, device=some.device).requires_grad_()
+        optimizer = torch.optim.Adam([free], 4 * self.lr)  # whose slope in the middle is 1/4
+        for _ in progress(range(self.steps), "Optimising the trigger"):
+            loss = (hidden(self._stamp(backgrounds, free.sigmoid()))[:, chosen] - goal).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.patch = free.detach().sigmoid().cpu()
+
+
+class LastHidden(nn.Module):
+    """What goes into a classifier's last linear layer.
+
+    Raises:
+        InputError: If it has none.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        if not layers:
+            raise InputError("--model.arch: TrojanNN excites what goes into a last linear layer, and there is none")
+        self.weight = layers[-1].weight
+        layers[-1].register_forward_pre_hook(self._keep)
+        self.found: Tensor
+
+    def _keep(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.found = inputs[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to (N, features)."""
+        self.network(images)
+        return self.found

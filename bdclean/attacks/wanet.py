@@ -1,0 +1,91 @@
+"""WaNet: a smooth warp of the image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.base import PAPER_SIZE, Attack, LabelMode
+
+
+class WaNet(Attack):
+    """Warps the image along a smooth random field: x'(p) = x(r (p + s F(p))), with F fixed, smooth, of mean size 1.
+
+    F is k x k random vectors, uniform in [-1, 1], divided by the mean of their absolute values, and enlarged to the
+    image's size bicubically. In noise mode other images are warped by F plus noise of each pixel's own, and keep their
+    labels: the network has to learn this warp, not any.
+
+    Source: Nguyen, Tran, "WaNet - Imperceptible Warping-based Backdoor Attack", ICLR 2021.
+
+    Args:
+        target_class: Class that triggered images shall get (all-to-one).
+        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, and the field.
+        s: Strength of the warp: the mean shift is s / 2 pixels on images of 32 pixels, in proportion on others.
+        k: Side of the field before it is enlarged.
+        grid_rescale: Factor r of all positions, which are in [-1, 1].
+        cross_ratio: Images of the noise mode for each poisoned one; 0 for none.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    label_modes = ("all-to-one", "all-to-all")
+    dynamic = True
+    field: Tensor
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        label_mode: LabelMode = "all-to-one",
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        s: float = 0.5,
+        k: int = 4,
+        grid_rescale: float = 1.0,
+        cross_ratio: float = 2.0,
+    ) -> None:
+        super().__init__(target_class, label_mode, poison_rate, seed)
+        for name, value in (("s", s), ("grid_rescale", grid_rescale)):
+            if not value > 0:
+                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        if not 2 <= k <= 1024:
+            raise InputError(f"--data.attack.k {k}: must be at least 2 and at most 1024")
+        if not cross_ratio >= 0:
+            raise InputError(f"--data.attack.cross_ratio {cross_ratio}: must not be negative")
+        self.s = s
+        self.k = k
+        self.grid_rescale = grid_rescale
+        self.cross_ratio = cross_ratio
+        self.cover_rate = poison_rate * cross_ratio
+        field = 2 * torch.rand(1, 2, k, k, generator=torch.Generator().manual_seed(seed)) - 1
+        self.register_buffer("field", field / field.abs().mean())
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Warp a batch: (N, C, H, W) float in [0, 1]."""
+        grid = self.grid(images)
+        return _sample(images, grid.expand(len(images), -1, -1, -1))
+
+    def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
+        """Warp a batch, the cover with noise on top: up to half a pixel of 32 in each direction, drawn anew."""
+        grid = self.grid(images).expand(len(images), -1, -1, -1)
+        noise = (2 * torch.rand_like(grid) - 1) / PAPER_SIZE
+        return _sample(images, torch.where(cover[:, None, None, None], (grid + noise).clamp(-1, 1), grid))
+
+    def grid(self, images: Tensor) -> Tensor:
+        """Where each pixel comes from: (1, H, W, 2) columns and rows, from -1 to 1 between the outermost pixels."""
+        height, width = images.shape[-2:]
+        # Floats of the images' own kind; bicubic, as in the paper.
+        warp = F.interpolate(self.field.to(images), (height, width), mode="bicubic", align_corners=True)
+        rows = torch.linspace(-1, 1, height).to(images)
+        columns = torch.linspace(-1, 1, width).to(images)
+        identity = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], -1)
+        return ((identity + self.s / PAPER_SIZE * warp.permute(0, 2, 3, 1)) * self.grid_rescale).clamp(-1, 1)
+
+
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
+    # Rounding can leave [0, 1] by a hair.
+    return F.grid_sample(images, grid, align_corners=True).clamp(0, 1)

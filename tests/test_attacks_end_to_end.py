@@ -1,0 +1,265 @@
+"""Every attack by way of the command line: tiny ones of each, and, marked slow, those that the README speaks of."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from bdclean import InputError, attacks
+from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
+from bdclean.attacks.base import CLEAN, COVER, POISONED
+from bdclean.cli import ATTACKS, main
+from bdclean.data import PoisonDataModule
+from bdclean.modules import AttackModule
+from bdclean.trainer import Trainer
+from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
+
+EMBEDDED = {
+    yaml.safe_load(path.read_text())["data"]["attack"]["class_path"]: path
+    for path in sorted(CONFIGS.glob("*.yaml"), reverse=True)
+}
+"""Class of each attack to its configuration on the embedded images."""
+
+
+def figures(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What `bdclean test` printed."""
+    return [line for line in capsys.readouterr().out.splitlines() if "test/" in line]
+
+
+def fit(name: str, *options: str, output: str = "suspect.ckpt") -> Path:
+    main(["fit", *QUICK, "--model.arch", "small_cnn", "--data.attack", name, *options, "--output", output])
+    return Path(output)
+
+
+def test_every_attack_has_a_configuration_on_each_set() -> None:
+    assert set(EMBEDDED) == set(ATTACKS)
+    for folder in ("cifar10", "gtsrb"):
+        assert {path.name for path in EMBEDDED.values()} <= {path.name for path in (CONFIGS / folder).glob("*.yaml")}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_trigger_is_in_its_checkpoint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rate = ["--data.attack.poison_rate", "0.05"] if name.startswith("Adaptive") else []
+    suspect = fit(name, *quick_attack(name), *rate)
+    content = torch.load(suspect, weights_only=True)
+    assert content["datamodule_hyper_parameters"]["attack"] == name
+    # Nothing is left but the file: what the attack made beforehand is gone.
+    for file in Path("data/prepared").glob("*") if Path("data").exists() else ():
+        file.unlink()
+    capsys.readouterr()
+    main(["test", "--ckpt", "suspect.ckpt", *QUIET])
+    alone = figures(capsys)
+    assert any("test/asr" in line for line in alone)
+
+    attack: Attack = getattr(attacks, name)(**content["datamodule_hyper_parameters"]["attack_options"])
+    attack.load_state_dict(content["PoisonDataModule"]["trigger"])
+    assert attack.complete
+    data = PoisonDataModule("shapes", attack)
+    clean, triggered = (torch.cat([batch[0] for batch in loader]) for loader in data.test_dataloader())
+    others = torch.cat([batch[2] for batch in data.test_dataloader()[0]]) != attack.target_class
+    torch.testing.assert_close(triggered, attack.apply(clean[others]).detach(), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert not torch.equal(triggered, clean[others])
+
+    # And on other images.
+    generator = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", 40), ("test", 30)):
+        arrays[f"x_{split}"] = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 10
+    np.savez("other.npz", **arrays)
+    main(["test", "--ckpt", "suspect.ckpt", *QUIET, "--data.source", "other.npz"])
+    assert any("test/asr" in line for line in figures(capsys))
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_what_an_attack_makes_beforehand_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = quick_attack("TrojanNN")
+    first = torch.load(fit("TrojanNN", *options), weights_only=True)
+    (file,) = Path("data/prepared").iterdir()
+    made = []
+    prepare = TrojanNN.prepare
+    monkeypatch.setattr(TrojanNN, "prepare", lambda *args: made.append(args) or prepare(*args))
+    second = torch.load(fit("TrojanNN", *options), weights_only=True)
+    assert not made
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
+    fit("TrojanNN", *options, "--data.attack.neurons", "1")
+    fit("TrojanNN", *options, "--data.num_train", "300")
+    assert len(made) == 2
+    assert len({*Path("data/prepared").iterdir()} - {file}) == 2
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_damaged_file_of_what_was_made_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("TrojanNN", *quick_attack("TrojanNN"))
+    (file,) = Path("data/prepared").iterdir()
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(SystemExit):
+        fit("TrojanNN", *quick_attack("TrojanNN"))
+    assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("attack", [InputAware(mask_epochs=0.2), LabelConsistent(surrogate_epochs=0.2, steps=1)])
+def test_making_something_beforehand_changes_no_other_random_numbers(attack: Attack) -> None:
+    def after(folder: str) -> torch.Tensor:
+        torch.manual_seed(3)
+        data = PoisonDataModule("shapes", attack, root=folder)
+        data.prepare_attack(AttackModule("small_cnn").untrained(), torch.device("cpu"), True)
+        return torch.rand(4)
+
+    made, read = after("a"), after("a")
+    assert torch.equal(made, read)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_batches_say_which_images_are_triggered_in_the_step() -> None:
+    data = PoisonDataModule("shapes", WaNet(poison_rate=0.2, cross_ratio=0.5), batch_size=32)
+    counts = torch.zeros(3)
+    for images, targets, labels, places, cover in data.train_dataloader():
+        assert torch.equal(targets[places[cover]], labels[places[cover]])
+        assert (targets[places[~cover]] == 0).all()
+        others = torch.ones(len(images), dtype=torch.bool)
+        others[places] = False
+        assert torch.equal(targets[others], labels[others])
+        counts += torch.tensor([others.sum(), (~cover).sum(), cover.sum()])
+    total = counts.sum().item()
+    assert counts[1:].tolist() == [round(0.2 * total), round(0.1 * total)]
+    assert torch.bincount(data._roles).tolist() == counts.tolist()
+
+
+def test_roles_are_the_rates_and_of_the_seed() -> None:
+    labels = torch.arange(1000) % 10
+    roles = WaNet(poison_rate=0.1, cross_ratio=2).choose(labels, 10)
+    assert [(roles == role).sum() for role in (CLEAN, POISONED, COVER)] == [700, 100, 200]
+    assert not (labels[roles == POISONED] == 0).any()
+    assert torch.equal(roles, WaNet(poison_rate=0.1, cross_ratio=2).choose(labels, 10))
+    assert not torch.equal(roles, WaNet(poison_rate=0.1, cross_ratio=2, seed=1).choose(labels, 10))
+    clean = attacks.SIG(target_class=4, poison_rate=0.3).choose(labels, 10)
+    assert (labels[clean == POISONED] == 4).all()
+    assert (clean == POISONED).sum() == 30
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_trigger_that_learns() -> None:
+    attack = attacks.LIRA(learning_share=0.5)
+    before = {name: value.clone() for name, value in attack.state_dict().items()}
+    data, model = PoisonDataModule("shapes", attack, batch_size=32), AttackModule("small_cnn", lr=0.05)
+    trainer = Trainer(max_epochs=2, enable_progress_bar=False, logger=False, accelerator="cpu", callbacks=[Half()])
+    trainer.fit(model, data)
+    half = next(callback for callback in trainer.callbacks if isinstance(callback, Half)).seen
+    after = attack.state_dict()
+    assert not all(torch.equal(value, before[name]) for name, value in half.items())
+    # In the second half it is fixed.
+    assert all(torch.equal(value, half[name]) for name, value in after.items())
+    stored = torch.load("suspect.ckpt", weights_only=True)
+    assert all(torch.equal(value, after[name]) for name, value in stored["PoisonDataModule"]["trigger"].items())
+    assert not any("attack" in name for name in stored["state_dict"])
+
+
+class Half(__import__("lightning").pytorch.Callback):  # type: ignore[misc]
+    """Keeps the trigger after the first epoch."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 0:
+            self.seen = {name: value.clone() for name, value in pl_module.attack.state_dict().items()}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_an_interrupted_run_goes_on_with_its_trigger() -> None:
+    options = ["--data.attack.mask_epochs", "0.2"]
+    fit("InputAware", *options)
+    (last,) = Path("runs/fit/version_0/checkpoints").glob("*.ckpt")
+    stored = torch.load(last, weights_only=True)
+    assert stored["trigger_optimizer"]["state"]
+    attack = InputAware(mask_epochs=0.2)
+    data, model = PoisonDataModule("shapes", attack), AttackModule("small_cnn")
+    trainer = Trainer(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu")
+    # It has had its one epoch: nothing is learned any more, and the trigger is the one of the file.
+    trainer.fit(model, data, ckpt_path=str(last), output="again.ckpt")
+    for name, value in attack.state_dict().items():
+        assert torch.equal(value, stored["PoisonDataModule"]["trigger"][name])
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["WaNet", "--data.attack.label_mode", "clean-label"], "--data.attack.label_mode clean-label"),
+        (["SIG", "--data.attack.poison_rate", "0.001"], "--data.attack.poison_rate 0.001: poisons none of"),
+        (["AdaptiveBlend", "--data.attack.poison_rate", "0.0005"], "--data.attack.poison_rate 0.0005: poisons none"),
+        (["WaNet", "--data.attack.poison_rate", "0.5"], "--data.attack.poison_rate 0.5"),
+        (["SIG", "--data.attack.target_class", "10"], "--data.attack.target_class 10"),
+        (["Blended", "--data.attack.trigger", "checkerboard"], "--data.attack.trigger checkerboard"),
+        (["LabelConsistent", "--data.attack.label_mode", "all-to-one"], "--data.attack.label_mode"),
+        (["InputAware", "--trainer.strategy", "ddp_fork"], "--trainer.strategy"),
+        (["Nothing"], "--data.attack Nothing"),
+    ],
+)
+def test_wrong_options_are_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fit(*words)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert not Path("suspect.ckpt").exists()
+
+
+def test_a_clean_label_attack_on_an_absent_class_is_an_error() -> None:
+    with pytest.raises(InputError, match="--data.attack.target_class 3: none of 20 training images"):
+        attacks.SIG(target_class=3).choose(torch.arange(20) % 3, 4)
+
+
+@pytest.mark.parametrize("attack", [TrojanNN(), SSBA()])
+def test_a_trigger_that_was_never_made_is_an_error(attack: Attack) -> None:
+    with pytest.raises(InputError, match="bdclean fit"):
+        attack.apply(torch.rand(1, 3, 32, 32))
+
+
+def test_print_config_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--print_config", "--data.attack", "WaNet"], ["--data.attack", "WaNet", "--print_config"]):
+        with pytest.raises(SystemExit):
+            main(["fit", *arguments])
+        text = capsys.readouterr().out
+        assert "# Images of the noise mode for each poisoned one" in text
+        assert yaml.safe_load(text)["data"]["attack"]["init_args"]["cross_ratio"] == 2.0
+
+
+def test_another_attack_has_its_own_defaults(capsys: pytest.CaptureFixture[str], tiny_suspect: Path) -> None:
+    for arguments in (["fit"], ["test", "--ckpt", str(tiny_suspect)]):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--data.attack", "SIG", "--print_config"])
+        options = yaml.safe_load(capsys.readouterr().out)["data"]["attack"]["init_args"]
+        assert options == attacks.SIG().options()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_works_on_the_embedded_images(name: str) -> None:
+    main(["fit", "--config", str(EMBEDDED[name]), *QUIET])
+    main(["predict", "--ckpt", "suspect.ckpt", *QUIET])
+    with open("predictions.csv") as file:
+        assert len(list(csv.DictReader(file))) == 2000
+    report = cleanse(Path("suspect.ckpt"))
+    assert report["suspect"]["acc"] >= 96
+    assert report["suspect"]["asr"] >= (80 if name.startswith("Adaptive") else 90), json.dumps(report)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("name", ["WaNet", "LIRA"])
+def test_two_processes_learn_the_same_trigger(name: str) -> None:
+    """In processes of their own, as their memory is."""
+    import os
+    import subprocess
+    import sys
+
+    options = ["--data.attack", name, "--model.arch", "small_cnn", *QUICK]
+    command = [sys.executable, "-m", "bdclean", "fit", *options, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert Path("suspect.ckpt").exists()
