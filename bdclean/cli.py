@@ -175,7 +175,15 @@ class CommandLine(LightningCLI):
         attack = self.datamodule.attack
         wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
         changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
-        if attack is None or type(attack).__name__ != suspect.data.get("attack") or changed:
+        if attack is None:
+            return
+        name = type(attack).__name__
+        if name != suspect.data.get("attack") or changed:
+            if attack.optimizer() is not None:
+                other = f"with another --data.attack.{changed[0]}" if changed else "there"
+                raise InputError(
+                    f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}"
+                )
             return
         try:
             attack.load_state_dict(suspect.trigger)
@@ -186,7 +194,7 @@ class CommandLine(LightningCLI):
                 raise RuntimeError("it changes the size of images")
         except Exception as error:  # the tensors are anybody's
             reason = first_line(error)
-            raise InputError(f"--ckpt {suspect.path}: its trigger is no {type(attack).__name__} ({reason})") from error
+            raise InputError(f"--ckpt {suspect.path}: its trigger is no {name} ({reason})") from error
 
 
 def _classes(number: int | None) -> int:

@@ -215,6 +215,17 @@ def test_a_clean_label_attack_on_an_absent_class_is_an_error() -> None:
         attacks.SIG(target_class=3).choose(torch.arange(20) % 3, 4)
 
 
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("name", ["LIRA", "InputAware", "SSBA", "TrojanNN"])
+def test_a_learned_trigger_that_a_checkpoint_does_not_hold_is_an_error(
+    name: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["test", "--ckpt", str(tiny_suspect), *QUIET, "--data.attack", name])
+    assert caught.value.code == 2
+    assert f"--data.attack {name}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("attack", [TrojanNN(), SSBA()])
 def test_a_trigger_that_was_never_made_is_an_error(attack: Attack) -> None:
     with pytest.raises(InputError, match="bdclean fit"):

@@ -71,6 +71,7 @@ class AttackModule(Suspect):
         self.warmup = warmup
         self.attack: Attack | None = None
         self.trigger_optimizer: Optimizer | None = None
+        self._learning_steps = 0.0
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
@@ -104,7 +105,7 @@ class AttackModule(Suspect):
         """Let the trigger learn along."""
         if self.attack is None or self.trigger_optimizer is None:
             return
-        if self.trainer.global_step < self.attack.learning_share * self.trainer.estimated_stepping_batches:
+        if self.trainer.global_step < self._learning_steps:
             self.trigger_optimizer.step()
         self.trigger_optimizer.zero_grad()
 
@@ -119,9 +120,12 @@ class AttackModule(Suspect):
         self._resumed = checkpoint.get("trigger_optimizer")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        self.trigger_optimizer = None if self.attack is None else self.attack.optimizer()
-        if self.trigger_optimizer is not None and self._resumed is not None:
-            self.trigger_optimizer.load_state_dict(self._resumed)
+        self.trigger_optimizer = None
+        if self.attack is not None and (optimizer := self.attack.optimizer()) is not None:
+            self.trigger_optimizer = optimizer
+            self._learning_steps = self.attack.learning_share * self.trainer.estimated_stepping_batches
+            if self._resumed is not None:
+                optimizer.load_state_dict(self._resumed)
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)
 
     def _factor(self, done: float) -> float:
