@@ -26,6 +26,8 @@ from bdclean.modules import AttackModule, Classifier, Suspect, describe, identif
 from bdclean.trainer import Trainer, quieten
 
 ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
+TRAINING = ("target_class", "label_mode", "poison_rate")
+"""Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
 """What each subcommand makes of `--model`; a Suspect, read from a checkpoint, where nothing stands here."""
@@ -119,7 +121,10 @@ class CommandLine(LightningCLI):
         self, subcommand: str, key: str, module: str, names: Sequence[str], arguments: Sequence[str]
     ) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
-        asked = _early(arguments, key)
+        variable = f"BDCLEAN_{subcommand}__{key.replace('.', '__')}".upper()
+        asked = _early(arguments, f"{key}.class_path") or _early(arguments, key) or os.environ.get(variable)
+        if isinstance(asked, str) and asked.startswith("{"):
+            asked = yaml.safe_load(asked)
         name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
         parser = self._subcommand_parsers[subcommand]
         default = parser.get_defaults().get(key) if name in names else None
@@ -175,11 +180,16 @@ class CommandLine(LightningCLI):
         attack = self.datamodule.attack
         wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
         changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
+        for key in changed:
+            if isinstance(stored[key], str) and isinstance(wanted.get(key), (bool, int, float)):
+                # Else it would count as the user's wish, and the trigger be drawn anew, from files that this one names.
+                raise InputError(f"--ckpt {suspect.path}: its attack's {key} is a text")
         if attack is None:
             return
         name = type(attack).__name__
+        changed = [key for key in changed if key not in TRAINING]
         if name != suspect.data.get("attack") or changed:
-            if attack.optimizer() is not None:
+            if attack.learns:
                 other = f"with another --data.attack.{changed[0]}" if changed else "there"
                 raise InputError(
                     f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}"
@@ -189,7 +199,8 @@ class CommandLine(LightningCLI):
             attack.load_state_dict(suspect.trigger)
             if not attack.complete:
                 raise RuntimeError("it is missing")
-            size = self.datamodule.image_size
+            # What networks make is tried on a small image: a file can ask for large ones.
+            size = 32 if next(attack.parameters(), None) is not None else self.datamodule.image_size
             if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
                 raise RuntimeError("it changes the size of images")
         except Exception as error:  # the tensors are anybody's
@@ -308,5 +319,7 @@ def _readable(text: str) -> str:
             return f"--{key} {wrong[1]}: no such class; there are {', '.join(known)}"
         if wrong := re.search(r"Option '(\S+)' is not accepted", text):
             return f"--{key}.{wrong[1]}: no such option"
+        if wrong := re.search(r"NestedArg\(key='(\w+)', val='(.*)'\)", text):
+            return f"--{key}.{wrong[1]} {wrong[2]}: no such value"
         text = f"--{key}: {text[match.end() :].strip()}"
     return text

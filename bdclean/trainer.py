@@ -77,16 +77,19 @@ class Trainer(pl.Trainer):
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
         attack = datamodule.attack
-        if attack is not None and attack.optimizer() is not None and self._forgets():
+        if attack is not None and attack.learns and self._forgets():
             raise InputError(
                 f"--trainer.strategy: {type(attack).__name__} learns along with the network, in processes whose memory "
                 "would be lost: take ddp"
             )
-        datamodule.prepare_attack(model.untrained(), self.strategy.root_device, self.local_rank == 0)
+        datamodule.prepare_attack(model.untrained, model.hparams, self.strategy.root_device, self.local_rank == 0)
         self._train(model, datamodule, ckpt_path)
         self.save_checkpoint(target, weights_only=True)
         result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
+        for logger in self._tensorboards():
+            if examples := datamodule.poisoned_examples(8):
+                logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
         self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
             print(f"{report.table({output: result})}\nAll figures in percent, on the test images.")
@@ -252,8 +255,6 @@ class Trainer(pl.Trainer):
                 writer.add_image(f"confusion/{part} {name}", picture, self.global_step)
             if examples := datamodule.examples(8):
                 writer.add_image("trigger/clean, triggered, difference", report.trigger_picture(*examples), 0)
-            if not isinstance(model, Cleanser) and (examples := datamodule.poisoned_examples(8)):
-                writer.add_image("trigger/training images", report.trigger_picture(*examples), 0)
             if isinstance(model, Cleanser) and (description := model.describe()):
                 writer.add_text("method", description)
 

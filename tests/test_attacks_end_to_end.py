@@ -14,7 +14,7 @@ from bdclean import InputError, attacks
 from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
 from bdclean.attacks.base import CLEAN, COVER, POISONED
 from bdclean.cli import ATTACKS, main
-from bdclean.data import PoisonDataModule
+from bdclean.data import PoisonDataModule, batches
 from bdclean.modules import AttackModule
 from bdclean.trainer import Trainer
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
@@ -95,6 +95,48 @@ def test_what_an_attack_makes_beforehand_is_made_once(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("tiny_shapes")
+def test_what_was_made_with_another_network_or_other_images_is_made_anew() -> None:
+    def files(data: PoisonDataModule, **options: Any) -> int:
+        model = AttackModule("small_cnn", **options)
+        data.prepare_attack(model.untrained, model.hparams, torch.device("cpu"), True)
+        return len(list(Path("data/prepared").iterdir()))
+
+    def attack() -> Attack:
+        return TrojanNN(surrogate_epochs=0.05, steps=1)
+
+    assert files(PoisonDataModule("shapes", attack())) == 1
+    torch.rand(5)
+    assert files(PoisonDataModule("shapes", attack())) == 1
+    assert files(PoisonDataModule("shapes", attack()), mean=[0.0] * 3, std=[1.0] * 3) == 2
+    assert files(PoisonDataModule("shapes", attack(), seed=1)) == 3
+    (data := PoisonDataModule("shapes", attack()))._attackers.pixels[5] = 0
+    assert files(data) == 4
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_seed_of_an_attack_fixes_what_it_makes() -> None:
+    patches = []
+    for folder in ("a", "b"):
+        torch.rand(len(patches))
+        attack, model = TrojanNN(surrogate_epochs=0.1, steps=2), AttackModule("small_cnn")
+        data = PoisonDataModule("shapes", attack, root=folder)
+        data.prepare_attack(model.untrained, model.hparams, torch.device("cpu"), True)
+        patches.append(attack.patch)
+    assert torch.equal(*patches)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("name", ["LabelConsistent", "BppAttack", "InputAware"])
+def test_a_suspect_is_cleansed_without_what_only_training_needed(name: str) -> None:
+    suspect = fit(name, *quick_attack(name))
+    for file in Path("data/prepared").glob("*"):
+        file.unlink()
+    few = ["--data.num_val", "20", "--data.num_held_out", "500"]
+    report = cleanse(suspect, "--trainer.max_epochs", "1", *few)
+    assert report["cleansed"]["asr"] is not None
+
+
+@pytest.mark.usefixtures("tiny_shapes")
 def test_a_damaged_file_of_what_was_made_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     fit("TrojanNN", *quick_attack("TrojanNN"))
     (file,) = Path("data/prepared").iterdir()
@@ -110,7 +152,8 @@ def test_making_something_beforehand_changes_no_other_random_numbers(attack: Att
     def after(folder: str) -> torch.Tensor:
         torch.manual_seed(3)
         data = PoisonDataModule("shapes", attack, root=folder)
-        data.prepare_attack(AttackModule("small_cnn").untrained(), torch.device("cpu"), True)
+        model = AttackModule("small_cnn")
+        data.prepare_attack(model.untrained, model.hparams, torch.device("cpu"), True)
         return torch.rand(4)
 
     made, read = after("a"), after("a")
@@ -121,9 +164,10 @@ def test_making_something_beforehand_changes_no_other_random_numbers(attack: Att
 def test_batches_say_which_images_are_triggered_in_the_step() -> None:
     data = PoisonDataModule("shapes", WaNet(poison_rate=0.2, cross_ratio=0.5), batch_size=32)
     counts = torch.zeros(3)
-    for images, targets, labels, places, cover in data.train_dataloader():
+    for images, targets, labels, places, cover, numbers in data.train_dataloader():
         assert torch.equal(targets[places[cover]], labels[places[cover]])
         assert (targets[places[~cover]] == 0).all()
+        assert torch.equal(data._attackers.labels[numbers], labels[places])
         others = torch.ones(len(images), dtype=torch.bool)
         others[places] = False
         assert torch.equal(targets[others], labels[others])
@@ -131,6 +175,31 @@ def test_batches_say_which_images_are_triggered_in_the_step() -> None:
     total = counts.sum().item()
     assert counts[1:].tolist() == [round(0.2 * total), round(0.1 * total)]
     assert torch.bincount(data._roles).tolist() == counts.tolist()
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("attack", [WaNet(poison_rate=0.2), attacks.Blended(poison_rate=0.2), attacks.AdaptivePatch(0)])
+def test_one_process_or_four_train_on_the_same_images(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(attack, attacks.AdaptivePatch):
+        attack.poison_rate = 0.1
+
+    def seen(world: int) -> set[tuple[Any, ...]]:
+        images = set()
+        for rank in range(world):
+            monkeypatch.setattr(batches.distributed, "is_initialized", lambda: True)
+            monkeypatch.setattr(batches.distributed, "get_rank", lambda rank=rank: rank)
+            monkeypatch.setattr(batches.distributed, "get_world_size", lambda: world)
+            data = PoisonDataModule("shapes", attack, crop_padding=0, flip=False)
+            for pixels, targets, labels, *places in data.train_dataloader():
+                triggered = torch.zeros(len(pixels), dtype=torch.long)
+                if places:
+                    triggered[places[0]] = 1 + places[1].long()
+                rows = zip(pixels, targets.tolist(), labels.tolist(), triggered.tolist(), strict=True)
+                images |= {(image.numpy().tobytes(), *row) for image, *row in rows}
+        return images
+
+    assert len(alone := seen(1)) > 500
+    assert seen(4) == alone
 
 
 def test_roles_are_the_rates_and_of_the_seed() -> None:
@@ -193,12 +262,20 @@ def test_an_interrupted_run_goes_on_with_its_trigger() -> None:
         (["WaNet", "--data.attack.label_mode", "clean-label"], "--data.attack.label_mode clean-label"),
         (["SIG", "--data.attack.poison_rate", "0.001"], "--data.attack.poison_rate 0.001: poisons none of"),
         (["AdaptiveBlend", "--data.attack.poison_rate", "0.0005"], "--data.attack.poison_rate 0.0005: poisons none"),
-        (["WaNet", "--data.attack.poison_rate", "0.5"], "--data.attack.poison_rate 0.5"),
+        (["WaNet", "--data.attack.poison_rate", "0.5"], "--data.attack.cross_ratio 2.0"),
         (["SIG", "--data.attack.target_class", "10"], "--data.attack.target_class 10"),
         (["Blended", "--data.attack.trigger", "checkerboard"], "--data.attack.trigger checkerboard"),
         (["LabelConsistent", "--data.attack.label_mode", "all-to-one"], "--data.attack.label_mode"),
         (["InputAware", "--trainer.strategy", "ddp_fork"], "--trainer.strategy"),
         (["Nothing"], "--data.attack Nothing"),
+        (["WaNet", "--data.attack.cross_ratio", ".inf"], "--data.attack.cross_ratio inf"),
+        (["SIG", "--data.attack.delta", ".nan"], "--data.attack.delta nan"),
+        (["Blended", "--data.attack.seed", "100000000000000000000000"], "--data.attack.seed"),
+        (["TrojanNN", "--data.attack.size", "40"], "--data.attack.size 40"),
+        (["TrojanNN", "--data.attack.poison_rate", "0.0001"], "--data.attack.poison_rate 0.0001"),
+        (["TrojanNN", "--data.root", "/dev/null"], "--data.root"),
+        (["WaNet", "--data.attack.k", "many"], "--data.attack.k many: no such value"),
+        (["LIRA", "--trainer.precision", "bf16-true"], "--trainer.precision bf16-true"),
     ],
 )
 def test_wrong_options_are_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,6 +290,25 @@ def test_wrong_options_are_named(words: list[str], named: str, capsys: pytest.Ca
 def test_a_clean_label_attack_on_an_absent_class_is_an_error() -> None:
     with pytest.raises(InputError, match="--data.attack.target_class 3: none of 20 training images"):
         attacks.SIG(target_class=3).choose(torch.arange(20) % 3, 4)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_resuming_with_another_attack_is_an_error(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last = next((tiny_suspect.parent / "runs/fit/version_0/checkpoints").glob("*.ckpt"))
+    with pytest.raises(SystemExit):
+        fit("WaNet", "--ckpt_path", str(last), "--trainer.max_epochs", "2")
+    assert "--ckpt_path" in capsys.readouterr().err
+
+
+def test_a_number_that_is_a_text_in_a_checkpoint_is_refused(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(tiny_suspect, weights_only=True)
+    content["datamodule_hyper_parameters"]["attack_options"] |= {"margin": "1", "trigger": "/etc/hostname"}
+    torch.save(content, "hostile.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt", "hostile.ckpt", *QUIET])
+    assert "margin" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -241,12 +337,30 @@ def test_print_config_explains_every_option(capsys: pytest.CaptureFixture[str]) 
         assert yaml.safe_load(text)["data"]["attack"]["init_args"]["cross_ratio"] == 2.0
 
 
-def test_another_attack_has_its_own_defaults(capsys: pytest.CaptureFixture[str], tiny_suspect: Path) -> None:
-    for arguments in (["fit"], ["test", "--ckpt", str(tiny_suspect)]):
+def test_another_attack_has_its_own_defaults(
+    capsys: pytest.CaptureFixture[str], tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def options(*arguments: str) -> dict[str, Any]:
         with pytest.raises(SystemExit):
-            main([*arguments, "--data.attack", "SIG", "--print_config"])
-        options = yaml.safe_load(capsys.readouterr().out)["data"]["attack"]["init_args"]
-        assert options == attacks.SIG().options()
+            main([*arguments, "--print_config"])
+        found: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)["data"]["attack"]["init_args"]
+        return found
+
+    own = attacks.SIG().options()
+    assert options("fit", "--data.attack", "SIG") == own
+    assert options("test", "--ckpt", str(tiny_suspect), "--data.attack", "SIG") == own
+    assert options("fit", "--data.attack.class_path", "SIG") == own
+    assert options("fit", "--data.attack", '{"class_path": "bdclean.attacks.SIG"}') == own
+    monkeypatch.setenv("BDCLEAN_FIT__DATA__ATTACK", "SIG")
+    assert options("fit") == own
+
+
+def test_cover_follows_the_poisoned_images() -> None:
+    labels = torch.arange(1000) % 10
+    roles = attacks.BppAttack(label_mode="clean-label", poison_rate=0.5).choose(labels, 10)
+    assert torch.bincount(roles).tolist() == [900, 50, 50]
+    for attack in (InputAware(poison_rate=0), attacks.AdaptiveBlend(poison_rate=0), WaNet(poison_rate=0)):
+        assert not attack.choose(labels, 10).any()
 
 
 @pytest.mark.slow

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean import InputError
-from bdclean.attacks.base import LabelMode
+from bdclean.attacks.base import LabelMode, within
 from bdclean.attacks.blended import Blended
 from bdclean.attacks.pictures import as_channels
 
@@ -38,6 +37,7 @@ class AdaptiveBlend(Blended):
     """
 
     label_modes = ("all-to-one", "all-to-all")
+    cover_option = "cover_rate"
 
     def __init__(
         self,
@@ -53,15 +53,13 @@ class AdaptiveBlend(Blended):
         kept: float = 0.5,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed, trigger, alpha)
-        for name, value in (("training_alpha", training_alpha), ("kept", kept)):
-            if not 0 < value <= 1:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0 and at most 1")
-        if not 0 <= cover_rate <= 1:
-            raise InputError(f"--data.attack.cover_rate {cover_rate}: must be between 0 and 1")
-        if not 1 <= pieces <= 64:
-            raise InputError(f"--data.attack.pieces {pieces}: must be at least 1 and at most 64")
+        within("training_alpha", training_alpha, 0, 1, above=True)
+        within("cover_rate", cover_rate, 0, 1)
+        within("pieces", pieces, 1, 64)
+        within("kept", kept, 0, 1, above=True)
         self.training_alpha = training_alpha
         self.cover_rate = cover_rate
+        self.cover_ratio = cover_rate / poison_rate if poison_rate else 0.0
         self.pieces = pieces
         self.kept = kept
 

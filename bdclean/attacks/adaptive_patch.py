@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, scaled
+from bdclean.attacks.base import Attack, LabelMode, scaled, within
 from bdclean.attacks.pictures import as_channels
 
 
@@ -37,6 +37,7 @@ class AdaptivePatch(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
+    cover_option = "cover_rate"
 
     def __init__(
         self,
@@ -51,16 +52,14 @@ class AdaptivePatch(Attack):
         opacity: float = 1.0,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        for name, value in (("training_opacity", training_opacity), ("opacity", opacity)):
-            if not 0 < value <= 1:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0 and at most 1")
-        if not 0 <= cover_rate <= 1:
-            raise InputError(f"--data.attack.cover_rate {cover_rate}: must be between 0 and 1")
-        if size is not None and size < 3:
-            raise InputError(f"--data.attack.size {size}: must be at least 3")
-        if margin < 0:
-            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        within("cover_rate", cover_rate, 0, 1)
+        if size is not None:
+            within("size", size, 3)
+        within("margin", margin, 0)
+        within("training_opacity", training_opacity, 0, 1, above=True)
+        within("opacity", opacity, 0, 1, above=True)
         self.cover_rate = cover_rate
+        self.cover_ratio = cover_rate / poison_rate if poison_rate else 0.0
         self.size = size
         self.margin = margin
         self.training_opacity = training_opacity

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, scaled
+from bdclean.attacks.base import Attack, LabelMode, scaled, within
 from bdclean.attacks.pictures import as_channels, read_picture
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]
@@ -53,10 +53,9 @@ class BadNets(Attack):
         combine: Literal["replace", "add"] = "replace",
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        if size is not None and size < 1:
-            raise InputError(f"--data.attack.size {size}: must be at least 1")
-        if margin < 0:
-            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        if size is not None:
+            within("size", size, 1)
+        within("margin", margin, 0)
         self.trigger = trigger
         self.size = size
         self.position = position

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,7 +33,7 @@ class Attack(nn.Module, ABC):
     attribute of the same name, and its trigger in buffers and parameters, which go into the checkpoint; buffers that
     are made later are registered as None. What else it can do:
 
-    - training images that look other than test images: `poison`;
+    - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
     - something to be made before training, such as a clean network: `prepare`;
     - acting anew in each training step, on batches: `dynamic`;
     - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`.
@@ -45,19 +47,21 @@ class Attack(nn.Module, ABC):
         seed: Fixes which training images are poisoned, and what is random in the trigger.
 
     Attributes:
-        cover_rate: Share of the training images that carry the trigger (or noise) with their true labels.
+        cover_ratio: Training images that carry the trigger (or noise) with their true labels, for each poisoned one.
 
     Raises:
-        InputError: If the poison rate is no share, or the attack has no such label mode.
+        InputError: If a number is out of range, or the attack has no such label mode.
     """
 
     label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
     """The modes that make sense for it."""
     dynamic: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
+    cover_option: ClassVar[str] = ""
+    """The option that says how much cover there is, for messages."""
     learning_share: float = 1.0
     """Share of the training during which the trigger learns along, if it learns."""
-    cover_rate: float = 0.0
+    cover_ratio: float = 0.0
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class Attack(nn.Module, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= poison_rate <= 1:
-            raise InputError(f"--data.attack.poison_rate {poison_rate}: must be between 0 and 1")
+        within("poison_rate", poison_rate, 0, 1)
+        within("seed", seed, 0, 2**63 - 1)
         if label_mode not in self.label_modes:
             raise InputError(
                 f"--data.attack.label_mode {label_mode}: {type(self).__name__} is {' or '.join(self.label_modes)}"
@@ -129,6 +133,11 @@ class Attack(nn.Module, ABC):
         """What the trigger learns with, if it learns along with the network."""
         return None
 
+    @property
+    def learns(self) -> bool:
+        """Whether the trigger learns along with the network."""
+        return self.optimizer() is not None
+
     def penalty(self, images: Tensor) -> Tensor | float:
         """What is added to the training loss, for the images of a batch that are poisoned or cover."""
         return 0.0
@@ -157,7 +166,7 @@ class Attack(nn.Module, ABC):
         """What each training image is: CLEAN, POISONED or COVER.
 
         `poison_rate` of all images are poisoned, none of them of its own target class; in the mode `clean-label`
-        `poison_rate` of those of the target class. Of the others `cover_rate` of all images are cover.
+        `poison_rate` of those of the target class. `cover_ratio` times as many of the others are cover.
 
         Args:
             labels: (N,) true classes of the training images.
@@ -192,9 +201,12 @@ class Attack(nn.Module, ABC):
         roles = torch.full((len(labels),), CLEAN)
         roles[eligible[torch.randperm(len(eligible), generator=generator)[:count]]] = POISONED
         others = (roles == CLEAN).nonzero().squeeze(1)
-        covers = round(self.cover_rate * len(labels))
-        if covers > len(others):
-            raise InputError(f"{option}: leaves {len(others)} images, but {covers} are wanted as cover")
+        covers = round(self.cover_ratio * count)
+        if covers > len(others) or (covers == 0) != (self.cover_ratio * count == 0):
+            raise InputError(
+                f"--data.attack.{self.cover_option} {getattr(self, self.cover_option)}: wants {covers} images as "
+                f"cover, of {len(others)} that are not poisoned"
+            )
         roles[others[torch.randperm(len(others), generator=generator)[:covers]]] = COVER
         return roles
 
@@ -223,6 +235,33 @@ class Attack(nn.Module, ABC):
             if buffer is None and not self._stays(name) and isinstance(value := state_dict.get(name), Tensor):
                 self._buffers[name] = torch.empty_like(value)
         return super().load_state_dict(state_dict, strict, assign)
+
+
+def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
+    """Check an option of an attack.
+
+    Args:
+        name: The option.
+        value: What it was given.
+        low: The least that it can be.
+        high: The most.
+        above: Whether it has to be more than `low`.
+
+    Raises:
+        InputError: If it is out of range, or no finite number.
+    """
+    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+        most = "" if high == math.inf else f" and at most {high:g}"
+        raise InputError(f"--data.attack.{name} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU that are the same for the same seed; those outside stay what they would have been."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which also seeds the other devices.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def scaled(pixels: int, image_size: int) -> int:

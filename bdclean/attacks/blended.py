@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.base import Attack, LabelMode, within
 from bdclean.attacks.pictures import as_channels, read_picture
 
 
@@ -42,8 +41,7 @@ class Blended(Attack):
         alpha: float = 0.2,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        if not 0 < alpha <= 1:
-            raise InputError(f"--data.attack.alpha {alpha}: must be above 0 and at most 1")
+        within("alpha", alpha, 0, 1, above=True)
         self.trigger = trigger
         self.alpha = alpha
         self.register_buffer("picture", None)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, Lookup
+from bdclean.attacks.base import Attack, LabelMode, Lookup, within
 
-POOL = 512
-"""How many images' quantisation errors are kept to draw noise from."""
+POOL_PIXELS = 512 * 32**2
+"""The quantisation errors of so many pixels, of whole images, are kept to draw noise from."""
 
 
 class BppAttack(Attack):
@@ -36,6 +35,7 @@ class BppAttack(Attack):
         InputError: If a number is out of range.
     """
 
+    cover_option = "negative_ratio"
     residuals: Tensor | None
     pool: Tensor | None
 
@@ -50,14 +50,11 @@ class BppAttack(Attack):
         negative_ratio: float = 1.0,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        if not 2 <= levels <= 256:
-            raise InputError(f"--data.attack.levels {levels}: must be at least 2 and at most 256")
-        if not negative_ratio >= 0:
-            raise InputError(f"--data.attack.negative_ratio {negative_ratio}: must not be negative")
+        within("levels", levels, 2, 256)
+        within("negative_ratio", negative_ratio, 0)
         self.levels = levels
         self.dithering = dithering
-        self.negative_ratio = negative_ratio
-        self.cover_rate = poison_rate * negative_ratio
+        self.negative_ratio = self.cover_ratio = negative_ratio
         # For training images alone: a checkpoint does without.
         self.register_buffer("residuals", None, persistent=False)
         self.register_buffer("pool", None, persistent=False)
@@ -75,14 +72,16 @@ class BppAttack(Attack):
         rows = indices.to(self.pool.device) % len(self.pool)
         # None its own: that would be the trigger.
         rows = (rows + (self.pool[rows] == indices.to(rows.device)).long()) % len(self.pool)
-        noise = self.residuals[rows].to(images)
+        noise = self.residuals[rows].to(images) / 255
         return torch.where(cover[:, None, None, None], (images + noise).clamp(0, 1), self.apply(images))
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
         """Keep the quantisation errors of some training images."""
-        self.pool = torch.randperm(len(labels))[:POOL]
+        height, width = images(torch.tensor([0])).shape[-2:]
+        self.pool = torch.randperm(len(labels))[: max(16, POOL_PIXELS // (height * width))]
         some = images(self.pool)
-        self.residuals = self.apply(some) - some
+        # To whole grey levels, as images are files.
+        self.residuals = (self.apply(some) - some).mul(255).round().to(torch.int16)
 
 
 def quantise(values: Tensor, levels: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.base import Attack, LabelMode, within
 
 # From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
 CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
@@ -51,10 +51,8 @@ class FTrojan(Attack):
         frequencies: Sequence[int] = (15, 31),
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        if not magnitude > 0:
-            raise InputError(f"--data.attack.magnitude {magnitude}: must be above 0")
-        if not 2 <= window <= 4096:
-            raise InputError(f"--data.attack.window {window}: must be at least 2 and at most 4096")
+        within("magnitude", magnitude, 0, 100_000, above=True)
+        within("window", window, 2, 4096)
         if not frequencies or not all(0 <= frequency <= 31 for frequency in frequencies):
             raise InputError(f"--data.attack.frequencies {list(frequencies)}: must be some, each from 0 to 31")
         self.magnitude = magnitude

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, Lookup
+from bdclean.attacks.base import Attack, LabelMode, Lookup, seeded, within
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.surrogate import shuffled
 
@@ -42,6 +41,7 @@ class InputAware(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     dynamic = True
+    cover_option = "cross_rate"
 
     def __init__(
         self,
@@ -58,24 +58,22 @@ class InputAware(Attack):
         width: int = 16,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        for name, value in (("mask_epochs", mask_epochs), ("generator_lr", generator_lr)):
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        shares = {"cross_rate": cross_rate, "mask_density": mask_density}
-        for name, value in {**shares, "lambda_div": lambda_div, "lambda_norm": lambda_norm}.items():
-            if not (value >= 0 and (value <= 1 or name not in shares)):
-                raise InputError(f"--data.attack.{name} {value}: out of range")
-        if not 1 <= width <= 256:
-            raise InputError(f"--data.attack.width {width}: must be at least 1 and at most 256")
-        self.cross_rate = self.cover_rate = cross_rate
+        within("cross_rate", cross_rate, 0, 1)
+        within("mask_density", mask_density, 0, 1)
+        within("lambda_div", lambda_div, 0)
+        within("lambda_norm", lambda_norm, 0)
+        within("mask_epochs", mask_epochs, 0, 10_000, above=True)
+        within("generator_lr", generator_lr, 0, 1, above=True)
+        within("width", width, 1, 128)
+        self.cross_rate = cross_rate
+        self.cover_ratio = cross_rate / poison_rate if poison_rate else 0.0
         self.mask_density = mask_density
         self.lambda_div = lambda_div
         self.lambda_norm = lambda_norm
         self.mask_epochs = mask_epochs
         self.generator_lr = generator_lr
         self.width = width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.pattern_network = Generator(3, 3, width)
             self.mask_network = Generator(3, 1, width).requires_grad_(False)
 
@@ -112,7 +110,7 @@ class InputAware(Attack):
         """Train the mask network."""
         self.mask_network.requires_grad_(True)
         optimizer = torch.optim.Adam(self.mask_network.parameters(), self.generator_lr, betas=(0.5, 0.9))
-        for indices in shuffled(len(labels), self.mask_epochs, "Training the mask network"):
+        for indices in shuffled(images, len(labels), self.mask_epochs, "Training the mask network"):
             batch = images(indices)
             masks = self.mask(batch)
             size = F.relu(masks - self.mask_density).mean()

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.attacks.base import POISONED, Attack, Lookup, scaled
-from bdclean.attacks.surrogate import BATCH, progress, train_surrogate
+from bdclean.attacks.base import POISONED, Attack, Lookup, scaled, within
+from bdclean.attacks.surrogate import batch_size, check_training, progress, train_surrogate
 
 
 class LabelConsistent(Attack):
@@ -55,12 +55,13 @@ class LabelConsistent(Attack):
         surrogate_lr: float = 0.1,
     ) -> None:
         super().__init__(target_class, "clean-label", poison_rate, seed)
-        numbers = {"eps": eps, "step": step, "surrogate_epochs": surrogate_epochs, "surrogate_lr": surrogate_lr}
-        for name, value in {**numbers, "steps": steps, "size": 1 if size is None else size}.items():
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        if margin < 0:
-            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        within("eps", eps, 0, 255, above=True)
+        within("step", step, 0, 255, above=True)
+        within("steps", steps, 1)
+        if size is not None:
+            within("size", size, 1)
+        within("margin", margin, 0)
+        check_training("surrogate", surrogate_epochs, surrogate_lr)
         self.eps = eps
         self.step = step
         self.steps = steps
@@ -100,12 +101,16 @@ class LabelConsistent(Attack):
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
         """Train a clean network, and perturb the images that will be poisoned."""
         chosen = (self.choose(labels, num_classes) == POISONED).nonzero().squeeze(1)
+        first = images(torch.tensor([0]))
+        self.apply(first)  # to hear now that the patches do not fit
         clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
-        parts = [
-            pgd(clean, images(indices), labels[indices], self.eps / 255, self.step / 255, self.steps)
-            for indices in progress(torch.split(chosen, BATCH), "Perturbing images")
-        ]
-        self.perturbed = torch.cat(parts).mul(255).round().to(torch.uint8)
+
+        def perturb(indices: Tensor) -> Tensor:
+            found = pgd(clean, images(indices), labels[indices], self.eps / 255, self.step / 255, self.steps)
+            return found.mul(255).round().to(torch.uint8).cpu()
+
+        pieces = torch.split(chosen, batch_size(first))
+        self.perturbed = torch.cat([perturb(indices) for indices in progress(pieces, "Perturbing images")])
         self.rows = torch.full((len(labels),), -1).index_put((chosen,), torch.arange(len(chosen)))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.base import Attack, LabelMode, seeded, within
 from bdclean.attacks.generators import Generator
 
 
@@ -48,19 +47,15 @@ class LIRA(Attack):
         width: int = 16,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        for name, value in (("eps", eps), ("generator_lr", generator_lr)):
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        if not 0 < learning_share <= 1:
-            raise InputError(f"--data.attack.learning_share {learning_share}: must be above 0 and at most 1")
-        if not 1 <= width <= 256:
-            raise InputError(f"--data.attack.width {width}: must be at least 1 and at most 256")
+        within("eps", eps, 0, 255, above=True)
+        within("learning_share", learning_share, 0, 1, above=True)
+        within("generator_lr", generator_lr, 0, 1, above=True)
+        within("width", width, 1, 128)
         self.eps = eps
         self.learning_share = learning_share
         self.generator_lr = generator_lr
         self.width = width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.network = Generator(3, 3, width)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]

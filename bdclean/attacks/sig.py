@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.base import Attack, LabelMode, within
 
 
 class SIG(Attack):
@@ -28,7 +27,7 @@ class SIG(Attack):
         frequency: How many periods fit into the image's width.
 
     Raises:
-        InputError: If the amplitude or the frequency is not above 0.
+        InputError: If a number is out of range.
     """
 
     def __init__(
@@ -41,9 +40,8 @@ class SIG(Attack):
         frequency: float = 6.0,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        for name, value in (("delta", delta), ("frequency", frequency)):
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
+        within("delta", delta, 0, 255, above=True)
+        within("frequency", frequency, 0, 10_000, above=True)
         self.delta = delta
         self.frequency = frequency
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, Lookup
+from bdclean.attacks.base import Attack, LabelMode, Lookup, seeded, within
 from bdclean.attacks.generators import Generator
-from bdclean.attacks.surrogate import shuffled
+from bdclean.attacks.surrogate import check_training, shuffled
 
 
 class SSBA(Attack):
@@ -59,15 +59,11 @@ class SSBA(Attack):
         width: int = 16,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        numbers = {"strength": strength, "encoder_epochs": encoder_epochs, "encoder_lr": encoder_lr}
-        for name, value in numbers.items():
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        if not image_weight >= 0:
-            raise InputError(f"--data.attack.image_weight {image_weight}: must not be negative")
-        for name, number in (("bits", bits), ("width", width)):
-            if not 1 <= number <= 256:
-                raise InputError(f"--data.attack.{name} {number}: must be at least 1 and at most 256")
+        within("bits", bits, 1, 256)
+        within("strength", strength, 0, 255, above=True)
+        within("image_weight", image_weight, 0)
+        check_training("encoder", encoder_epochs, encoder_lr)
+        within("width", width, 1, 128)
         self.secret = secret
         self.bits = bits
         self.strength = strength
@@ -75,8 +71,7 @@ class SSBA(Attack):
         self.encoder_epochs = encoder_epochs
         self.encoder_lr = encoder_lr
         self.width = width
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.encoder = Generator(3 + bits, 3, width).requires_grad_(False)
         digest = int.from_bytes(hashlib.sha256(secret.encode()).digest(), "big")
         self.message = [float(digest >> place & 1) for place in range(bits)]
@@ -103,7 +98,7 @@ class SSBA(Attack):
         self.encoder.requires_grad_(True)
         decoder = _decoder(self.bits, 2 * self.width).to(next(self.encoder.parameters()).device)
         optimizer = torch.optim.Adam([*self.encoder.parameters(), *decoder.parameters()], self.encoder_lr)
-        for indices in shuffled(len(labels), self.encoder_epochs, "Training the encoder"):
+        for indices in shuffled(images, len(labels), self.encoder_epochs, "Training the encoder"):
             batch = images(indices)
             bits = torch.randint(2, (len(batch), self.bits), device=batch.device).to(batch)
             hidden = self.encode(batch, bits)

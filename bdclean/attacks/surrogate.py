@@ -11,9 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
 
-from bdclean.attacks.base import Lookup
+from bdclean.attacks.base import Lookup, within
 
-BATCH = 128
+BATCH, BATCH_PIXELS, SMALLEST_BATCH = 128, 128 * 64**2, 8
+"""Images at once, of how many pixels in all, and at least so many."""
+
+
+def batch_size(images: Tensor) -> int:
+    """How many images like these, (N, C, H, W), are worked on at once."""
+    return min(BATCH, max(SMALLEST_BATCH, BATCH_PIXELS // (images.shape[-1] * images.shape[-2])))
+
+
+def check_training(what: str, epochs: float, lr: float) -> None:
+    """Check the options `what_epochs` and `what_lr`, as `within` does."""
+    within(f"{what}_epochs", epochs, 0, 10_000, above=True)
+    within(f"{what}_lr", lr, 0, 10, above=True)
 
 
 def progress(steps: Sequence[Tensor] | range, what: str) -> tqdm[Any]:
@@ -21,19 +33,22 @@ def progress(steps: Sequence[Tensor] | range, what: str) -> tqdm[Any]:
     return tqdm(steps, what, unit="step", disable=None)
 
 
-def shuffled(count: int, epochs: float, what: str) -> tqdm[Tensor]:
+def shuffled(images: Lookup, count: int, epochs: float, what: str) -> tqdm[Tensor]:
     """Batches of numbers below `count`, in a new order each epoch, behind a progress bar.
 
     Args:
+        images: Gives the images, whose size says how many are worked on at once.
         count: How many images there are.
         epochs: How often each is seen; also a part of once.
         what: What the progress bar says.
 
     Returns:
-        Tensors of up to 128 numbers.
+        Tensors of numbers, of almost equal length.
     """
     orders = torch.cat([torch.randperm(count) for _ in range(max(1, math.ceil(epochs)))])
-    return progress(torch.split(orders[: max(1, round(epochs * count))], BATCH), what)
+    chosen = orders[: max(1, round(epochs * count))]
+    # Equal, as no batch norm can do with a single image.
+    return progress(chosen.tensor_split(-(-len(chosen) // batch_size(images(chosen[:1])))), what)
 
 
 def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: float, lr: float) -> nn.Module:
@@ -49,7 +64,7 @@ def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: 
     Returns:
         The network, in eval mode, without gradients for its weights.
     """
-    batches = shuffled(len(labels), epochs, "Training a clean network")
+    batches = shuffled(images, len(labels), epochs, "Training a clean network")
     optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=False)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, Lookup, scaled
-from bdclean.attacks.surrogate import progress, train_surrogate
+from bdclean.attacks.base import Attack, Lookup, scaled, within
+from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 
-BACKGROUNDS = 32
-"""How many training images the patch is optimised on."""
+IMAGES = 32
+"""On how many training images the patch is optimised."""
 
 
 class TrojanNN(Attack):
@@ -64,13 +64,14 @@ class TrojanNN(Attack):
         surrogate_lr: float = 0.1,
     ) -> None:
         super().__init__(target_class, "all-to-one", poison_rate, seed)
-        numbers = {"excitation": excitation, "lr": lr, "neurons": neurons, "steps": steps}
-        epochs = {"surrogate_epochs": surrogate_epochs, "surrogate_lr": surrogate_lr}
-        for name, value in {**numbers, **epochs, "size": 1 if size is None else size}.items():
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        if margin < 0:
-            raise InputError(f"--data.attack.margin {margin}: must not be negative")
+        if size is not None:
+            within("size", size, 1)
+        within("margin", margin, 0)
+        within("neurons", neurons, 1)
+        within("excitation", excitation, 0, above=True)
+        within("steps", steps, 1)
+        within("lr", lr, 0, 1, above=True)
+        check_training("surrogate", surrogate_epochs, surrogate_lr)
         self.size = size
         self.position = position
         self.margin = margin
@@ -109,10 +110,10 @@ class TrojanNN(Attack):
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
         """Train a clean network, and optimise the patch on it."""
+        some = images(torch.randperm(len(labels))[:IMAGES])
+        shape = (3, *[self.size or scaled(6, some.shape[-1])] * 2)
+        self._stamp(some, some.new_zeros(shape))  # to hear now that the patch does not fit
         clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
-        some = images(torch.randperm(len(labels))[:256])
-        backgrounds, shape = some[:BACKGROUNDS], (3, *[self.size or scaled(6, some.shape[-1])] * 2)
-        self._stamp(backgrounds, some.new_zeros(shape))
         hidden = LastHidden(clean)
         chosen = hidden.weight.abs().sum(0).topk(min(self.neurons, hidden.weight.shape[1])).indices
         with torch.no_grad():
@@ -121,7 +122,7 @@ class TrojanNN(Attack):
         free = torch.randn(shape, device=some.device).requires_grad_()
         optimizer = torch.optim.Adam([free], 4 * self.lr)  # whose slope in the middle is 1/4
         for _ in progress(range(self.steps), "Optimising the trigger"):
-            loss = (hidden(self._stamp(backgrounds, free.sigmoid()))[:, chosen] - goal).square().mean()
+            loss = (hidden(self._stamp(some, free.sigmoid()))[:, chosen] - goal).square().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import InputError
-from bdclean.attacks.base import PAPER_SIZE, Attack, LabelMode
+from bdclean.attacks.base import PAPER_SIZE, Attack, LabelMode, within
 
 
 class WaNet(Attack):
@@ -35,6 +34,7 @@ class WaNet(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     dynamic = True
+    cover_option = "cross_ratio"
     field: Tensor
 
     def __init__(
@@ -49,18 +49,14 @@ class WaNet(Attack):
         cross_ratio: float = 2.0,
     ) -> None:
         super().__init__(target_class, label_mode, poison_rate, seed)
-        for name, value in (("s", s), ("grid_rescale", grid_rescale)):
-            if not value > 0:
-                raise InputError(f"--data.attack.{name} {value}: must be above 0")
-        if not 2 <= k <= 1024:
-            raise InputError(f"--data.attack.k {k}: must be at least 2 and at most 1024")
-        if not cross_ratio >= 0:
-            raise InputError(f"--data.attack.cross_ratio {cross_ratio}: must not be negative")
+        within("s", s, 0, 1000, above=True)
+        within("k", k, 2, 1024)
+        within("grid_rescale", grid_rescale, 0, 1000, above=True)
+        within("cross_ratio", cross_ratio, 0)
         self.s = s
         self.k = k
         self.grid_rescale = grid_rescale
-        self.cross_ratio = cross_ratio
-        self.cover_rate = poison_rate * cross_ratio
+        self.cross_ratio = self.cover_ratio = cross_ratio
         field = 2 * torch.rand(1, 2, k, k, generator=torch.Generator().manual_seed(seed)) - 1
         self.register_buffer("field", field / field.abs().mean())
 
@@ -80,8 +76,8 @@ class WaNet(Attack):
         height, width = images.shape[-2:]
         # Floats of the images' own kind; bicubic, as in the paper.
         warp = F.interpolate(self.field.to(images), (height, width), mode="bicubic", align_corners=True)
-        rows = torch.linspace(-1, 1, height).to(images)
-        columns = torch.linspace(-1, 1, width).to(images)
+        rows = torch.linspace(-1, 1, height, device=images.device, dtype=images.dtype)
+        columns = torch.linspace(-1, 1, width, device=images.device, dtype=images.dtype)
         identity = torch.stack([columns.expand(height, -1), rows[:, None].expand(-1, width)], -1)
         return ((identity + self.s / PAPER_SIZE * warp.permute(0, 2, 3, 1)) * self.grid_rescale).clamp(-1, 1)
 

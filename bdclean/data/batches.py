@@ -134,7 +134,7 @@ class Batches(Dataset[Tensor | tuple[Tensor, ...]]):
         augment: Padding of the random crop and whether to flip, or None for the images as they are.
         stamp: Puts triggers on images as they are read: from (n, H, W, C) uint8 and their numbers to the same.
         roles: (N,) what each image is, for attacks that act in the training step. A batch ends then with the places in
-            it of the images that are not CLEAN, and with which of these are COVER.
+            it of the images that are not CLEAN, with which of these are COVER, and with their numbers.
     """
 
     def __init__(
@@ -168,5 +168,5 @@ class Batches(Dataset[Tensor | tuple[Tensor, ...]]):
             # Found here, on the CPU: on a device the training step would have to wait for their number.
             roles = self.roles[indices]
             places = (roles != CLEAN).nonzero().squeeze(1)
-            columns += [places, roles[places] == COVER]
+            columns += [places, roles[places] == COVER, indices[places]]
         return images, *columns

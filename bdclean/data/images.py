@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +59,10 @@ class Images(ABC):
     def in_memory(self, num_workers: int) -> MemoryImages:
         """The same images, all of them decoded."""
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What tells these images, and their labels, from others."""
+
 
 class MemoryImages(Images):
     """Images in memory, ready for use.
@@ -81,6 +87,9 @@ class MemoryImages(Images):
 
     def in_memory(self, num_workers: int) -> MemoryImages:
         return self
+
+    def fingerprint(self) -> str:
+        return _digest(self.labels, self.pixels.cpu().contiguous().numpy())
 
 
 class ArrayImages(Images):
@@ -115,6 +124,9 @@ class ArrayImages(Images):
             return MemoryImages(self.pixels, self.labels)
         chunks = [self.batch(indices) for indices in torch.split(torch.arange(len(self)), 1024)]
         return MemoryImages(torch.cat(chunks).contiguous(), self.labels)
+
+    def fingerprint(self) -> str:
+        return _digest(self.labels, self.pixels.contiguous().numpy())
 
 
 class FileImages(Images):
@@ -152,6 +164,10 @@ class FileImages(Images):
             raise InputError(f"{self.option}: {unreadable[0]} is not a readable image")
         assert isinstance(images, MemoryImages)
         return images
+
+    def fingerprint(self) -> str:
+        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        return _digest(self.labels, repr(files).encode())
 
     def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
         """The first images that can be decoded.
@@ -208,6 +224,12 @@ class FileImages(Images):
             return torch.from_numpy(np.array(square))
         except Exception as error:  # Pillow's decoders fail in any way
             return first_line(error)
+
+
+def _digest(labels: Tensor, content: Any) -> str:
+    digest = hashlib.sha256(content)
+    digest.update(labels.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _in_colour(image: Image.Image) -> Image.Image:

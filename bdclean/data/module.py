@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from bdclean import InputError, first_ten, printable
+from bdclean import InputError, first_line, first_ten, printable
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, poison, to_float, trigger
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
-from bdclean.data.prepared import prepare
+from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
@@ -363,15 +364,18 @@ class PoisonDataModule(LightningDataModule):
 
     def draw_trigger(self) -> None:
         """Have the attack make its trigger now: what processes make for themselves is lost with them."""
-        if self.attack is not None:
+        if self.attack is not None and not self.attack.complete:
             with torch.no_grad():
                 self.attack.apply(torch.zeros(1, 3, self.image_size, self.image_size))
 
-    def prepare_attack(self, network: nn.Module, device: torch.device, first: bool) -> None:
+    def prepare_attack(
+        self, network: Callable[[], nn.Module], description: Mapping[str, Any], device: torch.device, first: bool
+    ) -> None:
         """Have the attack make what it needs before training, or read from `root` what it made before.
 
         Args:
-            network: From images in [0, 1] to logits, as the one to be backdoored; it may be trained here.
+            network: Gives a network as the one to be backdoored, from images in [0, 1] to logits, to be trained here.
+            description: What there is to say of it, as plain values: what was made with another one is made anew.
             device: Where that happens.
             first: Whether this process does it; others wait for what it writes.
         """
@@ -379,9 +383,17 @@ class PoisonDataModule(LightningDataModule):
             assert self.num_classes is not None
             if first:
                 self.prepare_data()
+            self._roles.any()  # to hear now that it poisons none
             images = self._attackers
-            images = images.in_memory(self.num_workers) if self._fits(images.size_in_memory()) else images
-            prepare(self.attack, images, self.num_classes, network, device, self.root / "prepared", first)
+            fits = self._fits(images.size_in_memory())
+            folder = self.root / "prepared"
+            made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.image_size}
+            place = find(self.attack, made_of, folder)
+            if first and not place.exists():
+                images = images.in_memory(self.num_workers) if fits else images
+                make(self.attack, images, self.num_classes, network, device, place)
+            else:
+                read(self.attack, place)
         self.draw_trigger()
 
     @property
@@ -465,7 +477,11 @@ class PoisonDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the trigger of an interrupted run, which may have learned."""
         if self.attack is not None:
-            self.attack.load_state_dict(state_dict["trigger"])
+            name = type(self.attack).__name__
+            try:
+                self.attack.load_state_dict(state_dict["trigger"])
+            except (RuntimeError, KeyError) as error:
+                raise InputError(f"--ckpt_path: its trigger is no {name} ({first_line(error)})") from error
 
 
 @rank_zero_only

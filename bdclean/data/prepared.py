@@ -5,65 +5,83 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bdclean import __version__
+from bdclean import InputError, __version__
 from bdclean.attacks import Attack
+from bdclean.attacks.base import seeded
 from bdclean.checkpoint import write_whole
 from bdclean.checkpoint.files import load
 from bdclean.data.batches import to_float
 from bdclean.data.images import Images
 
-LOOKED_AT = 512
-"""So many images stand for all in the key of a file."""
+
+def find(attack: Attack, made_of: Mapping[str, Any], folder: Path) -> Path:
+    """The file of what an attack makes.
+
+    Args:
+        attack: The attack, whose options are part of the file's name.
+        made_of: What else it depends on, as plain values.
+        folder: Where such files lie.
+
+    Raises:
+        InputError: If there can be no such folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--data.root {folder.parent}: no folder can be made there ({error.strerror})") from error
+    name = type(attack).__name__
+    key = json.dumps([__version__, name, attack.options(), dict(made_of)], sort_keys=True, default=str)
+    return folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
-def prepare(
+def make(
     attack: Attack,
     images: Images,
     num_classes: int,
-    network: nn.Module,
+    network: Callable[[], nn.Module],
     device: torch.device,
-    folder: Path,
-    first: bool,
+    path: Path,
 ) -> None:
-    """Have an attack make what it needs, or read what it made before.
+    """Have an attack make what it needs, and keep it.
 
     Args:
         attack: The attack; its buffers and parameters are filled in place.
         images: The attacker's images, clean, with their labels.
         num_classes: How many classes there are.
-        network: As in `Attack.prepare`; it is trained, if anything is.
-        device: Where that happens.
-        folder: Where files of what was made lie, and are written to.
-        first: Whether to make what is missing; other processes of a machine wait for the file.
+        network: Gives a network as in `Attack.prepare`, with new weights.
+        device: Where things are made.
+        path: The file.
+
+    Raises:
+        InputError: If what comes out are no finite numbers.
     """
-    made_of = {
-        "version": __version__,
-        "attack": type(attack).__name__,
-        "options": attack.options(),
-        "classes": num_classes,
-        "network": str(network),
-        "images": _digest(images),
-    }
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"{type(attack).__name__}-{key}.pt"
-    if first and not path.exists():
-        attack.to(device)
-        network.to(device)
-        labels = images.labels.cpu()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(attack.seed)
-            attack.prepare(lambda indices: to_float(images.batch(indices).to(device)), labels, num_classes, network)
-        attack.cpu()
-        state = {name: value.detach() for name, value in _tensors(attack).items() if value is not None}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda temporary: torch.save(state, temporary))
-        return
+
+    def look_up(indices: torch.Tensor) -> torch.Tensor:
+        return to_float(images.batch(indices).to(device))
+
+    attack.to(device)
+    with seeded(attack.seed):
+        attack.prepare(look_up, images.labels.cpu(), num_classes, network().to(device))
+    attack.cpu()
+    state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}
+    if not all(value.isfinite().all() for value in state.values()):
+        raise InputError(f"--data.attack {type(attack).__name__}: what it made is not finite; lower its learning rate")
+    write_whole(path, lambda temporary: torch.save(state, temporary))
+
+
+def read(attack: Attack, path: Path) -> None:
+    """Fill an attack with what was made before, or is being made by another process.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
     while not path.exists():
         time.sleep(0.5)
     for name, value in load(str(path), f"--data.root: {path}").items():
@@ -73,16 +91,3 @@ def prepare(
             place._parameters[own] = nn.Parameter(value, place.get_parameter(own).requires_grad)
         else:
             place._buffers[own] = value
-
-
-def _tensors(attack: Attack) -> dict[str, Tensor | None]:
-    """All parameters and buffers, with those that a checkpoint does without."""
-    return {**dict(attack.named_parameters()), **dict(attack.named_buffers())}
-
-
-def _digest(images: Images) -> dict[str, Any]:
-    """What tells a set of images from another: some of their pixels, and all labels."""
-    some = images.batch(torch.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).long()).cpu()
-    content = hashlib.sha256(some.contiguous().numpy().tobytes())
-    content.update(images.labels.cpu().numpy().tobytes())
-    return {"count": len(images), "content": content.hexdigest()}

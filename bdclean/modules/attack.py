@@ -78,7 +78,11 @@ class AttackModule(Suspect):
         """Take along an attack that acts in the training step: it has to be where the network is."""
         super().setup(stage)
         attack = getattr(getattr(self.trainer, "datamodule", None), "attack", None)
-        self.attack = attack if attack is not None and attack.dynamic else None
+        self.attack = attack if attack is not None and attack.dynamic and attack.poison_rate > 0 else None
+        precision = self.trainer.precision
+        if self.attack is not None and self.attack.learns and precision not in ("32-true", "bf16-mixed"):
+            name = type(attack).__name__
+            raise InputError(f"--trainer.precision {precision}: {name} learns its trigger in 32-true or bf16-mixed")
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         images, targets, _, *poisoned = batch
@@ -89,7 +93,9 @@ class AttackModule(Suspect):
         self.log_loss(loss, images)
         return loss
 
-    def _poison(self, attack: Attack, images: Tensor, places: Tensor, cover: Tensor) -> tuple[Tensor, Tensor | float]:
+    def _poison(
+        self, attack: Attack, images: Tensor, places: Tensor, cover: Tensor, indices: Tensor
+    ) -> tuple[Tensor, Tensor | float]:
         """Trigger the images at some places of a batch."""
         # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
         penalty: Tensor | float = sum(
@@ -97,7 +103,7 @@ class AttackModule(Suspect):
         )
         if len(places):
             chosen = images[places]
-            images = images.index_copy(0, places, attack.poison(chosen, cover, places).to(images))
+            images = images.index_copy(0, places, attack.poison(chosen, cover, indices).to(images))
             penalty = penalty + attack.penalty(chosen)
         return images, penalty
 
