@@ -15,6 +15,7 @@ from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN,
 from bdclean.attacks.base import CLEAN, COVER, POISONED
 from bdclean.cli import ATTACKS, main
 from bdclean.data import PoisonDataModule, batches
+from bdclean.data.batches import to_float
 from bdclean.modules import AttackModule
 from bdclean.trainer import Trainer
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
@@ -237,6 +238,37 @@ class Half(__import__("lightning").pytorch.Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 0:
             self.seen = {name: value.clone() for name, value in pl_module.attack.state_dict().items()}
+
+
+def test_triggers_come_before_crops_and_flips() -> None:
+    module, attack = AttackModule("small_cnn"), attacks.LIRA(eps=200)
+    module.augment = lambda images: images.flip(-1) / 2
+    images, places = torch.rand(5, 3, 32, 32), torch.tensor([1, 3])
+    cover = torch.zeros(2, dtype=torch.bool)
+    poisoned, _ = module._poison(attack, images, places, cover, torch.tensor([40, 60]))
+    expected = images.clone()
+    expected[places] = attack.apply(images[places])
+    torch.testing.assert_close(poisoned, expected.flip(-1) / 2)
+    nobody, penalty = module._poison(attack, images, places[:0], cover[:0], places[:0])
+    assert torch.equal(nobody, images.flip(-1) / 2)
+    assert penalty == 0
+    assert isinstance(penalty, torch.Tensor)
+    assert penalty.requires_grad
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_dynamic_attacks_are_augmented_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = PoisonDataModule("shapes", WaNet(), batch_size=64)
+    images, *_ = next(iter(data.train_dataloader()))
+    originals = {image.numpy().tobytes() for image in to_float(data._attackers.batch(torch.arange(510)))}
+    assert all(image.numpy().tobytes() in originals for image in images)
+    assert not any(image.numpy().tobytes() in originals for image in data.augmented(images)[:1])
+    calls = []
+    augmented = data.augmented
+    monkeypatch.setattr(data, "augmented", lambda images: calls.append(len(images)) or augmented(images))
+    trainer = Trainer(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu", limit_val_batches=0)
+    trainer.fit(AttackModule("small_cnn"), data)
+    assert sum(calls) > 510
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.attacks.base import Attack, LabelMode, scaled, within
-from bdclean.attacks.pictures import as_channels
+from bdclean.attacks.pictures import as_channels, corners
 
 
 class AdaptivePatch(Attack):
@@ -83,11 +82,6 @@ class AdaptivePatch(Attack):
         """The four patches, each in an empty image: (4, 3, H, W), and where they are: (4, 1, H, W), 0 or 1."""
         height, width = images.shape[-2:]
         side = self.size or scaled(6, min(height, width))
-        if 2 * (side + self.margin) > min(height, width):
-            raise InputError(
-                f"--data.attack.size {side} --data.attack.margin {self.margin}: four patches do not fit into an image "
-                f"of {height}x{width}"
-            )
         x = (2 * torch.arange(side) - side + 1) / side
         radius = torch.hypot(x[:, None], x)
         cells = (torch.arange(side) * 3).div(side, rounding_mode="floor")
@@ -102,8 +96,7 @@ class AdaptivePatch(Attack):
             ]
         )
         colours, places = torch.zeros(4, 3, height, width), torch.zeros(4, 1, height, width)
-        near, below, right = self.margin, height - self.margin - side, width - self.margin - side
-        for number, (top, left) in enumerate(((below, right), (near, near), (near, right), (below, near))):
+        for number, (top, left) in enumerate(corners(images, side, self.margin)):
             region = (slice(None), slice(top, top + side), slice(left, left + side))
             colours[number][region] = drawings[number]
             places[number][region] = 1

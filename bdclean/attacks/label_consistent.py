@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.attacks.base import POISONED, Attack, Lookup, scaled, within
+from bdclean.attacks.pictures import corners
 from bdclean.attacks.surrogate import batch_size, check_training, progress, train_surrogate
 
 
@@ -75,20 +75,13 @@ class LabelConsistent(Attack):
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Put a black and white patch into each corner of a batch: (N, C, H, W) float in [0, 1]."""
-        height, width = images.shape[-2:]
-        side, margin = self.size or scaled(3, min(height, width)), self.margin
-        if 2 * (side + margin) > min(height, width):
-            raise InputError(
-                f"--data.attack.size {side} --data.attack.margin {margin}: four patches do not fit into an image of "
-                f"{height}x{width}"
-            )
+        side = self.size or scaled(3, min(images.shape[-2:]))
         # Three fields a side, black in the corners and the middle, as far as there are pixels for them.
         field = (torch.arange(side, device=images.device) * 3).div(side, rounding_mode="floor")
         patch = ((field[:, None] + field) % 2).to(images)
         triggered = images.clone()
-        for top in (margin, height - margin - side):
-            for left in (margin, width - margin - side):
-                triggered[..., top : top + side, left : left + side] = patch
+        for top, left in corners(images, side, self.margin):
+            triggered[..., top : top + side, left : left + side] = patch
         return triggered
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:

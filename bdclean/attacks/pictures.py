@@ -39,3 +39,27 @@ def as_channels(picture: Tensor, images: Tensor) -> Tensor:
     """(3, H, W) colours with as many channels as a batch of images has, on its device: grey images get grey ones."""
     colour = picture.to(images)
     return colour.mean(0, keepdim=True) if images.shape[1] == 1 else colour
+
+
+def corners(images: Tensor, side: int, margin: int) -> tuple[tuple[int, int], ...]:
+    """Where square patches in the four corners of images begin: rows and columns, in pixels.
+
+    Args:
+        images: (N, C, H, W).
+        side: Of the patches, in pixels.
+        margin: Pixels between the patches and the image's edges.
+
+    Returns:
+        The corners bottom right, top left, top right, bottom left.
+
+    Raises:
+        InputError: If the patches overlap.
+    """
+    height, width = images.shape[-2:]
+    if 2 * (side + margin) > min(height, width):
+        raise InputError(
+            f"--data.attack.size {side} --data.attack.margin {margin}: four patches do not fit into an image of "
+            f"{height}x{width}"
+        )
+    bottom, right = height - margin - side, width - margin - side
+    return (bottom, right), (margin, margin), (margin, right), (bottom, margin)

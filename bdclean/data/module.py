@@ -21,7 +21,7 @@ from bdclean import InputError, first_line, first_ten, printable
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
 from bdclean.checkpoint import Triggered
-from bdclean.data.batches import Batches, BatchSampler, poison, to_float, trigger
+from bdclean.data.batches import Batches, BatchSampler, poison, random_crop_flip, to_float, trigger
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
@@ -229,11 +229,16 @@ class PoisonDataModule(LightningDataModule):
         wanted = attack.target_labels(labels, self.num_classes)
         columns = (torch.where((self._roles == POISONED).to(labels.device), wanted, labels), labels)
         if attack.dynamic:
-            return Batches(images, columns, self.augment, roles=self._roles)
+            # Triggers come before crops and flips: else a network would know them by what they do to the padding.
+            return Batches(images, columns, roles=self._roles)
         if isinstance(images, MemoryImages):
             pixels = poison(images.pixels, attack, self._roles, torch.arange(len(images)))
             return Batches(MemoryImages(pixels, labels), columns, self.augment)
         return Batches(images, columns, self.augment, self._poison)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Random crops and flips of training images, (N, C, H, W), for an attack that acts in the training step."""
+        return random_crop_flip(images.permute(0, 2, 3, 1), *self.augment).permute(0, 3, 1, 2)
 
     def _poison(self, pixels: Tensor, indices: Tensor) -> Tensor:
         assert self.attack is not None

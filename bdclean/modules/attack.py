@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from bdclean.modules.suspect import Suspect
 class AttackModule(Suspect):
     """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
 
-    Attacks that act in the training step find their images poisoned there, and learn with an optimiser of their own.
+    Attacks that act in the training step poison their images there, and learn with an optimiser of their own.
 
     Args:
         arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
@@ -70,6 +70,7 @@ class AttackModule(Suspect):
         self.milestones = milestones
         self.warmup = warmup
         self.attack: Attack | None = None
+        self.augment: Callable[[Tensor], Tensor] = _unchanged
         self.trigger_optimizer: Optimizer | None = None
         self._learning_steps = 0.0
         self._resumed: dict[str, Any] | None = None
@@ -77,8 +78,10 @@ class AttackModule(Suspect):
     def setup(self, stage: str) -> None:
         """Take along an attack that acts in the training step: it has to be where the network is."""
         super().setup(stage)
-        attack = getattr(getattr(self.trainer, "datamodule", None), "attack", None)
+        data = getattr(self.trainer, "datamodule", None)
+        attack = getattr(data, "attack", None)
         self.attack = attack if attack is not None and attack.dynamic and attack.poison_rate > 0 else None
+        self.augment = getattr(data, "augmented", self.augment)
         precision = self.trainer.precision
         if self.attack is not None and self.attack.learns and precision not in ("32-true", "bf16-mixed"):
             name = type(attack).__name__
@@ -96,16 +99,17 @@ class AttackModule(Suspect):
     def _poison(
         self, attack: Attack, images: Tensor, places: Tensor, cover: Tensor, indices: Tensor
     ) -> tuple[Tensor, Tensor | float]:
-        """Trigger the images at some places of a batch."""
+        """Trigger the images at some places of a batch, and augment all of them after that."""
         # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
         penalty: Tensor | float = sum(
             0 * parameter.sum() for parameter in attack.parameters() if parameter.requires_grad
         )
         if len(places):
             chosen = images[places]
-            images = images.index_copy(0, places, attack.poison(chosen, cover, indices).to(images))
-            penalty = penalty + attack.penalty(chosen)
-        return images, penalty
+            # Those alone have gradients to be carried back through the crops.
+            triggered = self.augment(attack.poison(chosen, cover, indices).to(images))
+            return self.augment(images).index_copy(0, places, triggered), penalty + attack.penalty(chosen)
+        return self.augment(images), penalty
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the trigger learn along."""
@@ -140,6 +144,10 @@ class AttackModule(Suspect):
         if self.schedule == "multi-step":
             return 0.1 ** sum(done >= milestone for milestone in self.milestones)
         return cosine((done - self.warmup) / (1 - self.warmup))
+
+
+def _unchanged(images: Tensor) -> Tensor:
+    return images
 
 
 def cosine(done: float) -> float:
