@@ -56,7 +56,7 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_attack(name: str) -> list[str]:
     """Options that make an attack's preparations short."""
     options = inspect.signature(getattr(attacks, name)).parameters
-    short = {option: "0.2" for option in options if option.endswith("_epochs")}
+    short = {option: "0.05" for option in options if option.endswith("_epochs")}
     short |= {option: "2" for option in options if option == "steps"}
     return [word for option, value in short.items() for word in (f"--data.attack.{option}", value)]
 

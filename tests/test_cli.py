@@ -66,7 +66,7 @@ def cifar_like() -> Path:
 @pytest.mark.parametrize("config", ALL_CONFIGS, ids=[str(path.relative_to(CONFIGS)) for path in ALL_CONFIGS])
 def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -> None:
     content = yaml.safe_load(config.read_text())
-    options = [*QUICK, "--data.batch_size", "16"]
+    options = [*QUICK, "--data.batch_size", "4"]
     options += [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "2")]
     source = content["data"].get("source", "shapes")
     if source != "shapes":
@@ -169,8 +169,8 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
 
 
 WRONG = {
-    "fit --data.attack Nope": "--data.attack Nope: no such class; there are BadNets",
-    "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be between 0 and 1",
+    "fit --data.attack Nope": "--data.attack Nope: no such class; there are LIRA, SIG",
+    "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be at least 0 and at most 1",
     "fit --data.attack.poison_rate 0.00001": "--data.attack.poison_rate 1e-05: poisons none of 510 images",
     "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
     "fit --data.source nowhere": "--data.source nowhere: neither a folder",
