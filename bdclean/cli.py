@@ -102,14 +102,17 @@ class CommandLine(LightningCLI):
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
         arguments = sys.argv[1:] if args is None else list(args)
         subcommand = next((argument for argument in arguments if argument in self.subcommands()), "")
-        path = _early(arguments, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+        configurations = _configurations(arguments)
+        path = _early(arguments, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
         path = str(path) if path and subcommand not in ("", "fit") else None
         if path is not None:
             self.checkpoint = read(path)
             self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
         if subcommand:
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
-                self._forget_default(subcommand, key, f"bdclean.{module}", names, arguments)
+                classes = (f"{key}.class_path", key)
+                asked = (value for name in classes if (value := _early(arguments, configurations, name)))
+                self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in arguments]
         self.config = parser.parse_args(arguments)
@@ -117,12 +120,10 @@ class CommandLine(LightningCLI):
         if given != path:
             raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
 
-    def _forget_default(
-        self, subcommand: str, key: str, module: str, names: Sequence[str], arguments: Sequence[str]
-    ) -> None:
+    def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
         variable = f"BDCLEAN_{subcommand}__{key.replace('.', '__')}".upper()
-        asked = _early(arguments, f"{key}.class_path") or _early(arguments, key) or os.environ.get(variable)
+        asked = asked or os.environ.get(variable)
         if isinstance(asked, str) and asked.startswith("{"):
             asked = yaml.safe_load(asked)
         name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
@@ -220,26 +221,33 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _early(arguments: Sequence[str], key: str) -> Any:
+def _configurations(arguments: Sequence[str]) -> list[Any]:
+    """What the configuration files on the command line hold, the last and strongest first."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
+    contents = []
+    for path in reversed(parser.parse_known_args(list(arguments))[0].config):
+        if path is not None and os.path.isfile(path):
+            try:
+                with open(path, encoding="utf-8") as file:
+                    contents.append(yaml.safe_load(file))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
+    return contents
+
+
+def _early(arguments: Sequence[str], configurations: Sequence[Any], key: str) -> Any:
     """The value of an option before anything else is parsed, from the command line or a configuration file.
 
     The default of other options depends on it.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{key}", dest="value", nargs="?")
-    parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
-    known, _ = parser.parse_known_args(list(arguments))
-    values = [known.value]
-    for path in reversed(known.config):
-        if path is not None and os.path.isfile(path):
-            try:
-                with open(path, encoding="utf-8") as file:
-                    content = yaml.safe_load(file)
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
-            for part in key.split("."):
-                content = content.get(part) if isinstance(content, dict) else None
-            values.append(content)
+    values = [parser.parse_known_args(list(arguments))[0].value]
+    for content in configurations:
+        for part in key.split("."):
+            content = content.get(part) if isinstance(content, dict) else None
+        values.append(content)
     return next((value for value in values if value is not None), None)
 
 

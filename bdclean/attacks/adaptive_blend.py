@@ -59,7 +59,7 @@ class AdaptiveBlend(Blended):
         within("kept", kept, 0, 1, above=True)
         self.training_alpha = training_alpha
         self.cover_rate = cover_rate
-        self.cover_ratio = cover_rate / poison_rate if poison_rate else 0.0
+        self.cover_ratio = self.per_poisoned(cover_rate)
         self.pieces = pieces
         self.kept = kept
 

@@ -58,7 +58,7 @@ class AdaptivePatch(Attack):
         within("training_opacity", training_opacity, 0, 1, above=True)
         within("opacity", opacity, 0, 1, above=True)
         self.cover_rate = cover_rate
-        self.cover_ratio = cover_rate / poison_rate if poison_rate else 0.0
+        self.cover_ratio = self.per_poisoned(cover_rate)
         self.size = size
         self.margin = margin
         self.training_opacity = training_opacity

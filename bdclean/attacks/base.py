@@ -210,6 +210,10 @@ class Attack(nn.Module, ABC):
         roles[others[torch.randperm(len(others), generator=generator)[:covers]]] = COVER
         return roles
 
+    def per_poisoned(self, rate: float) -> float:
+        """A share of all training images as a `cover_ratio`."""
+        return rate / self.poison_rate if self.poison_rate else 0.0
+
     def draws(self, indices: Tensor, count: int) -> Tensor:
         """Random numbers for training images, for each always the same: (N, count) in [0, 1), on the CPU."""
         table = torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(self.seed))

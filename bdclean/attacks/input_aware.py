@@ -66,7 +66,7 @@ class InputAware(Attack):
         within("generator_lr", generator_lr, 0, 1, above=True)
         within("width", width, 1, 128)
         self.cross_rate = cross_rate
-        self.cover_ratio = cross_rate / poison_rate if poison_rate else 0.0
+        self.cover_ratio = self.per_poisoned(cross_rate)
         self.mask_density = mask_density
         self.lambda_div = lambda_div
         self.lambda_norm = lambda_norm

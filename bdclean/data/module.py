@@ -20,6 +20,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from bdclean import InputError, first_line, first_ten, printable
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
+from bdclean.attacks.surrogate import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, poison, random_crop_flip, to_float, trigger
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
@@ -31,8 +32,6 @@ MEMORY_LIMIT = 2**31
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
-BATCH, BATCH_PIXELS, SMALLEST_BATCH = 128, 128 * 64**2, 8
-"""Images a step by default; how many pixels of them go through the network at once; at least so many images."""
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +130,9 @@ class PoisonDataModule(LightningDataModule):
         self.num_val = num_val
         self.num_train = num_train
         self.image_size = size
-        at_once = min(BATCH, max(SMALLEST_BATCH, BATCH_PIXELS // size**2))
-        self.batch_size = at_once if batch_size is None else batch_size
-        self.accumulate = round(BATCH / at_once) if batch_size is None else 1
+        fitting = at_once(size**2)
+        self.batch_size = fitting if batch_size is None else batch_size
+        self.accumulate = round(BATCH / fitting) if batch_size is None else 1
         """How many batches make a step."""
         self.triggered: Triggered | None = None
         """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
