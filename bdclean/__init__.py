@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,24 @@ def first_ten(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:10])) + (f" and {len(things) - 10} more" if len(things) > 10 else "")
 
 
+def within(option: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
+    """Check a number that the user gave.
+
+    Args:
+        option: Whose it is.
+        value: The number.
+        low: The least that it can be.
+        high: The most.
+        above: Whether it has to be more than `low`.
+
+    Raises:
+        InputError: If it is out of range, or no finite number.
+    """
+    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+        most = "" if high == math.inf else f" and at most {high:g}"
+        raise InputError(f"{option} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
+
+
 def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> nn.Module:
     """Cleanse a network of a backdoor, with images that need no labels.
 
@@ -45,7 +64,8 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
         **options: `mean` and `std`, numbers for each channel or one of `imagenet`, `cifar10`, `none`; `image_size` in
             pixels, for images of any size; `num_unlabeled`, at most so many images are used, by default 5,000;
             `batch_size`; `method`, the name of a class in `bdclean.cleansing` or something that makes a Cleanser of a
-            Classifier; `epochs`, by default 12; `seed`; and those of Lightning's Trainer, such as `accelerator`.
+            Classifier; `epochs`, by default the method's own; `seed`; and those of Lightning's Trainer, such as
+            `accelerator`.
 
     Returns:
         The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bdclean import InputError, cleansing
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
+from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
-from bdclean.data.module import DEFENDER_LIMIT
 from bdclean.data.sources import Source
 from bdclean.models import normalization
 from bdclean.modules import Classifier
@@ -49,7 +49,7 @@ def cleanse(
     num_unlabeled: int | None = None,
     batch_size: int | None = None,
     method: str | Callable[[Classifier], Cleanser] = "StrongDistillCleanseModule",
-    epochs: int = 12,
+    epochs: int | None = None,
     seed: int = 0,
     **trainer: Any,
 ) -> nn.Module:
@@ -82,11 +82,12 @@ def cleanse(
     options = {
         "devices": 1,
         "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
     } | trainer
-    runner = Trainer(max_epochs=epochs, check_val_every_n_epoch=epochs, **options)
+    runner = Trainer(max_epochs=epochs, **options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cleanser, _, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))

@@ -90,12 +90,7 @@ class CommandLine(LightningCLI):
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="File of the network.")
         if subcommand == "cleanse":
-            parser.set_defaults(
-                {
-                    "trainer.max_epochs": 12,
-                    "trainer.check_val_every_n_epoch": 3,
-                }
-            )
+            parser.set_defaults({"trainer.check_val_every_n_epoch": 3})
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -91,6 +91,7 @@ def write_html(
         pictures=[(title, _png(picture)) for title, picture in pictures],
         curves=[_curve(name, values) for name, values in history.items()],
         description=rows,
+        kind=_kind(report),
     )
     _write(path, page)
 
@@ -129,12 +130,17 @@ def summary(report: Mapping[str, Any]) -> str:
         rate = defense_effectiveness_rate((suspect["acc"], suspect["asr"]), (cleansed["acc"], cleansed["asr"]))
         lines.append(f"DER {rate:.2f}")
     lines.append(
-        f"{report['method']} on {report['unlabeled_images']} unlabeled images took {report['seconds']} s on "
+        f"{report['method']} on {report['unlabeled_images']} {_kind(report)} images took {report['seconds']} s on "
         f"{report['device']}. All figures in percent, agreement on {report['agreement_on']}."
     )
     if suspect["acc"] is None:
         lines += ["", _moved_most(report["classes"])]
     return "\n".join(lines)
+
+
+def _kind(report: Mapping[str, Any]) -> str:
+    """What was known of the images that the method had."""
+    return "labelled" if report["options"].get("supervision") == "labels" else "unlabeled"
 
 
 def _moved_most(classes: Sequence[Mapping[str, float | None]]) -> str:

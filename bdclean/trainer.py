@@ -146,29 +146,31 @@ class Trainer(pl.Trainer):
         self._log_pictures(model, datamodule, "suspect")
         started = time.perf_counter()
         cleanser = method(model)
-        if self.is_global_zero and (description := cleanser.describe()):
-            print(description)
-        datamodule.defending = True
+        plan = self._tell(cleanser, "")
+        self._set_epochs(cleanser)
         history = History()
         self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
         try:
-            self._train(cleanser, datamodule)
+            with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
+                self._train(cleanser, datamodule)
         finally:
-            datamodule.defending = False
             self.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
         seconds = time.perf_counter() - started
+        self._tell(cleanser, plan)
 
         cleansed = report.figures(self.test(cleanser, datamodule=datamodule, verbose=False), report.FIGURES)
         self._log_pictures(cleanser, datamodule, "cleansed")
         self._log_hyperparameters(cleanser, datamodule, cleansed)
         outcome = {
             "method": type(cleanser).__name__,
-            "unlabeled_images": datamodule.unlabeled_count,
+            "unlabeled_images": datamodule.unlabeled_count if cleanser.uses_images else datamodule.held_out_count,
             "seconds": round(seconds, 1),
             "device": self._device_name(),
             "suspect": suspect,
             "cleansed": cleansed,
             "agreement_on": "test images" if datamodule.labelled else "held-out unlabeled images",
+            "options": cleanser.options(),
+            "epochs": self.max_epochs,
             "held_out_images": datamodule.held_out_count,
             "unreadable_images": len(datamodule.unreadable),
             "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
@@ -176,6 +178,21 @@ class Trainer(pl.Trainer):
             "bdclean": __version__,
         }
         return cleanser, outcome, history.curves
+
+    def _tell(self, cleanser: Cleanser, told: str) -> str:
+        """Say what the method does, if it is news."""
+        description = cleanser.describe()
+        if self.is_global_zero and description and description != told:
+            print(description)
+        return description
+
+    def _set_epochs(self, cleanser: Cleanser) -> None:
+        """Train as long as the method does by itself, where nothing else was said."""
+        if self.max_epochs is None:
+            self.fit_loop.max_epochs = cleanser.epochs
+        elif bool(self.max_epochs) != bool(cleanser.epochs):
+            does = "does not train" if self.max_epochs else "trains"
+            raise InputError(f"--trainer.max_epochs {self.max_epochs}: {type(cleanser).__name__} {does}")
 
     def _save(self, target: Path, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Write the network: our own checkpoint, or the form that the suspect's file has."""
@@ -263,7 +280,7 @@ class Trainer(pl.Trainer):
     ) -> None:
         plain = {f"data/{key}": value for key, value in datamodule.hparams.items()}
         plain |= {f"data/{key}": getattr(datamodule, key) for key in ("batch_size", "num_unlabeled")}
-        plain |= {f"model/{key}": value for key, value in model.options().items()}
+        plain |= {f"model/{key}": value for key, value in (dict(model.hparams) | model.options()).items()}
         plain |= {"trainer/max_epochs": self.max_epochs, "module": type(model).__name__}
         if datamodule.unlabeled is not None:
             plain["data/unlabeled"] = datamodule.unlabeled.name
@@ -303,6 +320,7 @@ def quieten() -> None:
         "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
         "Total length of",  # without labels there are no validation loaders
         "LeafSpec",  # Lightning's own use of torch
+        "this fit will run with no optimizer",  # methods that do not train
         "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

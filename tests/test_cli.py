@@ -196,7 +196,7 @@ WRONG = {
     "tset --ckpt SUSPECT": "tset",
     "test --config broken.yaml": "--config broken.yaml: not readable as YAML",
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
-    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are DistillCleanseModule",
+    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high, the loss became nan",

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from bdclean import InputError
 from bdclean.attacks import BadNets
 from bdclean.data import PoisonDataModule, batches, module
-from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, trigger
+from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, to_pixels, trigger
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.sources import Source
 
@@ -292,13 +292,37 @@ def test_evaluation_is_clean_and_triggered_without_the_target_class(data: Poison
     torch.testing.assert_close(stamped, data.attack.apply(images[labels != 1]), atol=1 / 255, rtol=0)  # type: ignore[union-attr]
 
 
-def test_unlabeled_loader_yields_bare_images(data: PoisonDataModule) -> None:
-    batches_ = list(data.unlabeled_dataloader())
-    assert all(isinstance(batch, Tensor) for batch in batches_)
-    assert sum(map(len, batches_)) == 20
-    held_out = data._training_part.subset(data._splits[1])
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(data._unlabeled.images.batch(torch.arange(20)), held_out.batch(order))
+def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
+    with data.defence(labels=False, choosing=False):
+        batches_ = list(data.train_dataloader())
+        assert all(isinstance(batch, Tensor) for batch in batches_)
+        assert sum(map(len, batches_)) == 20
+        held_out = data._training_part.subset(data._splits[1])
+        order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+        mine = torch.cat(list(data.defender_dataloader(choosing=False)))
+        assert torch.equal(to_pixels(mine), held_out.batch(order))
+    assert isinstance(next(iter(data.train_dataloader())), (tuple, list))
+
+
+def test_in_defence_some_images_are_kept_to_choose_by_and_labels_come_only_if_wanted(data: PoisonDataModule) -> None:
+    with data.defence(labels=True, choosing=True):
+        chosen, targets, labels = everything(data.defender_dataloader(choosing=True))
+        trained, _, _ = everything(data.defender_dataloader(choosing=False))
+        assert (len(chosen), len(trained)) == (2, 18)
+        assert not any((image == trained).flatten(1).all(1).any() for image in chosen)
+        held_out = data._training_part.subset(data._splits[1])
+        order = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:2]
+        assert torch.equal(labels, held_out.labels[order])
+        assert torch.equal(targets, labels)
+
+
+def test_other_images_have_no_labels(npz: Path) -> None:
+    data = PoisonDataModule(str(npz), unlabeled=str(npz))
+    with (
+        pytest.raises(InputError, match="--method.supervision labels: .* has images without labels"),
+        data.defence(labels=True, choosing=False),
+    ):
+        pass
 
 
 def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
@@ -306,9 +330,10 @@ def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
     for index, (size, mode) in enumerate([((40, 20), "RGB"), ((9, 33), "L"), ((16, 16), "RGBA"), ((50, 50), "CMYK")]):
         Image.new(mode, size).save(tmp_path / "loose" / ("deeper" if index % 2 else "") / f"{index}.tif")
     data = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"))
-    assert next(iter(data.unlabeled_dataloader())).shape == (4, 3, 16, 16)
+    with data.defence(labels=False, choosing=False):
+        assert next(iter(data.train_dataloader())).shape == (4, 3, 16, 16)
     with pytest.raises(InputError, match="--data.num_unlabeled 5: there are 4"):
-        PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"), num_unlabeled=5).unlabeled_dataloader()
+        _ = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"), num_unlabeled=5).unlabeled_count
 
 
 def test_files_and_memory_give_the_same_batches(folder: Path) -> None:

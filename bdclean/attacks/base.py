@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+import bdclean
 from bdclean import InputError
 
 LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
@@ -242,21 +243,8 @@ class Attack(nn.Module, ABC):
 
 
 def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check an option of an attack.
-
-    Args:
-        name: The option.
-        value: What it was given.
-        low: The least that it can be.
-        high: The most.
-        above: Whether it has to be more than `low`.
-
-    Raises:
-        InputError: If it is out of range, or no finite number.
-    """
-    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
-        most = "" if high == math.inf else f" and at most {high:g}"
-        raise InputError(f"--data.attack.{name} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
+    """Check an option of an attack, by its name, as `bdclean.within` does."""
+    bdclean.within(f"--data.attack.{name}", value, low, high, above)
 
 
 @contextmanager

@@ -1,6 +1,39 @@
 """Cleansing methods, one file each: a new one is imported here and named in `__all__`, and is everywhere at once."""
 
+from bdclean.cleansing.anp import ANP
 from bdclean.cleansing.base import Cleanser
+from bdclean.cleansing.bnp import BNP
+from bdclean.cleansing.clp import CLP
+from bdclean.cleansing.controls import Distill, Reinitialise
 from bdclean.cleansing.distill import DistillCleanseModule, StrongDistillCleanseModule
+from bdclean.cleansing.fineprune import FinePrune
+from bdclean.cleansing.finetune import FineTune
+from bdclean.cleansing.fst import FST
+from bdclean.cleansing.ftsam import FTSAM
+from bdclean.cleansing.ibau import IBAU
+from bdclean.cleansing.mcr import MCR
+from bdclean.cleansing.nad import NAD
+from bdclean.cleansing.npd import NPD
+from bdclean.cleansing.rnp import RNP
+from bdclean.cleansing.sau import SAU
 
-__all__ = ["Cleanser", "DistillCleanseModule", "StrongDistillCleanseModule"]
+__all__ = [
+    "ANP",
+    "BNP",
+    "CLP",
+    "FST",
+    "FTSAM",
+    "IBAU",
+    "MCR",
+    "NAD",
+    "NPD",
+    "RNP",
+    "SAU",
+    "Cleanser",
+    "Distill",
+    "DistillCleanseModule",
+    "FinePrune",
+    "FineTune",
+    "Reinitialise",
+    "StrongDistillCleanseModule",
+]

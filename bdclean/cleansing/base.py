@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+import math
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+import bdclean
 from bdclean import InputError
-from bdclean.metrics import Agreement
+from bdclean.metrics import Agreement, agreements, correct
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
+
+Supervision = Literal["teacher", "labels"]
+"""What a method takes for right: the suspect's own answers, or the images' labels."""
+Level = TypeVar("Level")
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -26,21 +35,33 @@ def frozen(network: nn.Module) -> nn.Module:
 class Cleanser(Classifier):
     """Trains a copy of the suspect, the student, beside the frozen suspect, the teacher.
 
-    A new method is a subclass in a file of its own with a `training_step` on bare images and `configure_optimizers`. As
-    a classifier it is the student, and what it saves is the student; the teacher stays out of its `state_dict`.
+    A new method is a subclass in a file of its own with one or two of these: `prepare`, before the training; a
+    `training_step` and `configure_optimizers`; `finish`, after it. As a classifier it is the student, and what it
+    saves is the student; the teacher stays out of its `state_dict`.
 
     Args:
         suspect: The network to cleanse. It is not changed.
+        supervision: What the student is trained towards, and held-out images are judged by: `teacher`, the suspect's
+            own answers; or `labels`.
     """
 
+    epochs: ClassVar[int] = 0
+    """How long it trains, if nothing else is said; 0 is a method without training."""
+    chooses: ClassVar[bool] = False
+    """Whether it chooses something by images that it does not train on."""
+    uses_images: ClassVar[bool] = True
+    """Whether it looks at images at all."""
+    in_eval_mode: ClassVar[bool] = False
+    """Whether the student trains in eval mode, with the batch norm statistics that it has."""
     lr_option = "--method.lr"
 
-    def __init__(self, suspect: Classifier) -> None:
+    def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         try:
             student = copy.deepcopy(suspect.network).requires_grad_(True)
         except RuntimeError as error:
             raise InputError(f"--model.arch {suspect.hparams['arch']}: cannot be copied ({error})") from error
         super().__init__(student, **suspect.hparams)
+        self.supervision = supervision
         self.origin, self.prefix = suspect.origin, suspect.prefix
         self.teacher = frozen(suspect.network)
         # Lightning does not call train() before it fits, and the suspect was in eval mode when it was judged.
@@ -50,17 +71,123 @@ class Cleanser(Classifier):
         self.moves = MulticlassConfusionMatrix(self.num_classes) if few else None
         self.moved: Tensor | None = None
 
-    def train(self, mode: bool = True) -> Cleanser:
-        """Set the student's mode; the teacher answers in eval mode, always."""
-        super().train(mode)
-        if hasattr(self, "teacher"):
-            self.teacher.eval()
-        return self
+    # What a method does
+
+    def prepare(self) -> None:
+        """Before the training, with everything on the device."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, for a method that trains."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> Any:
+        """None for a method that does not train."""
+        return None
+
+    def finish(self) -> None:
+        """After the training: make the student what it is to be."""
+
+    def describe(self) -> str:
+        """What the method does to this network, as a Markdown table; empty if there is nothing to tell."""
+        return ""
+
+    # What it has to do it with
+
+    def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
+        """Check an option of the method, by its name, as `bdclean.within` does."""
+        bdclean.within(f"--method.{name}", value, low, high, above)
+
+    def supervise(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images of a batch, and what the student shall answer: as `torch.nn.functional.cross_entropy` takes it.
+
+        Returns:
+            (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
+        """
+        if self.supervision == "labels":
+            images, labels, _ = batch
+            return images, labels
+        assert isinstance(batch, Tensor)
+        return batch, self.teach(batch).softmax(1)
+
+    def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """The defender's images as they are, whole and in order, in each process.
+
+        Args:
+            choosing: Whether those to choose by, which are not trained on, or those to train on.
+
+        Returns:
+            Batches on the device, as `supervise` gives them.
+        """
+        for batch in self.trainer.datamodule.defender_dataloader(choosing):  # type: ignore[attr-defined]
+            yield self.supervise(self.trainer.strategy.batch_to_device(batch, self.device))
+
+    @torch.no_grad()
+    def score(self, changes: Mapping[str, Tensor]) -> float:
+        """How good the student would be with some parameters changed, in eval mode, on the images to choose by.
+
+        Args:
+            changes: Name in the cleanser to the value of a parameter or buffer.
+
+        Returns:
+            The share of images, in percent, that get the suspect's class, or with `labels` their own.
+        """
+        mode = self.network.training
+        self.network.eval()
+        hits, total = torch.tensor(0, device=self.device), 0
+        for images, targets in self.images(choosing=True):
+            logits = functional_call(self, dict(changes), (images,))
+            right = correct(logits, targets) if targets.ndim == 1 else agreements(logits, targets)
+            hits, total = hits + right.sum(), total + len(images)
+        self.network.train(mode)
+        return 100 * float(hits) / total
+
+    def furthest(
+        self, levels: Sequence[Level], change: Callable[[Level], Mapping[str, Tensor]], tolerance: float
+    ) -> Level | None:
+        """The last of some levels, each further from the student than the one before, that costs little enough.
+
+        Args:
+            levels: In their order; what they cost is taken to rise, and the last is found by halving.
+            change: From a level to what `score` takes.
+            tolerance: How many percent of the images to choose by may get lost against the student as it is.
+
+        Returns:
+            The level; None if the first costs too much.
+        """
+        least = self.score({}) - tolerance
+        first_lost = bisect(levels, False, key=lambda level: self.score(change(level)) < least)
+        return levels[first_lost - 1] if first_lost else None
+
+    @torch.no_grad()
+    def change(self, changes: Mapping[str, Tensor]) -> None:
+        """Give parameters and buffers other values, in place."""
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        for name, value in changes.items():
+            own[name].copy_(value)
 
     def teach(self, images: Tensor) -> Tensor:
         """The suspect's logits of a batch of images in [0, 1], without a gradient."""
         with torch.no_grad():
             return self.teacher(self.normalize(images))
+
+    # How it runs
+
+    def on_fit_start(self) -> None:
+        """Called by Lightning."""
+        self.prepare()
+
+    def on_train_end(self) -> None:
+        """Called by Lightning."""
+        self.finish()
+
+    def train(self, mode: bool = True) -> Cleanser:
+        """Set the student's mode; the teacher answers in eval mode, always."""
+        super().train(mode)
+        if hasattr(self, "teacher"):
+            self.teacher.eval()
+            if self.in_eval_mode:
+                self.network.eval()
+        return self
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         super().validation_step(batch, batch_idx, dataloader_idx)
@@ -89,7 +216,3 @@ class Cleanser(Classifier):
         metric.update(answers, teacher)
         self.log(f"{stage}/agreement", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)
         return answers, teacher
-
-    def describe(self) -> str:
-        """What the method does to this network, as a Markdown table; empty if there is nothing to tell."""
-        return ""

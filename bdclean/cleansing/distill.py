@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
-from bdclean.cleansing.reinitialise import reinitialise, stage_ratios
-from bdclean.models import find_stages, weights
+from bdclean.cleansing.reinitialise import Shares
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
+from bdclean.modules.classifier import Batch
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -32,7 +31,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 class DistillCleanseModule(Cleanser):
     """Re-initialises random weights of the suspect, and lets it learn again from its own answers on clean images.
 
-    The defaults are the paper's; trained for 100 epochs on 5,000 images in batches of 256.
+    The defaults are the paper's, which has 5,000 images in batches of 256.
 
     Source: Pang, Sun, Ling, Chen, "Backdoor Cleansing with Unlabeled Data", CVPR 2023.
 
@@ -51,6 +50,8 @@ class DistillCleanseModule(Cleanser):
         InputError: If the ratios are no shares, or not one for each stage.
     """
 
+    epochs = 100
+
     def __init__(
         self,
         suspect: Classifier,
@@ -62,34 +63,18 @@ class DistillCleanseModule(Cleanser):
         seed: int = 0,
     ) -> None:
         super().__init__(suspect)
-        self.layers = find_stages(suspect, suspect.image_size)
-        stages = 1 + max((layer.stage for layer in self.layers), default=-1)
-        if not stages:
-            raise InputError("--method DistillCleanseModule: the network has no convolution or linear layer")
-        if ratios is None:
-            self.ratios = stage_ratios(stages)
-        else:
-            self.ratios = [ratios] * stages if isinstance(ratios, (int, float)) else list(ratios)
-        if len(self.ratios) != stages:
-            raise InputError(
-                f"--method.ratios {self.ratios}: {len(self.ratios)} numbers, but the network has {stages} stages: "
-                f"stem, {stages - 2} between, head"
-            )
-        if not all(0 <= ratio <= 1 for ratio in self.ratios):
-            raise InputError(f"--method.ratios {self.ratios}: must be between 0 and 1")
+        self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
+        self.ratios = self.shares.ratios
         if min(temperature) <= 0:
             raise InputError(f"--method.temperature {temperature}: must be above 0")
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.temperature = temperature
-        reinitialise(
-            self,
-            {layer.name: self.ratios[layer.stage] for layer in self.layers},
-            torch.Generator().manual_seed(seed),
-        )
+        self.shares.reinitialise(self, seed)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        assert isinstance(batch, Tensor)
         first, last = self.temperature
         done = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
         loss = kd_loss(self(batch), self.teach(batch), first + done * (last - first))
@@ -100,14 +85,7 @@ class DistillCleanseModule(Cleanser):
         return self.sgd(self.lr, self.momentum, self.weight_decay, cosine)
 
     def describe(self) -> str:
-        last = self.layers[-1].stage
-        names = {0: "stem", last: "head"}
-        rows = ["| layer | weights | stage | re-initialised |", "|---|---|---|---|"]
-        for layer in self.layers:
-            shapes = ", ".join("x".join(map(str, weight.shape)) for weight in weights(layer.module).values())
-            name, stage = layer.name.removeprefix("network."), names.get(layer.stage, layer.stage)
-            rows.append(f"| {name} | {shapes} | {stage} | {self.ratios[layer.stage]:.3g} |")
-        return "\n".join(rows)
+        return self.shares.describe()
 
 
 class StrongDistillCleanseModule(DistillCleanseModule):
@@ -115,7 +93,7 @@ class StrongDistillCleanseModule(DistillCleanseModule):
 
     The paper's ratios leave the backdoor in small networks. These were chosen on two development suspects, one on the
     embedded images and one on CIFAR-10, by looking at ASR: what they are worth elsewhere has to be measured there.
-    Meant for 12 epochs in batches of 128.
+    Meant for batches of 128.
 
     Args:
         suspect: The network to cleanse.
@@ -126,6 +104,8 @@ class StrongDistillCleanseModule(DistillCleanseModule):
         temperature: As in DistillCleanseModule.
         seed: As in DistillCleanseModule.
     """
+
+    epochs = 12
 
     def __init__(
         self,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from bdclean.models import weights
+from bdclean import InputError
+from bdclean.models import find_stages, weights
 
 
 def stage_ratios(stages: int) -> list[float]:
@@ -24,6 +25,59 @@ def stage_ratios(stages: int) -> list[float]:
     if inner < 1:
         return [0.01, 0.10][:stages]
     return [0.01, *(0.01 * 27 ** (i / (inner - 1)) if inner > 1 else 0.27 for i in range(inner)), 0.10]
+
+
+class Shares:
+    """Which share of the weights of each layer of a network is re-initialised.
+
+    Args:
+        network: The network.
+        image_size: Height and width of its images, in pixels.
+        ratios: One number a stage (stem, stages, head), or one for all; None is `stage_ratios`.
+        method: Whose option `ratios` is, for messages.
+
+    Attributes:
+        layers: The layers, and the stage of each.
+        ratios: The share of each stage.
+
+    Raises:
+        InputError: If the ratios are no shares, or not one for each stage.
+    """
+
+    def __init__(
+        self, network: nn.Module, image_size: int, ratios: float | Sequence[float] | None, method: str
+    ) -> None:
+        self.layers = find_stages(network, image_size)
+        stages = 1 + max((layer.stage for layer in self.layers), default=-1)
+        if not stages:
+            raise InputError(f"--method {method}: the network has no convolution or linear layer")
+        if ratios is None:
+            self.ratios = stage_ratios(stages)
+        else:
+            self.ratios = [ratios] * stages if isinstance(ratios, (int, float)) else list(ratios)
+        if len(self.ratios) != stages:
+            raise InputError(
+                f"--method.ratios {self.ratios}: {len(self.ratios)} numbers, but the network has {stages} stages: "
+                f"stem, {stages - 2} between, head"
+            )
+        if not all(0 <= ratio <= 1 for ratio in self.ratios):
+            raise InputError(f"--method.ratios {self.ratios}: must be between 0 and 1")
+
+    def reinitialise(self, network: nn.Module, seed: int) -> None:
+        """Re-initialise the network, in place; the same seed does the same."""
+        ratios = {layer.name: self.ratios[layer.stage] for layer in self.layers}
+        reinitialise(network, ratios, torch.Generator().manual_seed(seed))
+
+    def describe(self) -> str:
+        """The layers and their shares, as a Markdown table."""
+        last = self.layers[-1].stage
+        names = {0: "stem", last: "head"}
+        rows = ["| layer | weights | stage | re-initialised |", "|---|---|---|---|"]
+        for layer in self.layers:
+            shapes = ", ".join("x".join(map(str, weight.shape)) for weight in weights(layer.module).values())
+            name, stage = layer.name.removeprefix("network."), names.get(layer.stage, layer.stage)
+            rows.append(f"| {name} | {shapes} | {stage} | {self.ratios[layer.stage]:.3g} |")
+        return "\n".join(rows)
 
 
 @torch.no_grad()

@@ -101,13 +101,15 @@ class BatchSampler(DistributedSampler[Tensor]):
         batch_size: Largest batch over all processes; the sizes of the batches differ by one at most.
         shuffle: Whether each epoch has an order of its own.
         seed: Fixes the orders.
+        shared: Whether each process gets its share; else each gets whole batches.
     """
 
     # A DistributedSampler, so that Lightning puts none of its own in its place: that one repeats images.
-    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0, shared: bool = True) -> None:
         super().__init__(cast(Dataset[Any], range(length)), num_replicas=1, rank=0, shuffle=shuffle, seed=seed)
         self.length = length
         self.batches = max(1, -(-length // batch_size))
+        self.shared = shared
 
     def __len__(self) -> int:
         return self.batches
@@ -115,7 +117,7 @@ class BatchSampler(DistributedSampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
-        several = distributed.is_available() and distributed.is_initialized()
+        several = self.shared and distributed.is_available() and distributed.is_initialized()
         rank, world = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
         if self.shuffle and self.length // self.batches < world:
             raise InputError(

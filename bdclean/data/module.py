@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from bdclean import InputError, first_line, first_ten, printable
+from bdclean import InputError, first_line
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
 from bdclean.attacks.surrogate import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, poison, random_crop_flip, to_float, trigger
+from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, readable, share
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
 """A set of images of up to so many bytes is kept in memory, on the device."""
-DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
-AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
-
-logger = logging.getLogger(__name__)
 
 
 class PoisonDataModule(LightningDataModule):
@@ -46,8 +42,9 @@ class PoisonDataModule(LightningDataModule):
       labels (what the attacker wants) and true labels. On clean images the two are equal.
     - The validation and test loaders are `[clean, triggered]`; the triggered one leaves out the images whose target is
       their own class. Without an attack there is only the first, without a source there is none.
-    - The unlabeled loader yields bare images, so that no label can leak. Where there is no labelled test part, some of
-      the unlabeled images are held out, bare too, and stand in its place.
+    - In defence the training loader yields the defender's images, bare, so that no label can leak, unless a method is
+      told to use labels. Where there is no labelled test part, some of these images are held out, bare too, and stand
+      in its place.
 
     Args:
         source: Labelled images: `shapes` (drawn by the program), a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
@@ -136,15 +133,12 @@ class PoisonDataModule(LightningDataModule):
         """How many batches make a step."""
         self.triggered: Triggered | None = None
         """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
-        self.unreadable: list[Path] = []
-        """Unlabeled files that are no images."""
         self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
         self.keep_in_memory = in_memory
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.root = Path(root)
         self.seed = seed
-        self.defending = False
-        """Whether training is the defender's, on unlabeled images, and not the attacker's."""
+        self._defence: tuple[Batches, Batches] | None = None
         description: dict[str, Any] = {
             "source": source,
             "attack": None if attack is None else type(attack).__name__,
@@ -198,8 +192,8 @@ class PoisonDataModule(LightningDataModule):
         """Indices of the validation, the defender's and the attacker's images in the training part."""
         total = len(self._training_part)
         order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-        val = _share(self.num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
-        defender = _share(self.num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
+        val = share(self.num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
+        defender = share(self.num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
         if defender + val >= total:
             raise InputError(
                 f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
@@ -270,49 +264,44 @@ class PoisonDataModule(LightningDataModule):
         return ArrayImages(torch.stack(pixels), self.image_size, labels)
 
     @cached_property
-    def _defenders(self) -> tuple[Images, Images]:
-        """The defender's images: those to train on, and those held out to measure agreement on."""
-        generator = torch.Generator().manual_seed(self.seed)
+    def _defender(self) -> Defender:
+        """The defender's images."""
         if self.unlabeled is None:
             if not self._has("train"):
                 raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
-            images, limit = self._training_part.subset(self._splits[1]), None
+            images, most = self._training_part.subset(self._splits[1]), None
         else:
-            limit = DEFENDER_LIMIT
-            count = self.num_unlabeled or limit
-            images = self.unlabeled.load_unlabeled(self.image_size, count, self.seed)
-        total = len(images)
-        wanted = self.num_unlabeled or min(total, limit or total)
-        images = images.subset(torch.randperm(total, generator=generator))
-        if isinstance(images, FileImages) and self.unlabeled is not None:
-            images, self.unreadable = self._readable(images, min(wanted, total))
-            wanted = self.num_unlabeled or len(images)
-        if wanted > len(images):
-            readable = " readable" if self.unreadable else ""
-            raise InputError(f"--data.num_unlabeled {wanted}: there are {len(images)}{readable} unlabeled images")
-        default = 0 if self._has("test") else max(1, _share(None, wanted, AGREEMENT_SHARE, AGREEMENT_LIMIT))
-        held_out = default if self.num_agreement is None else self.num_agreement
-        if held_out >= wanted:
-            raise InputError(f"--data.num_agreement {held_out}: there are {wanted} unlabeled images in all")
-        numbers = torch.arange(wanted)
-        return self._place(images.subset(numbers[held_out:])), self._place(images.subset(numbers[:held_out]))
-
-    def _readable(self, images: FileImages, wanted: int) -> tuple[Images, list[Path]]:
-        """Leave out what cannot be decoded, and say so."""
-        keep = self._fits(wanted * self.image_size**2 * 3)
-        readable, unreadable = images.readable(wanted, self.num_workers, keep)
-        if unreadable:
-            looked_at = len(readable) + len(unreadable)
-            _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
-        return readable, unreadable
-
-    @cached_property
-    def _unlabeled(self) -> Batches:
-        return Batches(self._defenders[0], augment=self.augment)
+            most = DEFENDER_LIMIT
+            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
+        measured = 0 if self._has("test") else None
+        agreement = measured if self.num_agreement is None else self.num_agreement
+        loose = self.unlabeled is not None
+        return Defender(images, loose, self.num_unlabeled, most, agreement, self.seed, self.num_workers, self._fits)
 
     @cached_property
     def _agreement(self) -> Batches:
-        return Batches(self._defenders[1])
+        return Batches(self._place(self._defender.agreement))
+
+    @contextmanager
+    def defence(self, labels: bool, choosing: bool) -> Iterator[None]:
+        """Within it, training is the defender's, and not the attacker's.
+
+        Args:
+            labels: Whether batches carry target and true labels, which are equal, or are bare images.
+            choosing: Whether some of the images are kept from training, to choose thresholds by.
+
+        Raises:
+            InputError: If the images have no labels, or are too few.
+        """
+        if labels and self.unlabeled is not None:
+            raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
+        parts = [self._place(images) for images in self._defender.split(choosing)]
+        training, choice = (Batches(images, (images.labels,) * 2 if labels else ()) for images in parts)
+        self._defence = training, choice
+        try:
+            yield
+        finally:
+            self._defence = None
 
     @cached_property
     def _predicted(self) -> tuple[Images, list[str]]:
@@ -326,9 +315,9 @@ class PoisonDataModule(LightningDataModule):
             raise InputError("--data.unlabeled: needed, as there are no test images to predict")
         if not isinstance(images, FileImages):
             return images, [str(number) for number in range(len(images))]
-        readable, unreadable = self._readable(images, len(images))
+        found, unreadable = readable(images, len(images), self.num_workers, self._fits)
         left_out = set(unreadable)
-        return readable, [str(path) for path in images.paths if path not in left_out]
+        return found, [str(path) for path in images.paths if path not in left_out]
 
     @property
     def predicted_names(self) -> list[str]:
@@ -403,16 +392,21 @@ class PoisonDataModule(LightningDataModule):
     @property
     def unlabeled_count(self) -> int:
         """How many images the defender has."""
-        return sum(map(len, self._defenders))
+        return len(self._defender)
 
     @property
     def held_out_count(self) -> int:
-        """How many of these are kept from training."""
-        return len(self._defenders[1])
+        """How many of these no method sees."""
+        return len(self._defender.agreement)
+
+    @property
+    def unreadable(self) -> list[Path]:
+        """The defender's files that are no images."""
+        return self._defender.unreadable
 
     def unlabeled_examples(self, count: int) -> Tensor:
         """Some of the defender's images, as they are: (count, 3, H, W) in [0, 1]."""
-        images = self._defenders[0]
+        images = self._defender.own
         return to_float(images.batch(torch.arange(min(count, len(images)))))
 
     def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
@@ -437,8 +431,16 @@ class PoisonDataModule(LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The attacker's images, some of them poisoned, with target and true labels; in defence the unlabeled ones."""
-        return self.unlabeled_dataloader() if self.defending else self._loader(self._train, shuffle=True)
+        """The attacker's images, some of them poisoned, with target and true labels; in `defence` the defender's."""
+        if self._defence is None:
+            return self._loader(self._train, shuffle=True)
+        training = self._defence[0]
+        return self._loader(Batches(training.images, training.columns, self.augment), shuffle=True)
+
+    def defender_dataloader(self, choosing: bool) -> DataLoader[Any]:
+        """In `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
+        assert self._defence is not None
+        return self._loader(self._defence[choosing], shared=False)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """`[clean, triggered]` of the validation set: images, target labels, true labels; or held-out bare images."""
@@ -456,18 +458,14 @@ class PoisonDataModule(LightningDataModule):
         """All unlabeled images if another source was given, else the test images; images only, in their order."""
         return self._loader(Batches(self._place(self._predicted[0])))
 
-    def unlabeled_dataloader(self) -> DataLoader[Any]:
-        """The defender's images, augmented, without anything else."""
-        return self._loader(self._unlabeled, shuffle=True)
-
-    def _loader(self, batches: Batches, shuffle: bool = False) -> DataLoader[Any]:
+    def _loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Any]:
         # Worker processes would put on triggers as they were when these started.
         stale = batches.stamp is not None and self.attack is not None and self.attack.dynamic
         workers = 0 if stale or isinstance(batches.images, MemoryImages) else self.num_workers
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=BatchSampler(len(batches), self.batch_size, shuffle, self.seed),
+            sampler=BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared),
             num_workers=workers,
             persistent_workers=workers > 0,
         )
@@ -486,12 +484,3 @@ class PoisonDataModule(LightningDataModule):
                 self.attack.load_state_dict(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
                 raise InputError(f"--ckpt_path: its trigger is no {name} ({first_line(error)})") from error
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    logger.warning(printable(message))
-
-
-def _share(number: int | None, total: int, share: float, limit: int) -> int:
-    return min(round(share * total), limit) if number is None else number

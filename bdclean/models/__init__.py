@@ -1,5 +1,6 @@
-"""Networks by name, which network weights belong to, and the stages of any network."""
+"""Networks by name, which network weights belong to, and the stages and channels of any network."""
 
+from bdclean.models.channels import Channels, find_channels, scale
 from bdclean.models.networks import (
     Normalize,
     Stem,
@@ -9,9 +10,10 @@ from bdclean.models.networks import (
     usual_size,
 )
 from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
-from bdclean.models.stages import Layer, find_stages, weights
+from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
+    "Channels",
     "Layer",
     "Normalize",
     "Recognised",
@@ -19,11 +21,14 @@ __all__ = [
     "best_prefix",
     "build_network",
     "closest",
+    "find_channels",
+    "find_features",
     "find_stages",
     "is_own_class",
     "last_rows",
     "normalization",
     "recognise",
+    "scale",
     "shapes_of",
     "usual_size",
     "weights",

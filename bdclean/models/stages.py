@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
+
+from bdclean.models.probe import probe
 
 LAYERS = (_ConvNd, nn.Linear, nn.MultiheadAttention)
 DEPTH_STAGES = 4
@@ -50,7 +51,10 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
         The layers; the number of stages is that of the last one plus one. Empty if the network has no such layer.
     """
     modules: dict[str, nn.Module] = {name: m for name, m in network.named_modules() if isinstance(m, LAYERS)}
-    positions = _positions(network, modules, torch.zeros(1, 3, image_size, image_size))
+    positions: dict[str, int] = {}
+    for call in probe(network, image_size):
+        if call.name in modules:
+            positions.setdefault(call.name, call.positions)
     order = list(positions)
     for previous, name in zip([None, *modules], modules, strict=False):
         if name not in positions:
@@ -72,28 +76,24 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
     return [Layer(name, modules[name], stage) for name, stage in zip(order, [0, *stages, stages[-1] + 1], strict=True)]
 
 
-def _positions(network: nn.Module, modules: dict[str, nn.Module], probe: Tensor) -> dict[str, int]:
-    """At how many positions each layer answers the probe, in the order in which the layers act."""
-    positions: dict[str, int] = {}
+def find_features(network: nn.Module, image_size: int) -> list[str]:
+    """Find the modules whose answers are what each stage hands on, from the first stage after the stem on.
 
-    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def note(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            answer = output if isinstance(output, Tensor) else output[0]
-            width = answer.shape[1] if isinstance(module, _ConvNd) else answer.shape[-1]
-            positions.setdefault(name, answer.numel() // width)
+    That is the last module to end, block or layer, before the next stage begins, whose answer has more than one
+    position: before the head, what is there before the positions are pooled.
 
-        return module.register_forward_hook(note)
+    Args:
+        network: As in `find_stages`.
+        image_size: As in `find_stages`.
 
-    modes = {module: module.training for module in network.modules()}
-    hooks = [watch(name, module) for name, module in modules.items()]
-    parameter = next(network.parameters(), probe)
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(probe.to(parameter))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
-    return positions
+    Returns:
+        Names of modules, at most one a stage; empty if no stage has positions.
+    """
+    stages = {layer.name: layer.stage for layer in find_stages(network, image_size)}
+    found: dict[int, str] = {}
+    stage = 0
+    for call in probe(network, image_size):
+        stage = max(stage, stages.get(call.name, 0))
+        if stage > 0 and call.positions > 1:
+            found[stage] = call.name
+    return [found[stage] for stage in sorted(found)]

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -95,11 +96,12 @@ class Classifier(LightningModule):
         self.confusions: dict[str, Tensor] = {}
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments that are plain values, for the log."""
-        values = {name: getattr(self, name, None) for name in inspect.signature(type(self)).parameters}
-        return dict(self.hparams) | {
-            name: value for name, value in values.items() if isinstance(value, (bool, int, float, str, list, tuple))
-        }
+        """The constructor's arguments that are plain values, but those that say what the network is."""
+        parts = [part for part in type(self).mro() if issubclass(part, Classifier)]
+        names = dict.fromkeys(name for part in parts for name in inspect.signature(part).parameters)
+        values = {name: getattr(self, name, None) for name in names if name not in self.hparams}
+        plain = (bool, int, float, str, list, tuple)
+        return {name: value for name, value in values.items() if isinstance(value, plain)}
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] to (N, classes) logits."""
@@ -220,7 +222,12 @@ class Classifier(LightningModule):
             raise InputError(f"{self.lr_option}: too high, the loss became {loss.item()} in epoch {self.current_epoch}")
 
     def sgd(
-        self, lr: float, momentum: float, weight_decay: float, schedule: Callable[[float], float]
+        self,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        schedule: Callable[[float], float],
+        parameters: ParamsT | None = None,
     ) -> OptimizerLRScheduler:
         """SGD whose learning rate follows a schedule, step by step.
 
@@ -229,6 +236,7 @@ class Classifier(LightningModule):
             momentum: Share of the last step that is kept.
             weight_decay: Strength of the L2 penalty.
             schedule: From the share of the training that is done, in [0, 1], to a factor of `lr`.
+            parameters: What is trained, as optimisers of torch take it; by default the whole network.
         """
         if lr <= 0 or momentum < 0 or weight_decay < 0:
             group = self.lr_option.removesuffix("lr")
@@ -236,7 +244,8 @@ class Classifier(LightningModule):
                 f"{group}lr {lr} {group}momentum {momentum} {group}weight_decay {weight_decay}: "
                 "the first must be above 0, the others not below"
             )
-        optimizer = torch.optim.SGD(self.network.parameters(), lr, momentum, weight_decay=weight_decay)
+        trained = self.network.parameters() if parameters is None else parameters
+        optimizer = torch.optim.SGD(trained, lr, momentum, weight_decay=weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(1.0, step / steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

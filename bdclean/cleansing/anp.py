@@ -1,0 +1,94 @@
+"""Adversarial neuron pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.func import functional_call
+
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.prune import MaskingCleanser
+from bdclean.models import scale
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+class ANP(MaskingCleanser):
+    """Prunes the channels that an adversary can use: those whose small change makes clean images fail.
+
+    min_m alpha L(m w, b) + (1 - alpha) max_{|delta|, |xi| <= eps} L((m + delta) w, (1 + xi) b), with a mask m in [0, 1]
+    for each channel's scale w, shifts b, and L the cross-entropy; delta and xi start uniform in [-eps, eps] and take
+    one step eps sign(grad L). Channels with a small mask go; their shifts stay.
+
+    Source: Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021; there 500 images and
+    2,000 steps.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: What L compares the answers with: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        lr: Learning rate of the masks' SGD.
+        momentum: Of SGD.
+        eps: How far scales and shifts are perturbed, as a share.
+        alpha: Weight of the loss without perturbation.
+        threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
+        tolerance: How many percent of the held-out images the threshold may cost.
+
+    Raises:
+        InputError: If the network has no layer before its head, or an option is out of range.
+    """
+
+    epochs = 50
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 0.2,
+        momentum: float = 0.9,
+        eps: float = 0.4,
+        alpha: float = 0.2,
+        threshold: float | None = None,
+        tolerance: float = 2.0,
+    ) -> None:
+        super().__init__(suspect, supervision, threshold, tolerance)
+        self.within("eps", eps, 0)
+        self.within("alpha", alpha, 0, 1)
+        self.lr = lr
+        self.momentum = momentum
+        self.eps = eps
+        self.alpha = alpha
+        self.network.requires_grad_(False)
+
+    def loss(self, images: Tensor, targets: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+        """L with the channels' scales and shifts multiplied by factors, one tensor a layer."""
+        changed = scale(dict(self.named_parameters()), self.layers, weights, biases)
+        return F.cross_entropy(functional_call(self, changed, (images,)), targets)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        masks = list(self.masks)
+        noise = [
+            torch.empty_like(mask).uniform_(-self.eps, self.eps).requires_grad_() for _ in range(2) for mask in masks
+        ]
+        delta, xi = noise[: len(masks)], noise[len(masks) :]
+        worse = self.loss(
+            images, targets, [m.detach() + d for m, d in zip(masks, delta, strict=True)], [1 + x for x in xi]
+        )
+        # Of a layer without shifts xi does nothing.
+        signs = torch.autograd.grad(worse, noise, allow_unused=True, materialize_grads=True)
+        worst = [
+            (value.detach() + self.eps * gradient.sign()).clamp(-self.eps, self.eps)
+            for value, gradient in zip(noise, signs, strict=True)
+        ]
+        delta, xi = worst[: len(masks)], worst[len(masks) :]
+        perturbed = self.loss(images, targets, [m + d for m, d in zip(masks, delta, strict=True)], [1 + x for x in xi])
+        loss = self.alpha * self.loss(images, targets, masks, []) + (1 - self.alpha) * perturbed
+        self.log_loss(loss, images)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.sgd(self.lr, self.momentum, 0.0, lambda done: 1.0, self.masks)

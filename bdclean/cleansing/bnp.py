@@ -1,0 +1,80 @@
+"""Pruning by the statistics of batch norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bdclean import InputError
+from bdclean.cleansing.prune import PruningCleanser, outliers
+from bdclean.models import Channels
+from bdclean.modules import Classifier
+
+
+def gaussian_divergence(mean: Tensor, var: Tensor, other_mean: Tensor, other_var: Tensor) -> Tensor:
+    """KL(N(mean, var) || N(other_mean, other_var)), element by element; variances above 0."""
+    return ((other_var / var).log() + (var + (mean - other_mean) ** 2) / other_var - 1) / 2
+
+
+class BNP(PruningCleanser):
+    """Prunes the channels whose batch norm saw something else in training than it sees on clean images.
+
+    What a batch norm learned in training, mean and variance of each channel, mixes clean and poisoned images; on clean
+    images a channel that serves the backdoor has others. A channel k of a layer goes if its divergence
+    KL(N(mu_k, var_k) || N(mu'_k, var'_k)) > mean + u std, over the channels of the layer, where mu, var are of the
+    defender's images and mu', var' what was learned. Its scale becomes 0, its shift stays.
+
+    Source: Zheng, Tang, Li, Liu, "Pre-activation Distributions Expose Backdoor Neurons", NeurIPS 2022.
+
+    Args:
+        suspect: The network to cleanse.
+        u: How many standard deviations above the mean a channel may be.
+
+    Raises:
+        InputError: If the network has no batch norm with statistics and scales, or an option is out of range.
+    """
+
+    def __init__(self, suspect: Classifier, u: float = 3.0) -> None:
+        super().__init__(suspect)
+        self.within("u", u, 0)
+        self.u = u
+
+    def find_layers(self, suspect: Classifier) -> list[Channels]:
+        """The channels of every batch norm, wherever it stands."""
+        norms = {
+            name: module
+            for name, module in suspect.named_modules()
+            if isinstance(module, _BatchNorm)
+            if module.running_var is not None and module.affine
+        }
+        if not norms:
+            raise InputError("--method BNP: the network has no batch norm with learned statistics and scales")
+        return [Channels(name, name, norm.num_features) for name, norm in norms.items()]
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        norms: list[Any] = [self.get_submodule(channels.layer) for channels in self.layers]
+        moments = {norm: torch.zeros(2, norm.num_features, device=self.device) for norm in norms}
+        counts = dict.fromkeys(norms, 0)
+
+        def watch(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            values = inputs[0].transpose(0, 1).flatten(1)
+            moments[norm] += torch.stack([values.sum(1), (values**2).sum(1)])
+            counts[norm] += values.shape[1]
+
+        hooks = [norm.register_forward_hook(watch) for norm in norms]
+        self.network.eval()
+        for images, _ in self.images():
+            self(images)
+        for hook in hooks:
+            hook.remove()
+        pruned = []
+        for norm in norms:
+            mean, square = moments[norm] / max(1, counts[norm])
+            var = (square - mean**2).clamp(min=0) + norm.eps
+            divergence = gaussian_divergence(mean, var, norm.running_mean, norm.running_var + norm.eps)
+            pruned.append(outliers(divergence, self.u))
+        self.prune(pruned)

@@ -1,0 +1,88 @@
+"""Fine-pruning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.finetune import FineTune
+from bdclean.models import find_stages
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+class FinePrune(FineTune):
+    """Prunes the units of the last hidden layer that clean images hardly use, and fine-tunes.
+
+    Units go in the order of their mean activation over the defender's images, lowest first, as long as that costs
+    little enough; then as FineTune. A unit is an input of the head, which every network has: behind a convolution, a
+    channel pooled over the image. It is pruned by making the head blind to it.
+
+    Source: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID
+    2018.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in FineTune.
+        tolerance: How many percent of the held-out images the pruning may cost.
+        **options: As in FineTune.
+
+    Raises:
+        InputError: If the head is no linear layer, or an option is out of range.
+    """
+
+    chooses = True
+
+    def __init__(
+        self, suspect: Classifier, supervision: Supervision = "teacher", tolerance: float = 10.0, **options: Any
+    ) -> None:
+        super().__init__(suspect, supervision, **options)
+        self.within("tolerance", tolerance, 0, 100)
+        self.tolerance = tolerance
+        layers = find_stages(suspect, suspect.image_size)
+        name = layers[-1].name if layers else ""
+        head = self.get_submodule(name)
+        if not isinstance(head, nn.Linear) or f"{name}.weight" not in dict(self.named_parameters()):
+            raise InputError(f"--method FinePrune: the last layer of the network, {name}, is no linear layer")
+        self.head = name
+        self.register_buffer("kept", torch.ones(head.in_features), persistent=False)
+        self.kept: Tensor
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        head, weight = self.get_submodule(self.head), self.get_parameter(f"{self.head}.weight")
+        total = torch.zeros_like(self.kept)
+
+        def watch(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            total.add_(inputs[0].flatten(0, -2).sum(0))
+
+        hook = head.register_forward_pre_hook(watch)
+        self.network.eval()
+        for images, _ in self.images():
+            self(images)
+        hook.remove()
+        self.network.train()
+        order = total.argsort()
+
+        def without(count: int) -> dict[str, Tensor]:
+            kept = torch.ones_like(self.kept)
+            kept[order[:count]] = 0
+            return {f"{self.head}.weight": weight * kept}
+
+        count = self.furthest(range(1, len(order)), without, self.tolerance) or 0
+        self.kept[order[:count]] = 0
+        weight.mul_(self.kept)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Called by Lightning: what was pruned stays so."""
+        self.get_parameter(f"{self.head}.weight").mul_(self.kept)
+
+    def describe(self) -> str:
+        pruned = int((self.kept == 0).sum())
+        name = self.head.removeprefix("network.")
+        return f"| layer | units | pruned |\n|---|---|---|\n| inputs of {name} | {len(self.kept)} | {pruned} |"

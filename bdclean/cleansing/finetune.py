@@ -1,0 +1,51 @@
+"""Fine-tuning: what every method has to beat."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.modules import Classifier
+from bdclean.modules.attack import cosine
+from bdclean.modules.classifier import Batch
+
+
+class FineTune(Cleanser):
+    """Trains the suspect on, on clean images: L = cross-entropy(f(x), y).
+
+    Source: the fine-tuning that Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep
+    Neural Networks", RAID 2018, and all since compare with.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: `teacher`: y is the suspect's own softmax; `labels`: the images' labels.
+        lr: Learning rate of SGD, which falls to 0 along a cosine.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+    """
+
+    epochs = 100
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        super().__init__(suspect, supervision)
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        loss = F.cross_entropy(self(images), targets)
+        self.log_loss(loss, images)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.sgd(self.lr, self.momentum, self.weight_decay, cosine)

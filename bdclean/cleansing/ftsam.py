@@ -1,0 +1,72 @@
+"""Fine-tuning with sharpness-aware minimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.finetune import FineTune
+from bdclean.cleansing.steps import still
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+def climb(parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rho: float) -> dict[str, Tensor]:
+    """Where a loss is highest near the weights, to first order: w + rho T^2 g / |T g|, with T = |w|.
+
+    Args:
+        parameters: w, by name.
+        gradients: g, the loss's gradient, for each of them.
+        rho: How far: the norm of the step, measured in T.
+
+    Returns:
+        The perturbed weights, whose derivative by w is 1.
+    """
+    scales = {name: value.detach().abs() for name, value in parameters.items()}
+    norms = [(scales[name] * gradients[name]).norm() for name in parameters]
+    factor = rho / torch.stack(norms).norm().clamp(min=1e-12)
+    return {name: value + factor * scales[name] ** 2 * gradients[name] for name, value in parameters.items()}
+
+
+class FTSAM(FineTune):
+    """Fine-tunes the suspect towards a flat minimum: the more a weight is worth, the more it is perturbed.
+
+    min_w L(w + e(w)), with e(w) = rho T^2 grad L(w) / |T grad L(w)| and T = |w|, L the cross-entropy. Weights that
+    carry the backdoor are large, so they shrink.
+
+    Source: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization",
+    ICCV 2023.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in FineTune.
+        rho: Radius of the perturbation.
+        **options: As in FineTune.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    def __init__(
+        self, suspect: Classifier, supervision: Supervision = "teacher", rho: float = 2.0, **options: Any
+    ) -> None:
+        super().__init__(suspect, supervision, **options)
+        self.within("rho", rho, 0)
+        self.rho = rho
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        parameters = dict(self.network.named_parameters())
+        here = F.cross_entropy(self(images), targets)
+        gradients = torch.autograd.grad(here, list(parameters.values()))
+        perturbed = climb(parameters, dict(zip(parameters, gradients, strict=True)), self.rho)
+        with still(self.network):
+            loss = F.cross_entropy(functional_call(self.network, perturbed, (self.normalize(images),)), targets)
+        self.log_loss(loss, images)
+        return loss

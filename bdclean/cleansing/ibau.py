@@ -1,0 +1,113 @@
+"""Adversarial unlearning of backdoors via implicit hypergradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+class IBAU(Cleanser):
+    """Unlearns a universal perturbation, with the gradient through how that perturbation was found.
+
+    min_w max_d H(d, w), H(d, w) = L(f_w(x + d), y): one perturbation d for all images stands for the trigger. In each
+    epoch d starts at 0 and rises along -G(d) = L(f(x + d), f's own class) - c |d|^2, a step for each batch. The weights
+    follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s grad_d G, whose fixed point d(w) is, it is
+    grad_w H + (dPhi/dw)^T v, where v = grad_d H + (dPhi/dd)^T v is found by `rounds` iterations. The network stays in
+    eval mode, so that its batch norm statistics stay.
+
+    Source: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR
+    2022. As its authors' code, only some images of a batch are perturbed for H, and d is not bounded but by c.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        lr: Learning rate of Adam.
+        inner_lr: Step of d, in pixel values.
+        penalty: c.
+        map_step: s.
+        rounds: How often v is iterated; 0 leaves the gradient through d out.
+        share: Share of the images of a batch, at least one, that are perturbed for H.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    epochs = 100
+    in_eval_mode = True
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 1e-4,
+        inner_lr: float = 10.0,
+        penalty: float = 0.001,
+        map_step: float = 0.1,
+        rounds: int = 5,
+        share: float = 0.01,
+    ) -> None:
+        super().__init__(suspect, supervision)
+        self.within("lr", lr, 0, above=True)
+        self.within("inner_lr", inner_lr, 0)
+        self.within("penalty", penalty, 0)
+        self.within("map_step", map_step, 0)
+        self.within("rounds", rounds, 0)
+        self.within("share", share, 0, 1)
+        self.lr = lr
+        self.inner_lr = inner_lr
+        self.penalty = penalty
+        self.map_step = map_step
+        self.rounds = rounds
+        self.share = share
+        self.perturbation = torch.zeros(0)
+        self.example: tuple[Tensor, Tensor] | None = None
+
+    def inner_loss(self, perturbation: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+        """G."""
+        return self.penalty * perturbation.square().sum() - F.cross_entropy(self(images + perturbation), targets)
+
+    def on_train_epoch_start(self) -> None:
+        """Called by Lightning: find the perturbation of this round, the same one in each process."""
+        self.perturbation = torch.zeros(())
+        for images, targets in self.images():
+            if self.example is None:
+                self.example = images, targets
+            start = self.perturbation.to(images) + torch.zeros_like(images[:1])
+            with torch.enable_grad():
+                start.requires_grad_()
+                with torch.no_grad():
+                    own = self(images).argmax(1)
+                (gradient,) = torch.autograd.grad(self.inner_loss(start, images, own), start)
+            self.perturbation = (start - self.inner_lr * gradient).detach()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        perturbation = self.perturbation.requires_grad_()
+        chosen = torch.zeros(len(images), 1, 1, 1, device=self.device)
+        chosen[: max(1, math.floor(self.share * len(images)))] = 1
+        loss = F.cross_entropy(self(images + chosen * perturbation), targets)
+        self.log_loss(loss, images)
+        if self.rounds == 0:
+            return loss
+        assert self.example is not None
+        (slope,) = torch.autograd.grad(loss, perturbation, retain_graph=True)
+        inner = self.inner_loss(perturbation, *self.example)
+        (gradient,) = torch.autograd.grad(inner, perturbation, create_graph=True)
+        mapped = perturbation - self.map_step * gradient
+        v = torch.zeros_like(slope)
+        for _ in range(self.rounds):
+            (through,) = torch.autograd.grad(mapped, perturbation, v, retain_graph=True)
+            v = through + slope
+        # Its value is the loss, its gradient that of the weights through both.
+        indirect = (mapped * v.detach()).sum()
+        return loss + indirect - indirect.detach()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network.parameters(), self.lr)

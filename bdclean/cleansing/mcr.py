@@ -1,0 +1,131 @@
+"""Mode connectivity repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.phases import TwoPhases
+from bdclean.modules import Classifier
+
+
+def bezier(start: Tensor, bend: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
+    """A point of the quadratic curve: (1 - t)^2 start + 2 t (1 - t) bend + t^2 end, for t in [0, 1]."""
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
+
+
+class MCR(TwoPhases):
+    """Connects the suspect with a fine-tuned copy by a curve of good networks, and takes one from its middle.
+
+    min_theta E_t[L(phi(t)) + weight_decay / 2 |phi(t)|^2] with phi(t) = (1 - t)^2 w_0 + 2 t (1 - t) theta + t^2 w_1, t
+    uniform in [0, 1] for each batch, w_0 the suspect, w_1 the suspect after fine-tuning, L the cross-entropy. Far from
+    both ends the networks are good on clean images, which they were trained on, and not on triggered ones. Batch norm
+    statistics of the network that is taken are measured on the defender's images.
+
+    Source: Zhao, Chen, Das, Ramamurthy, Lin, "Bridging Mode Connectivity in Loss Landscapes and Adversarial
+    Robustness", ICLR 2020.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in FineTune, for both parts.
+        t: Which network is taken. By default the one nearest to the middle, .5, in steps of .05 from the suspect, that
+            costs little enough.
+        tolerance: How many percent of the held-out images that may cost.
+        first: Share of the training in which w_1 is fine-tuned.
+        **options: As in FineTune.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    epochs = 110
+    chooses = True
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        t: float | None = None,
+        tolerance: float = 2.0,
+        first: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(suspect, supervision, first, **options)
+        self.within("t", t or 0, 0, 1)
+        self.within("tolerance", tolerance, 0, 100)
+        self.t = t
+        self.tolerance = tolerance
+        self.ends: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def turn(self) -> None:
+        start = dict(self.teacher.named_parameters())
+        with torch.no_grad():
+            for name, value in self.network.named_parameters():
+                self.ends[name] = start[name].detach(), value.clone()
+                value.copy_((start[name] + value) / 2)
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]  # there is one
+            # Now a part of the loss.
+            group["weight_decay"] = 0.0
+
+    def point(self, bends: dict[str, Tensor], t: float | Tensor) -> dict[str, Tensor]:
+        """The weights at t, for the bends that are given."""
+        return {name: bezier(start, bends[name], end, t) for name, (start, end) in self.ends.items()}
+
+    def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        weights = self.point(dict(self.network.named_parameters()), torch.rand((), device=self.device))
+        size = torch.stack([value.square().sum() for value in weights.values()]).sum()
+        logits = functional_call(self.network, weights, (self.normalize(images),))
+        return F.cross_entropy(logits, targets) + self.weight_decay / 2 * size
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        bends = {name: value.clone() for name, value in self.network.named_parameters()}
+        self.network.load_state_dict(self.teacher.state_dict())
+
+        def network(t: float) -> dict[str, Tensor]:
+            weights = self.point(bends, t)
+            moments = self.measure(weights)
+            return {f"network.{name}": value for name, value in (weights | moments).items()}
+
+        levels = [0.05 * step for step in range(1, 11)]
+        self.t = self.furthest(levels, network, self.tolerance) if self.t is None else self.t
+        if self.t is not None:
+            self.change(network(self.t))
+
+    def measure(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch norm statistics that the network has with these weights on the defender's images."""
+        norms = {
+            name: module
+            for name, module in self.network.named_modules()
+            if isinstance(module, _BatchNorm) and module.running_mean is not None
+        }
+        if not norms:
+            return {}
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        momenta = {name: norm.momentum for name, norm in norms.items()}
+        self.network.eval()
+        for norm in norms.values():
+            norm.reset_running_stats()
+            # The mean over all batches.
+            norm.momentum = None
+            norm.train()
+        for images, _ in self.images():
+            functional_call(self.network, weights, (self.normalize(images),))
+        found = {
+            f"{name}.{kind}": getattr(norm, kind).clone()
+            for name, norm in norms.items()
+            for kind in ("running_mean", "running_var")
+        }
+        for name, norm in norms.items():
+            norm.momentum = momenta[name]
+        self.network.load_state_dict(before)
+        return found
+
+    def describe(self) -> str:
+        return "" if self.t is None else f"| t |\n|---|\n| {self.t:.2f} |"

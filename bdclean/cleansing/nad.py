@@ -1,0 +1,100 @@
+"""Neural attention distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.cleansing.base import Supervision, frozen
+from bdclean.cleansing.phases import TwoPhases
+from bdclean.models import find_features
+from bdclean.modules import Classifier
+
+
+def attention_map(features: Tensor, p: float) -> Tensor:
+    """Where a stage looks: A = sum over the channels of |F|^p, divided by its Euclidean norm.
+
+    Args:
+        features: (N, C, H, W), or (N, tokens, C).
+        p: Power.
+
+    Returns:
+        (N, positions), of norm 1.
+    """
+    return F.normalize(features.abs().pow(p).sum(1 if features.ndim == 4 else -1).flatten(1), dim=1)
+
+
+class NAD(TwoPhases):
+    """Fine-tunes a copy of the suspect, and trains the suspect to attend to what that copy attends to.
+
+    L = cross-entropy(f(x), y) + sum over stages of beta_l mse(A_l(f), A_l(tutor)), with the attention maps A of what
+    each stage hands on, and the fine-tuned copy as tutor.
+
+    Source: Li, Lyu, Koren, Lyu, Li, Ma, "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural
+    Networks", ICLR 2021; betas and 100 epochs as the paper of DistillCleanseModule compares with.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in FineTune, for both parts.
+        betas: Weight of each of the last stages, the earlier ones are left out.
+        p: Power of the attention maps.
+        first: Share of the training in which the tutor is fine-tuned.
+        **options: As in FineTune.
+
+    Raises:
+        InputError: If no stage has positions to attend to, or an option is out of range.
+    """
+
+    epochs = 110
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        betas: Sequence[float] = (500.0, 1000.0, 1000.0),
+        p: float = 2.0,
+        first: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(suspect, supervision, first, **options)
+        for beta in betas:
+            self.within("betas", beta, 0)
+        self.within("p", p, 0, above=True)
+        names = find_features(suspect, suspect.image_size)[-len(betas) :] if betas else []
+        if not names:
+            raise InputError("--method NAD: no stage of the network hands on anything with positions to attend to")
+        self.stages = [name.removeprefix("network.") for name in names]
+        self.betas = list(betas)[-len(names) :]
+        self.p = p
+        self.tutor: nn.Module = nn.Identity()
+
+    def turn(self) -> None:
+        self.tutor = frozen(self.network)
+        self.network.load_state_dict(self.teacher.state_dict())
+
+    def attend(self, network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits of images in [0, 1], and the attention map of each stage."""
+        maps: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
+            maps.append(attention_map(cast(Tensor, output), self.p))
+
+        hooks = [network.get_submodule(name).register_forward_hook(keep) for name in self.stages]
+        logits = network(self.normalize(images))
+        for hook in hooks:
+            hook.remove()
+        return logits, maps
+
+    def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        logits, maps = self.attend(self.network, images)
+        with torch.no_grad():
+            _, wanted = self.attend(self.tutor, images)
+        loss = F.cross_entropy(logits, targets)
+        for beta, one, other in zip(self.betas, maps, wanted, strict=True):
+            loss = loss + beta * F.mse_loss(one, other)
+        return loss

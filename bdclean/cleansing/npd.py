@@ -1,0 +1,148 @@
+"""Neural polarizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from bdclean import InputError
+from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.models import find_stages
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+def polarize(weight: Tensor, polarizer: Tensor) -> Tensor:
+    """The weight of a layer with a linear map of channels before it: conv(P x) is a convolution too.
+
+    Args:
+        weight: (out, in, ...).
+        polarizer: P, (in, in).
+    """
+    return torch.einsum("oi...,ij->oj...", weight, polarizer)
+
+
+def strongest_other(logits: Tensor, classes: Tensor) -> Tensor:
+    """The best class of each of (N, C) logits that is not the given one, (N,)."""
+    return logits.scatter(1, classes[:, None], -torch.inf).argmax(1)
+
+
+def refusal(logits: Tensor, classes: Tensor) -> Tensor:
+    """-log(1 - p) of the given classes, (N,), the mean over the batch of (N, C) logits."""
+    p = logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
+    return -(1.0001 - p).log().mean()
+
+
+class NPD(Cleanser):
+    """Puts a linear map of channels, the polarizer, into the suspect, and trains it alone, to filter triggers out.
+
+    It stands before the last layer but one in front of the head, starts as the identity and has no shifts, so that the
+    layer behind can take it in when it is trained: the network keeps its form. An adversary looks for d in |d|_2 <=
+    eps, x + d in [0, 1], towards the class t of each image that is strongest after its own, by sign steps that are
+    projected. The polarizer minimises L(f(x), y) + adversarial (L(f(x + d), own class) - log(1 - p_t) - log(1 - p_o)),
+    with o the strongest class of f(x + d) that is not the true one. The network stays in eval mode.
+
+    Source: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
+    Features", NeurIPS 2023. There a batch norm follows the map, and both stay in the network.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        lr: Learning rate of SGD.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        eps: Bound of d, Euclidean, in pixel values: for images of 32 pixels, on others it grows with their side.
+        steps: How many steps d takes.
+        step_size: Of each pixel in a step.
+        adversarial: Weight of each of the three losses on perturbed images.
+
+    Raises:
+        InputError: If the network has no such layer, or an option is out of range.
+    """
+
+    epochs = 50
+    in_eval_mode = True
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        eps: float = 3.0,
+        steps: int = 2,
+        step_size: float = 0.1,
+        adversarial: float = 0.4,
+    ) -> None:
+        super().__init__(suspect, supervision)
+        self.within("eps", eps, 0)
+        self.within("steps", steps, 0)
+        self.within("step_size", step_size, 0)
+        self.within("adversarial", adversarial, 0)
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.eps = eps
+        self.steps = steps
+        self.step_size = step_size
+        self.adversarial = adversarial
+        own = dict(self.named_parameters())
+        names = [
+            f"{layer.name}.weight"
+            for layer in find_stages(suspect, suspect.image_size)[:-1]
+            if takes_a_map(layer.module) and f"{layer.name}.weight" in own
+        ]
+        if not names:
+            raise InputError("--method NPD: no layer before the head of the network takes a linear map of channels")
+        self.place = names[-2:][0]
+        self.network.requires_grad_(False)
+        self.polarizer = nn.Parameter(torch.eye(own[self.place].shape[1]))
+
+    def polarized(self, images: Tensor) -> Tensor:
+        """Logits of images in [0, 1], with the polarizer."""
+        weight = polarize(self.get_parameter(self.place), self.polarizer)
+        return functional_call(self, {self.place: weight}, (images,))
+
+    def perturb(self, images: Tensor, classes: Tensor) -> Tensor:
+        """D for each image, towards a class for each, (N, C, H, W)."""
+        bound = self.eps * self.image_size / 32
+        d = torch.zeros_like(images)
+        for _ in range(self.steps):
+            d.requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(self.polarized(images + d), classes), d)
+            d = d.detach() - self.step_size * gradient.sign()
+            d = d.renorm(2, 0, bound)
+            d = (images + d).clamp(0, 1) - images
+        return d
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        logits = self.polarized(images)
+        wanted = strongest_other(logits, classes)
+        perturbed = self.polarized(images + self.perturb(images, wanted))
+        others = strongest_other(perturbed, classes)
+        resist = F.cross_entropy(perturbed, logits.argmax(1)) + refusal(perturbed, wanted) + refusal(perturbed, others)
+        loss = F.cross_entropy(logits, targets) + self.adversarial * resist
+        self.log_loss(loss, images)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.sgd(self.lr, self.momentum, self.weight_decay, lambda done: 1.0, [self.polarizer])
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        self.change({self.place: polarize(self.get_parameter(self.place), self.polarizer)})
+
+
+def takes_a_map(layer: Any) -> bool:
+    """Whether a layer sees all channels of its input at once, with weights (out, in, ...)."""
+    convolution = isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and layer.groups == 1
+    return convolution or isinstance(layer, nn.Linear)

@@ -1,0 +1,80 @@
+"""What methods share whose training has two parts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.finetune import FineTune
+from bdclean.modules import Classifier
+from bdclean.modules.attack import cosine
+from bdclean.modules.classifier import Batch
+
+
+class TwoPhases(FineTune):
+    """Trains the student in one way, makes something of it, and trains it in another way.
+
+    Both train the same weights, so that processes that train together have gradients of all of them in each step. The
+    learning rate falls along a cosine in each.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in FineTune.
+        first: Share of the training that is the first phase, rounded to whole epochs; each has at least one.
+        **options: As in FineTune.
+    """
+
+    def __init__(self, suspect: Classifier, supervision: Supervision, first: float, **options: Any) -> None:
+        super().__init__(suspect, supervision, **options)
+        self.within("first", first, 0, 1)
+        self.first = first
+        self.turned = False
+
+    @property
+    def turning_point(self) -> int:
+        """How many epochs the first phase has."""
+        epochs = self.trainer.max_epochs or 0
+        if epochs < 2:
+            raise InputError(f"--trainer.max_epochs {epochs}: {type(self).__name__} needs at least two")
+        return min(epochs - 1, max(1, round(self.first * epochs)))
+
+    def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the first phase: that of fine-tuning."""
+        return F.cross_entropy(self(images), targets)
+
+    @abstractmethod
+    def turn(self) -> None:
+        """Between the phases: keep what the student has become, and say what it is to start from."""
+
+    @abstractmethod
+    def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the second phase."""
+
+    def on_train_epoch_start(self) -> None:
+        """Called by Lightning: turn from the first to the second phase."""
+        if not self.turned and self.current_epoch >= self.turning_point:
+            self.turned = True
+            self.turn()
+            # The momentum belongs to other weights.
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        loss = self.second_loss(images, targets) if self.turned else self.first_loss(images, targets)
+        self.log_loss(loss, images)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        part = self.turning_point / (self.trainer.max_epochs or 1)
+
+        def rate(done: float) -> float:
+            return cosine(done / part if done < part else (done - part) / (1 - part))
+
+        return self.sgd(self.lr, self.momentum, self.weight_decay, rate)

@@ -1,0 +1,110 @@
+"""What methods share that prune channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.models import Channels, find_channels, scale
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+class PruningCleanser(Cleanser):
+    """Takes output channels of layers away: their scales become 0, and if `shifts` their shifts too.
+
+    Attributes:
+        layers: The channels there are.
+        pruned: For each of these layers (count,) which of them are taken away; empty until that is known.
+    """
+
+    def __init__(self, suspect: Classifier, supervision: Supervision = "teacher", shifts: bool = False) -> None:
+        super().__init__(suspect, supervision)
+        self.layers = self.find_layers(suspect)
+        self.shifts = shifts
+        self.pruned: list[Tensor] = []
+
+    def find_layers(self, suspect: Classifier) -> list[Channels]:
+        """The channels that can be pruned: those of every convolution and linear layer but the head.
+
+        Raises:
+            InputError: If there are none.
+        """
+        layers = find_channels(suspect, suspect.image_size)
+        if not layers:
+            raise InputError(
+                f"--method {type(self).__name__}: the network has no convolution or linear layer before its head"
+            )
+        return layers
+
+    def without(self, pruned: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The parameters that change when channels are taken away, with their new values.
+
+        Args:
+            pruned: For each layer (count,) bool.
+        """
+        kept = [(~channels).float().to(self.device) for channels in pruned]
+        return scale(dict(self.named_parameters()), self.layers, kept, kept if self.shifts else ())
+
+    def prune(self, pruned: Sequence[Tensor]) -> None:
+        """Take channels away, for good: as `without`."""
+        self.change(self.without(pruned))
+        self.pruned = [channels.cpu() for channels in pruned]
+
+    def describe(self) -> str:
+        if not self.pruned:
+            return ""
+        rows = ["| layer | channels | pruned |", "|---|---|---|"]
+        for channels, which in zip(self.layers, self.pruned, strict=True):
+            name = channels.layer.removeprefix("network.")
+            rows.append(f"| {name} | {channels.count} | {int(which.sum())} |")
+        return "\n".join(rows)
+
+
+class MaskingCleanser(PruningCleanser):
+    """Learns a mask in [0, 1] for each channel, and takes away those whose mask became small.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: As in Cleanser.
+        threshold: Channels with a mask below go; None is the highest multiple of .05 that costs little enough.
+        tolerance: How many percent of the images to choose by the threshold may cost.
+
+    Attributes:
+        masks: For each layer (count,).
+    """
+
+    chooses = True
+
+    def __init__(
+        self, suspect: Classifier, supervision: Supervision, threshold: float | None, tolerance: float
+    ) -> None:
+        super().__init__(suspect, supervision)
+        self.within("threshold", threshold or 0, 0, 1)
+        self.within("tolerance", tolerance, 0, 100)
+        self.threshold = threshold
+        self.tolerance = tolerance
+        self.masks = nn.ParameterList(torch.ones(channels.count) for channels in self.layers)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Called by Lightning: keep the masks in [0, 1]."""
+        for mask in self.masks:
+            mask.clamp_(0, 1)
+
+    def finish(self) -> None:
+        masks = list(self.masks)
+        if self.threshold is None:
+            levels = [round(0.05 * step, 2) for step in range(1, 21)]
+            chosen = self.furthest(levels, lambda level: self.without([mask < level for mask in masks]), self.tolerance)
+            self.threshold = chosen or 0.0
+        self.prune([mask < self.threshold for mask in masks])
+
+
+def outliers(values: Tensor, u: float) -> Tensor:
+    """Which of (n,) values are above their mean by more than u standard deviations: (n,) bool."""
+    return values > values.mean() + u * values.std()

@@ -1,0 +1,118 @@
+"""Reconstructive neuron pruning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.func import functional_call
+
+from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.prune import MaskingCleanser
+from bdclean.metrics import agreements, correct
+from bdclean.models import scale
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+class RNP(MaskingCleanser):
+    """Makes the suspect forget clean images, and prunes the channels that do not help to recover them.
+
+    Unlearning: max_w L(f(x), y), until hardly an image is right any more: what is left is the backdoor. Recovering:
+    with these weights, min_m alpha L, with a mask m in [0, 1] for each channel's scale. Channels of the suspect go
+    whose mask became small; their shifts stay. L is the cross-entropy.
+
+    Source: Li, Lyu, Ma, Koren, Lyu, Li, Jiang, "Reconstructive Neuron Pruning for Backdoor Defense", ICML 2023; there
+    500 images.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        lr: Learning rate of SGD in unlearning.
+        mask_lr: In recovering.
+        momentum: Of SGD.
+        weight_decay: Of SGD in unlearning.
+        least: Unlearning ends after the epoch in which at most so many percent of the images were still right.
+        first: Share of the training that unlearning may take at most.
+        alpha: Factor of the loss in recovering.
+        threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
+        tolerance: How many percent of the held-out images the threshold may cost.
+
+    Raises:
+        InputError: If the network has no layer before its head, or an option is out of range.
+    """
+
+    epochs = 40
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 0.01,
+        mask_lr: float = 0.2,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        least: float = 20.0,
+        first: float = 0.5,
+        alpha: float = 0.2,
+        threshold: float | None = None,
+        tolerance: float = 2.0,
+    ) -> None:
+        super().__init__(suspect, supervision, threshold, tolerance)
+        self.within("mask_lr", mask_lr, 0, above=True)
+        self.within("least", least, 0, 100)
+        self.within("first", first, 0, 1)
+        self.within("alpha", alpha, 0, above=True)
+        self.lr = lr
+        self.mask_lr = mask_lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.least = least
+        self.first = first
+        self.alpha = alpha
+        self.unlearning = True
+        self.register_buffer("counts", torch.zeros(2), persistent=False)
+        self.counts: Tensor
+
+    def on_train_epoch_start(self) -> None:
+        """Called by Lightning: count anew how many images are still right."""
+        self.counts.zero_()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        # In both phases with masks and weights, so that processes that train together have gradients of all of them.
+        changed = scale(dict(self.named_parameters()), self.layers, self.masks)
+        logits = functional_call(self, changed, (images,))
+        right = correct(logits, targets) if targets.ndim == 1 else agreements(logits, targets)
+        self.counts += torch.stack([right.sum(), torch.full_like(right, True).sum()])
+        loss = F.cross_entropy(logits, targets)
+        self.log_loss(loss, images)
+        return -loss if self.unlearning else self.alpha * loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called by Lightning: each phase trains its own part, weights or masks."""
+        for parameter in self.masks if self.unlearning else self.network.parameters():
+            parameter.grad = None
+
+    def on_train_epoch_end(self) -> None:
+        """Called by Lightning: end the unlearning when nothing is left to forget."""
+        super().on_train_epoch_end()
+        if self.unlearning:
+            right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
+            epochs = self.trainer.max_epochs or 1
+            last = self.current_epoch + 1 >= max(1, round(self.first * epochs))
+            self.unlearning = not (last or 100 * right / total <= self.least)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.network.parameters())},
+            {"params": list(self.masks), "lr": self.mask_lr, "weight_decay": 0.0},
+        ]
+        return self.sgd(self.lr, self.momentum, self.weight_decay, lambda done: 1.0, groups)
+
+    def finish(self) -> None:
+        self.network.load_state_dict(self.teacher.state_dict())
+        super().finish()

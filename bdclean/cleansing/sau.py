@@ -1,0 +1,131 @@
+"""Shared adversarial unlearning."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+
+
+def js_divergence(logits: Tensor, others: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two networks' answers, image by image: (N, C) logits twice to (N,), in nats."""
+    one, other = logits.softmax(1), others.softmax(1)
+    middle = ((one + other) / 2).clamp(min=1e-8).log()
+    divergences = (F.kl_div(middle, p.clamp(min=1e-8), reduction="none").sum(1) for p in (one, other))
+    return sum(divergences) / 2  # type: ignore[return-value]  # of two tensors
+
+
+def unlearning_loss(logits: Tensor, suspect: Tensor, clean: Tensor, classes: Tensor) -> Tensor:
+    """Push the student off the wrong class that the suspect answers: the mean over the batch of -log(1 - p).
+
+    Args:
+        logits: (N, C) of the student on perturbed images.
+        suspect: (N, C) of the suspect on the same.
+        clean: (N,) its classes of the images without perturbation.
+        classes: (N,) true classes. Where the suspect answers its own or this one, there is no loss.
+    """
+    wrong = suspect.argmax(1)
+    fooled = (wrong != classes) & (wrong != clean)
+    p = logits.softmax(1).gather(1, wrong[:, None]).squeeze(1)
+    # -log(1 - p), without the infinity at 1.
+    losses = -(1 - p.clamp(max=0.999)).log()
+    return (losses * fooled).sum() / len(logits)
+
+
+class SAU(Cleanser):
+    """Unlearns adversarial images that fool the student and the suspect alike, towards the same class.
+
+    Such shared ones cover the triggered images. Inner: d minimises adversarial L_adv + shared L_sh in |d|_inf <= eps,
+    by steps eps sign(grad) from d = eps, where L_adv is minus the cross-entropy of both networks, of images that do not
+    fool them yet, and L_sh their Jensen-Shannon divergence, of images that do not fool both towards one class yet.
+    Outer: w minimises L(f(x), y) + unlearn L_sar, where L_sar = -log(1 - p(y')) with the class y' that the suspect is
+    fooled to. The student stays in eval mode, so that its batch norm statistics stay.
+
+    Source: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
+    Examples", NeurIPS 2023.
+
+    Args:
+        suspect: The network to cleanse.
+        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        lr: Learning rate of Adam (AMSGrad).
+        eps: Bound of d, in pixel values.
+        steps: How many steps d takes.
+        adversarial: Weight of L_adv.
+        shared: Weight of L_sh.
+        unlearn: Weight of L_sar.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    epochs = 100
+    in_eval_mode = True
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        supervision: Supervision = "teacher",
+        lr: float = 1e-4,
+        eps: float = 0.2,
+        steps: int = 5,
+        adversarial: float = 0.01,
+        shared: float = 1.0,
+        unlearn: float = 1.0,
+    ) -> None:
+        super().__init__(suspect, supervision)
+        self.within("lr", lr, 0, above=True)
+        self.within("eps", eps, 0, 1)
+        self.within("steps", steps, 0)
+        self.within("adversarial", adversarial, 0)
+        self.within("shared", shared, 0)
+        self.within("unlearn", unlearn, 0)
+        self.lr = lr
+        self.eps = eps
+        self.steps = steps
+        self.adversarial = adversarial
+        self.shared = shared
+        self.unlearn = unlearn
+
+    def inner_loss(self, answers: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
+        """What d minimises.
+
+        Args:
+            answers: (N, C) logits of student and suspect on perturbed images.
+            clean: (N,) their classes of the images without perturbation.
+            classes: (N,) true classes.
+        """
+        size = len(classes)
+        resist = [logits.argmax(1) == own for logits, own in zip(answers, clean, strict=True)]
+        losses = [F.cross_entropy(logits, classes, reduction="none") for logits in answers]
+        fooling = -sum((loss * still).sum() for loss, still in zip(losses, resist, strict=True)) / (2 * size)
+        both = ~resist[0] & ~resist[1] & (answers[0].argmax(1) == answers[1].argmax(1))
+        return self.adversarial * fooling + self.shared * (js_divergence(*answers) * ~both).sum() / size
+
+    def perturb(self, images: Tensor, clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
+        """D for each image, (N, C, H, W)."""
+        d = torch.full_like(images, self.eps)
+        for _ in range(self.steps):
+            d.requires_grad_()
+            normalized = self.normalize(images + d)
+            loss = self.inner_loss((self.network(normalized), self.teacher(normalized)), clean, classes)
+            (gradient,) = torch.autograd.grad(loss, d)
+            d = (d.detach() - self.eps * gradient.sign()).clamp(-self.eps, self.eps)
+        return d.detach()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = self.supervise(batch)
+        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        logits = self(images)
+        clean = logits.argmax(1), self.teach(images).argmax(1)
+        perturbed = images + self.perturb(images, clean, classes)
+        unlearning = unlearning_loss(self(perturbed), self.teach(perturbed), clean[1], classes)
+        loss = F.cross_entropy(logits, targets) + self.unlearn * unlearning
+        self.log_loss(loss, images)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network.parameters(), self.lr, amsgrad=True)

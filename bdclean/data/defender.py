@@ -1,0 +1,103 @@
+"""The defender's images: which there are, and what each is for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from bdclean import InputError, first_ten, printable
+from bdclean.data.images import FileImages, Images
+
+DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
+AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
+CHOICE_SHARE, CHOICE_LIMIT = 0.1, 1_000
+
+logger = logging.getLogger(__name__)
+
+
+class Defender:
+    """The defender's images, in a random order: some to measure agreement on, some to choose by, the rest to train on.
+
+    Args:
+        images: What there is to draw from.
+        loose: Whether these are files of which some may be no images; they are named and left out.
+        wanted: How many images are used; None is all, up to `most`.
+        most: None is any number.
+        agreement: How many of these are for measuring the agreement with the suspect; None is 10 %, at most 1,000.
+        seed: Fixes the order.
+        num_workers: Processes that look at files.
+        fits: Whether so many bytes may be kept in memory.
+
+    Raises:
+        InputError: If there are fewer images than asked for.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        loose: bool,
+        wanted: int | None,
+        most: int | None,
+        agreement: int | None,
+        seed: int,
+        num_workers: int,
+        fits: Callable[[int], bool],
+    ) -> None:
+        images = images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)))
+        self.unreadable: list[Path] = []
+        """Files that are no images."""
+        count = min(len(images), most or len(images)) if wanted is None else wanted
+        if loose and isinstance(images, FileImages):
+            images, self.unreadable = readable(images, min(count, len(images)), num_workers, fits)
+            count = len(images) if wanted is None else wanted
+        if count > len(images):
+            kind = " readable" if self.unreadable else ""
+            raise InputError(f"--data.num_unlabeled {count}: there are {len(images)}{kind} unlabeled images")
+        held_out = max(1, share(None, count, AGREEMENT_SHARE, AGREEMENT_LIMIT)) if agreement is None else agreement
+        if held_out >= count:
+            raise InputError(f"--data.num_agreement {held_out}: there are {count} unlabeled images in all")
+        numbers = torch.arange(count)
+        self.agreement = images.subset(numbers[:held_out])
+        """Those that no method sees."""
+        self.own = images.subset(numbers[held_out:])
+        """Those that a method has."""
+
+    def __len__(self) -> int:
+        return len(self.agreement) + len(self.own)
+
+    def split(self, choosing: bool) -> tuple[Images, Images]:
+        """A method's images: those to train on, and 10 %, at most 1,000, to choose by, if it chooses anything.
+
+        Raises:
+            InputError: If there are too few for that.
+        """
+        count = max(1, share(None, len(self.own), CHOICE_SHARE, CHOICE_LIMIT)) if choosing else 0
+        if count >= len(self.own):
+            raise InputError(f"--data.num_unlabeled {len(self)}: too few to keep some of them for choosing by")
+        numbers = torch.arange(len(self.own))
+        return self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
+
+
+def readable(
+    images: FileImages, wanted: int, num_workers: int, fits: Callable[[int], bool]
+) -> tuple[Images, list[Path]]:
+    """The first files that can be decoded, so many as wanted, and those that cannot, which are named."""
+    found, unreadable = images.readable(wanted, num_workers, fits(wanted * images.size**2 * 3))
+    if unreadable:
+        looked_at = len(found) + len(unreadable)
+        _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
+    return found, unreadable
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    logger.warning(printable(message))
+
+
+def share(number: int | None, total: int, part: float, limit: int) -> int:
+    """A number that was given, or a part of the total up to a limit."""
+    return min(round(part * total), limit) if number is None else number

@@ -1,0 +1,62 @@
+"""What happens inside a network while an image goes through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+
+@dataclass(frozen=True)
+class Call:
+    """A module that took tensors and answered one."""
+
+    name: str
+    module: nn.Module
+    taken: Tensor | None
+    answer: Tensor
+
+    @property
+    def positions(self) -> int:
+        """At how many places (pixels, patches, tokens) it answers."""
+        spread = isinstance(self.module, _ConvNd) or (self.answer.ndim == 4 and not isinstance(self.module, nn.Linear))
+        return self.answer.numel() // self.answer.shape[1 if spread else -1]
+
+
+def probe(network: nn.Module, image_size: int) -> list[Call]:
+    """Send an empty image through a network, and watch.
+
+    Args:
+        network: Takes (N, 3, image_size, image_size). Its mode and statistics stay.
+        image_size: Height and width of the images it is made for, in pixels.
+
+    Returns:
+        Every call of a module, parts and wholes, in the order in which they ended.
+    """
+    calls: list[Call] = []
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def note(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            answer = output if isinstance(output, Tensor) else output[0] if isinstance(output, (tuple, list)) else None
+            taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            if isinstance(answer, Tensor) and answer.ndim > 1:
+                calls.append(Call(name, module, taken, answer))
+
+        return module.register_forward_hook(note)
+
+    modes = {module: module.training for module in network.modules()}
+    hooks = [watch(name, module) for name, module in network.named_modules() if name]
+    image = torch.zeros(1, 3, image_size, image_size)
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(image.to(next(network.parameters(), image)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return calls
