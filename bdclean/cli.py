@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bdclean import InputError, __version__, attacks, cleansing, first_line, printable
+from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
 from bdclean.data.sources import Source
@@ -29,6 +30,8 @@ ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
 TRAINING = ("target_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
+FUNCTIONS = {"benchmark": benchmark}
+"""Subcommands that have no network of their own."""
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
 """What each subcommand makes of `--model`; a Suspect, read from a checkpoint, where nothing stands here."""
 
@@ -63,6 +66,19 @@ class CommandLine(LightningCLI):
             "predict": {"model", "datamodule"},
             "cleanse": {"model", "datamodule"},
         }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Add those that have no network to Lightning's."""
+        super()._add_subcommands(parser, **kwargs)
+        registered = parser._subcommands_action
+        assert registered is not None
+        for name, function in FUNCTIONS.items():
+            description = (function.__doc__ or "").partition("\n")[0]
+            own = self.init_parser(description=description)
+            own.add_function_arguments(function, skip={"command", "config", "list"}, as_group=False)
+            own.add_argument("--list", action="store_true", help="Only print the command of each cell.")
+            registered.add_subcommand(name, own, help=description)
+            self._subcommand_parsers[name] = own
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Parsers raise their errors, so that `main` can say them in one line."""
@@ -111,6 +127,8 @@ class CommandLine(LightningCLI):
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in arguments]
         self.config = parser.parse_args(arguments)
+        if self.config.subcommand in FUNCTIONS:
+            return
         given = self.config[self.config.subcommand].get("ckpt")
         if given != path:
             raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
@@ -130,8 +148,22 @@ class CommandLine(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would merge what a checkpoint says into the configuration, unread: `parse_arguments` vets it."""
 
+    def _set_seed(self) -> None:
+        if self.subcommand not in FUNCTIONS:
+            super()._set_seed()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand not in FUNCTIONS:
+            super()._run_subcommand(subcommand)
+            return
+        options = dict(self.config[subcommand])
+        files = " ".join(str(path.relative) for path in options.pop("config") or ())
+        FUNCTIONS[subcommand](**options, command=main, config=files)
+
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
+        if self.subcommand in FUNCTIONS:
+            return
         if self.checkpoint is None:
             super().instantiate_classes()
             return

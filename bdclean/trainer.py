@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import tempfile
 import time
 import warnings
@@ -171,6 +172,8 @@ class Trainer(pl.Trainer):
             "agreement_on": "test images" if datamodule.labelled else "held-out unlabeled images",
             "options": cleanser.options(),
             "epochs": self.max_epochs,
+            "peak_memory": self._peak_memory(),
+            "attack": datamodule.poisoning,
             "held_out_images": datamodule.held_out_count,
             "unreadable_images": len(datamodule.unreadable),
             "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
@@ -249,6 +252,18 @@ class Trainer(pl.Trainer):
         device = self.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
         return f"{self.world_size} x {name}" if self.world_size > 1 else name
+
+    def _peak_memory(self) -> int | None:
+        """Of the GPU, where there is one, else of this process, in MiB; None where that cannot be known."""
+        device = self.strategy.root_device
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated(device) // 2**20
+        try:
+            import resource
+        except ImportError:  # on Windows
+            return None
+        unit = 1 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
     # TensorBoard
 

@@ -160,6 +160,11 @@ class PoisonDataModule(LightningDataModule):
         return self._has("test")
 
     @property
+    def poisoning(self) -> str | None:
+        """The attack that the training images are poisoned by, if they are."""
+        return type(self.attack).__name__ if self.attack is not None and self.attack.poison_rate > 0 else None
+
+    @property
     def trainable(self) -> bool:
         """Whether there are labelled training images."""
         return self._has("train")

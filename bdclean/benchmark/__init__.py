@@ -1,0 +1,5 @@
+"""Attacks against methods, under one protocol."""
+
+from bdclean.benchmark.run import benchmark
+
+__all__ = ["benchmark"]

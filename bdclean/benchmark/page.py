@@ -1,0 +1,100 @@
+"""Results of a benchmark as pictures, and as one HTML page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jinja2
+from matplotlib.figure import Figure
+
+from bdclean import __version__
+from bdclean.benchmark.tables import IDENTITY, Row, groups, markdown
+from bdclean.checkpoint import write_whole
+
+
+def write(rows: Sequence[Row], folder: Path, commands: Sequence[str]) -> None:
+    """Write `heatmap.png`, `scatter.png` and `index.html`, which needs no other file.
+
+    Args:
+        rows: What was found.
+        folder: Where they go.
+        commands: What made it.
+    """
+    pictures = []
+    good = [row for row in rows if row["error"] is None]
+    for name, title, draw in (
+        ("heatmap.png", "ASR after cleansing, and ACC lost", heatmap),
+        ("scatter.png", "ACC against ASR after cleansing", scatter),
+    ):
+        figure = draw(good)
+        write_whole(folder / name, partial(figure.savefig, format="png", dpi=110))
+        pictures.append((title, base64.b64encode((folder / name).read_bytes()).decode()))
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean.benchmark", "."), autoescape=True)
+    html = environment.get_template("page.html.j2").render(
+        tables=_tables(markdown(rows)), pictures=pictures, commands=commands, version=__version__, identity=IDENTITY
+    )
+    write_whole(folder / "index.html", lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def heatmap(rows: Sequence[Row]) -> Figure:
+    """Methods by suspects: ASR on the left, ACC lost on the right, means over seeds, networks and images."""
+    methods = [name for (name,) in groups(rows, "method")]
+    suspects = [name for (name,) in groups(rows, "suspect")]
+    size = (3 + 1.3 * len(suspects), 1.6 + 0.36 * len(methods))
+    figure = Figure(figsize=size, layout="constrained")
+    if not rows:
+        return figure
+    cells = groups(rows, "method", "suspect")
+    for axes, name, title, top in zip(
+        figure.subplots(1, 2, sharey=True), ("asr", "acc_lost"), ("ASR, %", "ACC lost, points"), (100, 10), strict=True
+    ):
+        values = [[_mean(cells.get((method, suspect), []), name) for suspect in suspects] for method in methods]
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        axes.set_title(title)
+        axes.set_xticks(range(len(suspects)), suspects, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(methods)), methods)
+        for y, line in enumerate(values):
+            for x, value in enumerate(line):
+                if value == value:  # not NaN
+                    colour = "white" if value > 0.6 * top else "black"
+                    axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
+def scatter(rows: Sequence[Row]) -> Figure:
+    """A point for each method and backdoored suspect: ASR across, ACC up; the best are top left."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    backdoored = [row for row in rows if row["backdoored"] and None not in (row["asr"], row["acc"])]
+    markers = "osD^v<>Pp*Xhd"
+    for number, ((method,), own) in enumerate(groups(backdoored, "method").items()):
+        marker = markers[number % len(markers)]
+        axes.scatter([row["asr"] for row in own], [row["acc"] for row in own], label=method, marker=marker, alpha=0.8)
+    axes.set_xlabel("ASR, %")
+    axes.set_ylabel("ACC, %")
+    axes.set_xlim(-3, 103)
+    axes.grid(alpha=0.3)
+    if backdoored:
+        figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _tables(text: str) -> list[tuple[str, list[list[str]], list[str]]]:
+    """The parts of a Markdown text: title, cells of its table, other lines."""
+    parts: list[tuple[str, list[list[str]], list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("## "):
+            parts.append((line[3:], [], []))
+        elif line.startswith("| ") and not line.startswith("| ---"):
+            parts[-1][1].append(line.strip("|").split("|"))
+        elif line and not line.startswith("|"):
+            parts[-1][2].append(line)
+    return parts

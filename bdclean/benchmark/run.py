@@ -1,0 +1,113 @@
+"""A whole benchmark: what is left to do is done, and what was found becomes tables and pictures."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bdclean import InputError, printable
+from bdclean.benchmark import local, tables, work
+from bdclean.benchmark.grid import Cell, make_grid
+from bdclean.report import write_json
+
+
+def benchmark(
+    suspects: Mapping[str, dict[str, Any]],
+    methods: Mapping[str, dict[str, Any]],
+    networks: Mapping[str, dict[str, Any]] | None = None,
+    images: Mapping[str, dict[str, Any]] | None = None,
+    seeds: Sequence[int] = (0,),
+    folder: str = "runs/benchmark",
+    jobs: int | None = None,
+    keep_networks: bool = False,
+    list: bool = False,
+    cell: str | None = None,
+    *,
+    command: work.Command,
+    config: str,
+) -> None:
+    """Cleanse many suspects by many methods, and compare.
+
+    Suspects are trained once and kept; a cell, one method on one suspect, is done once, and its result is written whole
+    or not at all. Started again, it does what is missing, and what failed. In the end the folder holds `results.csv`,
+    `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for TensorBoard.
+
+    Args:
+        suspects: Name of each suspect to options of `bdclean fit`, without dashes: `{config: configs/badnet.yaml}`.
+        methods: Name of each method to options of `bdclean cleanse`; `method` is the name, if it is not among them.
+        networks: Name of each network to options of `bdclean fit` that come after those of a suspect: `{model.arch:
+            resnet20}`. By default one, as the suspects say.
+        images: Name of what the methods are given to options of `bdclean cleanse`: `{data.unlabeled: photos/}`. By
+            default the images that were held out from the attacker.
+        seeds: Each suspect is trained, and cleansed, once for each of these.
+        folder: Where everything is kept.
+        jobs: How many cells are done at once; by default one a GPU, or without any one a core, as far as there is
+            memory.
+        keep_networks: Whether the cleansed networks are kept too.
+        list: Only print the command of each cell.
+        cell: Only do this cell, in this process: a name that `--list` prints.
+        command: The command line.
+        config: The configuration file, for the commands that are listed.
+
+    Raises:
+        InputError: If an option cannot be what it is.
+    """
+    place = Path(folder)
+    grid = make_grid(suspects, methods, networks or {"given": {}}, images or {"held-out": {}}, seeds)
+    if list:
+        for one in grid:
+            print(shlex.join(["bdclean", "benchmark", "--config", config, "--folder", folder, "--cell", one.key]))
+        return
+    for name in ("suspects", "cells", "logs"):
+        (place / name).mkdir(parents=True, exist_ok=True)
+    if cell is not None:
+        chosen = next((one for one in grid if one.key == cell), None)
+        if chosen is None:
+            raise InputError(f"--cell {cell}: there is none of this name")
+        result = work.cleanse(chosen, place, command, keep_networks)
+        if "error" in result:
+            raise InputError(f"--cell {cell}: {result['error']}")
+        return
+    _do(grid, place, jobs, command, keep_networks)
+    results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
+    rows = tables.rows(results)
+    tables.write(rows, place)
+    # Matplotlib is for those alone who want pictures.
+    from bdclean.benchmark import page
+
+    page.write(rows, place, [shlex.join(["bdclean", "benchmark", "--config", config])])
+    print((place / "results.md").read_text(encoding="utf-8"))
+    print(f"{place / 'index.html'} has all of it.")
+
+
+def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
+    """Do what is not done yet, behind a progress bar."""
+    left = [one for one in grid if "error" in (work.read(one.path(folder)) or {"error": ""})]
+    suspects = {one.suspect.key: one.suspect for one in left if not one.suspect.path(folder).exists()}
+    tasks = [
+        local.Task(key, folder / "logs" / f"{key}.log", (), work.train, (suspect, folder, command))
+        for key, suspect in suspects.items()
+    ]
+    cells = {one.key: one for one in left}
+    for key, one in cells.items():
+        needs = (one.suspect.key,) if one.suspect.key in suspects else ()
+        log = folder / "logs" / f"{key}.log"
+        tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
+    with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
+        for progress in local.run(tasks, jobs):
+            bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
+            if progress.ended is None:
+                continue
+            bar.update()
+            name = progress.ended.name
+            reason = progress.failure
+            if name in cells:
+                if reason is not None:
+                    write_json(cells[name].path(folder), {"error": reason})
+                reason = (work.read(cells[name].path(folder)) or {}).get("error")
+            if bar.disable or reason is not None:
+                bar.write(printable(f"{name.rpartition('.')[0]}: {reason or 'done'}"))

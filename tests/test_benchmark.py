@@ -1,0 +1,220 @@
+"""Attacks against methods: the grid, how it is resumed, and what comes of it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from bdclean.benchmark import local, tables
+from bdclean.benchmark.grid import arguments, make_grid
+from bdclean.cli import main
+
+TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
+GRID: dict[str, Any] = {
+    "folder": "bench",
+    "suspects": {
+        "BadNets": {**TINY, "data.attack": "BadNets"},
+        "never backdoored": {**TINY, "data.attack": "BadNets", "data.attack.poison_rate": 0.0},
+    },
+    "methods": {
+        "CLP": {"trainer.accelerator": "cpu"},
+        "FT (labels)": {
+            "method": "FineTune",
+            "method.supervision": "labels",
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+        },
+        "wrong": {"method": "CLP", "method.u": -1},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_images(_in_an_empty_folder: None) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(240) % 4
+    images = generator.integers(0, 100, (240, 16, 16, 3), dtype=np.uint8)
+    images[..., 0] += (40 * labels).astype(np.uint8)[:, None, None]
+    train, test = slice(0, 200), slice(200, 240)
+    np.savez("tiny.npz", x_train=images[train], y_train=labels[train], x_test=images[test], y_test=labels[test])
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID))
+
+
+def results() -> dict[tuple[str, str], dict[str, str]]:
+    with open("bench/results.csv", newline="") as file:
+        return {(row["suspect"], row["method"]): row for row in csv.DictReader(file)}
+
+
+def test_the_grid_is_everything_with_everything() -> None:
+    cells = make_grid({"a": {}, "b": {}}, {"FineTune": {}, "CLP": {}}, {"n": {}}, {"i": {}, "j": {}}, [0, 1, 2])
+    assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 3
+    assert len({cell.suspect for cell in cells}) == 2 * 3
+    assert set(zip(cells[-1].arguments, cells[-1].arguments[1:], strict=False)) >= {
+        ("--method", "CLP"),
+        ("--seed_everything", "2"),
+    }
+
+
+def test_a_key_changes_with_the_options_and_with_the_configuration_they_name() -> None:
+    def key(options: dict[str, Any]) -> str:
+        return make_grid({"a": options}, {"CLP": {}}, {"n": {}}, {"i": {}}, [0])[0].key
+
+    Path("some.yaml").write_text("one: 1")
+    before = key({"config": "some.yaml"})
+    assert before == key({"config": "some.yaml"}) != key({"config": "some.yaml", "model.lr": 0.1})
+    Path("some.yaml").write_text("one: 2")
+    assert before != key({"config": "some.yaml"})
+
+
+def test_arguments_are_words() -> None:
+    assert arguments({"a": 1, "b": "x", "c": [0.1, 2], "d": None, "e": False}) == (
+        "--a",
+        "1",
+        "--b",
+        "x",
+        "--c",
+        "[0.1, 2]",
+        "--e",
+        "false",
+    )
+
+
+def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["benchmark", "--config", "grid.yaml"])
+    found = results()
+    assert len(found) == 6
+    for suspect in ("BadNets", "never backdoored"):
+        assert "--method.u -1.0: must be at least 0" in found[suspect, "wrong"]["error"]
+        for method in ("CLP", "FT (labels)"):
+            row = found[suspect, method]
+            assert not row["error"]
+            assert 0 <= float(row["acc"]) <= 100
+            assert float(row["peak_memory"]) > 0
+    assert found["BadNets", "CLP"]["backdoored"] == "True"
+    assert found["BadNets", "CLP"]["der"]
+    assert found["never backdoored", "CLP"]["backdoored"] == "False"
+    assert not found["never backdoored", "CLP"]["der"]
+    text = Path("bench/results.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "| FT (labels) |" in text
+    assert "## Failed" in text
+    page = Path("bench/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert "must be at least 0" in page
+    for name in ("heatmap.png", "scatter.png"):
+        assert Path("bench", name).read_bytes().startswith(b"\x89PNG")
+    assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
+    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
+
+    # Started again it does nothing but what failed.
+    written = {path: path.stat().st_mtime_ns for path in Path("bench").rglob("*.ckpt")}
+    cells = {path: path.stat().st_mtime_ns for path in Path("bench/cells").glob("*.json")}
+    main(["benchmark", "--config", "grid.yaml"])
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())
+    again = {path for path, when in cells.items() if path.stat().st_mtime_ns != when}
+    assert {"error" in json.loads(path.read_text()) for path in again} == {True}
+    assert len(again) == 2
+    assert results() == found
+
+
+def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["benchmark", "--config", "grid.yaml", "--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert not Path("bench").exists()
+    command = next(line for line in lines if "BadNets.given.0.CLP" in line).split()
+    assert command[:2] == ["bdclean", "benchmark"]
+    main(command[1:])
+    (cell,) = Path("bench/cells").glob("*.json")
+    assert json.loads(cell.read_text())["method"] == "CLP"
+    when = cell.stat().st_mtime_ns
+    main(command[1:])
+    assert cell.stat().st_mtime_ns == when
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"suspects": {}}, "--suspects: there are none"),
+        ({"seeds": []}, "--seeds: there are none"),
+        ({"methods": {"a/b": {}}}, "--methods a/b: names have letters"),
+    ],
+)
+def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID | change))
+    with pytest.raises(SystemExit) as caught:
+        main(["benchmark", "--config", "grid.yaml"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"bdclean: error: {named}")
+    assert not Path("bench").exists()
+
+
+def test_an_unknown_cell_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--config", "grid.yaml", "--cell", "nothing"])
+    assert "--cell nothing: there is none of this name" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_benchmark_goes_on_where_it_was() -> None:
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID | {"seeds": [0, 1], "jobs": 1}))
+    command = [sys.executable, "-m", "bdclean", "benchmark", "--config", "grid.yaml"]
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(Path("bench").glob("cells/*.json")):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = {path: path.read_text() for path in Path("bench/cells").glob("*.json")}
+    assert 0 < len(kept) < 12
+    assert all(json.loads(text) for text in kept.values())
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert all(path.read_text() == text for path, text in kept.items() if "error" not in json.loads(text))
+    assert len(results()) == 6
+    with open("bench/results.csv") as file:
+        assert len(file.readlines()) == 1 + 12
+    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
+
+
+def _sleep_or_fail(what: str) -> None:
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "raises":
+        raise ValueError("not this way")
+
+
+def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
+    def task(name: str, what: str = "", *needs: str) -> local.Task:
+        return local.Task(name, Path(f"logs/{name}.log"), needs, _sleep_or_fail, (what,))
+
+    tasks = [task("c", "", "a"), task("d", "", "b"), task("a"), task("b", "raises"), task("e", "killed")]
+    ended = [progress for progress in local.run(tasks, 2) if progress.ended is not None]
+    failures = {progress.ended.name: progress.failure for progress in ended if progress.ended}
+    assert failures == {
+        "a": None,
+        "b": "ValueError: not this way",
+        "c": None,
+        "d": "ValueError: not this way",
+        "e": "killed by SIGKILL",
+    }
+    names = [progress.ended.name for progress in ended if progress.ended]
+    assert names.index("a") < names.index("c")
+
+
+def test_figures_are_means_with_their_spread() -> None:
+    rows = [{"acc": 90.0}, {"acc": 92.0}, {"acc": None}]
+    assert tables.mean(rows, "acc") == "91.0 ± 1.4"
+    assert tables.mean(rows[:1], "acc") == "90.0"
+    assert tables.mean(rows[2:], "acc") == "-"
