@@ -45,8 +45,8 @@ class Cleanser(Classifier):
             own answers; or `labels`.
     """
 
-    epochs: ClassVar[int] = 0
-    """How long it trains, if nothing else is said; 0 is a method without training."""
+    epochs: ClassVar[int] = 12
+    """How long it trains, if nothing else is said; 0 is a method that does not train."""
     chooses: ClassVar[bool] = False
     """Whether it chooses something by images that it does not train on."""
     uses_images: ClassVar[bool] = True

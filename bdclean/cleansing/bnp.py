@@ -37,6 +37,8 @@ class BNP(PruningCleanser):
         InputError: If the network has no batch norm with statistics and scales, or an option is out of range.
     """
 
+    epochs = 0
+
     def __init__(self, suspect: Classifier, u: float = 3.0) -> None:
         super().__init__(suspect)
         self.within("u", u, 0)

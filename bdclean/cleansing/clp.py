@@ -46,6 +46,7 @@ class CLP(PruningCleanser):
         InputError: If the network has no layer before its head, or an option is out of range.
     """
 
+    epochs = 0
     uses_images = False
 
     def __init__(self, suspect: Classifier, u: float = 3.0) -> None:
