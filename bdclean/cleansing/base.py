@@ -119,7 +119,8 @@ class Cleanser(Classifier):
             Batches on the device, as `supervise` gives them.
         """
         for batch in self.trainer.datamodule.defender_dataloader(choosing):  # type: ignore[attr-defined]
-            yield self.supervise(self.trainer.strategy.batch_to_device(batch, self.device))
+            converted = self.trainer.precision_plugin.convert_input(batch)
+            yield self.supervise(self.trainer.strategy.batch_to_device(converted, self.device))
 
     @torch.no_grad()
     def score(self, changes: Mapping[str, Tensor]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bdclean import InputError
@@ -62,8 +62,9 @@ class BNP(PruningCleanser):
         moments = {norm: torch.zeros(2, norm.num_features, device=self.device) for norm in norms}
         counts = dict.fromkeys(norms, 0)
 
-        def watch(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            values = inputs[0].transpose(0, 1).flatten(1)
+        def watch(norm: Any, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            # Around what it learned, as squares of large numbers leave nothing of small differences.
+            values = (inputs[0].float().transpose(0, 1).flatten(1).T - norm.running_mean).T
             moments[norm] += torch.stack([values.sum(1), (values**2).sum(1)])
             counts[norm] += values.shape[1]
 
@@ -75,8 +76,8 @@ class BNP(PruningCleanser):
             hook.remove()
         pruned = []
         for norm in norms:
-            mean, square = moments[norm] / max(1, counts[norm])
-            var = (square - mean**2).clamp(min=0) + norm.eps
-            divergence = gaussian_divergence(mean, var, norm.running_mean, norm.running_var + norm.eps)
+            shift, square = moments[norm] / max(1, counts[norm])
+            var = (square - shift**2).clamp(min=0) + norm.eps
+            divergence = gaussian_divergence(shift, var, torch.zeros_like(shift), norm.running_var + norm.eps)
             pruned.append(outliers(divergence, self.u))
         self.prune(pruned)

@@ -24,7 +24,8 @@ def channel_lipschitz(weight: Tensor, scales: Tensor | None = None) -> Tensor:
     Returns:
         (out,), at least 0.
     """
-    bounds = torch.linalg.matrix_norm(weight.flatten(2) if weight.ndim > 2 else weight[:, :, None], ord=2)
+    matrices = weight.flatten(2) if weight.ndim > 2 else weight[:, :, None]
+    bounds = torch.linalg.matrix_norm(matrices.float(), ord=2)
     return bounds if scales is None else bounds * scales.abs()
 
 

@@ -64,7 +64,7 @@ class FTSAM(FineTune):
         images, targets = self.supervise(batch)
         parameters = dict(self.network.named_parameters())
         here = F.cross_entropy(self(images), targets)
-        gradients = torch.autograd.grad(here, list(parameters.values()))
+        gradients = torch.autograd.grad(here, list(parameters.values()), allow_unused=True, materialize_grads=True)
         perturbed = climb(parameters, dict(zip(parameters, gradients, strict=True)), self.rho)
         with still(self.network):
             loss = F.cross_entropy(functional_call(self.network, perturbed, (self.normalize(images),)), targets)

@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.modules import Classifier
@@ -18,9 +19,9 @@ class IBAU(Cleanser):
 
     min_w max_d H(d, w), H(d, w) = L(f_w(x + d), y): one perturbation d for all images stands for the trigger. In each
     epoch d starts at 0 and rises along -G(d) = L(f(x + d), f's own class) - c |d|^2, a step for each batch. The weights
-    follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s grad_d G, whose fixed point d(w) is, it is
-    grad_w H + (dPhi/dw)^T v, where v = grad_d H + (dPhi/dd)^T v is found by `rounds` iterations. The network stays in
-    eval mode, so that its batch norm statistics stay.
+    follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s grad_d G on one batch and its y, whose fixed point
+    d(w) is, it is grad_w H + (dPhi/dw)^T v, where v = grad_d H + (dPhi/dd)^T v is found by `rounds` iterations. The
+    network stays in eval mode, so that its batch norm statistics stay.
 
     Source: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR
     2022. As its authors' code, only some images of a batch are perturbed for H, and d is not bounded but by c.
@@ -98,7 +99,9 @@ class IBAU(Cleanser):
             return loss
         assert self.example is not None
         (slope,) = torch.autograd.grad(loss, perturbation, retain_graph=True)
-        inner = self.inner_loss(perturbation, *self.example)
+        # Fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            inner = self.inner_loss(perturbation, *self.example)
         (gradient,) = torch.autograd.grad(inner, perturbation, create_graph=True)
         mapped = perturbation - self.map_step * gradient
         v = torch.zeros_like(slope)

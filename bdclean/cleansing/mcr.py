@@ -124,6 +124,7 @@ class MCR(TwoPhases):
         }
         for name, norm in norms.items():
             norm.momentum = momenta[name]
+            norm.eval()
         self.network.load_state_dict(before)
         return found
 

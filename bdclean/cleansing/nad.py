@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from bdclean import InputError
 from bdclean.cleansing.base import Supervision, frozen
@@ -42,7 +44,7 @@ class NAD(TwoPhases):
         suspect: The network to cleanse.
         supervision: As in FineTune, for both parts.
         betas: Weight of each of the last stages, the earlier ones are left out.
-        p: Power of the attention maps.
+        p: Power of the attention maps, at least 1.
         first: Share of the training in which the tutor is fine-tuned.
         **options: As in FineTune.
 
@@ -64,7 +66,7 @@ class NAD(TwoPhases):
         super().__init__(suspect, supervision, first, **options)
         for beta in betas:
             self.within("betas", beta, 0)
-        self.within("p", p, 0, above=True)
+        self.within("p", p, 1)
         names = find_features(suspect, suspect.image_size)[-len(betas) :] if betas else []
         if not names:
             raise InputError("--method NAD: no stage of the network hands on anything with positions to attend to")
@@ -74,21 +76,26 @@ class NAD(TwoPhases):
         self.tutor: nn.Module = nn.Identity()
 
     def turn(self) -> None:
-        self.tutor = frozen(self.network)
+        self.tutor = frozen(copy.deepcopy(self.network))
         self.network.load_state_dict(self.teacher.state_dict())
 
     def attend(self, network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits of images in [0, 1], and the attention map of each stage."""
-        maps: list[Tensor] = []
+        maps: dict[str, Tensor] = {}
 
-        def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
-            maps.append(attention_map(cast(Tensor, output), self.p))
+        def watch(name: str) -> RemovableHandle:
+            def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
+                answer = output if isinstance(output, Tensor) else output[0]
+                # Of its own, as the next layer may work in place; a module that acts again hands on its last answer.
+                maps[name] = attention_map(answer.clone(), self.p)
 
-        hooks = [network.get_submodule(name).register_forward_hook(keep) for name in self.stages]
+            return network.get_submodule(name).register_forward_hook(keep)
+
+        hooks = [watch(name) for name in self.stages]
         logits = network(self.normalize(images))
         for hook in hooks:
             hook.remove()
-        return logits, maps
+        return logits, [maps[name] for name in self.stages]
 
     def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         logits, maps = self.attend(self.network, images)

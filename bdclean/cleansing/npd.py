@@ -17,6 +17,9 @@ from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
 
+MOST_CHANNELS = 4096
+"""A map of more would not fit: that of a VGG's first linear layer has 25,088."""
+
 
 def polarize(weight: Tensor, polarizer: Tensor) -> Tensor:
     """The weight of a layer with a linear map of channels before it: conv(P x) is a convolution too.
@@ -97,7 +100,7 @@ class NPD(Cleanser):
         names = [
             f"{layer.name}.weight"
             for layer in find_stages(suspect, suspect.image_size)[:-1]
-            if takes_a_map(layer.module) and f"{layer.name}.weight" in own
+            if layer.acts and takes_a_map(layer.module) and f"{layer.name}.weight" in own
         ]
         if not names:
             raise InputError("--method NPD: no layer before the head of the network takes a linear map of channels")
@@ -143,6 +146,6 @@ class NPD(Cleanser):
 
 
 def takes_a_map(layer: Any) -> bool:
-    """Whether a layer sees all channels of its input at once, with weights (out, in, ...)."""
+    """Whether a layer sees all channels of its input at once, with weights (out, in, ...), and not too many."""
     convolution = isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and layer.groups == 1
-    return convolution or isinstance(layer, nn.Linear)
+    return (convolution or isinstance(layer, nn.Linear)) and layer.weight.shape[1] <= MOST_CHANNELS

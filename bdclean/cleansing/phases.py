@@ -10,11 +10,23 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
+
+
+def first_epochs(cleanser: Cleanser, share: float) -> int:
+    """How many epochs a first phase has that is a share of the training; both have at least one.
+
+    Raises:
+        InputError: If there are too few epochs for that.
+    """
+    epochs = cleanser.trainer.max_epochs or 0
+    if epochs < 2:
+        raise InputError(f"--trainer.max_epochs {epochs}: {type(cleanser).__name__} needs at least two")
+    return min(epochs - 1, max(1, round(share * epochs)))
 
 
 class TwoPhases(FineTune):
@@ -36,14 +48,6 @@ class TwoPhases(FineTune):
         self.first = first
         self.turned = False
 
-    @property
-    def turning_point(self) -> int:
-        """How many epochs the first phase has."""
-        epochs = self.trainer.max_epochs or 0
-        if epochs < 2:
-            raise InputError(f"--trainer.max_epochs {epochs}: {type(self).__name__} needs at least two")
-        return min(epochs - 1, max(1, round(self.first * epochs)))
-
     def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """The loss of the first phase: that of fine-tuning."""
         return F.cross_entropy(self(images), targets)
@@ -58,7 +62,7 @@ class TwoPhases(FineTune):
 
     def on_train_epoch_start(self) -> None:
         """Called by Lightning: turn from the first to the second phase."""
-        if not self.turned and self.current_epoch >= self.turning_point:
+        if not self.turned and self.current_epoch >= first_epochs(self, self.first):
             self.turned = True
             self.turn()
             # The momentum belongs to other weights.
@@ -72,7 +76,7 @@ class TwoPhases(FineTune):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        part = self.turning_point / (self.trainer.max_epochs or 1)
+        part = first_epochs(self, self.first) / (self.trainer.max_epochs or 1)
 
         def rate(done: float) -> float:
             return cosine(done / part if done < part else (done - part) / (1 - part))

@@ -47,7 +47,7 @@ class PruningCleanser(Cleanser):
         Args:
             pruned: For each layer (count,) bool.
         """
-        kept = [(~channels).float().to(self.device) for channels in pruned]
+        kept = [(~channels).to(self.device) for channels in pruned]
         return scale(dict(self.named_parameters()), self.layers, kept, kept if self.shifts else ())
 
     def prune(self, pruned: Sequence[Tensor]) -> None:
@@ -97,6 +97,8 @@ class MaskingCleanser(PruningCleanser):
             mask.clamp_(0, 1)
 
     def finish(self) -> None:
+        # What is pruned is the suspect, with the batch norm statistics that it came with.
+        self.network.load_state_dict(self.teacher.state_dict())
         masks = list(self.masks)
         if self.threshold is None:
             levels = [round(0.05 * step, 2) for step in range(1, 21)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.phases import first_epochs
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.metrics import agreements, correct
 from bdclean.models import scale
@@ -74,12 +75,11 @@ class RNP(MaskingCleanser):
         self.first = first
         self.alpha = alpha
         self.unlearning = True
-        self.register_buffer("counts", torch.zeros(2), persistent=False)
-        self.counts: Tensor
+        self.counts = torch.zeros(2)
 
     def on_train_epoch_start(self) -> None:
         """Called by Lightning: count anew how many images are still right."""
-        self.counts.zero_()
+        self.counts = torch.zeros(2, device=self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
@@ -102,17 +102,13 @@ class RNP(MaskingCleanser):
         super().on_train_epoch_end()
         if self.unlearning:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
-            epochs = self.trainer.max_epochs or 1
-            last = self.current_epoch + 1 >= max(1, round(self.first * epochs))
+            last = self.current_epoch + 1 >= first_epochs(self, self.first)
             self.unlearning = not (last or 100 * right / total <= self.least)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        first_epochs(self, self.first)
         groups: list[dict[str, Any]] = [
             {"params": list(self.network.parameters())},
             {"params": list(self.masks), "lr": self.mask_lr, "weight_decay": 0.0},
         ]
         return self.sgd(self.lr, self.momentum, self.weight_decay, lambda done: 1.0, groups)
-
-    def finish(self) -> None:
-        self.network.load_state_dict(self.teacher.state_dict())
-        super().finish()

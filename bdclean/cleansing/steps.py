@@ -12,13 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 @contextmanager
 def still(network: nn.Module) -> Iterator[None]:
     """Within it batch norms learn no running statistics, whatever images they see and however they use them."""
-    # Not by turning them off: without tracking, a batch norm in eval mode would use those of the batch.
+    # They learn copies: turned off, in eval mode, they would use the statistics of the batch.
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    before = [dict(norm._buffers) for norm in norms]
+    for norm, buffers in zip(norms, before, strict=True):
+        norm._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, buffers in zip(norms, before, strict=True):
+            norm._buffers.update(buffers)

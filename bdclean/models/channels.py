@@ -84,8 +84,9 @@ def scale(
     changed = {}
     for channels, factor in zip(layers, weights, strict=True):
         old = parameters[channels.weight]
-        changed[channels.weight] = old * factor.view(-1, *[1] * (old.ndim - 1))
+        changed[channels.weight] = old * factor.to(old).view(-1, *[1] * (old.ndim - 1))
     for channels, factor in zip(layers, biases, strict=False):
         if channels.bias in parameters:
-            changed[channels.bias] = parameters[channels.bias] * factor
+            old = parameters[channels.bias]
+            changed[channels.bias] = old * factor.to(old)
     return changed

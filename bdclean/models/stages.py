@@ -21,11 +21,16 @@ DEPTH_STAGES = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights, and the stage it is in: 0 is the stem, then the stages in order, the last is the head."""
+    """A layer with weights, and the stage it is in: 0 is the stem, then the stages in order, the last is the head.
+
+    Attributes:
+        acts: Whether the network was seen to use it.
+    """
 
     name: str
     module: nn.Module
     stage: int
+    acts: bool
 
 
 def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
@@ -41,7 +46,8 @@ def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
 def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
     """Find every convolution, linear and attention layer of a network, in the order they act, and their stages.
 
-    Layers that the probe does not reach stand with the layer before them in the order of registration.
+    Layers that the probe does not reach stand with the layer before them in the order of registration; none is the
+    head.
 
     Args:
         network: Takes (N, 3, image_size, image_size) and answers (N, classes). Its mode and statistics stay.
@@ -56,12 +62,14 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
         if call.name in modules:
             positions.setdefault(call.name, call.positions)
     order = list(positions)
+    acts, head = set(order), order[-1:]
     for previous, name in zip([None, *modules], modules, strict=False):
         if name not in positions:
-            order.insert(0 if previous is None else order.index(previous) + 1, name)
-            positions[name] = 1 if previous is None else positions[previous]
+            place = 0 if previous is None else order.index(previous) + (previous not in head)
+            order.insert(place, name)
+            positions[name] = positions[order[place - 1]] if place else 1
     if len(order) < 3:
-        return [Layer(name, modules[name], stage) for stage, name in enumerate(order)]
+        return [Layer(name, modules[name], stage, name in acts) for stage, name in enumerate(order)]
 
     inner = order[1:-1]
     resolutions: list[int] = []
@@ -73,7 +81,8 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
     if len(levels) == 1:
         parts = min(DEPTH_STAGES, len(inner))
         stages = [1 + index * parts // len(inner) for index in range(len(inner))]
-    return [Layer(name, modules[name], stage) for name, stage in zip(order, [0, *stages, stages[-1] + 1], strict=True)]
+    numbers = [0, *stages, stages[-1] + 1]
+    return [Layer(name, modules[name], stage, name in acts) for name, stage in zip(order, numbers, strict=True)]
 
 
 def find_features(network: nn.Module, image_size: int) -> list[str]:
@@ -89,10 +98,13 @@ def find_features(network: nn.Module, image_size: int) -> list[str]:
     Returns:
         Names of modules, at most one a stage; empty if no stage has positions.
     """
-    stages = {layer.name: layer.stage for layer in find_stages(network, image_size)}
+    layers = find_stages(network, image_size)
+    stages = {layer.name: layer.stage for layer in layers}
     found: dict[int, str] = {}
     stage = 0
     for call in probe(network, image_size):
+        if call.name == layers[-1].name:
+            break
         stage = max(stage, stages.get(call.name, 0))
         if stage > 0 and call.positions > 1:
             found[stage] = call.name
