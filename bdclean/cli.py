@@ -75,7 +75,7 @@ class CommandLine(LightningCLI):
         for name, function in FUNCTIONS.items():
             description = (function.__doc__ or "").partition("\n")[0]
             own = self.init_parser(description=description)
-            own.add_function_arguments(function, skip={"command", "config", "list"}, as_group=False)
+            own.add_function_arguments(function, skip={"command", "list"}, as_group=False)
             own.add_argument("--list", action="store_true", help="Only print the command of each cell.")
             registered.add_subcommand(name, own, help=description)
             self._subcommand_parsers[name] = own
@@ -112,14 +112,15 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
         arguments = sys.argv[1:] if args is None else list(args)
-        subcommand = next((argument for argument in arguments if argument in self.subcommands()), "")
+        known = {*self.subcommands(), *FUNCTIONS}
+        subcommand = next((argument for argument in arguments if argument in known), "")
         configurations = _configurations(arguments)
         path = _early(arguments, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
-        path = str(path) if path and subcommand not in ("", "fit") else None
+        path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None
         if path is not None:
             self.checkpoint = read(path)
             self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
-        if subcommand:
+        if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
                 classes = (f"{key}.class_path", key)
                 asked = (value for name in classes if (value := _early(arguments, configurations, name)))
@@ -157,8 +158,8 @@ class CommandLine(LightningCLI):
             super()._run_subcommand(subcommand)
             return
         options = dict(self.config[subcommand])
-        files = " ".join(str(path.relative) for path in options.pop("config") or ())
-        FUNCTIONS[subcommand](**options, command=main, config=files)
+        del options["config"]
+        FUNCTIONS[subcommand](**options, command=main)
 
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""

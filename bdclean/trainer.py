@@ -145,10 +145,17 @@ class Trainer(pl.Trainer):
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         cleanser = method(model)
         plan = self._tell(cleanser, "")
         self._set_epochs(cleanser)
+        if cleanser.chooses and self._forgets():
+            raise InputError(
+                f"--trainer.strategy: {type(cleanser).__name__} chooses by what it learned, in processes whose memory "
+                "would be lost: take ddp"
+            )
         history = History()
         self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
         try:

@@ -58,10 +58,30 @@ def test_the_grid_is_everything_with_everything() -> None:
     cells = make_grid({"a": {}, "b": {}}, {"FineTune": {}, "CLP": {}}, {"n": {}}, {"i": {}, "j": {}}, [0, 1, 2])
     assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 3
     assert len({cell.suspect for cell in cells}) == 2 * 3
-    assert set(zip(cells[-1].arguments, cells[-1].arguments[1:], strict=False)) >= {
-        ("--method", "CLP"),
-        ("--seed_everything", "2"),
-    }
+    assert {"--method=CLP", "--seed_everything=2"} <= set(cells[-1].arguments)
+    assert {"--data.seed=2", "--data.attack.seed=2"} <= set(cells[-1].suspect.arguments)
+
+
+def test_configurations_come_first_and_later_options_after_earlier_ones() -> None:
+    (cell,) = make_grid(
+        {"a": {"config": "a.yaml", "model.lr": 1}},
+        {"m": {"config": "m.yaml"}},
+        {"n": {"config": "n.yaml", "model.lr": 2}},
+        {"i": {"data.unlabeled": "x"}},
+        [0],
+    )
+    assert cell.suspect.arguments[:2] == ("--config=a.yaml", "--config=n.yaml")
+    assert "--model.lr=2" in cell.suspect.arguments
+    assert "--model.lr=1" not in cell.suspect.arguments
+    assert cell.arguments == ("--config=m.yaml", "--seed_everything=0", "--data.unlabeled=x")
+
+
+def test_no_attack_stays_no_attack() -> None:
+    Path("none.yaml").write_text("data: {attack: null}")
+    for options in ({"data.attack": None}, {"config": "none.yaml"}):
+        (cell,) = make_grid({"a": options}, {"CLP": {}}, {"n": {}}, {"i": {}}, [0])
+        assert not any("attack.seed" in word for word in cell.suspect.arguments)
+    assert arguments({"data.attack": None}) == ("--data.attack=null",)
 
 
 def test_a_key_changes_with_the_options_and_with_the_configuration_they_name() -> None:
@@ -76,16 +96,8 @@ def test_a_key_changes_with_the_options_and_with_the_configuration_they_name() -
 
 
 def test_arguments_are_words() -> None:
-    assert arguments({"a": 1, "b": "x", "c": [0.1, 2], "d": None, "e": False}) == (
-        "--a",
-        "1",
-        "--b",
-        "x",
-        "--c",
-        "[0.1, 2]",
-        "--e",
-        "false",
-    )
+    words = arguments({"a": 1, "b": "x", "c": [0.1, -2], "d": None, "e": False, "config": None})
+    assert words == ("--a=1", "--b=x", "--c=[0.1, -2]", "--d=null", "--e=false")
 
 
 def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +126,8 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     for name in ("heatmap.png", "scatter.png"):
         assert Path("bench", name).read_bytes().startswith(b"\x89PNG")
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
+    assert "2 of 2" in text
+    assert "0 of 2" in text
     assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
 
     # Started again it does nothing but what failed.
@@ -125,13 +139,14 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert {"error" in json.loads(path.read_text()) for path in again} == {True}
     assert len(again) == 2
     assert results() == found
+    assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
 
 
 def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["benchmark", "--config", "grid.yaml", "--list"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
-    assert not Path("bench").exists()
+    assert not list(Path("bench").rglob("*.ckpt"))
     command = next(line for line in lines if "BadNets.given.0.CLP" in line).split()
     assert command[:2] == ["bdclean", "benchmark"]
     main(command[1:])
@@ -147,7 +162,10 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"suspects": {}}, "--suspects: there are none"),
         ({"seeds": []}, "--seeds: there are none"),
-        ({"methods": {"a/b": {}}}, "--methods a/b: names have letters"),
+        ({"methods": {"a/b": {}}}, "--methods a/b: names have up to 40 letters"),
+        ({"methods": {"a" * 41: {}}}, f"--methods {'a' * 41}: names have up to 40 letters"),
+        ({"seeds": [1, 1]}, "--seeds [1, 1]: one stands there twice"),
+        ({"jobs": 0}, "--jobs 0: must be at least 1"),
     ],
 )
 def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +175,13 @@ def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys:
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith(f"bdclean: error: {named}")
     assert not Path("bench").exists()
+
+
+def test_a_folder_that_cannot_be_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bench").write_text("")
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--config", "grid.yaml"])
+    assert capsys.readouterr().err.startswith("bdclean: error: --folder bench: cannot be written")
 
 
 def test_an_unknown_cell_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,6 +236,32 @@ def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
     }
     names = [progress.ended.name for progress in ended if progress.ended]
     assert names.index("a") < names.index("c")
+
+
+def test_a_suspect_counts_once_however_many_methods_it_has() -> None:
+    rows = [
+        dict.fromkeys(tables.COLUMNS)
+        | {"suspect": "a", "network": "n", "images": "i", "seed": seed, "method": method}
+        | {"suspect_acc": acc, "acc": 50.0, "backdoored": True}
+        for seed, acc in ((0, 90.0), (1, 92.0))
+        for method in ("m", "n")
+    ]
+    rows[0] |= {"error": "why", "backdoored": None}
+    text = tables.markdown(rows)
+    assert text.count("| (suspects) | 91.0 ± 1.4 ") == 2
+    assert "| m | 50.0 |" in text
+    assert "1 of 2" in text
+
+
+def test_networks_and_images_have_tables_of_their_own() -> None:
+    rows = [
+        dict.fromkeys(tables.COLUMNS)
+        | {"suspect": "a", "method": "m", "network": network, "images": images, "acc": 1.0}
+        for network in ("x", "y")
+        for images in ("i", "j")
+    ]
+    text = tables.markdown(rows)
+    assert all(f"## Methods ({network}, {images} images)" in text for network in "xy" for images in "ij")
 
 
 def test_figures_are_means_with_their_spread() -> None:

@@ -56,16 +56,3 @@ def test_labels_are_used_where_they_are_asked_for(tiny_suspect: Path, monkeypatc
     report = cleanse(tiny_suspect, "--method", "FineTune", *labelled)
     assert all(torch.equal(batch[2], targets) for batch, targets in seen)
     assert report["options"]["supervision"] == "labels"
-
-
-WORKS: dict[str, tuple[list[str], float, float]] = {}
-"""Method to options, the ACC that may be lost, and the ASR that may be left, of BadNets on the embedded images."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WORKS)
-def test_a_real_backdoor_goes(name: str, suspect: Path) -> None:
-    options, lost, left = WORKS[name]
-    report = cleanse(suspect, "--method", name, *options)
-    assert report["cleansed"]["acc"] >= report["suspect"]["acc"] - lost
-    assert report["cleansed"]["asr"] <= left

@@ -16,11 +16,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bdclean import __version__
+from bdclean.benchmark.grid import arguments
 from bdclean.cli import main
 from bdclean.models import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
-ALL_CONFIGS = sorted(CONFIGS.rglob("*.yaml"))
+BENCHMARKS = sorted(CONFIGS.glob("benchmark/*.yaml"))
+ALL_CONFIGS = sorted(set(CONFIGS.rglob("*.yaml")) - set(BENCHMARKS))
 
 
 def printed_config(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -77,6 +79,21 @@ def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -
     else:
         main(["fit", "--config", str(config), *options, *quick_attack(content["data"]["attack"]["class_path"])])
         assert Path("suspect.ckpt").exists()
+
+
+@pytest.mark.parametrize("config", BENCHMARKS, ids=[path.name for path in BENCHMARKS])
+def test_every_benchmark_is_of_commands_that_parse(
+    config: Path, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    content = yaml.safe_load(config.read_text())
+    assert all(Path(options["config"]).is_file() for options in content["suspects"].values())
+    main(["benchmark", "--config", str(config), "--list"])
+    cells = len(content["suspects"]) * len(content["methods"]) * len(content.get("seeds", [0]))
+    assert len(capsys.readouterr().out.splitlines()) == cells
+    for name, options in list(content["methods"].items())[:: 1 if len(content["methods"]) < 10 else 6]:
+        words = arguments({"method": name, **options})
+        assert "class_path" in printed_config(["cleanse", "--ckpt", str(tiny_suspect), *words], capsys)["method"]
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdclean import InputError
+import yaml
+
+from bdclean import InputError, __version__
 
 Options = Mapping[str, Any]
 """Options of a subcommand, as on the command line but without dashes, and their values."""
@@ -82,44 +85,63 @@ def make_grid(
 
     Args:
         suspects: Name to options of `bdclean fit`.
-        methods: Name to options of `bdclean cleanse`; `method` is the name, if that is not among them.
-        networks: Name to options of `bdclean fit` that come after those of a suspect.
-        images: Name to options of `bdclean cleanse` that come after those of a method.
+        methods: Name to options of `bdclean cleanse`; `method` is the name, if neither it nor `config` is among them.
+        networks: Name to options of `bdclean fit` that come after those of a suspect, files after its file.
+        images: Name to options of `bdclean cleanse` that come after those of a method, files after its file.
         seeds: Of everything.
 
     Raises:
-        InputError: If there is nothing to do, or a name cannot be that of a file.
+        InputError: If there is nothing to do, something is named twice, or a name cannot be that of a file.
     """
     parts = {"suspects": suspects, "methods": methods, "networks": networks, "images": images, "seeds": seeds}
     for option, part in parts.items():
         if not part:
             raise InputError(f"--{option}: there are none")
+        if len(set(part)) < len(part):
+            raise InputError(f"--{option} {list(part)}: one stands there twice")
         for name in part:
-            if not re.fullmatch(r"[\w+ ()-]+", str(name)):
-                raise InputError(f"--{option} {name}: names have letters, digits, spaces and + - ( ) alone")
+            if not re.fullmatch(r"[\w+ ()-]{1,40}", str(name)):
+                raise InputError(f"--{option} {name}: names have up to 40 letters, digits, spaces and + - ( )")
     cells = []
     for seed, (name, options), (network, more) in itertools.product(seeds, suspects.items(), networks.items()):
-        own = {"config": options.get("config"), "seed_everything": seed, "data.seed": seed, "data.attack.seed": seed}
-        suspect = Suspect(name, network, seed, arguments({**own, **options, **more}))
+        seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
+        if _attacked(options) and _attacked(more):
+            seeded["data.attack.seed"] = seed
+        suspect = Suspect(name, network, seed, arguments(seeded, options, more))
         for (method, choice), (kind, where) in itertools.product(methods.items(), images.items()):
-            options_ = {"config": choice.get("config"), "method": method, "seed_everything": seed, **choice, **where}
-            cells.append(Cell(suspect, method, kind, arguments(options_)))
+            own: dict[str, Any] = {"seed_everything": seed}
+            if "config" not in choice:
+                own["method"] = method
+            cells.append(Cell(suspect, method, kind, arguments(own, choice, where)))
     return cells
 
 
-def arguments(options: Options) -> tuple[str, ...]:
-    """Options as words of a command line."""
-    words = []
-    for name, value in options.items():
-        if value is not None:
-            words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    return tuple(words)
+def _attacked(options: Options) -> bool:
+    """Whether options leave the attack as it is, or name one: an option of no attack would call up the default one."""
+    attack = options.get("data.attack", "")
+    if attack == "" and Path(str(options.get("config", ""))).is_file():
+        content = yaml.safe_load(Path(options["config"]).read_text(encoding="utf-8")) or {}
+        attack = (content.get("data") or {}).get("attack", "")
+    return attack is not None
+
+
+def arguments(*parts: Options) -> tuple[str, ...]:
+    """Options as words of a command line: configuration files first, later parts after earlier ones."""
+    configs = [f"--config={options['config']}" for options in parts if options.get("config") is not None]
+    merged = {name: value for options in parts for name, value in options.items() if name != "config"}
+    # As one word each: a value may begin with a dash.
+    words = (f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in merged.items())
+    return (*configs, *words)
 
 
 def _digest(words: Sequence[str]) -> str:
-    """The same for the same words, and the same content of configuration files among them."""
-    content = []
-    for option, value in itertools.pairwise(["", *words]):
-        is_file = option == "--config" and Path(value).is_file()
-        content.append(Path(value).read_text(encoding="utf-8") if is_file else value)
+    """The same for the same words, program and environment, and the same content of configuration files."""
+    content = [
+        __version__,
+        *sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("BDCLEAN_")),
+    ]
+    for word in words:
+        path = Path(word.removeprefix("--config="))
+        is_file = word.startswith("--config=") and path.is_file()
+        content.append(path.read_text(encoding="utf-8") if is_file else word)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]

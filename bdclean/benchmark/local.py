@@ -118,7 +118,7 @@ def _failure(exitcode: int | None, log: Path) -> str | None:
         return None
     if exitcode < 0:
         return f"killed by {signal.Signals(-exitcode).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1] if lines else f"ended with {exitcode}"
 
 

@@ -11,30 +11,29 @@ import jinja2
 from matplotlib.figure import Figure
 
 from bdclean import __version__
-from bdclean.benchmark.tables import IDENTITY, Row, groups, markdown
+from bdclean.benchmark.tables import Row, groups, markdown
 from bdclean.checkpoint import write_whole
 
 
-def write(rows: Sequence[Row], folder: Path, commands: Sequence[str]) -> None:
+def write(rows: Sequence[Row], folder: Path, command: str) -> None:
     """Write `heatmap.png`, `scatter.png` and `index.html`, which needs no other file.
 
     Args:
         rows: What was found.
         folder: Where they go.
-        commands: What made it.
+        command: What made it.
     """
     pictures = []
-    good = [row for row in rows if row["error"] is None]
     for name, title, draw in (
-        ("heatmap.png", "ASR after cleansing, and ACC lost", heatmap),
+        ("heatmap.png", "ASR after cleansing, and ACC lost: means over seeds, networks and images", heatmap),
         ("scatter.png", "ACC against ASR after cleansing", scatter),
     ):
-        figure = draw(good)
+        figure = draw(rows)
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=110))
         pictures.append((title, base64.b64encode((folder / name).read_bytes()).decode()))
     environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean.benchmark", "."), autoescape=True)
     html = environment.get_template("page.html.j2").render(
-        tables=_tables(markdown(rows)), pictures=pictures, commands=commands, version=__version__, identity=IDENTITY
+        tables=_tables(markdown(rows)), pictures=pictures, command=command, version=__version__
     )
     write_whole(folder / "index.html", lambda temporary: temporary.write_text(html, encoding="utf-8"))
 
@@ -45,8 +44,6 @@ def heatmap(rows: Sequence[Row]) -> Figure:
     suspects = [name for (name,) in groups(rows, "suspect")]
     size = (3 + 1.3 * len(suspects), 1.6 + 0.36 * len(methods))
     figure = Figure(figsize=size, layout="constrained")
-    if not rows:
-        return figure
     cells = groups(rows, "method", "suspect")
     for axes, name, title, top in zip(
         figure.subplots(1, 2, sharey=True), ("asr", "acc_lost"), ("ASR, %", "ACC lost, points"), (100, 10), strict=True

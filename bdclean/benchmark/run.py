@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
-from bdclean import InputError, printable
+from bdclean import InputError, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
-from bdclean.report import write_json
+from bdclean.checkpoint import write_whole
 
 
 def benchmark(
@@ -28,7 +29,6 @@ def benchmark(
     cell: str | None = None,
     *,
     command: work.Command,
-    config: str,
 ) -> None:
     """Cleanse many suspects by many methods, and compare.
 
@@ -51,19 +51,30 @@ def benchmark(
         list: Only print the command of each cell.
         cell: Only do this cell, in this process: a name that `--list` prints.
         command: The command line.
-        config: The configuration file, for the commands that are listed.
 
     Raises:
         InputError: If an option cannot be what it is.
     """
+    within("--jobs", 1 if jobs is None else jobs, 1)
     place = Path(folder)
-    grid = make_grid(suspects, methods, networks or {"given": {}}, images or {"held-out": {}}, seeds)
+    networks, images = networks or {"given": {}}, images or {"held-out": {}}
+    grid = make_grid(suspects, methods, networks, images, seeds)
+    try:
+        for name in ("suspects", "cells", "logs", "unfinished"):
+            (place / name).mkdir(parents=True, exist_ok=True)
+        if cell is None:
+            parts = {"suspects": suspects, "methods": methods, "networks": networks, "images": images}
+            whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
+            rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
+            text = yaml.safe_dump(whole | rest, sort_keys=False)
+            write_whole(place / "grid.yaml", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--folder {folder}: cannot be written ({error.strerror})") from error
+    again = ["bdclean", "benchmark", "--config", str(place / "grid.yaml")]
     if list:
         for one in grid:
-            print(shlex.join(["bdclean", "benchmark", "--config", config, "--folder", folder, "--cell", one.key]))
+            print(shlex.join([*again, "--cell", one.key]))
         return
-    for name in ("suspects", "cells", "logs"):
-        (place / name).mkdir(parents=True, exist_ok=True)
     if cell is not None:
         chosen = next((one for one in grid if one.key == cell), None)
         if chosen is None:
@@ -72,21 +83,25 @@ def benchmark(
         if "error" in result:
             raise InputError(f"--cell {cell}: {result['error']}")
         return
-    _do(grid, place, jobs, command, keep_networks)
+    try:
+        _do(grid, place, jobs, command, keep_networks)
+    except KeyboardInterrupt:
+        print("Interrupted. Started again, it goes on where it was.")
+        raise SystemExit(130) from None
     results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
     rows = tables.rows(results)
     tables.write(rows, place)
     # Matplotlib is for those alone who want pictures.
     from bdclean.benchmark import page
 
-    page.write(rows, place, [shlex.join(["bdclean", "benchmark", "--config", config])])
+    page.write(rows, place, shlex.join(again))
     print((place / "results.md").read_text(encoding="utf-8"))
     print(f"{place / 'index.html'} has all of it.")
 
 
 def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
     """Do what is not done yet, behind a progress bar."""
-    left = [one for one in grid if "error" in (work.read(one.path(folder)) or {"error": ""})]
+    left = [one for one in grid if not work.done(one, folder, keep)]
     suspects = {one.suspect.key: one.suspect for one in left if not one.suspect.path(folder).exists()}
     tasks = [
         local.Task(key, folder / "logs" / f"{key}.log", (), work.train, (suspect, folder, command))
@@ -107,7 +122,7 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
             reason = progress.failure
             if name in cells:
                 if reason is not None:
-                    write_json(cells[name].path(folder), {"error": reason})
+                    work.fail(cells[name], folder, reason)
                 reason = (work.read(cells[name].path(folder)) or {}).get("error")
             if bar.disable or reason is not None:
                 bar.write(printable(f"{name.rpartition('.')[0]}: {reason or 'done'}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,13 +66,11 @@ def markdown(found: Sequence[Row]) -> str:
     """Everything as Markdown: averages of each method, ACC / ASR of each method and suspect, all figures, failures."""
     failed = [row for row in found if row["error"] is not None]
     good = [row for row in found if row["error"] is None]
+    several = groups(found, "network", "images")
     parts = []
-    for (network, images), part in groups(good, "network", "images").items():
-        backdoored = [row for row in part if row["backdoored"]]
-        clean = [row for row in part if not row["backdoored"]]
-        many = len(groups(found, "network", "images")) > 1
-        title = f" ({network}, {images} images)" if many else ""
-        parts.append(f"## Methods{title}\n\n{_averages(part, backdoored, clean)}")
+    for (network, images), part in several.items():
+        title = f" ({network}, {images} images)" if len(several) > 1 else ""
+        parts.append(f"## Methods{title}\n\n{_averages(part)}")
         parts.append(f"## ACC / ASR{title}\n\n{_matrix(part)}")
     parts.append(f"## All figures\n\n{_everything(good)}")
     if failed:
@@ -85,31 +84,37 @@ def markdown(found: Sequence[Row]) -> str:
     return "\n\n".join([*parts, note]) + "\n"
 
 
-def _averages(part: Sequence[Row], backdoored: Sequence[Row], clean: Sequence[Row]) -> str:
-    header = ["method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, never backdoored", "s", "MiB", "cells"]
-    before = backdoored or part
+def _averages(part: Sequence[Row]) -> str:
+    header = ["method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, never backdoored", "s", "MiB", "done"]
+    before = _once([row for row in part if row["backdoored"]] or part)
     acc, asr, ra = (mean(before, f"suspect_{name}") for name in ("acc", "asr", "ra"))
     lines = [header, ["(suspects)", acc, "", asr, ra]]
     for (method,), own in groups(part, "method").items():
-        with_trigger = [row for row in backdoored if row["method"] == method]
-        without = [row for row in clean if row["method"] == method]
-        cells = [mean(with_trigger, name) for name in ("acc", "acc_lost", "asr", "ra", "der")]
-        more = [mean(without, "acc_lost"), mean(own, "seconds"), mean(own, "peak_memory"), str(len(own))]
+        parts = groups(own, "backdoored")
+        backdoored, clean = parts.get((True,), []), parts.get((False,), [])
+        good = len(backdoored) + len(clean)
+        cells = [mean(backdoored, name) for name in ("acc", "acc_lost", "asr", "ra", "der")]
+        more = [mean(clean, "acc_lost"), mean(own, "seconds"), mean(own, "peak_memory"), f"{good} of {len(own)}"]
         lines.append([method, *cells, *more])
     return _table(lines)
 
 
 def _matrix(part: Sequence[Row]) -> str:
-    suspects = [name for (name,) in groups(part, "suspect")]
-    lines = [["method", *suspects]]
-    parts = groups(part, "suspect")
-    before = (f"{mean(parts[name,], 'suspect_acc')} / {mean(parts[name,], 'suspect_asr')}" for name in suspects)
-    lines.append(["(suspects)", *before])
+    suspects = groups(part, "suspect")
+    lines = [["method", *(name for (name,) in suspects)]]
+    pairs = (_once(rows) for rows in suspects.values())
+    lines.append(["(suspects)", *(f"{mean(rows, 'suspect_acc')} / {mean(rows, 'suspect_asr')}" for rows in pairs)])
     for (method,), own in groups(part, "method").items():
         cells = groups(own, "suspect")
-        pairs = (cells.get((name,), []) for name in suspects)
-        lines.append([method, *(f"{mean(cell, 'acc')} / {mean(cell, 'asr')}" for cell in pairs)])
+        found = (cells.get(name, []) for name in suspects)
+        lines.append([method, *(f"{mean(cell, 'acc')} / {mean(cell, 'asr')}" for cell in found)])
     return _table(lines)
+
+
+def _once(found: Sequence[Row]) -> list[Row]:
+    """One row for each suspect, whatever the number of methods that were done."""
+    good = [row for row in found if row["error"] is None]
+    return [rows[0] for rows in groups(good, "suspect", "network", "seed").values()]
 
 
 def _everything(found: Sequence[Row]) -> str:
@@ -132,9 +137,11 @@ def write(found: Sequence[Row], folder: Path) -> None:
     write_csv(folder / "results.csv", COLUMNS, values)
     text = markdown(found)
     write_whole(folder / "results.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    for number, row in enumerate(found):
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for row in found:
         if row["error"] is None:
-            logger = TensorBoardLogger(folder, "tensorboard", str(number), default_hp_metric=False)
+            name = ".".join(str(row[name]) for name in IDENTITY)
+            logger = TensorBoardLogger(folder, "tensorboard", name, default_hp_metric=False)
             figures = {f"final/{name}": row[name] for name in FIGURES if row[name] is not None}
             logger.log_hyperparams({name: str(row[name]) for name in IDENTITY}, figures)
             logger.finalize("success")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.distill import DistillCleanseModule
 from bdclean.cleansing.finetune import FineTune
@@ -55,13 +57,14 @@ class Reinitialise(FineTune):
         suspect: Classifier,
         supervision: Supervision = "labels",
         ratios: float | Sequence[float] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(suspect, supervision, **options)
         self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
         self.ratios = self.shares.ratios
-        self.shares.reinitialise(self, seed)
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.shares.reinitialise(self, self.seed)
 
     def describe(self) -> str:
         return self.shares.describe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -44,7 +45,7 @@ class DistillCleanseModule(Cleanser):
         momentum: Of SGD.
         weight_decay: Of SGD.
         temperature: T of the distillation in the first and in the last epoch; it rises linearly.
-        seed: Fixes which weights are re-initialised, and to what.
+        seed: Fixes which weights are re-initialised, and to what; by default that of the whole run.
 
     Raises:
         InputError: If the ratios are no shares, or not one for each stage.
@@ -60,7 +61,7 @@ class DistillCleanseModule(Cleanser):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         temperature: tuple[float, float] = (1.0, 4.0),
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(suspect)
         self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
@@ -71,7 +72,8 @@ class DistillCleanseModule(Cleanser):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.temperature = temperature
-        self.shares.reinitialise(self, seed)
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.shares.reinitialise(self, self.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert isinstance(batch, Tensor)
@@ -115,6 +117,6 @@ class StrongDistillCleanseModule(DistillCleanseModule):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         temperature: tuple[float, float] = (1.0, 4.0),
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(suspect, ratios, lr, momentum, weight_decay, temperature, seed)

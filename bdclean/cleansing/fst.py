@@ -30,7 +30,7 @@ class FST(FineTune):
         supervision: As in FineTune.
         alpha: Weight of the penalty; the paper has .2 for CIFAR-10, .1 for GTSRB, .001 for CIFAR-100.
         weight_decay: As in FineTune; here none by default.
-        seed: Fixes the new head.
+        seed: Fixes the new head; by default that of the whole run.
         **options: As in FineTune.
 
     Raises:
@@ -45,7 +45,7 @@ class FST(FineTune):
         supervision: Supervision = "teacher",
         alpha: float = 0.2,
         weight_decay: float = 0.0,
-        seed: int = 0,
+        seed: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(suspect, supervision, weight_decay=weight_decay, **options)
@@ -57,7 +57,8 @@ class FST(FineTune):
         self.head = f"{layers[-1].name}.weight"
         self.register_buffer("before", self.get_parameter(self.head).detach().clone(), persistent=False)
         self.before: Tensor
-        reinitialise(self, {layers[-1].name: 1.0}, torch.Generator().manual_seed(seed))
+        self.seed = torch.initial_seed() if seed is None else seed
+        reinitialise(self, {layers[-1].name: 1.0}, torch.Generator().manual_seed(self.seed))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)

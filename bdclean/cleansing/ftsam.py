@@ -38,7 +38,8 @@ class FTSAM(FineTune):
     """Fine-tunes the suspect towards a flat minimum: the more a weight is worth, the more it is perturbed.
 
     min_w L(w + e(w)), with e(w) = rho T^2 grad L(w) / |T grad L(w)| and T = |w|, L the cross-entropy. Weights that
-    carry the backdoor are large, so they shrink.
+    carry the backdoor are large, so they shrink. Of several processes each climbs by the gradient of its own share of a
+    batch.
 
     Source: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization",
     ICCV 2023.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.data import DataLoader
 
 from bdclean import InputError, first_ten, printable
+from bdclean.data.batches import Batches
 from bdclean.data.images import FileImages, Images
 
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
@@ -80,6 +83,33 @@ class Defender:
             raise InputError(f"--data.num_unlabeled {len(self)}: too few to keep some of them for choosing by")
         numbers = torch.arange(len(self.own))
         return self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
+
+
+class Part:
+    """Some of the images, brought into memory when they are first asked for.
+
+    Args:
+        images: The images.
+        labels: Whether batches carry target and true labels, which are equal, or are bare images.
+    """
+
+    def __init__(self, images: Images, labels: bool) -> None:
+        self.images = images
+        self.labels = labels
+        self.placed: Batches | None = None
+        self.loader: DataLoader[Any] | None = None
+        """Of all images in order, once it was needed: making one anew may start processes."""
+
+    def batches(self, place: Callable[[Images], Images]) -> Batches:
+        """The images by the batch.
+
+        Args:
+            place: Brings images to where they are worked on.
+        """
+        if self.placed is None:
+            images = place(self.images)
+            self.placed = Batches(images, (images.labels,) * 2 if self.labels else ())
+        return self.placed
 
 
 def readable(

@@ -22,7 +22,7 @@ from bdclean.attacks.base import POISONED
 from bdclean.attacks.surrogate import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, poison, random_crop_flip, to_float, trigger
-from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, readable, share
+from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, Part, readable, share
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
@@ -138,7 +138,7 @@ class PoisonDataModule(LightningDataModule):
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.root = Path(root)
         self.seed = seed
-        self._defence: tuple[Batches, Batches] | None = None
+        self._defence: list[Part] = []
         description: dict[str, Any] = {
             "source": source,
             "attack": None if attack is None else type(attack).__name__,
@@ -300,13 +300,11 @@ class PoisonDataModule(LightningDataModule):
         """
         if labels and self.unlabeled is not None:
             raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
-        parts = [self._place(images) for images in self._defender.split(choosing)]
-        training, choice = (Batches(images, (images.labels,) * 2 if labels else ()) for images in parts)
-        self._defence = training, choice
+        self._defence = [Part(images, labels) for images in self._defender.split(choosing)]
         try:
             yield
         finally:
-            self._defence = None
+            self._defence = []
 
     @cached_property
     def _predicted(self) -> tuple[Images, list[str]]:
@@ -437,15 +435,17 @@ class PoisonDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The attacker's images, some of them poisoned, with target and true labels; in `defence` the defender's."""
-        if self._defence is None:
+        if not self._defence:
             return self._loader(self._train, shuffle=True)
-        training = self._defence[0]
+        training = self._defence[0].batches(self._place)
         return self._loader(Batches(training.images, training.columns, self.augment), shuffle=True)
 
     def defender_dataloader(self, choosing: bool) -> DataLoader[Any]:
         """In `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
-        assert self._defence is not None
-        return self._loader(self._defence[choosing], shared=False)
+        part = self._defence[choosing]
+        if part.loader is None:
+            part.loader = self._loader(part.batches(self._place), shared=False)
+        return part.loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """`[clean, triggered]` of the validation set: images, target labels, true labels; or held-out bare images."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
 
@@ -88,8 +89,11 @@ class Source:
     def download(self) -> None:
         """Fetch a torchvision set if its files are not there: to be called by one process."""
         if self.name in STANDARD:
-            for split in ("train", "test"):
-                self._standard(split, download=True)
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            # Other programs may be at it too: the cells of a benchmark.
+            with FileLock(Path(self.root, f"{self.name}.lock")):
+                for split in ("train", "test"):
+                    self._standard(split, download=True)
 
     def load(self, split: str, image_size: int) -> Images:
         """The images of a part.
