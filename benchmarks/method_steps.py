@@ -1,4 +1,4 @@
-"""What a training step of each cleansing method costs, against plain fine-tuning with labels, in one run on one machine.
+"""What a training step of each cleansing method costs, against plain fine-tuning with labels, in one run.
 
     python benchmarks/method_steps.py [--arch small_cnn] [--epochs 3]
 
