@@ -16,13 +16,18 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
 from bdclean import InputError
-from bdclean.metrics import Agreement, agreements, correct
+from bdclean.metrics import Agreement, correct
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
 
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
 Level = TypeVar("Level")
+
+
+def classes_of(targets: Tensor) -> Tensor:
+    """The classes (N,) of what `Cleanser.supervise` says that images shall get."""
+    return targets if targets.ndim == 1 else targets.argmax(1)
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -137,7 +142,7 @@ class Cleanser(Classifier):
         hits, total = torch.tensor(0, device=self.device), 0
         for images, targets in self.images(choosing=True):
             logits = functional_call(self, dict(changes), (images,))
-            right = correct(logits, targets) if targets.ndim == 1 else agreements(logits, targets)
+            right = correct(logits, classes_of(targets))
             hits, total = hits + right.sum(), total + len(images)
         self.network.train(mode)
         return 100 * float(hits) / total

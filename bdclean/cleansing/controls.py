@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.distill import DistillCleanseModule
 from bdclean.cleansing.finetune import FineTune
-from bdclean.cleansing.reinitialise import Shares
+from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.modules import Classifier
 
 
@@ -63,7 +61,7 @@ class Reinitialise(FineTune):
         super().__init__(suspect, supervision, **options)
         self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
         self.ratios = self.shares.ratios
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = run_seed(seed)
         self.shares.reinitialise(self, self.seed)
 
     def describe(self) -> str:

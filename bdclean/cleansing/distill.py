@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
-from bdclean.cleansing.reinitialise import Shares
+from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
@@ -72,7 +71,7 @@ class DistillCleanseModule(Cleanser):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.temperature = temperature
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = run_seed(seed)
         self.shares.reinitialise(self, self.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

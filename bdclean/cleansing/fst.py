@@ -11,7 +11,7 @@ from torch import Tensor
 from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
-from bdclean.cleansing.reinitialise import reinitialise
+from bdclean.cleansing.reinitialise import reinitialise, run_seed
 from bdclean.models import find_stages, weights
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -57,7 +57,7 @@ class FST(FineTune):
         self.head = f"{layers[-1].name}.weight"
         self.register_buffer("before", self.get_parameter(self.head).detach().clone(), persistent=False)
         self.before: Tensor
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = run_seed(seed)
         reinitialise(self, {layers[-1].name: 1.0}, torch.Generator().manual_seed(self.seed))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

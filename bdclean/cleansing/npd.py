@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bdclean import InputError
-from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -129,7 +129,7 @@ class NPD(Cleanser):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        classes = classes_of(targets)
         logits = self.polarized(images)
         wanted = strongest_other(logits, classes)
         perturbed = self.polarized(images + self.perturb(images, wanted))

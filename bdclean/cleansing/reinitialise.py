@@ -27,6 +27,11 @@ def stage_ratios(stages: int) -> list[float]:
     return [0.01, *(0.01 * 27 ** (i / (inner - 1)) if inner > 1 else 0.27 for i in range(inner)), 0.10]
 
 
+def run_seed(seed: int | None) -> int:
+    """A seed that was given, or that of the whole run."""
+    return torch.initial_seed() if seed is None else seed
+
+
 class Shares:
     """Which share of the weights of each layer of a network is re-initialised.
 

@@ -10,10 +10,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.func import functional_call
 
-from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.base import Supervision, classes_of
 from bdclean.cleansing.phases import first_epochs
 from bdclean.cleansing.prune import MaskingCleanser
-from bdclean.metrics import agreements, correct
+from bdclean.metrics import correct
 from bdclean.models import scale
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -86,7 +86,7 @@ class RNP(MaskingCleanser):
         # In both phases with masks and weights, so that processes that train together have gradients of all of them.
         changed = scale(dict(self.named_parameters()), self.layers, self.masks)
         logits = functional_call(self, changed, (images,))
-        right = correct(logits, targets) if targets.ndim == 1 else agreements(logits, targets)
+        right = correct(logits, classes_of(targets))
         self.counts += torch.stack([right.sum(), torch.full_like(right, True).sum()])
         loss = F.cross_entropy(logits, targets)
         self.log_loss(loss, images)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
 
@@ -118,7 +118,7 @@ class SAU(Cleanser):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        classes = targets if targets.ndim == 1 else targets.argmax(1)
+        classes = classes_of(targets)
         logits = self(images)
         clean = logits.argmax(1), self.teach(images).argmax(1)
         perturbed = images + self.perturb(images, clean, classes)
