@@ -319,7 +319,7 @@ def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labe
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_furthest_is_the_last_level_of_a_scan(count: int, tolerance: float) -> None:
     cleanser = unit(cleansing.FineTune, convnet())
-    losses = sorted(torch.randint(0, 40, (count,), generator=torch.Generator().manual_seed(count)).div(4).tolist())
+    losses = torch.randint(0, 40, (count,), generator=torch.Generator().manual_seed(count)).div(4).tolist()
     cleanser.score = lambda changes: 90.0 - losses[changes["x"]] if changes else 90.0
     affordable = [level for level in range(count) if losses[level] <= tolerance]
     found = cleanser.furthest(range(count), lambda level: {"x": level}, tolerance)
@@ -723,6 +723,7 @@ def test_masks_stay_between_0_and_1(method: type[Any]) -> None:
     cleanser = unit(method, convnet())
     values = torch.tensor([-0.3, 0.0, 0.4, 1.0, 1.7, -9.0]).double()
     cleanser.masks[0].data = values
+    cleanser.unlearning = False
     cleanser.on_train_batch_end(None, random_images(), 0)
     assert cleanser.masks[0].tolist() == [0, 0, pytest.approx(0.4), 1, 1, 0]
 
@@ -800,7 +801,7 @@ def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
     close(cleanser.training_step(images, 0), -loss)
     cleanser.unlearning = False
     close(cleanser.training_step(images, 0), 0.3 * loss)
-    assert cleanser.counts.tolist()[1] == 24
+    assert cleanser.counts.tolist()[1] == 12
 
 
 def far(values: Sequence[float], u: float) -> list[bool]:
@@ -921,10 +922,10 @@ def test_the_controls_each_leave_one_half_out() -> None:
 # IBAU, SAU, NPD
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 5])
-def test_ibau_follows_the_gradient_through_its_perturbation(rounds: int) -> None:
+@pytest.mark.parametrize(("rounds", "eps"), [(0, 100.0), (1, 100.0), (5, 100.0), (5, 0.5)])
+def test_ibau_follows_the_gradient_through_its_perturbation(rounds: int, eps: float) -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
-    options = {"rounds": rounds, "share": 0.5, "penalty": 0.05, "map_step": 0.4, "inner_lr": 2.0}
+    options = {"rounds": rounds, "share": 0.5, "penalty": 0.05, "map_step": 0.4, "inner_lr": 2.0, "eps": eps}
     cleanser = unit(cleansing.IBAU, network, 3, 3, **options).train()
     assert not cleanser.network.training
     first, second, batch = (random_images(count, 3, seed).double() for seed, count in enumerate((3, 2, 4)))
@@ -942,6 +943,7 @@ def test_ibau_follows_the_gradient_through_its_perturbation(rounds: int) -> None
     for images in (first, second):
         own = logits(images, weights).argmax(1)
         d = d - 2.0 * slopes(lambda place, x=images, y=own: inner(place, weights, x, y), d)
+        d = d * min(1.0, eps * 3 / 32 / float(d.norm()))
     cleanser.on_train_epoch_start()
     close(cleanser.perturbation.squeeze(0), d, atol=1e-6, rtol=1e-5)
     d = cleanser.perturbation.detach().squeeze(0).clone()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -152,8 +151,10 @@ class Cleanser(Classifier):
     ) -> Level | None:
         """The last of some levels, each further from the student than the one before, that costs little enough.
 
+        What they cost need not rise from each to the next, so they are tried one by one, from the last.
+
         Args:
-            levels: In their order; what they cost is taken to rise, and the last is found by halving.
+            levels: In their order.
             change: From a level to what `score` takes.
             tolerance: How many percent of the images to choose by may get lost against the student as it is.
 
@@ -161,8 +162,7 @@ class Cleanser(Classifier):
             The level; None if the first costs too much.
         """
         least = self.score({}) - tolerance
-        first_lost = bisect(levels, False, key=lambda level: self.score(change(level)) < least)
-        return levels[first_lost - 1] if first_lost else None
+        return next((level for level in reversed(levels) if self.score(change(level)) >= least), None)
 
     @torch.no_grad()
     def change(self, changes: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -73,7 +74,9 @@ class FinePrune(FineTune):
             kept[order[:count]] = 0
             return {f"{self.head}.weight": weight * kept}
 
-        count = self.furthest(range(1, len(order)), without, self.tolerance) or 0
+        # By the percent, as more of a wide layer would take long to try.
+        counts = range(1, len(order), math.ceil(len(order) / 100))
+        count = self.furthest(counts, without, self.tolerance) or 0
         self.kept[order[:count]] = 0
         weight.mul_(self.kept)
 

@@ -17,20 +17,23 @@ from bdclean.modules.classifier import Batch
 class IBAU(Cleanser):
     """Unlearns a universal perturbation, with the gradient through how that perturbation was found.
 
-    min_w max_d H(d, w), H(d, w) = L(f_w(x + d), y): one perturbation d for all images stands for the trigger. In each
-    epoch d starts at 0 and rises along -G(d) = L(f(x + d), f's own class) - c |d|^2, a step for each batch. The weights
-    follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s grad_d G on one batch and its y, whose fixed point
-    d(w) is, it is grad_w H + (dPhi/dw)^T v, where v = grad_d H + (dPhi/dd)^T v is found by `rounds` iterations. The
-    network stays in eval mode, so that its batch norm statistics stay.
+    min_w max_{|d|_2 <= eps} H(d, w), H(d, w) = L(f_w(x + d), y): one perturbation d for all images stands for the
+    trigger. In each epoch d starts at 0 and rises along -G(d) = L(f(x + d), f's own class) - c |d|^2, a step for each
+    batch, after which it is projected. The weights follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s
+    grad_d G on one batch and its y, whose fixed point d(w) is, it is grad_w H + (dPhi/dw)^T v, where v = grad_d H +
+    (dPhi/dd)^T v is found by `rounds` iterations. The network stays in eval mode, so that its batch norm statistics
+    stay.
 
     Source: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR
-    2022. As its authors' code, only some images of a batch are perturbed for H, and d is not bounded but by c.
+    2022. As its authors' code, only some images of a batch are perturbed for H. There d is not bounded but by c: on
+    networks with steep gradients it grows to many times the range of a pixel.
 
     Args:
         suspect: The network to cleanse.
         supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
         lr: Learning rate of Adam.
         inner_lr: Step of d, in pixel values.
+        eps: Bound of d, Euclidean, in pixel values: for images of 32 pixels, on others it grows with their side.
         penalty: c.
         map_step: s.
         rounds: How often v is iterated; 0 leaves the gradient through d out.
@@ -49,6 +52,7 @@ class IBAU(Cleanser):
         supervision: Supervision = "teacher",
         lr: float = 1e-4,
         inner_lr: float = 10.0,
+        eps: float = 10.0,
         penalty: float = 0.001,
         map_step: float = 0.1,
         rounds: int = 5,
@@ -57,12 +61,14 @@ class IBAU(Cleanser):
         super().__init__(suspect, supervision)
         self.within("lr", lr, 0, above=True)
         self.within("inner_lr", inner_lr, 0)
+        self.within("eps", eps, 0)
         self.within("penalty", penalty, 0)
         self.within("map_step", map_step, 0)
         self.within("rounds", rounds, 0)
         self.within("share", share, 0, 1)
         self.lr = lr
         self.inner_lr = inner_lr
+        self.eps = eps
         self.penalty = penalty
         self.map_step = map_step
         self.rounds = rounds
@@ -86,7 +92,8 @@ class IBAU(Cleanser):
                 with torch.no_grad():
                     own = self(images).argmax(1)
                 (gradient,) = torch.autograd.grad(self.inner_loss(start, images, own), start)
-            self.perturbation = (start - self.inner_lr * gradient).detach()
+            bound = self.eps * self.image_size / 32
+            self.perturbation = (start - self.inner_lr * gradient).detach().renorm(2, 0, bound)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)

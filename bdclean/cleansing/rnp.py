@@ -36,7 +36,7 @@ class RNP(MaskingCleanser):
         mask_lr: In recovering.
         momentum: Of SGD.
         weight_decay: Of SGD in unlearning.
-        least: Unlearning ends after the epoch in which at most so many percent of the images were still right.
+        least: Unlearning ends after the batch of which at most so many percent were still right.
         first: Share of the training that unlearning may take at most.
         alpha: Factor of the loss in recovering.
         threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
@@ -77,17 +77,13 @@ class RNP(MaskingCleanser):
         self.unlearning = True
         self.counts = torch.zeros(2)
 
-    def on_train_epoch_start(self) -> None:
-        """Called by Lightning: count anew how many images are still right."""
-        self.counts = torch.zeros(2, device=self.device)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
         # In both phases with masks and weights, so that processes that train together have gradients of all of them.
         changed = scale(dict(self.named_parameters()), self.layers, self.masks)
         logits = functional_call(self, changed, (images,))
         right = correct(logits, classes_of(targets))
-        self.counts += torch.stack([right.sum(), torch.full_like(right, True).sum()])
+        self.counts = torch.stack([right.sum(), torch.full_like(right, True).sum()])
         loss = F.cross_entropy(logits, targets)
         self.log_loss(loss, images)
         return -loss if self.unlearning else self.alpha * loss
@@ -97,13 +93,18 @@ class RNP(MaskingCleanser):
         for parameter in self.masks if self.unlearning else self.network.parameters():
             parameter.grad = None
 
-    def on_train_epoch_end(self) -> None:
-        """Called by Lightning: end the unlearning when nothing is left to forget."""
-        super().on_train_epoch_end()
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Called by Lightning: end the unlearning when nothing is left to forget: soon the weights are beyond repair."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
         if self.unlearning:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
-            last = self.current_epoch + 1 >= first_epochs(self, self.first)
-            self.unlearning = not (last or 100 * right / total <= self.least)
+            self.unlearning = 100 * right / total > self.least
+
+    def on_train_epoch_end(self) -> None:
+        """Called by Lightning: end the unlearning when its time is over."""
+        super().on_train_epoch_end()
+        if self.current_epoch + 1 >= first_epochs(self, self.first):
+            self.unlearning = False
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         first_epochs(self, self.first)

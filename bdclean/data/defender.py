@@ -17,7 +17,7 @@ from bdclean.data.images import FileImages, Images
 
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
-CHOICE_SHARE, CHOICE_LIMIT = 0.1, 1_000
+CHOICE_SHARE, CHOICE_LIMIT = 0.2, 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Defender:
         return len(self.agreement) + len(self.own)
 
     def split(self, choosing: bool) -> tuple[Images, Images]:
-        """A method's images: those to train on, and 10 %, at most 1,000, to choose by, if it chooses anything.
+        """A method's images: those to train on, and 20 %, at most 1,000, to choose by, if it chooses anything.
 
         Raises:
             InputError: If there are too few for that.
