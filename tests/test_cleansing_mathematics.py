@@ -532,7 +532,8 @@ def test_the_phases_turn_after_whole_epochs(
 
 
 @pytest.mark.parametrize("method", [cleansing.NAD, cleansing.MCR])
-def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]) -> None:
+@pytest.mark.parametrize("first_lr", [None, 0.09])
+def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any], first_lr: float | None) -> None:
     seen: dict[str, Any] = {"rates": [], "momenta": []}
 
     def watch(cleanser: Any) -> None:
@@ -556,12 +557,13 @@ def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]
         cleanser.turn, cleanser.training_step, cleanser.finish = turned, stepped, finished
 
     suspect = suspect_of(stirred(convnet()))
-    cleanser = run(method, suspect, 4, watch, first=0.5, lr=0.03)
+    cleanser = run(method, suspect, 4, watch, first=0.5, first_lr=first_lr, lr=0.03)
     before = state(suspect.network)
     moved = [name for name, value in suspect.network.named_parameters() if not torch.equal(seen["tuned"][name], value)]
     assert len(moved) == len(list(suspect.network.parameters()))
     steps = len(seen["rates"]) // 2
-    expected = [0.03 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)] * 2
+    shape = [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    expected = [(first_lr or 0.03) * value for value in shape] + [0.03 * value for value in shape]
     assert seen["rates"] == pytest.approx(expected)
     assert [place for place, count in enumerate(seen["momenta"]) if count == 0] == [0, steps]
     if method is cleansing.NAD:

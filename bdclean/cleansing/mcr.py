@@ -38,6 +38,7 @@ class MCR(TwoPhases):
             costs little enough.
         tolerance: How many percent of the held-out images that may cost.
         first: Share of the training in which w_1 is fine-tuned.
+        first_lr: Learning rate of that part; by default that of the other.
         **options: As in FineTune.
 
     Raises:
@@ -54,9 +55,10 @@ class MCR(TwoPhases):
         t: float | None = None,
         tolerance: float = 2.0,
         first: float = 0.1,
+        first_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, **options)
+        super().__init__(suspect, supervision, first, first_lr, **options)
         self.within("t", t or 0, 0, 1)
         self.within("tolerance", tolerance, 0, 100)
         self.t = t

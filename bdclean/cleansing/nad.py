@@ -46,6 +46,7 @@ class NAD(TwoPhases):
         betas: Weight of each of the last stages, the earlier ones are left out.
         p: Power of the attention maps, at least 1.
         first: Share of the training in which the tutor is fine-tuned.
+        first_lr: Learning rate of that part; by default that of the other.
         **options: As in FineTune.
 
     Raises:
@@ -61,9 +62,10 @@ class NAD(TwoPhases):
         betas: Sequence[float] = (500.0, 1000.0, 1000.0),
         p: float = 2.0,
         first: float = 0.1,
+        first_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, **options)
+        super().__init__(suspect, supervision, first, first_lr, **options)
         for beta in betas:
             self.within("betas", beta, 0)
         self.within("p", p, 1)

@@ -39,13 +39,19 @@ class TwoPhases(FineTune):
         suspect: The network to cleanse.
         supervision: As in FineTune.
         first: Share of the training that is the first phase, rounded to whole epochs; each has at least one.
+        first_lr: Learning rate of the first phase; None is that of the second.
         **options: As in FineTune.
     """
 
-    def __init__(self, suspect: Classifier, supervision: Supervision, first: float, **options: Any) -> None:
+    def __init__(
+        self, suspect: Classifier, supervision: Supervision, first: float, first_lr: float | None, **options: Any
+    ) -> None:
         super().__init__(suspect, supervision, **options)
         self.within("first", first, 0, 1)
+        if first_lr is not None:
+            self.within("first_lr", first_lr, 0, above=True)
         self.first = first
+        self.first_lr = first_lr
         self.turned = False
 
     def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -79,6 +85,8 @@ class TwoPhases(FineTune):
         part = first_epochs(self, self.first) / (self.trainer.max_epochs or 1)
 
         def rate(done: float) -> float:
-            return cosine(done / part if done < part else (done - part) / (1 - part))
+            if done < part:
+                return cosine(done / part) * (self.first_lr or self.lr) / self.lr
+            return cosine((done - part) / (1 - part))
 
         return self.sgd(self.lr, self.momentum, self.weight_decay, rate)

@@ -94,7 +94,7 @@ class RNP(MaskingCleanser):
             parameter.grad = None
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Called by Lightning: end the unlearning when nothing is left to forget: soon the weights are beyond repair."""
+        """Called by Lightning: end the unlearning when nothing is left to forget; soon weights are beyond repair."""
         super().on_train_batch_end(outputs, batch, batch_idx)
         if self.unlearning:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
