@@ -220,6 +220,40 @@ def _sleep_or_fail(what: str) -> None:
         raise ValueError("not this way")
 
 
+def _say_who_and_wait(file: str) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_what_a_killed_benchmark_had_at_work_ends_too() -> None:
+    script = (
+        "from pathlib import Path; from bdclean.benchmark import local; from tests import test_benchmark as tests\n"
+        "if __name__ == '__main__':\n"
+        "    list(local.run([local.Task('a', Path('log'), (), tests._say_who_and_wait, ('who',))], 1))\n"
+    )
+    Path("run.py").write_text(script)
+    root = str(Path(__file__).parents[1])
+    first = subprocess.Popen([sys.executable, "run.py"], env=os.environ | {"PYTHONPATH": root})
+    deadline = time.monotonic() + 120
+    while not (Path("who").exists() and Path("who").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    worker = int(Path("who").read_text())
+    while _alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
     def task(name: str, what: str = "", *needs: str) -> local.Task:
         return local.Task(name, Path(f"logs/{name}.log"), needs, _sleep_or_fail, (what,))
