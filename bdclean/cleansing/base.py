@@ -159,7 +159,7 @@ class Cleanser(Classifier):
             tolerance: How many percent of the images to choose by may get lost against the student as it is.
 
         Returns:
-            The level; None if the first costs too much.
+            The level; None if each costs too much.
         """
         least = self.score({}) - tolerance
         return next((level for level in reversed(levels) if self.score(change(level)) >= least), None)

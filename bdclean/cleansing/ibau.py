@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.cleansing.steps import radius
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
 
@@ -92,8 +93,8 @@ class IBAU(Cleanser):
                 with torch.no_grad():
                     own = self(images).argmax(1)
                 (gradient,) = torch.autograd.grad(self.inner_loss(start, images, own), start)
-            bound = self.eps * self.image_size / 32
-            self.perturbation = (start - self.inner_lr * gradient).detach().renorm(2, 0, bound)
+            risen = (start - self.inner_lr * gradient).detach()
+            self.perturbation = risen.renorm(2, 0, radius(self.eps, self.image_size))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
+from bdclean.cleansing.steps import radius
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -115,7 +116,7 @@ class NPD(Cleanser):
 
     def perturb(self, images: Tensor, classes: Tensor) -> Tensor:
         """D for each image, towards a class for each, (N, C, H, W)."""
-        bound = self.eps * self.image_size / 32
+        bound = radius(self.eps, self.image_size)
         # [0, 1], but for images that a caller from Python has normalised.
         least, most = images.amin().clamp(max=0), images.amax().clamp(min=1)
         d = torch.zeros_like(images)
