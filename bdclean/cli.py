@@ -55,6 +55,11 @@ class CommandLine(LightningCLI):
 
     checkpoint: Checkpoint | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        known = {*self.subcommands(), *FUNCTIONS}
+        self._asked = known.intersection(options["args"]) or known
+        super().__init__(*args, **options)
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Name of each subcommand, and which of its method's arguments are no options."""
@@ -87,6 +92,9 @@ class CommandLine(LightningCLI):
         return super().init_parser(**own | kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if subcommand not in self._asked:
+            # Each takes about as long to make as the one that is asked to parse.
+            return self.init_parser(**kwargs)
         # Lightning has one model class for all subcommands; a suspect has no learning rate, so it shall not offer one.
         self._model_class = MODELS.get(subcommand, Suspect)
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -111,11 +119,10 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
-        arguments = sys.argv[1:] if args is None else list(args)
         known = {*self.subcommands(), *FUNCTIONS}
-        subcommand = next((argument for argument in arguments if argument in known), "")
-        configurations = _configurations(arguments)
-        path = _early(arguments, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+        subcommand = next((word for word in args if word in known), "")
+        configurations = _configurations(args)
+        path = _early(args, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
         path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None
         if path is not None:
             self.checkpoint = read(path)
@@ -123,10 +130,10 @@ class CommandLine(LightningCLI):
         if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
                 classes = (f"{key}.class_path", key)
-                asked = (value for name in classes if (value := _early(arguments, configurations, name)))
+                asked = (value for name in classes if (value := _early(args, configurations, name)))
                 self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
         # With the help of each option; other flags are taken as they are.
-        arguments = [f"{word}=comments" if word == "--print_config" else word for word in arguments]
+        arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
         self.config = parser.parse_args(arguments)
         if self.config.subcommand in FUNCTIONS:
             return
@@ -320,7 +327,7 @@ def main(args: list[str] | None = None) -> None:
             save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
+            args=sys.argv[1:] if args is None else args,
         )
     except Exception as error:
         mistake = _mistake(error)

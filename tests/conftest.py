@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores are at it already; torch reads this when it is imported.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 
 from bdclean import attacks
