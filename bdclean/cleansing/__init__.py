@@ -16,6 +16,7 @@ from bdclean.cleansing.nad import NAD
 from bdclean.cleansing.npd import NPD
 from bdclean.cleansing.rnp import RNP
 from bdclean.cleansing.sau import SAU
+from bdclean.cleansing.universal import UniversalDistill
 
 __all__ = [
     "ANP",
@@ -36,4 +37,5 @@ __all__ = [
     "FineTune",
     "Reinitialise",
     "StrongDistillCleanseModule",
+    "UniversalDistill",
 ]
