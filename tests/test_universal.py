@@ -114,7 +114,7 @@ def test_the_layer_that_moves_the_most_images_to_one_class_is_kept(cleanser: Uni
 
 def test_what_is_added_is_as_long_as_it_may_be_and_misleads(cleanser: UniversalDistill) -> None:
     torch.manual_seed(0)
-    changes = {change: found for change, found in cleanser.search(cleanser.network, 8.0, 1.0)}
+    changes = dict(cleanser.search(cleanser.network, 8.0, 1.0))
     assert changes[add].norm() == pytest.approx(8.0, abs=1e-3)
     assert changes[warp].square().mean().sqrt() <= 1 / 32 + 1e-6
     assert len(changes[overlay]) == cleanser.kept

@@ -17,7 +17,7 @@ from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.universal import CONTROLS, Change, add, ascend, draw_layers, overlay, warp
 
-LAYERS_TRIED = 48
+LAYERS_TRIED = 32
 """Images on which each random layer is tried."""
 
 
@@ -62,7 +62,7 @@ class UniversalDistill(Cleanser):
         norm: tuple[float, float] = (4.5, 0.8),
         shift: tuple[float, float] = (2.0, 0.5),
         steps: int = 6,
-        layers: int = 128,
+        layers: int = 64,
         kept: int = 4,
     ) -> None:
         super().__init__(suspect)
