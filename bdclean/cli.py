@@ -57,7 +57,7 @@ class CommandLine(LightningCLI):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         known = {*self.subcommands(), *FUNCTIONS}
-        self._asked = known.intersection(options["args"]) or known
+        self._asked = [word for word in options["args"] if word in known]
         super().__init__(*args, **options)
 
     @staticmethod
@@ -92,8 +92,8 @@ class CommandLine(LightningCLI):
         return super().init_parser(**own | kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        if subcommand not in self._asked:
-            # Each takes about as long to make as the one that is asked to parse.
+        if self._asked and subcommand not in self._asked:
+            # Making the parsers of all takes longer than parsing.
             return self.init_parser(**kwargs)
         # Lightning has one model class for all subcommands; a suspect has no learning rate, so it shall not offer one.
         self._model_class = MODELS.get(subcommand, Suspect)
@@ -119,8 +119,7 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
-        known = {*self.subcommands(), *FUNCTIONS}
-        subcommand = next((word for word in args if word in known), "")
+        subcommand = next(iter(self._asked), "")
         configurations = _configurations(args)
         path = _early(args, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
         path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None

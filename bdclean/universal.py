@@ -90,7 +90,7 @@ def _patches(count: int, size: int) -> Tensor:
     rows, columns = torch.arange(size).view(1, 1, -1, 1), torch.arange(size).view(1, 1, 1, -1)
     inside = ((rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)).float()
     # Pixels of a trigger that is drawn for 32 pixels are larger on larger images.
-    cells = math.ceil(32 * min(1, size / 32))
+    cells = min(32, size)
     noise = F.interpolate(torch.rand(count, 3, cells, cells), size, mode="nearest")
     kind = torch.rand(count, 1, 1, 1)
     plain = torch.rand(count, 3, 1, 1).round().expand_as(noise)

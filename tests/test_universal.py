@@ -93,7 +93,7 @@ class Weak(nn.Module):
 
 
 @pytest.fixture
-def cleanser(monkeypatch: pytest.MonkeyPatch) -> UniversalDistill:
+def cleanser() -> UniversalDistill:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = Weak()
     made = UniversalDistill(suspect)

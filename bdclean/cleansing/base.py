@@ -101,6 +101,11 @@ class Cleanser(Classifier):
         """Check an option of the method, by its name, as `bdclean.within` does."""
         bdclean.within(f"--method.{name}", value, low, high, above)
 
+    @property
+    def progress(self) -> float:
+        """From 0 in the first epoch to 1 in the last."""
+        return self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
+
     def supervise(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images of a batch, and what the student shall answer: as `torch.nn.functional.cross_entropy` takes it.
 

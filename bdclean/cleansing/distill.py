@@ -77,8 +77,7 @@ class DistillCleanseModule(Cleanser):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert isinstance(batch, Tensor)
         first, last = self.temperature
-        done = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        loss = kd_loss(self(batch), self.teach(batch), first + done * (last - first))
+        loss = kd_loss(self(batch), self.teach(batch), first + self.progress * (last - first))
         self.log_loss(loss, batch)
         return loss
 

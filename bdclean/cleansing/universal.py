@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import cycle, islice
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from bdclean.cleansing.base import Cleanser
+from bdclean.cleansing.base import Cleanser, classes_of
 from bdclean.cleansing.distill import kd_loss
 from bdclean.cleansing.steps import radius
 from bdclean.modules import Classifier
@@ -17,7 +19,7 @@ from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.universal import CONTROLS, Change, add, ascend, draw_layers, overlay, warp
 
-LAYERS_TRIED = 32
+TRIED_ON = 32
 """Images on which each random layer is tried."""
 
 
@@ -90,22 +92,17 @@ class UniversalDistill(Cleanser):
         self.changes: list[tuple[Change, Tensor]] = []
 
     def prepare(self) -> None:
-        self.sample = []
-        for images, answers in self.images():
-            self.sample.append((images, answers.argmax(1)))
-            if len(self.sample) == 4 * self.steps:
-                break
+        batches = islice(self.images(), 4 * self.steps)
+        self.sample = [(images, classes_of(answers)) for images, answers in batches]
 
     def on_train_epoch_start(self) -> None:
         """Search for changes, of the size that is due."""
-        done = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
-        norm, shift = (first * (last / first) ** done for first, last in (self.norm, self.shift))
+        norm, shift = (first * (last / first) ** self.progress for first, last in (self.norm, self.shift))
         mode = self.network.training
         self.network.eval()
-        with torch.enable_grad():
-            self.changes = [
-                change for network in (self.network, self.teacher) for change in self.search(network, norm, shift)
-            ]
+        self.changes = [
+            change for network in (self.network, self.teacher) for change in self.search(network, norm, shift)
+        ]
         self.network.train(mode)
 
     def search(self, network: nn.Module, norm: float, shift: float) -> list[tuple[Change, Tensor]]:
@@ -129,11 +126,10 @@ class UniversalDistill(Cleanser):
 
     def confusion(self, network: nn.Module, change: Change) -> Callable[[Tensor], Tensor]:
         """How wrong a network is about changed images, each time on another batch."""
-        order = torch.randperm(len(self.sample)).tolist()
+        batches = cycle([self.sample[number] for number in torch.randperm(len(self.sample)).tolist()])
 
         def objective(parameters: Tensor) -> Tensor:
-            images, classes = self.sample[order[0]]
-            order.append(order.pop(0))
+            images, classes = next(batches)
             return F.cross_entropy(network(self.normalize(change(images, parameters))), classes)
 
         return objective
@@ -141,7 +137,7 @@ class UniversalDistill(Cleanser):
     @torch.no_grad()
     def best_layers(self, network: nn.Module, layers: Tensor) -> Tensor:
         """Those layers (n, 4, H, W) that move the most images to one class."""
-        images, classes = (values[:LAYERS_TRIED] for values in self.sample[0])
+        images, classes = (values[:TRIED_ON] for values in self.sample[0])
         moved = []
         for layer in layers:
             answers = network(self.normalize(overlay(images, layer[None]))).argmax(1)
@@ -168,9 +164,4 @@ class UniversalDistill(Cleanser):
         return torch.cat([*parts, images[count:]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return self.sgd(self.lr, self.momentum, self.weight_decay, one_cycle)
-
-
-def one_cycle(done: float) -> float:
-    """From 0 to 1 in the first 30 %, then back to 0 along half a period of the cosine, as `done` goes from 0 to 1."""
-    return done / 0.3 if done < 0.3 else cosine((done - 0.3) / 0.7)
+        return self.sgd(self.lr, self.momentum, self.weight_decay, partial(cosine, warmup=0.3))

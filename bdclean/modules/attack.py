@@ -139,17 +139,17 @@ class AttackModule(Suspect):
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)
 
     def _factor(self, done: float) -> float:
-        if done < self.warmup:
-            return done / self.warmup
-        if self.schedule == "multi-step":
-            return 0.1 ** sum(done >= milestone for milestone in self.milestones)
-        return cosine((done - self.warmup) / (1 - self.warmup))
+        if self.schedule == "cosine" or done < self.warmup:
+            return cosine(done, self.warmup)
+        return 0.1 ** sum(done >= milestone for milestone in self.milestones)
 
 
 def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
-def cosine(done: float) -> float:
-    """From 1 to 0 along half a period of the cosine, as `done` goes from 0 to 1."""
-    return (1 + math.cos(math.pi * done)) / 2
+def cosine(done: float, warmup: float = 0.0) -> float:
+    """From 0 to 1 until `warmup`, then to 0 along half a period of the cosine, as `done` goes from 0 to 1."""
+    if done < warmup:
+        return done / warmup
+    return (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2
