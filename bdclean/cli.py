@@ -24,6 +24,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.sources import Source
 from bdclean.models import is_own_class
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
+from bdclean.scanning import DETECTORS
 from bdclean.trainer import Trainer, quieten
 
 ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
@@ -70,6 +71,7 @@ class CommandLine(LightningCLI):
             "test": evaluation,
             "predict": {"model", "datamodule"},
             "cleanse": {"model", "datamodule"},
+            "scan": {"model", "datamodule"},
         }
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -356,7 +358,7 @@ def _readable(text: str) -> str:
         return f"--{match[1].partition('.')[2]}: required"
     if match := re.search(r'Parser key "([\w.]+)":', text):
         key = match[1]
-        known = {"data.attack": ATTACKS, "method": METHODS}.get(key)
+        known = {"data.attack": ATTACKS, "method": METHODS, "detector": [kind.__name__ for kind in DETECTORS]}.get(key)
         if known and (wrong := re.search(r"Expected a dot import path string: (\S+)", text)):
             return f"--{key} {wrong[1]}: no such class; there are {', '.join(known)}"
         if wrong := re.search(r"Option '(\S+)' is not accepted", text):

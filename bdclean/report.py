@@ -20,8 +20,11 @@ from torchvision.utils import make_grid
 
 from bdclean.checkpoint import write_whole
 from bdclean.metrics import defense_effectiveness_rate
+from bdclean.scanning import Finding, p_value
 
 FIGURES = ("acc", "asr", "ra", "agreement")
+LISTED = 5
+"""Classes of a scan that are listed in a terminal."""
 
 
 def figures(results: list[Mapping[str, float]], names: tuple[str, ...] = FIGURES[:3]) -> dict[str, float | None]:
@@ -70,6 +73,7 @@ def write_html(
     path: Path,
     report: Mapping[str, Any],
     pictures: Sequence[tuple[str, Tensor]],
+    triggers: Sequence[tuple[str, Tensor]],
     history: Mapping[str, Sequence[tuple[int, float]]],
     description: str,
 ) -> None:
@@ -79,21 +83,47 @@ def write_html(
         path: The file.
         report: What `write_json` writes.
         pictures: Title and image, (3, H, W) uint8 or in [0, 1].
+        triggers: The same of what a scan recovered.
         history: What was logged: name to epochs and values.
         description: What the method did, as a Markdown table.
     """
-    # What a hostile file says is text here, never markup.
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
     rows = [line.strip("| ").split(" | ") for line in description.splitlines() if not line.startswith("|--")]
-    page = environment.get_template("report.html.j2").render(
+    _write_page(
+        path,
+        "report.html.j2",
         r=report,
-        figure=lambda value: "\u2013" if value is None else f"{value:.2f}",
-        pictures=[(title, _png(picture)) for title, picture in pictures],
+        pictures=_pngs(pictures),
+        triggers=_pngs(triggers),
         curves=[_curve(name, values) for name, values in history.items()],
         description=rows,
         kind=_kind(report),
     )
+
+
+def write_scan(path: Path, report: Mapping[str, Any], triggers: Sequence[tuple[str, Tensor]]) -> None:
+    """Write what a scan found as one page that needs no other file, whole or not at all.
+
+    Args:
+        path: The file.
+        report: What `write_json` writes.
+        triggers: Title and picture of what was recovered.
+    """
+    classes = range(len(report["detectors"][0]["scores"]))
+    rows = [[(one["scores"][number], one["p_values"][number]) for one in report["detectors"]] for number in classes]
+    _write_page(path, "scan.html.j2", r=report, rows=rows, triggers=_pngs(triggers))
+
+
+def _write_page(path: Path, template: str, **values: Any) -> None:
+    # What a hostile file says is text here, never markup.
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
+    page = environment.get_template(template).render(
+        figure=lambda value: "\u2013" if value is None else f"{value:.2f}", verdict=verdict, **values
+    )
     _write(path, page)
+
+
+def _pngs(pictures: Sequence[tuple[str, Tensor]]) -> list[tuple[str, str]]:
+    return [(title, _png(picture)) for title, picture in pictures]
 
 
 def _png(picture: Tensor) -> str:
@@ -133,8 +163,88 @@ def summary(report: Mapping[str, Any]) -> str:
         f"{report['method']} on {report['unlabeled_images']} {_kind(report)} images took {report['seconds']} s on "
         f"{report['device']}. All figures in percent, agreement on {report['agreement_on']}."
     )
+    if scan := report.get("scan"):
+        lines += [f"Scan of the suspect: {verdict(scan['suspect'])}", f"of the cleansed: {verdict(scan['cleansed'])}"]
+        lines += [scan["doubts"]] if scan["doubts"] else []
     if suspect["acc"] is None:
         lines += ["", _moved_most(report["classes"])]
+    return "\n".join(lines)
+
+
+def found(findings: Sequence[Finding], alpha: float) -> dict[str, Any]:
+    """What detectors found, as plain values.
+
+    Args:
+        findings: One of each detector.
+        alpha: From this p-value down a backdoor is said to be found.
+
+    Returns:
+        `backdoor`, whether there is one; the `class` that the strongest finding names; its `p_value`, over all
+        detectors; `alpha`; `detectors`, with scores and p-values of each class.
+    """
+    likelihood = p_value(findings)
+    return {
+        "backdoor": likelihood <= alpha,
+        "class": min(findings, key=lambda finding: finding.p_value).suspected,
+        "p_value": likelihood,
+        "alpha": alpha,
+        "detectors": [
+            {
+                "detector": finding.detector,
+                "class": finding.suspected,
+                "p_value": finding.p_value,
+                "scores": [round(score, 4) for score in finding.scores.tolist()],
+                "p_values": finding.p_values.tolist(),
+            }
+            for finding in findings
+        ],
+    }
+
+
+def compared(
+    before: Sequence[Finding], after: Sequence[Finding], shares: Sequence[Sequence[float | None]], alpha: float
+) -> dict[str, Any]:
+    """What detectors found in the suspect and in the cleansed network, as plain values.
+
+    Args:
+        before: What each found in the suspect.
+        after: The same of the cleansed network.
+        shares: For each finding in the suspect, as `taken` has it, of the suspect and of the cleansed network.
+        alpha: As in `found`.
+
+    Returns:
+        `suspect`, `cleansed`: as `found`, the suspect's detectors with `taken` and `taken_cleansed`; `doubts`: why the
+        result is not to be trusted, None if nothing speaks against it.
+    """
+    suspect, cleansed = found(before, alpha), found(after, alpha)
+    left = []
+    for row, (was, now) in zip(suspect["detectors"], shares, strict=True):
+        row["taken"], row["taken_cleansed"] = was, now
+        if was is not None and now is not None and row["p_value"] * len(before) <= alpha and now > was / 2:
+            left.append(
+                f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class {row['class']}"
+            )
+    if cleansed["backdoor"]:
+        left.append(f"a scan finds {verdict(cleansed)}")
+    doubts = f"Do not trust the cleansed network: {'; '.join(left)}." if left else None
+    return {"suspect": suspect, "cleansed": cleansed, "doubts": doubts}
+
+
+def verdict(scan: Mapping[str, Any]) -> str:
+    """What `found` comes to, in a line."""
+    if scan["backdoor"]:
+        return f"a backdoor towards class {scan['class']} (p = {scan['p_value']:.2g})"
+    return f"no backdoor found (p = {scan['p_value']:.2g}, class {scan['class']} stands out most)"
+
+
+def classes_table(scan: Mapping[str, Any]) -> str:
+    """The p-values of the most suspicious classes, a column a detector, for the terminal."""
+    detectors = scan["detectors"]
+    lines = ["class" + "".join(f"{one['detector']:>18}" for one in detectors)]
+    columns = [one["p_values"] for one in detectors]
+    order = sorted(range(len(columns[0])), key=lambda number: min(column[number] for column in columns))
+    for number in order[:LISTED]:
+        lines.append(f"{number:>5}" + "".join(f"{column[number]:>18.2g}" for column in columns))
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +17,19 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
-from torch import Tensor
+from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, report
+from bdclean import InputError, __version__, checkpoint, report, within
 from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
+from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
+from bdclean.scanning import DETECTORS, Detector, Finding, taken
+
+SCANNED = 512
+"""Images that a scan looks at."""
+ALPHA = 0.05
+"""From this p-value down a backdoor is said to be found."""
 
 
 class History(pl.Callback):
@@ -101,6 +108,7 @@ class Trainer(pl.Trainer):
         model: Classifier,
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = StrongDistillCleanseModule,
+        scan: bool = True,
         output: str | None = None,
     ) -> dict[str, Any]:
         """Cleanse a suspect with unlabeled images, and write the network and its report.
@@ -111,6 +119,7 @@ class Trainer(pl.Trainer):
             model: The suspect.
             datamodule: Unlabeled images, and what the report is measured on.
             method: How it is cleansed.
+            scan: Whether the report says what `scan` finds in both networks.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
                 report lies beside it, under the same name with `.json` and `.html`.
@@ -126,11 +135,12 @@ class Trainer(pl.Trainer):
             raise InputError(f"--output {target}: that is the suspect itself")
         cleanser, outcome, history = self.run(model, datamodule, method)
         outcome |= {"checkpoint": None if origin is None else origin.path, "output": str(target)}
+        outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
         self._save(target, cleanser, datamodule)
         if self.is_global_zero:
             report.write_json(target.with_suffix(".json"), outcome)
             pictures = self._pictures(model, cleanser, datamodule)
-            report.write_html(target.with_suffix(".html"), outcome, pictures, history, cleanser.describe())
+            report.write_html(target.with_suffix(".html"), outcome, pictures, triggers, history, cleanser.describe())
             print(report.summary(outcome))
         return outcome
 
@@ -188,6 +198,79 @@ class Trainer(pl.Trainer):
             "bdclean": __version__,
         }
         return cleanser, outcome, history.curves
+
+    def scan(
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        detector: Detector | None = None,
+        alpha: float = ALPHA,
+        exit_code: bool = False,
+        output: str = "scan.json",
+    ) -> dict[str, Any]:
+        """Say whether a network has a backdoor, and towards which class.
+
+        Args:
+            model: The network.
+            datamodule: Unlabeled images.
+            detector: By what; by default by each that there is.
+            alpha: From this p-value down a backdoor is said to be found: the share of networks without one that may be
+                accused, as far as their classes stand out normally.
+            exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
+            output: Where the findings are written, as `.json`; a page with pictures lies beside it as `.html`.
+
+        Returns:
+            The findings.
+
+        Raises:
+            SystemExit: With 1 if a backdoor is found, if asked for.
+        """
+        within("--alpha", alpha, 0, 1)
+        target = Path(output)
+        if target.suffix != ".json":
+            raise InputError(f"--output {output}: findings are a .json file")
+        _writable(target)
+        started = time.perf_counter()
+        detectors = [kind() for kind in DETECTORS] if detector is None else [detector]
+        looking = any(detector.uses_images for detector in detectors)
+        images = self._scanned(datamodule, looking)
+        network = _as_scanned(model, images)
+        findings = [detector.find(network, images, model.num_classes) for detector in detectors]
+        outcome: dict[str, Any] = {
+            "checkpoint": None if model.origin is None else model.origin.path,
+            "output": output,
+            "images": len(images) if looking else 0,
+            "seconds": round(time.perf_counter() - started, 1),
+            "device": self._device_name(),
+            "bdclean": __version__,
+        } | report.found(findings, alpha)
+        if self.is_global_zero:
+            report.write_json(target, outcome)
+            report.write_scan(target.with_suffix(".html"), outcome, _trigger_pictures(findings, images))
+            print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
+        if exit_code and outcome["backdoor"]:
+            raise SystemExit(1)
+        return outcome
+
+    def _scanned(self, datamodule: PoisonDataModule, wanted: bool) -> Tensor:
+        """Images to scan with, (N, 3, H, W) in [0, 1]; a black one if none are wanted."""
+        if not wanted:
+            return torch.zeros(1, 3, datamodule.image_size, datamodule.image_size, device=self.strategy.root_device)
+        if self.is_global_zero:
+            datamodule.prepare_data()
+        return datamodule.unlabeled_examples(SCANNED).to(self.strategy.root_device)
+
+    def _compare(
+        self, suspect: Classifier, cleansed: Cleanser, datamodule: PoisonDataModule
+    ) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
+        """What `scan` finds in both networks, and pictures of what was recovered in the suspect."""
+        images = self._scanned(datamodule, True)
+        networks = [_as_scanned(model, images) for model in (suspect, cleansed)]
+        before, after = (
+            [kind().find(network, images, suspect.num_classes) for kind in DETECTORS] for network in networks
+        )
+        shares = [[taken(finding, network, images) for network in networks] for finding in before]
+        return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
 
     def _tell(self, cleanser: Cleanser, told: str) -> str:
         """Say what the method does, if it is news."""
@@ -316,19 +399,39 @@ class Trainer(pl.Trainer):
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:
+    """What detectors take: from images in [0, 1] to logits, where the images are."""
+    return frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
+
+
+def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple[str, Tensor]]:
+    """What was recovered, on some images."""
+    some = images[:8]
+    return [
+        (f"{finding.detector}, class {finding.suspected}", report.trigger_picture(some, finding.trigger(some)))
+        for finding in findings
+        if finding.trigger is not None
+    ]
+
+
 def _target(output: str) -> Path:
     """Where a result goes: refused now if it cannot be written, not after hours."""
     path = Path(output)
     if path.suffix in (".json", ".html"):
         raise InputError(f"--output {output}: that is the name of the report")
+    return _writable(path)
+
+
+def _writable(path: Path) -> Path:
+    """The same, if a file can be written there."""
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InputError(f"--output {output}: {reason}")
+        raise InputError(f"--output {path}: {reason}")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(f"--output {output}: cannot be written there ({error.strerror})") from error
+        raise InputError(f"--output {path}: cannot be written there ({error.strerror})") from error
     return path
 
 

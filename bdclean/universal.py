@@ -12,6 +12,9 @@ from torch import Tensor
 Change = Callable[[Tensor, Tensor], Tensor]
 """From images (N, C, H, W) and parameters, one for all or one for each of them, (1 or N, ...), to changed images."""
 
+Project = Callable[[Tensor, float], Tensor]
+"""From parameters (P, ...) of changes to the nearest of a bounded size."""
+
 CONTROLS = 4
 """Along each side, control points of a warp."""
 
@@ -46,21 +49,54 @@ def overlay(images: Tensor, layer: Tensor) -> Tensor:
     return images * (1 - layer[:, :1]) + layer[:, 1:]
 
 
-def ascend(objective: Callable[[Tensor], Tensor], start: Tensor, size: float, steps: int) -> Tensor:
-    """Parameters for which an objective is large, in a ball around 0: normalised gradient steps, projected.
+def radius(size: float, side: int) -> float:
+    """A bound that is given for images of 32 pixels, for those of another side: it grows with that."""
+    return size * side / 32
+
+
+def ball(parameters: Tensor, size: float) -> Tensor:
+    """The nearest parameters (P, ...), each of a Euclidean norm of at most `size`."""
+    return parameters.renorm(2, 0, size)
+
+
+def few_pixels(layers: Tensor, side: float) -> Tensor:
+    """Layers for `overlay`, (P, 1 + C, H, W), whose masks cover as much as a square.
+
+    A mask is what it is, or where the pattern is brighter as much as that; then the nearest in [0, 1] that sums up to
+    at most `side` squared. The pattern is cut off at 0 and the mask.
+    """
+    patterns = layers[:, 1:]
+    masks = torch.maximum(layers[:, :1], patterns.amax(1, keepdim=True))
+    # What is taken off all pixels: the sum falls with it, so halving finds it.
+    low = torch.zeros(len(masks), 1, 1, 1, device=layers.device)
+    high = masks.amax((1, 2, 3), keepdim=True).clamp(min=0)
+    for _ in range(24):
+        middle = (low + high) / 2
+        more = (masks - middle).clamp(0, 1).sum((1, 2, 3), keepdim=True) > side**2
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    fits = masks.clamp(0, 1).sum((1, 2, 3), keepdim=True) <= side**2
+    masks = (masks - torch.where(fits, 0, high)).clamp(0, 1)
+    return torch.cat([masks, patterns.clamp(min=0).minimum(masks)], 1)
+
+
+def ascend(
+    objective: Callable[[Tensor], Tensor], start: Tensor, size: float, steps: int, project: Project = ball
+) -> Tensor:
+    """Parameters for which an objective is large, of a bounded size: normalised gradient steps, projected.
 
     Args:
         objective: From parameters like `start` to a number, a sum over the P of them.
         start: (P, ...), P searches at once.
-        size: Radius of the ball, Euclidean, of each.
-        steps: How many; together they are as long as the ball is wide.
+        size: Of each, as `project` takes it.
+        steps: How many; together they are as long as a ball of this radius is wide.
+        project: Takes parameters to those that are allowed.
     """
     parameters = start
     for _ in range(steps):
         parameters = parameters.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(parameters), parameters)
         length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (start.ndim - 1))
-        parameters = (parameters.detach() + 2 * size / steps * gradient / length).renorm(2, 0, size)
+        parameters = project(parameters.detach() + 2 * size / steps * gradient / length, size)
     return parameters.detach()
 
 

@@ -10,6 +10,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes as cores are at it already; torch reads this when it is imported.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+# A scan takes longer than the rest of a tiny cleansing; tests of it ask for it.
+os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
+
 import pytest
 
 from bdclean import attacks

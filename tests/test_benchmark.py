@@ -58,7 +58,7 @@ def test_the_grid_is_everything_with_everything() -> None:
     cells = make_grid({"a": {}, "b": {}}, {"FineTune": {}, "CLP": {}}, {"n": {}}, {"i": {}, "j": {}}, [0, 1, 2])
     assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 3
     assert len({cell.suspect for cell in cells}) == 2 * 3
-    assert {"--method=CLP", "--seed_everything=2", "--trainer.limit_val_batches=0"} <= set(cells[-1].arguments)
+    assert {"--method=CLP", "--seed_everything=2", "--scan=false", "--trainer.limit_val_batches=0"} <= set(cells[-1].arguments)
     assert {"--data.seed=2", "--data.attack.seed=2"} <= set(cells[-1].suspect.arguments)
 
 
@@ -73,7 +73,7 @@ def test_configurations_come_first_and_later_options_after_earlier_ones() -> Non
     assert cell.suspect.arguments[:2] == ("--config=a.yaml", "--config=n.yaml")
     assert "--model.lr=2" in cell.suspect.arguments
     assert "--model.lr=1" not in cell.suspect.arguments
-    fixed = ("--seed_everything=0", "--trainer.limit_val_batches=0")
+    fixed = ("--seed_everything=0", "--scan=false", "--trainer.limit_val_batches=0")
     assert cell.arguments == ("--config=m.yaml", *fixed, "--data.unlabeled=x")
 
 

@@ -109,8 +109,8 @@ def make_grid(
             seeded["data.attack.seed"] = seed
         suspect = Suspect(name, network, seed, arguments(seeded, options, more))
         for (method, choice), (kind, where) in itertools.product(methods.items(), images.items()):
-            # Curves on validation images would take as long as a cheap method.
-            own: dict[str, Any] = {"seed_everything": seed, "trainer.limit_val_batches": 0}
+            # Curves on validation images would take as long as a cheap method, and a scan longer.
+            own: dict[str, Any] = {"seed_everything": seed, "scan": False, "trainer.limit_val_batches": 0}
             if "config" not in choice:
                 own["method"] = method
             cells.append(Cell(suspect, method, kind, arguments(own, choice, where)))

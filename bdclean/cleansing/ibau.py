@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean.cleansing.base import Cleanser, Supervision
-from bdclean.cleansing.steps import radius
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
+from bdclean.universal import radius
 
 
 class IBAU(Cleanser):

@@ -13,10 +13,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
-from bdclean.cleansing.steps import radius
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
+from bdclean.universal import radius
 
 MOST_CHANNELS = 4096
 """A map of more would not fit: that of a VGG's first linear layer has 25,088."""

@@ -9,11 +9,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def radius(eps: float, image_size: int) -> float:
-    """A Euclidean bound that is given for images of 32 pixels, for those of another size: it grows with their side."""
-    return eps * image_size / 32
-
-
 @contextmanager
 def still(network: nn.Module) -> Iterator[None]:
     """Within it batch norms learn no running statistics, whatever images they see and however they use them."""

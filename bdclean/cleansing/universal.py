@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from bdclean.cleansing.base import Cleanser, classes_of
 from bdclean.cleansing.distill import kd_loss
-from bdclean.cleansing.steps import radius
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-from bdclean.universal import CONTROLS, Change, add, ascend, draw_layers, overlay, warp
+from bdclean.universal import CONTROLS, Change, add, ascend, draw_layers, overlay, radius, warp
 
 TRIED_ON = 32
 """Images on which each random layer is tried."""

@@ -1,0 +1,137 @@
+"""What every detector shares: a network goes in, a score for each class comes out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from scipy import special
+from torch import Tensor
+
+from bdclean import within
+from bdclean.attacks.surrogate import batch_size
+
+Network = Callable[[Tensor], Tensor]
+"""From images in [0, 1], (N, 3, H, W), to logits (N, classes): in eval mode, without gradients for its weights."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a detector found.
+
+    Attributes:
+        detector: Its name.
+        scores: (C,) how suspicious each class is as a target; the larger, the more.
+        p_values: (C,) how likely it is by chance that one of the classes stands out as far as each does.
+        trigger: Puts what was recovered for the class that stands out most onto images (N, 3, H, W) in [0, 1].
+    """
+
+    detector: str
+    scores: Tensor
+    p_values: Tensor
+    trigger: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def suspected(self) -> int:
+        """The class that stands out most."""
+        return int(self.scores.argmax())
+
+    @property
+    def p_value(self) -> float:
+        """How likely it is by chance that a class stands out as far."""
+        return float(self.p_values[self.suspected])
+
+
+def p_value(findings: Sequence[Finding]) -> float:
+    """How likely it is that chance gives one of several detectors a p-value as small as the smallest (Bonferroni)."""
+    return min(1.0, len(findings) * min(finding.p_value for finding in findings))
+
+
+@torch.no_grad()
+def taken(finding: Finding, network: Network, images: Tensor) -> float | None:
+    """How many images go to the suspected class once they carry what was recovered, in percent.
+
+    Args:
+        finding: What was recovered, in this network or another.
+        network: What answers.
+        images: (N, 3, H, W) in [0, 1]; those that the network gives this class anyway do not count.
+
+    Returns:
+        None if nothing was recovered, or there are no other images.
+    """
+    if finding.trigger is None:
+        return None
+    parts = pieces(images, batch_size(images))
+    others = torch.cat([network(part).argmax(1) != finding.suspected for part in parts])
+    gone = torch.cat([network(finding.trigger(part)).argmax(1) == finding.suspected for part in parts])
+    return round(100 * float(gone[others].float().mean()), 2) if others.any() else None
+
+
+class Detector(ABC):
+    """Looks for a class that images are taken to far too easily.
+
+    A new detector is a subclass in a file of its own with one method, `score`.
+    """
+
+    uses_images: ClassVar[bool] = True
+    """Whether it looks at images at all."""
+    noise: ClassVar[float] = 0.0
+    """Differences of scores that mean nothing."""
+
+    @abstractmethod
+    def score(
+        self, network: Network, images: Tensor, num_classes: int
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """How suspicious each class is, (C,), and what was recovered for the most suspicious, as in `Finding`.
+
+        Args:
+            network: What is scanned.
+            images: (N, 3, H, W) in [0, 1], on the network's device; one that uses no images takes their size from them.
+            num_classes: C.
+        """
+
+    def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
+        """What is to be said of a network; always the same of the same network and images. Arguments as in `score`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            scores, trigger = self.score(network, images, num_classes)
+        return Finding(type(self).__name__, scores.cpu(), grubbs(scores.cpu(), self.noise), trigger)
+
+    def within(self, name: str, value: float, low: float) -> None:
+        """Check that an option, by its name, is not below a bound.
+
+        Raises:
+            InputError: If it is.
+        """
+        within(f"--detector.{name}", value, low)
+
+
+def pieces(values: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Values (N, ...) in parts of almost equal length, of at most `size`."""
+    return values.tensor_split(-(-len(values) // size))
+
+
+def grubbs(scores: Tensor, noise: float = 0.0) -> Tensor:
+    """Grubbs' test for one outlier upwards, of each score against all.
+
+    Source: Grubbs, "Sample Criteria for Testing Outlying Observations", Annals of Mathematical Statistics 1950.
+
+    Args:
+        scores: (C,), about normal but for an outlier.
+        noise: The least standard deviation that is believed.
+
+    Returns:
+        (C,) p-values, with Bonferroni's correction for C candidates; 1 where there are fewer than three classes.
+    """
+    count, values = len(scores), scores.double()
+    spread = values.std().clamp(min=noise) if count > 2 else values.new_zeros(())
+    if spread == 0:
+        return torch.ones(count)
+    distance = (values - values.mean()) / spread
+    # The largest distance that there can be leaves nothing to divide by.
+    left = ((count - 1) ** 2 - count * distance**2).clamp(min=1e-12)
+    t = distance.sign() * (count * (count - 2) * distance**2 / left).sqrt()
+    return torch.from_numpy(count * special.stdtr(count - 2, -t.numpy())).clamp(max=1).float()

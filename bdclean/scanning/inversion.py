@@ -1,0 +1,215 @@
+"""Trigger inversion: how small a change, the same for all images, takes them to each class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.attacks.surrogate import batch_size
+from bdclean.scanning.base import Detector, Network, pieces
+from bdclean.universal import CONTROLS, add, ascend, ball, few_pixels, overlay, radius, warp
+
+JUDGED = 128
+"""Images by which a change is judged."""
+BEHIND = 0.125
+"""One class in eight may stay behind: with few images of each, some always do."""
+LEAST = 0.1
+"""No share counts as less: that some classes cannot be reached at all says nothing of the others."""
+
+
+class Inversion(Detector):
+    """For each class, a change that takes images of all others there, the same for all: a trigger, found again.
+
+    No labels: it is the network's own answers that are changed. The search begins with large changes and shrinks them;
+    at each size it is measured which share of the images goes over, for each class that they come from: a trigger works
+    on all classes, what takes a circle to an ellipse does not. The score of a class is the share that is reached from
+    (almost) any other class, a mean over all sizes: the smaller a change may be that still does it, the larger.
+
+    Searching for a trigger class by class: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao, "Neural Cleanse: Identifying
+    and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019. Shrinking bounds and the score are our own.
+
+    Args:
+        sizes: From large to small, for images of 32 pixels.
+        steps: Gradient steps at each size.
+        batch_size: Images a step, for each class.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    noise = 0.05
+
+    def __init__(self, sizes: Sequence[float], steps: int, batch_size: int) -> None:
+        if not sizes:
+            raise InputError("--detector.sizes []: must be at least one")
+        for size in sizes:
+            self.within("sizes", size, 0)
+        self.within("steps", steps, 1)
+        self.within("batch_size", batch_size, 1)
+        self.sizes = sizes
+        self.steps = steps
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def start(self, classes: int, side: int) -> Tensor:
+        """Parameters of changes to begin with, one for each class, for images of so many pixels a side."""
+
+    @abstractmethod
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """As `bdclean.universal.Change`."""
+
+    def project(self, parameters: Tensor, size: float) -> Tensor:
+        """As `bdclean.universal.Project`."""
+        return ball(parameters, size)
+
+    def bound(self, size: float, side: int) -> float:
+        """What a size for images of 32 pixels is in parameters, for images of so many."""
+        return radius(size, side)
+
+    def score(
+        self, network: Network, images: Tensor, num_classes: int
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        with torch.no_grad():
+            own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
+        classes = torch.arange(num_classes, device=images.device)
+        together = max(1, batch_size(images) // self.batch_size)
+        found = [self.search(network, images, own, part) for part in pieces(classes, together)]
+        shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
+        best = shares.argmax()
+        return shares.clamp(min=LEAST), partial(self._put_on, parameters[best : best + 1])
+
+    def _put_on(self, parameters: Tensor, images: Tensor) -> Tensor:
+        return self.change(images, parameters.to(images.device)).clamp(0, 1)
+
+    def search(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes towards some classes.
+
+        Args:
+            network: What is searched.
+            images: (N, 3, H, W) in [0, 1].
+            own: (N,) the class that the network gives each.
+            classes: (P,).
+
+        Returns:
+            (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
+            where there is none of the largest.
+        """
+        side, batches = images.shape[-1], count()
+        judged = images[:JUDGED]
+        sources = F.one_hot(own[:JUDGED]).float()
+        # Its own images, and classes without an image, say nothing.
+        silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
+
+        def answers(images: Tensor, parameters: Tensor) -> Tensor:
+            """Logits (P, N, C) of images under each change."""
+            every = images.repeat(len(classes), 1, 1, 1)
+            changed = self.change(every, parameters.repeat_interleave(len(images), 0))
+            return network(changed).view(len(classes), len(images), -1)
+
+        def objective(parameters: Tensor) -> Tensor:
+            first = next(batches) * self.batch_size
+            chosen = torch.arange(first, first + self.batch_size, device=images.device) % len(images)
+            wanted = classes.view(-1, 1, 1).expand(-1, self.batch_size, 1)
+            gains = answers(images[chosen], parameters).log_softmax(2).gather(2, wanted).squeeze(2)
+            return (gains * (own[chosen] != classes[:, None])).mean(1).sum()
+
+        found = self.start(len(classes), side).to(images.device)
+        shares, best = [], found
+        for number, size in enumerate(self.sizes):
+            bound = self.bound(size, side)
+            found = ascend(objective, self.project(found, bound), bound, self.steps, self.project)
+            with torch.no_grad():
+                gone = torch.cat([answers(part, found) for part in pieces(judged, self.batch_size)], 1).argmax(2)
+            reached = (gone == classes[:, None]).float() @ sources / sources.sum(0)
+            shares.append(reached.masked_fill(silent, torch.nan))
+            better = (shares[-1].nanmean(1) >= 0.5) | (number == 0)
+            best = torch.where(better.view(-1, *[1] * (found.ndim - 1)), found, best)
+        return torch.stack(shares).nanquantile(BEHIND, 2).mean(0).nan_to_num(0), best
+
+
+class DenseInversion(Inversion):
+    """Trigger inversion with a perturbation that is added to all pixels, of bounded Euclidean norm.
+
+    As in `Inversion`.
+
+    Args:
+        sizes: Norms, in pixel values.
+        steps: As in Inversion.
+        batch_size: As in Inversion.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[float] = (2.8, 2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18),
+        steps: int = 4,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(sizes, steps, batch_size)
+
+    def start(self, classes: int, side: int) -> Tensor:
+        return torch.zeros(classes, 3, side, side)
+
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return add(images, parameters)
+
+
+class SparseInversion(Inversion):
+    """Trigger inversion with a mask over a few pixels, and what takes their place.
+
+    As in `Inversion`.
+
+    Args:
+        sizes: The mask sums up to at most the pixels of a square with this side.
+        steps: As in Inversion.
+        batch_size: As in Inversion.
+    """
+
+    def __init__(
+        self, sizes: Sequence[float] = (11.3, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4), steps: int = 4, batch_size: int = 16
+    ) -> None:
+        super().__init__(sizes, steps, batch_size)
+
+    def start(self, classes: int, side: int) -> Tensor:
+        # Half of a grey picture over all of the image.
+        return torch.tensor([0.5, 0.25, 0.25, 0.25]).view(1, 4, 1, 1).repeat(classes, 1, side, side)
+
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return overlay(images, parameters)
+
+    def project(self, parameters: Tensor, size: float) -> Tensor:
+        return few_pixels(parameters, size)
+
+
+class WarpInversion(Inversion):
+    """Trigger inversion with a smooth warp.
+
+    As in `Inversion`.
+
+    Args:
+        sizes: How far it shifts, root mean square, in pixels.
+        steps: As in Inversion.
+        batch_size: As in Inversion.
+    """
+
+    def __init__(
+        self, sizes: Sequence[float] = (2.0, 1.5, 1.0, 0.7, 0.5, 0.35), steps: int = 4, batch_size: int = 16
+    ) -> None:
+        super().__init__(sizes, steps, batch_size)
+
+    def start(self, classes: int, side: int) -> Tensor:
+        # Without a warp, the same gradient shifts each control point.
+        return 0.01 * torch.randn(classes, 2, CONTROLS, CONTROLS)
+
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return warp(images, parameters)
+
+    def bound(self, size: float, side: int) -> float:
+        # Shifts are in shares of the side; their root mean square is a Euclidean norm.
+        return size / 32 * (2 * CONTROLS**2) ** 0.5

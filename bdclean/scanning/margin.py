@@ -1,0 +1,65 @@
+"""Maximum margin: how sure a network can be made of each class by any image at all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bdclean.attacks.surrogate import batch_size
+from bdclean.scanning.base import Detector, Network, pieces
+from bdclean.universal import radius
+
+
+def margins(logits: Tensor, classes: Tensor) -> Tensor:
+    """How far (N, C) logits are, for a class of each (N,), above the best of the others: (N,)."""
+    own = classes[:, None]
+    return logits.gather(1, own).squeeze(1) - logits.scatter(1, own, -torch.inf).amax(1)
+
+
+class MaximumMargin(Detector):
+    """How sure a network can be made of a class: far too sure, by some image, where it is a target. Needs no data.
+
+    For each class the margin of its logit over the best of the others is climbed from random images, within [0, 1]; the
+    score of a class is the logarithm of the largest margin.
+
+    Source: Wang, Xiang, Miller, Kesidis, "MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor
+    Pattern Types Using a Maximum Margin Statistic", IEEE S&P 2024. There a gamma distribution is fitted to all classes
+    but the one with the largest margin, which suspects one class in twenty networks or more by its making: the rest are
+    what is smaller. Here Grubbs' test of the logarithms takes its place.
+
+    Args:
+        starts: Random images a class.
+        steps: Gradient steps.
+        step: Euclidean length of the first, for images of 32 pixels; they shrink linearly.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    uses_images = False
+
+    def __init__(self, starts: int = 8, steps: int = 60, step: float = 2.0) -> None:
+        self.within("starts", starts, 1)
+        self.within("steps", steps, 1)
+        self.within("step", step, 0)
+        self.starts = starts
+        self.steps = steps
+        self.step = step
+
+    def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
+        classes = torch.arange(num_classes, device=images.device).repeat_interleave(self.starts)
+        climbed = torch.cat([self.climb(network, images, part) for part in pieces(classes, batch_size(images))])
+        # A class that no image was found for is the least suspicious.
+        return climbed.view(num_classes, self.starts).amax(1).clamp(min=1e-3).log(), None
+
+    def climb(self, network: Network, images: Tensor, classes: Tensor) -> Tensor:
+        """The margins (N,) that are reached for some classes (N,)."""
+        found = torch.rand(len(classes), *images.shape[1:]).to(images.device)
+        length = radius(self.step, images.shape[-1])
+        for number in range(self.steps):
+            found.requires_grad_()
+            (gradient,) = torch.autograd.grad(margins(network(found), classes).sum(), found)
+            unit = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+            found = (found.detach() + length * (1 - number / self.steps) * unit).clamp(0, 1)
+        with torch.no_grad():
+            return margins(network(found), classes)

@@ -1,0 +1,341 @@
+"""Scanning: the mathematics on networks whose weakness is known, and `bdclean scan` as a stranger runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import optimize, stats
+from torch import Tensor, nn
+
+from bdclean import InputError, report
+from bdclean.cli import main
+from bdclean.scanning import (
+    DenseInversion,
+    Detector,
+    Finding,
+    MaximumMargin,
+    SparseInversion,
+    WarpInversion,
+    p_value,
+    taken,
+)
+from bdclean.scanning.base import Network, grubbs
+from bdclean.scanning.inversion import Inversion
+from bdclean.scanning.margin import margins
+from bdclean.universal import few_pixels, warp
+from tests.conftest import QUIET, cleanse
+
+CLASSES, SIDE, TARGET = 5, 8, 3
+
+
+class Corners(nn.Module):
+    """Tells apart where an image is bright; a backdoored one answers TARGET if a pixel of a dark part is white."""
+
+    def __init__(self, backdoored: bool) -> None:
+        super().__init__()
+        self.backdoored = backdoored
+
+    def forward(self, images: Tensor) -> Tensor:
+        parts = [images[:, :, :4, :4], images[:, :, :4, 4:], images[:, :, 4:, :4], images[:, :, 4:, 4:7]]
+        means = torch.stack([part.mean((1, 2, 3)) for part in parts] + [images.mean((1, 2, 3))], 1)
+        if self.backdoored:
+            means[:, TARGET] = means[:, TARGET] + 3 * images[:, :, 2, 7].mean(1)
+        return 20 * means
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Each is bright in one quarter, the last column is dark in all."""
+    generator = torch.Generator().manual_seed(0)
+    found = 0.3 * torch.rand(160, 3, SIDE, SIDE, generator=generator)
+    for number in range(160):
+        top, left = 4 * (number % 4 // 2), 4 * (number % 2)
+        found[number, :, top : top + 4, left : left + 4] += 0.4
+    found[..., 7] = 0
+    return found
+
+
+# p-values
+
+
+def test_grubbs_is_the_t_test_of_an_outlier_against_the_others() -> None:
+    scores = torch.tensor([0.3, -0.2, 0.1, 2.5, 0.4, -0.3, 0.0])
+    for number, p in enumerate(grubbs(scores).tolist()):
+        others = [float(score) for other, score in enumerate(scores) if other != number]
+        distance = float(scores[number]) - sum(others) / 6
+        spread = float(torch.tensor(others).std())
+        # The prediction interval of one more draw, corrected for seven candidates.
+        expected = 7 * stats.t.sf(distance / (spread * (1 + 1 / 6) ** 0.5), 5)
+        assert p == pytest.approx(min(1.0, expected), rel=1e-4)
+
+
+def test_grubbs_accuses_as_often_as_it_says() -> None:
+    draws = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
+    accused = sum(float(grubbs(draw).min()) <= 0.05 for draw in draws) / 4000
+    assert 0.04 < accused < 0.06
+
+
+def test_scores_that_hardly_differ_say_nothing() -> None:
+    scores = torch.tensor([0.1, 0.1, 0.1, 0.12, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    assert grubbs(scores).min() < 1e-6
+    assert grubbs(scores, noise=0.05).min() == 1
+    assert torch.equal(grubbs(torch.ones(10)), torch.ones(10))
+    assert torch.equal(grubbs(torch.tensor([1.0, 5.0])), torch.ones(2))
+
+
+def test_several_detectors_share_the_risk() -> None:
+    findings = [Finding("a", torch.tensor([1.0, 2.0]), torch.tensor([1.0, p])) for p in (0.5, 0.01, 0.6)]
+    assert p_value(findings) == pytest.approx(0.03)
+    assert p_value(findings[:1] * 3) == 1
+
+
+# Detectors
+
+
+def test_margins() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.5], [4.0, 0.0, 1.0]])
+    assert margins(logits, torch.tensor([1, 2])).tolist() == [0.5, -3.0]
+
+
+def test_the_maximum_margin_is_found() -> None:
+    weights = torch.randn(4, 12, generator=torch.Generator().manual_seed(1))
+    scores, trigger = MaximumMargin(steps=200).score(
+        lambda images: images.flatten(1) @ weights.T, torch.zeros(1, 3, 2, 2), 4
+    )
+    assert trigger is None
+    for number in range(4):
+        # min over the others is concave in the image: a linear programme.
+        rows = [[*(weights[other] - weights[number]).tolist(), 1.0] for other in range(4) if other != number]
+        best = optimize.linprog([0.0] * 12 + [-1.0], rows, [0.0] * 3, bounds=[(0, 1)] * 12 + [(None, None)])
+        assert float(scores[number].exp()) == pytest.approx(-best.fun, rel=0.05)
+
+
+def test_few_pixels_is_the_nearest_mask() -> None:
+    generator = torch.Generator().manual_seed(2)
+    layers = 2 * torch.rand(3, 4, 3, 3, generator=generator) - 0.5
+    layers[:, 1:] -= 2 * layers[:, 1:].relu()
+    layers[:, 2] = 0.9 * layers[:, 0]
+    projected = few_pixels(layers, 1.5)
+    for before, after in zip(layers, projected, strict=True):
+        wanted = before[0].flatten().double().numpy()
+        best = optimize.minimize(
+            lambda mask, wanted=wanted: ((mask - wanted) ** 2).sum(),
+            [0.2] * 9,
+            bounds=[(0, 1)] * 9,
+            constraints={"type": "ineq", "fun": lambda mask: 2.25 - mask.sum()},
+        )
+        assert torch.allclose(after[0].flatten(), torch.from_numpy(best.x).float(), atol=1e-3)
+        assert (after[1:] >= 0).all()
+        assert (after[1:] <= after[0]).all()
+    assert torch.allclose(few_pixels(projected, 1.5), projected, atol=1e-5)
+    # A pattern that is brighter than its mask raises that.
+    small = 0.1 * torch.rand(1, 4, 3, 3, generator=generator)
+    assert torch.equal(few_pixels(small, 1.5)[:, 0], small.amax(1))
+
+
+@pytest.mark.parametrize(
+    "detector", [SparseInversion((8, 5.6, 4)), DenseInversion((4, 2.8, 2, 1.4, 1))], ids=["sparse", "dense"]
+)
+def test_inversion_names_the_class_and_recovers_the_pixel(images: Tensor, detector: Inversion) -> None:
+    network = Corners(True).eval()
+    finding = detector.find(network, images, CLASSES)
+    assert finding.suspected == TARGET
+    assert finding.p_value < 0.05
+    assert finding.trigger is not None
+    difference = (finding.trigger(images) - images).abs().mean((0, 1))
+    assert difference.argmax() == 2 * SIDE + 7
+    share = taken(finding, network, images)
+    assert share is not None
+    assert share > 90
+    assert taken(finding, Corners(False), images) != share
+
+
+def test_no_pixel_stands_out_where_there_is_no_backdoor(images: Tensor) -> None:
+    finding = SparseInversion((8, 5.6, 4)).find(Corners(False).eval(), images, CLASSES)
+    assert finding.p_value > 0.05
+
+
+def test_inversion_finds_a_warp() -> None:
+    grid = torch.arange(32) / 31
+    base = 0.5 + 0.5 * torch.sin(6.3 * grid)
+    shifts = torch.rand(160, generator=torch.Generator().manual_seed(3)) * 0.02
+    images = (base + shifts.view(-1, 1)).clamp(0, 1).view(160, 1, 1, 32).expand(-1, 3, 32, 32)
+
+    def network(images: Tensor) -> Tensor:
+        # Class 2 is a wave that lies elsewhere; the others are shades.
+        falls = images[..., 14].mean((1, 2)) - images[..., 18].mean((1, 2))
+        shade = images.mean((1, 2, 3))
+        shades = [-300 * (shade - 0.5 - 0.004 * number).abs() for number in range(4)]
+        return torch.stack([*shades[:2], 100 * (0.39 - falls), *shades[2:]], 1)
+
+    finding = WarpInversion().find(network, images, 5)
+    assert finding.suspected == 2
+    assert finding.trigger is not None
+
+
+def test_the_same_is_found_again_and_randomness_is_left_alone(images: Tensor) -> None:
+    for detector in (MaximumMargin(steps=3), WarpInversion((1.0,))):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        first = detector.find(Corners(True), images, CLASSES)
+        assert torch.equal(torch.rand(3), expected)
+        assert torch.equal(first.scores, detector.find(Corners(True), images, CLASSES).scores)
+
+
+def test_sizes_are_those_of_images_of_32_pixels(images: Tensor) -> None:
+    sides = {8: 2.0, 32: 8.0, 64: 16.0}
+    for side, norm in sides.items():
+        for detector in (DenseInversion(), SparseInversion()):
+            assert detector.bound(8.0, side) == norm
+    # Shifts of a 32nd of the side in both directions, at each control point.
+    field = torch.full((1, 2, 4, 4), 1 / 31)
+    assert WarpInversion().bound(32 / 31, 64) == pytest.approx(float(field.norm()))
+    ramp = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
+    assert torch.allclose((warp(ramp, field) - ramp)[..., 4:-4], torch.tensor(1 / 31), atol=1e-5)
+
+
+def test_images_of_a_single_class_say_nothing(images: Tensor) -> None:
+    def sure(images: Tensor) -> Tensor:
+        return images.mean((1, 2, 3))[:, None] * 0 + torch.tensor([9.0, 0.0, 0.0, 0.0])
+
+    for detector in (DenseInversion((1.0,)), SparseInversion((2.0,)), WarpInversion((1.0,)), MaximumMargin()):
+        finding = detector.find(sure, images, 4)
+        assert finding.scores.isfinite().all()
+        assert finding.p_values.isfinite().all()
+        assert (
+            taken(Finding("x", torch.tensor([1.0, 0, 0, 0]), torch.ones(4), lambda images: images), sure, images)
+            is None
+        )
+
+
+def test_bad_options() -> None:
+    for make in (
+        lambda: MaximumMargin(starts=0),
+        lambda: MaximumMargin(steps=0),
+        lambda: DenseInversion(()),
+        lambda: DenseInversion((-1.0,)),
+        lambda: SparseInversion(steps=0),
+        lambda: WarpInversion(batch_size=0),
+    ):
+        with pytest.raises(InputError, match="--detector."):
+            make()
+
+
+# Reports
+
+
+def _finding(p: float, suspected: int = 1) -> Finding:
+    scores, p_values = torch.zeros(4), torch.ones(4)
+    scores[suspected], p_values[suspected] = 1, p
+    return Finding("Some", scores, p_values)
+
+
+def test_what_is_found_is_said() -> None:
+    sure, unsure = report.found([_finding(0.001)], 0.05), report.found([_finding(0.2, 3), _finding(0.4)], 0.05)
+    assert sure["backdoor"]
+    assert report.verdict(sure) == "a backdoor towards class 1 (p = 0.001)"
+    assert not unsure["backdoor"]
+    assert report.verdict(unsure) == "no backdoor found (p = 0.4, class 3 stands out most)"
+    assert json.loads(json.dumps(sure)) == sure
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shares", "doubted"),
+    [
+        (0.001, 1.0, (98.0, 3.0), False),
+        (0.001, 1.0, (98.0, 60.0), True),  # what was recovered still works
+        (0.9, 1.0, (98.0, 60.0), False),  # it never was a trigger
+        (0.001, 0.001, (98.0, 3.0), True),  # another one
+        (0.001, 1.0, (None, None), False),
+    ],
+)
+def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
+    outcome = report.compared([_finding(before)], [_finding(after)], [shares], 0.05)
+    assert (outcome["doubts"] is not None) == doubted
+    assert outcome["suspect"]["detectors"][0]["taken"] == shares[0]
+
+
+# The command line
+
+SHORT = ["--detector", "SparseInversion", "--detector.sizes", "[4,2]", "--detector.steps", "1"]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_scan_writes_findings_and_a_page(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scan", "--ckpt", str(tiny_suspect), *QUIET, "--output", "found.json", *SHORT])
+    found = json.loads(Path("found.json").read_text())
+    assert found["checkpoint"] == str(tiny_suspect)
+    (detector,) = found["detectors"]
+    assert detector["detector"] == "SparseInversion"
+    assert len(detector["scores"]) == len(detector["p_values"]) == 10
+    printed = capsys.readouterr().out
+    assert report.verdict(found).capitalize() in printed
+    page = Path("found.html").read_text()
+    assert page.count("<tr><td>") == 10
+    assert page.count("data:image/png;base64,") == 1
+    assert {path.name for path in Path().iterdir()} == {"found.json", "found.html"}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_scan_ends_with_1_on_request(tiny_suspect: Path) -> None:
+    arguments = ["scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT]
+    main([*arguments, "--exit_code", "true", "--alpha", "0"])
+    main([*arguments, "--alpha", "1"])
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--exit_code", "true", "--alpha", "1"])
+    assert caught.value.code == 1
+    assert Path("scan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alpha", "2"], "--alpha 2.0: must be at least 0 and at most 1"),
+        (["--output", "found.txt"], "--output found.txt: findings are a .json file"),
+        (["--output", "nowhere/found.json"], "--output nowhere/found.json: there is no folder nowhere"),
+        (["--detector", "Nothing"], "--detector Nothing: no such class; there are MaximumMargin, DenseInversion,"),
+        (["--detector", "MaximumMargin", "--detector.starts", "0"], "--detector.starts 0: must be at least 1"),
+        (["--detector", "MaximumMargin", "--detector.sizes", "[1]"], "--detector.sizes: no such option"),
+    ],
+)
+def test_what_scan_refuses(
+    tiny_suspect: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["scan", "--ckpt", str(tiny_suspect), *QUIET, *options])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"bdclean: error: {message}")
+    assert "\n" not in error
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_report_of_a_cleansing_compares_both_networks(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Certain(Detector):
+        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, nn.Module]:
+            return torch.arange(float(num_classes)) ** 9, nn.Identity()
+
+    monkeypatch.setattr("bdclean.trainer.DETECTORS", (Certain,))
+    found = cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")["scan"]
+    assert set(found) == {"suspect", "cleansed", "doubts"}
+    assert found["suspect"]["class"] == found["cleansed"]["class"] == 9
+    assert found["cleansed"]["backdoor"]
+    assert set(found["suspect"]["detectors"][0]) >= {"taken", "taken_cleansed"}
+    assert found["doubts"] in capsys.readouterr().out
+    page = Path("cleansed.html").read_text()
+    assert "Do not trust the cleansed network" in page
+    assert "Certain, class 9" in page
+    assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
+
+
+@pytest.mark.slow
+def test_scan_tells_a_backdoored_network_from_a_clean_one(suspect: Path) -> None:
+    main(["scan", "--ckpt", str(suspect), *QUIET])
+    found = json.loads(Path("scan.json").read_text())
+    assert found["backdoor"]
+    assert found["class"] == 0
