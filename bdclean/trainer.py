@@ -28,7 +28,7 @@ from bdclean.scanning import DETECTORS, Detector, Finding, taken
 
 SCANNED = 512
 """Images that a scan looks at."""
-ALPHA = 0.05
+ALPHA = 0.01
 """From this p-value down a backdoor is said to be found."""
 
 
