@@ -24,12 +24,10 @@ from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
-from bdclean.scanning import DETECTORS, Detector, Finding, taken
+from bdclean.scanning import ALPHA, DETECTORS, Detector, Finding, taken
 
 SCANNED = 512
 """Images that a scan looks at."""
-ALPHA = 0.01
-"""From this p-value down a backdoor is said to be found."""
 
 
 class History(pl.Callback):

@@ -58,7 +58,9 @@ def test_the_grid_is_everything_with_everything() -> None:
     cells = make_grid({"a": {}, "b": {}}, {"FineTune": {}, "CLP": {}}, {"n": {}}, {"i": {}, "j": {}}, [0, 1, 2])
     assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 3
     assert len({cell.suspect for cell in cells}) == 2 * 3
-    assert {"--method=CLP", "--seed_everything=2", "--scan=false", "--trainer.limit_val_batches=0"} <= set(cells[-1].arguments)
+    assert {"--method=CLP", "--seed_everything=2", "--scan=false", "--trainer.limit_val_batches=0"} <= set(
+        cells[-1].arguments
+    )
     assert {"--data.seed=2", "--data.attack.seed=2"} <= set(cells[-1].suspect.arguments)
 
 

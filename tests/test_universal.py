@@ -1,5 +1,6 @@
 """Universal changes, and distillation under them, on tiny tensors and networks whose weakness is known."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,12 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.cleansing import UniversalDistill
+from bdclean.cleansing.universal import aims, confusion
 from bdclean.modules import Suspect
+from bdclean.scanning import Detector, Finding, SparseInversion
+from bdclean.scanning.base import Network
 from bdclean.universal import add, ascend, draw_layers, overlay, warp
+from tests.conftest import QUICK, cleanse
 
 
 @pytest.fixture
@@ -93,36 +98,62 @@ class Weak(nn.Module):
 
 
 @pytest.fixture
+def images_of_all_classes() -> Tensor:
+    return 0.8 * torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
 def cleanser() -> UniversalDistill:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = Weak()
-    made = UniversalDistill(suspect)
-    images = 0.8 * torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    made.sample = [(part, made.network(part).argmax(1)) for part in images.split(32)]
-    return made
+    suspect.network.layer = nn.Linear(1, 1)
+    return UniversalDistill(suspect)
 
 
-def test_the_layer_that_moves_the_most_images_to_one_class_is_kept(cleanser: UniversalDistill) -> None:
+def test_the_layer_that_moves_the_most_images_to_one_class_is_kept(
+    cleanser: UniversalDistill, images_of_all_classes: Tensor
+) -> None:
     torch.manual_seed(0)
     layers = draw_layers(30, 32)
     layers[:, :, :3, :3] = 0
     layers[17] = 0
     layers[17, :, :3, :3] = 1
     cleanser.kept = 1
-    assert torch.equal(cleanser.best_layers(cleanser.network, layers), layers[17:18])
+    own = cleanser(images_of_all_classes).argmax(1)
+    assert torch.equal(cleanser.best_layers(cleanser, layers, images_of_all_classes, own), layers[17:18])
 
 
-def test_what_is_added_is_as_long_as_it_may_be_and_misleads(cleanser: UniversalDistill) -> None:
-    torch.manual_seed(0)
-    changes = dict(cleanser.search(cleanser.network, 8.0, 1.0))
-    assert changes[add].norm() == pytest.approx(8.0, abs=1e-3)
-    assert changes[warp].square().mean().sqrt() <= 1 / 32 + 1e-6
-    assert len(changes[overlay]) == cleanser.kept
-    images, classes = cleanser.sample[0]
-    assert (cleanser.network(add(images, changes[add])).argmax(1) != classes).float().mean() > 0.9
+def test_what_confuses_is_found(images_of_all_classes: Tensor) -> None:
+    network = Weak()
+    own = network(images_of_all_classes).argmax(1)
+    found = ascend(confusion(network, add, images_of_all_classes, own), torch.zeros(1, 3, 32, 32), 8.0, 6)
+    assert found.norm() == pytest.approx(8.0, abs=1e-3)
+    assert (network(add(images_of_all_classes, found)).argmax(1) != own).float().mean() > 0.9
+
+
+def test_a_class_is_aimed_at_by_who_found_it() -> None:
+    def finding(detector: str, target: int, p: float, recovered: bool = True) -> Finding:
+        p_values = torch.ones(4)
+        p_values[target] = p
+        scores = 1 - p_values
+        return Finding(detector, scores, p_values, nn.Identity() if recovered else None)
+
+    sparse = finding("SparseInversion", 2, 0.001)
+    (aim,) = aims([sparse, finding("DenseInversion", 1, 0.006)])
+    assert (type(aim[0]), aim[1]) == (SparseInversion, 2)
+    # Who knows the class alone has it looked for by all; nobody does it twice.
+    known = finding("MaximumMargin", 2, 0.001, recovered=False)
+    assert {(type(hunter).__name__, target) for hunter, target in aims([known, sparse])} == {
+        ("DenseInversion", 2),
+        ("SparseInversion", 2),
+        ("WarpInversion", 2),
+    }
+    assert len(aims([known, sparse])) == 3
+    assert aims([finding("SparseInversion", 2, 0.02)]) == []
 
 
 def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are(cleanser: UniversalDistill) -> None:
+    cleanser.share = 0.375
     cleanser.changes = [(add, torch.full((1, 3, 32, 32), 1.0)), (add, torch.full((2, 3, 32, 32), 2.0))]
     batch = torch.rand(16, 3, 32, 32)
     shifts = (cleanser.changed(batch) - batch).mean((1, 2, 3))
@@ -130,8 +161,40 @@ def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are(cleanse
 
 
 @pytest.mark.parametrize(
-    "options", [{"share": 1.1}, {"norm": (0.0, 1.0)}, {"shift": (1.0, -1.0)}, {"steps": 0}, {"kept": 200}]
+    "options", [{"share": 1.1}, {"blind_lr": 0.0}, {"shift": (1.0, -1.0)}, {"steps": 0}, {"kept": 200}]
 )
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--method.{next(iter(options))} "):
         UniversalDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("p", [0.001, 0.5])
+def test_weights_are_new_only_where_no_class_stands_out(
+    tiny_suspect: Path, p: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Certain(Detector):
+        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
+            raise NotImplementedError
+
+        def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
+            return Finding("Certain", torch.arange(float(num_classes)), torch.full((num_classes,), p))
+
+    monkeypatch.setattr("bdclean.cleansing.universal.DETECTORS", (Certain,))
+    made: list[UniversalDistill] = []
+    renewed: list[bool] = []
+    original = UniversalDistill.on_train_epoch_start
+
+    def watched(self: UniversalDistill) -> None:
+        made.append(self)
+        pairs = zip(self.network.parameters(), self.teacher.parameters(), strict=True)
+        renewed.append(any(bool((new != old).any()) for new, old in pairs))
+        original(self)
+
+    monkeypatch.setattr(UniversalDistill, "on_train_epoch_start", watched)
+    cleanse(tiny_suspect, "--method", "UniversalDistill", *QUICK, "--method.layers", "6")
+    (cleanser,) = made
+    assert len(cleanser.aims) == (3 if p < 0.01 else 0)
+    assert all(target == 9 for _, target in cleanser.aims)
+    assert renewed == [p > 0.01]
+    assert f"| Certain | 9 | {p:.2g} |" in capsys.readouterr().out

@@ -1,10 +1,9 @@
-"""Distillation under universal perturbations."""
+"""Distillation under universal changes of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from itertools import cycle, islice
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +12,48 @@ from torch import Tensor, nn
 
 from bdclean.cleansing.base import Cleanser, classes_of
 from bdclean.cleansing.distill import kd_loss
+from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-from bdclean.universal import CONTROLS, Change, add, ascend, draw_layers, overlay, radius, warp
+from bdclean.scanning import (
+    ALPHA,
+    DETECTORS,
+    DenseInversion,
+    Finding,
+    Inversion,
+    SparseInversion,
+    WarpInversion,
+    p_value,
+)
+from bdclean.scanning.base import Network
+from bdclean.universal import CONTROLS, Change, ascend, draw_layers, overlay, warp
 
 TRIED_ON = 32
 """Images on which each random layer is tried."""
+SEARCHED, BATCH = 1024, 32
+"""Images that searches draw from; how many they see at once."""
+HUNTERS = (
+    DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, BATCH),
+    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, BATCH),
+    WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, BATCH),
+)
+"""What looks for triggers of a class that was found, by sizes that triggers have."""
 
 
 class UniversalDistill(Cleanser):
     """Lets the student learn the suspect's answers on clean images, while some images carry what a trigger might be.
 
-    A trigger changes all images alike, whatever it looks like. So each epoch begins with a search for changes that, the
-    same for all images, move the answers of the student as it now is, and of the suspect: perturbations that are added,
-    warps, both by normalised gradient steps, and the best of random patches, waves and blended pictures. In each batch
-    a share of the images carries one of them; all shall get what the suspect answers to the clean image. The changes
-    become smaller from epoch to epoch, so that the student ends near the clean images. Nothing is re-initialised.
+    A trigger changes all images alike, whatever it looks like. First the suspect is scanned. Where a class stands out,
+    each epoch begins with a search for changes that take images to this class, of the kind by which it was found: in
+    the suspect, and in the student as it now is. In each batch a share of the images carries one of them; all shall get
+    what the suspect answers to the clean image. Nothing is re-initialised.
 
-    Own work; universal perturbations: Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, CVPR 2017; training against them, with
-    labels: Zeng et al., "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR 2022.
+    Where no class stands out, the changes are whatever moves answers: warps, found by gradient steps, and the best of
+    random patches, waves and blended pictures; and a share of the weights is re-initialised, and learnt again faster.
+
+    Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
+    via Implicit Hypergradient", ICLR 2022; re-initialisation: Pang, Sun, Ling, Chen, CVPR 2023.
 
     Args:
         suspect: The network to cleanse.
@@ -40,18 +61,19 @@ class UniversalDistill(Cleanser):
         momentum: Of SGD.
         weight_decay: Of SGD.
         share: Share of each batch that carries a change.
-        norm: Euclidean norm of what is added in the first and in the last epoch, in pixel values, for images of 32
-            pixels; on others it grows with their side.
-        shift: How far warps shift, in the first and in the last epoch, root mean square, in pixels of 32.
-        steps: Gradient steps of a search, each on another batch.
+        blind_lr: The learning rate where no class stands out.
+        ratios: Share of the weights that are re-initialised there, as in DistillCleanseModule.
+        shift: How far warps shift there in the first and in the last epoch, root mean square, in pixels of 32.
+        steps: Gradient steps of a warp, each on another batch.
         layers: How many random patches, waves and pictures are tried for each network in each epoch.
         kept: How many of these are used.
+        seed: Fixes which weights are re-initialised, and to what; by default that of the whole run.
 
     Raises:
         InputError: If an option is out of range.
     """
 
-    epochs = 8
+    epochs = 14
 
     def __init__(
         self,
@@ -59,88 +81,102 @@ class UniversalDistill(Cleanser):
         lr: float = 0.02,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        share: float = 0.375,
-        norm: tuple[float, float] = (4.5, 0.8),
+        share: float = 0.14,
+        blind_lr: float = 0.1,
+        ratios: float | Sequence[float] | None = 0.2,
         shift: tuple[float, float] = (2.0, 0.5),
         steps: int = 6,
-        layers: int = 64,
+        layers: int = 32,
         kept: int = 4,
+        seed: int | None = None,
     ) -> None:
         super().__init__(suspect)
         self.within("share", share, 0, 1)
-        for name, bounds in (("norm", norm), ("shift", shift)):
-            for bound in bounds:
-                self.within(name, bound, 0, above=True)
+        self.within("blind_lr", blind_lr, 0, above=True)
+        for bound in shift:
+            self.within("shift", bound, 0, above=True)
         self.within("steps", steps, 1)
         self.within("layers", layers, 3)
         self.within("kept", kept, 1, layers)
+        self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
+        self.ratios = self.shares.ratios
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.share = share
-        self.norm = norm
+        self.blind_lr = blind_lr
         self.shift = shift
         self.steps = steps
         self.layers = layers
         self.kept = kept
+        self.seed = run_seed(seed)
         for module in self.network.modules():
             if isinstance(module, nn.Dropout):
                 # The suspect's answers are those without it.
                 module.p = 0.0
-        self.sample: list[tuple[Tensor, Tensor]] = []
+        self.found: list[Finding] = []
+        self.aims: list[tuple[Inversion, int]] = []
+        self.sample = torch.empty(0)
+        self.own = torch.empty(0)
         self.changes: list[tuple[Change, Tensor]] = []
 
     def prepare(self) -> None:
-        batches = islice(self.images(), 4 * self.steps)
-        self.sample = [(images, classes_of(answers)) for images, answers in batches]
+        batches = []
+        for images, answers in self.images():
+            batches.append((images, classes_of(answers)))
+            if sum(len(classes) for _, classes in batches) >= SEARCHED:
+                break
+        self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        self.found = [kind().find(self.teach_through, self.sample, self.num_classes) for kind in DETECTORS]
+        self.aims = aims(self.found)
+        if not self.aims:
+            self.shares.reinitialise(self, self.seed)
+
+    def teach_through(self, images: Tensor) -> Tensor:
+        """The suspect's logits of images in [0, 1], with a gradient for these."""
+        return self.teacher(self.normalize(images))
 
     def on_train_epoch_start(self) -> None:
-        """Search for changes, of the size that is due."""
-        norm, shift = (first * (last / first) ** self.progress for first, last in (self.norm, self.shift))
+        """Search for changes."""
+        order = torch.randperm(len(self.sample)).to(self.device)
+        images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
-        self.changes = [
-            change for network in (self.network, self.teacher) for change in self.search(network, norm, shift)
-        ]
+        self.changes = []
+        for network in (self, self.teach_through):
+            if self.aims:
+                self.changes += [
+                    (hunter.change, torch.cat([*hunter.shrink(network, images, own, torch.tensor([target]).to(own))]))
+                    for hunter, target in self.aims
+                ]
+            else:
+                self.changes += self.guess(network, images, own)
         self.network.train(mode)
 
-    def search(self, network: nn.Module, norm: float, shift: float) -> list[tuple[Change, Tensor]]:
-        """Changes that move a network's answers, of each kind.
+    def guess(self, network: Network, images: Tensor, own: Tensor) -> list[tuple[Change, Tensor]]:
+        """Changes that move a network's answers to any class.
 
         Args:
             network: In eval mode.
-            norm: Of what is added, for images of 32 pixels.
-            shift: Of warps, in pixels of 32.
+            images: (N, 3, H, W) in [0, 1].
+            own: (N,) their classes.
         """
-        side, device = self.image_size, self.device
-        nothing = torch.zeros(1, 3, side, side, device=device)
-        field = torch.randn(1, 2, CONTROLS, CONTROLS).to(device)
+        first, last = self.shift
         # A root mean square of all shifts is a Euclidean norm.
-        wide = shift / 32 * field.numel() ** 0.5
-        return [
-            (add, ascend(self.confusion(network, add), nothing, radius(norm, side), self.steps)),
-            (warp, ascend(self.confusion(network, warp), field * (wide / 2 / field.norm()), wide, self.steps)),
-            (overlay, self.best_layers(network, draw_layers(self.layers, side).to(device))),
-        ]
-
-    def confusion(self, network: nn.Module, change: Change) -> Callable[[Tensor], Tensor]:
-        """How wrong a network is about changed images, each time on another batch."""
-        batches = cycle([self.sample[number] for number in torch.randperm(len(self.sample)).tolist()])
-
-        def objective(parameters: Tensor) -> Tensor:
-            images, classes = next(batches)
-            return F.cross_entropy(network(self.normalize(change(images, parameters))), classes)
-
-        return objective
+        wide = first * (last / first) ** self.progress / 32 * (2 * CONTROLS**2) ** 0.5
+        field = torch.randn(1, 2, CONTROLS, CONTROLS).to(images)
+        warped = ascend(confusion(network, warp, images, own), field * (wide / 2 / field.norm()), wide, self.steps)
+        layers = draw_layers(self.layers, self.image_size).to(images)
+        return [(warp, warped), (overlay, self.best_layers(network, layers, images, own))]
 
     @torch.no_grad()
-    def best_layers(self, network: nn.Module, layers: Tensor) -> Tensor:
+    def best_layers(self, network: Network, layers: Tensor, images: Tensor, own: Tensor) -> Tensor:
         """Those layers (n, 4, H, W) that move the most images to one class."""
-        images, classes = (values[:TRIED_ON] for values in self.sample[0])
+        images, own = images[:TRIED_ON], own[:TRIED_ON]
         moved = []
         for layer in layers:
-            answers = network(self.normalize(overlay(images, layer[None]))).argmax(1)
-            votes = F.one_hot(answers, self.num_classes) * (answers != classes)[:, None]
+            answers = network(overlay(images, layer[None])).argmax(1)
+            votes = F.one_hot(answers, self.num_classes) * (answers != own)[:, None]
             moved.append(votes.sum(0).max())
         return layers[torch.stack(moved).topk(self.kept).indices]
 
@@ -152,15 +188,50 @@ class UniversalDistill(Cleanser):
 
     def changed(self, images: Tensor) -> Tensor:
         """A batch of which the first images carry a change, each a random one of its kind."""
-        count = round(self.share * len(images))
+        number = round(self.share * len(images))
         parts = []
         for part, (change, parameters) in zip(
-            images[:count].tensor_split(len(self.changes)), self.changes, strict=True
+            images[:number].tensor_split(len(self.changes)), self.changes, strict=True
         ):
             if len(part):
                 chosen = torch.randint(len(parameters), (len(part),)).to(images.device)
                 parts.append(change(part, parameters[chosen]))
-        return torch.cat([*parts, images[count:]])
+        return torch.cat([*parts, images[number:]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return self.sgd(self.lr, self.momentum, self.weight_decay, partial(cosine, warmup=0.3))
+        def schedule(done: float) -> float:
+            # Called before the scan, too, when the warm-up makes it 0.
+            return cosine(done, warmup=0.3) * (1 if self.aims else self.blind_lr / self.lr)
+
+        return self.sgd(self.lr, self.momentum, self.weight_decay, schedule)
+
+    def describe(self) -> str:
+        if not self.found:
+            return ""
+        rows = [f"| {one.detector} | {one.suspected} | {one.p_value:.2g} |" for one in self.found]
+        return "\n".join(["| scan of the suspect | class | p-value |", "|---|---|---|", *rows])
+
+
+def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
+    """Which classes triggers are looked for of, and of which kind; none if no class stands out."""
+    found = []
+    for finding in findings:
+        if p_value([finding] * len(findings)) <= ALPHA:
+            # Who found no trigger says nothing of its kind.
+            kinds = [
+                hunter for hunter in HUNTERS if finding.trigger is None or type(hunter).__name__ == finding.detector
+            ]
+            found += [(hunter, finding.suspected) for hunter in kinds]
+    return list(dict.fromkeys(found))
+
+
+def confusion(network: Network, change: Change, images: Tensor, own: Tensor) -> Callable[[Tensor], Tensor]:
+    """How wrong a network is about changed images, each time about others. Arguments as in `UniversalDistill.guess`."""
+    batches = count()
+
+    def objective(parameters: Tensor) -> Tensor:
+        first = next(batches) * 2 * BATCH
+        chosen = torch.arange(first, first + 2 * BATCH, device=images.device) % len(images)
+        return F.cross_entropy(network(change(images[chosen], parameters)), own[chosen])
+
+    return objective

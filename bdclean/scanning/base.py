@@ -17,6 +17,9 @@ from bdclean.attacks.surrogate import batch_size
 Network = Callable[[Tensor], Tensor]
 """From images in [0, 1], (N, 3, H, W), to logits (N, classes): in eval mode, without gradients for its weights."""
 
+ALPHA = 0.01
+"""From this p-value down a backdoor is said to be found."""
+
 
 @dataclass(frozen=True)
 class Finding:

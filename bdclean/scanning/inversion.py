@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import ClassVar
@@ -91,49 +91,58 @@ class Inversion(Detector):
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
 
     def search(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes towards some classes.
+        """Changes towards some classes, judged. Arguments as in `shrink`.
+
+        Returns:
+            (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
+            where there is none of the largest.
+        """
+        judged = images[:JUDGED]
+        sources = F.one_hot(own[:JUDGED]).float()
+        # Its own images, and classes without an image, say nothing.
+        silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
+        shares: list[Tensor] = []
+        best = torch.empty(0)
+        for found in self.shrink(network, images, own, classes):
+            with torch.no_grad():
+                parts = pieces(judged, self.batch_size)
+                gone = torch.cat([self.answers(network, part, found) for part in parts], 1).argmax(2)
+            reached = (gone == classes[:, None]).float() @ sources / sources.sum(0)
+            better = (reached.masked_fill(silent, torch.nan).nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
+            best = torch.where(better, found, best) if shares else found
+            shares.append(reached.masked_fill(silent, torch.nan))
+        return torch.stack(shares).nanquantile(BEHIND, 2).mean(0).nan_to_num(0), best
+
+    def shrink(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Iterator[Tensor]:
+        """Changes towards some classes, (P, ...), of each size, from large to small.
 
         Args:
             network: What is searched.
             images: (N, 3, H, W) in [0, 1].
             own: (N,) the class that the network gives each.
             classes: (P,).
-
-        Returns:
-            (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
-            where there is none of the largest.
         """
-        side, batches = images.shape[-1], count()
-        judged = images[:JUDGED]
-        sources = F.one_hot(own[:JUDGED]).float()
-        # Its own images, and classes without an image, say nothing.
-        silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
-
-        def answers(images: Tensor, parameters: Tensor) -> Tensor:
-            """Logits (P, N, C) of images under each change."""
-            every = images.repeat(len(classes), 1, 1, 1)
-            changed = self.change(every, parameters.repeat_interleave(len(images), 0))
-            return network(changed).view(len(classes), len(images), -1)
+        batches = count()
 
         def objective(parameters: Tensor) -> Tensor:
             first = next(batches) * self.batch_size
             chosen = torch.arange(first, first + self.batch_size, device=images.device) % len(images)
             wanted = classes.view(-1, 1, 1).expand(-1, self.batch_size, 1)
-            gains = answers(images[chosen], parameters).log_softmax(2).gather(2, wanted).squeeze(2)
+            gains = self.answers(network, images[chosen], parameters).log_softmax(2).gather(2, wanted).squeeze(2)
             return (gains * (own[chosen] != classes[:, None])).mean(1).sum()
 
+        side = images.shape[-1]
         found = self.start(len(classes), side).to(images.device)
-        shares, best = [], found
-        for number, size in enumerate(self.sizes):
+        for size in self.sizes:
             bound = self.bound(size, side)
             found = ascend(objective, self.project(found, bound), bound, self.steps, self.project)
-            with torch.no_grad():
-                gone = torch.cat([answers(part, found) for part in pieces(judged, self.batch_size)], 1).argmax(2)
-            reached = (gone == classes[:, None]).float() @ sources / sources.sum(0)
-            shares.append(reached.masked_fill(silent, torch.nan))
-            better = (shares[-1].nanmean(1) >= 0.5) | (number == 0)
-            best = torch.where(better.view(-1, *[1] * (found.ndim - 1)), found, best)
-        return torch.stack(shares).nanquantile(BEHIND, 2).mean(0).nan_to_num(0), best
+            yield found
+
+    def answers(self, network: Network, images: Tensor, parameters: Tensor) -> Tensor:
+        """Logits (P, N, C) of images (N, 3, H, W) under each of P changes."""
+        every = images.repeat(len(parameters), 1, 1, 1)
+        changed = self.change(every, parameters.repeat_interleave(len(images), 0))
+        return network(changed).view(len(parameters), len(images), -1)
 
 
 class DenseInversion(Inversion):
