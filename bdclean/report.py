@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 
 from bdclean.checkpoint import write_whole
 from bdclean.metrics import defense_effectiveness_rate
-from bdclean.scanning import Finding, p_value
+from bdclean.scanning import Finding, p_value, shown
 
 FIGURES = ("acc", "asr", "ra", "agreement")
 LISTED = 5
@@ -117,7 +117,7 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
     # What a hostile file says is text here, never markup.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
     page = environment.get_template(template).render(
-        figure=lambda value: "\u2013" if value is None else f"{value:.2f}", verdict=verdict, **values
+        figure=lambda value: "\u2013" if value is None else f"{value:.2f}", verdict=verdict, shown=shown, **values
     )
     _write(path, page)
 
@@ -232,9 +232,10 @@ def compared(
 
 def verdict(scan: Mapping[str, Any]) -> str:
     """What `found` comes to, in a line."""
+    p = shown(scan["p_value"])
     if scan["backdoor"]:
-        return f"a backdoor towards class {scan['class']} (p = {scan['p_value']:.2g})"
-    return f"no backdoor found (p = {scan['p_value']:.2g}, class {scan['class']} stands out most)"
+        return f"a backdoor towards class {scan['class']} (p {p})"
+    return f"no backdoor found (p {p}, class {scan['class']} stands out most)"
 
 
 def classes_table(scan: Mapping[str, Any]) -> str:
@@ -244,7 +245,7 @@ def classes_table(scan: Mapping[str, Any]) -> str:
     columns = [one["p_values"] for one in detectors]
     order = sorted(range(len(columns[0])), key=lambda number: min(column[number] for column in columns))
     for number in order[:LISTED]:
-        lines.append(f"{number:>5}" + "".join(f"{column[number]:>18.2g}" for column in columns))
+        lines.append(f"{number:>5}" + "".join(f"{shown(column[number]):>18}" for column in columns))
     return "\n".join(lines)
 
 

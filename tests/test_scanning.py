@@ -235,9 +235,10 @@ def _finding(p: float, suspected: int = 1) -> Finding:
 def test_what_is_found_is_said() -> None:
     sure, unsure = report.found([_finding(0.001)], 0.05), report.found([_finding(0.2, 3), _finding(0.4)], 0.05)
     assert sure["backdoor"]
-    assert report.verdict(sure) == "a backdoor towards class 1 (p = 0.001)"
+    assert report.verdict(sure) == "a backdoor towards class 1 (p 0.001)"
     assert not unsure["backdoor"]
-    assert report.verdict(unsure) == "no backdoor found (p = 0.4, class 3 stands out most)"
+    assert report.verdict(unsure) == "no backdoor found (p 0.4, class 3 stands out most)"
+    assert report.verdict(report.found([_finding(1e-9)], 0.05)) == "a backdoor towards class 1 (p <0.0001)"
     assert json.loads(json.dumps(sure)) == sure
 
 

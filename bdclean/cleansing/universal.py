@@ -25,6 +25,7 @@ from bdclean.scanning import (
     SparseInversion,
     WarpInversion,
     p_value,
+    shown,
 )
 from bdclean.scanning.base import Network
 from bdclean.universal import CONTROLS, Change, ascend, draw_layers, overlay, warp
@@ -208,7 +209,7 @@ class UniversalDistill(Cleanser):
     def describe(self) -> str:
         if not self.found:
             return ""
-        rows = [f"| {one.detector} | {one.suspected} | {one.p_value:.2g} |" for one in self.found]
+        rows = [f"| {one.detector} | {one.suspected} | {shown(one.p_value)} |" for one in self.found]
         return "\n".join(["| scan of the suspect | class | p-value |", "|---|---|---|", *rows])
 
 

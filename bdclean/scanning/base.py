@@ -73,6 +73,11 @@ def taken(finding: Finding, network: Network, images: Tensor) -> float | None:
     return round(100 * float(gone[others].float().mean()), 2) if others.any() else None
 
 
+def shown(p: float) -> str:
+    """A p-value as text: below .0001 scores are too far from normal for more digits to mean anything."""
+    return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
 class Detector(ABC):
     """Looks for a class that images are taken to far too easily.
 
