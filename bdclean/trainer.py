@@ -24,7 +24,7 @@ from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
-from bdclean.scanning import ALPHA, DETECTORS, Detector, Finding, taken
+from bdclean.scanning import ALPHA, DETECTORS, Detector, Finding, shown, taken
 
 SCANNED = 512
 """Images that a scan looks at."""
@@ -406,7 +406,10 @@ def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple
     """What was recovered, on some images."""
     some = images[:8]
     return [
-        (f"{finding.detector}, class {finding.suspected}", report.trigger_picture(some, finding.trigger(some)))
+        (
+            f"{finding.detector}, class {finding.suspected} (p {shown(finding.p_value)})",
+            report.trigger_picture(some, finding.trigger(some)),
+        )
         for finding in findings
         if finding.trigger is not None
     ]

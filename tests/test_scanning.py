@@ -330,7 +330,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert found["doubts"] in capsys.readouterr().out
     page = Path("cleansed.html").read_text()
     assert "Do not trust the cleansed network" in page
-    assert "Certain, class 9" in page
+    assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 
 

@@ -108,9 +108,10 @@ class Inversion(Detector):
                 parts = pieces(judged, self.batch_size)
                 gone = torch.cat([self.answers(network, part, found) for part in parts], 1).argmax(2)
             reached = (gone == classes[:, None]).float() @ sources / sources.sum(0)
-            better = (reached.masked_fill(silent, torch.nan).nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
-            best = torch.where(better, found, best) if shares else found
-            shares.append(reached.masked_fill(silent, torch.nan))
+            reached = reached.masked_fill(silent, torch.nan)
+            half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
+            best = torch.where(half, found, best) if shares else found
+            shares.append(reached)
         return torch.stack(shares).nanquantile(BEHIND, 2).mean(0).nan_to_num(0), best
 
     def shrink(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Iterator[Tensor]:

@@ -24,8 +24,7 @@ class MaximumMargin(Detector):
 
     Source: Wang, Xiang, Miller, Kesidis, "MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor
     Pattern Types Using a Maximum Margin Statistic", IEEE S&P 2024. There a gamma distribution is fitted to all classes
-    but the one with the largest margin, which suspects one class in twenty networks or more by its making: the rest are
-    what is smaller. Here Grubbs' test of the logarithms takes its place.
+    but the one with the largest margin; here Grubbs' test of the logarithms takes its place.
 
     Args:
         starts: Random images a class.
