@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
 import pytest
 
 from bdclean import attacks
+from bdclean.cleansing import universal
 from bdclean.cli import main
 from bdclean.data import sources
+from bdclean.scanning import DenseInversion, MaximumMargin, SparseInversion, WarpInversion
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -34,6 +37,14 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded set, with a few hundred images."""
     monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+
+
+@pytest.fixture
+def short_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that scan do it with one step of each detector."""
+    inversions = (DenseInversion, SparseInversion, WarpInversion)
+    short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
+    monkeypatch.setattr(universal, "DETECTORS", short)
 
 
 @pytest.fixture(scope="session")

@@ -256,6 +256,7 @@ def run(
 # What all have in common
 
 
+@pytest.mark.usefixtures("short_scans")
 @pytest.mark.parametrize("toy", TOYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_cleanses_every_network_or_says_what_it_lacks(name: str, toy: str) -> None:
