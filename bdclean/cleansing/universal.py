@@ -82,7 +82,7 @@ class UniversalDistill(Cleanser):
         lr: float = 0.02,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        share: float = 0.14,
+        share: float = 0.2,
         blind_lr: float = 0.1,
         ratios: float | Sequence[float] | None = 0.2,
         shift: tuple[float, float] = (2.0, 0.5),
