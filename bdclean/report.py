@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 
 from bdclean.checkpoint import write_whole
 from bdclean.metrics import defense_effectiveness_rate
-from bdclean.scanning import Finding, p_value, shown
+from bdclean.scanning import Finding, p_value, shown, stands_out
 
 FIGURES = ("acc", "asr", "ra", "agreement")
 LISTED = 5
@@ -218,9 +218,9 @@ def compared(
     """
     suspect, cleansed = found(before, alpha), found(after, alpha)
     left = []
-    for row, (was, now) in zip(suspect["detectors"], shares, strict=True):
+    for finding, row, (was, now) in zip(before, suspect["detectors"], shares, strict=True):
         row["taken"], row["taken_cleansed"] = was, now
-        if was is not None and now is not None and row["p_value"] * len(before) <= alpha and now > was / 2:
+        if was is not None and now is not None and stands_out(finding, len(before), alpha) and now > was / 2:
             left.append(
                 f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class {row['class']}"
             )

@@ -224,10 +224,9 @@ class Trainer(pl.Trainer):
             SystemExit: With 1 if a backdoor is found, if asked for.
         """
         within("--alpha", alpha, 0, 1)
-        target = Path(output)
-        if target.suffix != ".json":
+        if Path(output).suffix != ".json":
             raise InputError(f"--output {output}: findings are a .json file")
-        _writable(target)
+        target = _writable(output)
         started = time.perf_counter()
         detectors = [kind() for kind in DETECTORS] if detector is None else [detector]
         looking = any(detector.uses_images for detector in detectors)
@@ -417,22 +416,22 @@ def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple
 
 def _target(output: str) -> Path:
     """Where a result goes: refused now if it cannot be written, not after hours."""
-    path = Path(output)
-    if path.suffix in (".json", ".html"):
+    if Path(output).suffix in (".json", ".html"):
         raise InputError(f"--output {output}: that is the name of the report")
-    return _writable(path)
+    return _writable(output)
 
 
-def _writable(path: Path) -> Path:
-    """The same, if a file can be written there."""
+def _writable(output: str) -> Path:
+    """The path of a file, if it can be written there."""
+    path = Path(output)
     if path.is_dir() or not path.parent.is_dir():
         reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InputError(f"--output {path}: {reason}")
+        raise InputError(f"--output {output}: {reason}")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(f"--output {path}: cannot be written there ({error.strerror})") from error
+        raise InputError(f"--output {output}: cannot be written there ({error.strerror})") from error
     return path
 
 

@@ -79,6 +79,18 @@ def few_pixels(layers: Tensor, side: float) -> Tensor:
     return torch.cat([masks, patterns.clamp(min=0).minimum(masks)], 1)
 
 
+def shift_radius(shift: float) -> float:
+    """The Euclidean norm of a field for `warp` that shifts by so much, root mean square, in pixels of 32."""
+    return shift / 32 * (2 * CONTROLS**2) ** 0.5
+
+
+def uphill(value: Tensor, parameters: Tensor, length: float) -> Tensor:
+    """Steps of a length along the gradient of a value with respect to parameters (P, ...), of each of them."""
+    (gradient,) = torch.autograd.grad(value, parameters)
+    norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (parameters.ndim - 1))
+    return length * gradient / norm
+
+
 def ascend(
     objective: Callable[[Tensor], Tensor], start: Tensor, size: float, steps: int, project: Project = ball
 ) -> Tensor:
@@ -94,9 +106,8 @@ def ascend(
     parameters = start
     for _ in range(steps):
         parameters = parameters.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(parameters), parameters)
-        length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (start.ndim - 1))
-        parameters = project(parameters.detach() + 2 * size / steps * gradient / length, size)
+        step = uphill(objective(parameters), parameters, 2 * size / steps)
+        parameters = project(parameters.detach() + step, size)
     return parameters.detach()
 
 

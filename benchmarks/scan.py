@@ -17,10 +17,10 @@ from pathlib import Path
 
 from bdclean.checkpoint import read
 from bdclean.cli import main as bdclean
+from bdclean.scanning import ALPHA
 
 COLUMNS = ["checkpoint", "network", "source", "attack", "target", "p_value", "class", "by", "seconds"]
 NONE = ""
-ALPHA = 0.01
 
 
 def scan(path: Path, options: Sequence[str]) -> list[object]:

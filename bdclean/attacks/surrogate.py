@@ -27,6 +27,11 @@ def batch_size(images: Tensor) -> int:
     return at_once(images.shape[-1] * images.shape[-2])
 
 
+def pieces(values: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Values (N, ...) in parts of almost equal length, of at most `size`."""
+    return values.tensor_split(-(-len(values) // size))
+
+
 def check_training(what: str, epochs: float, lr: float) -> None:
     """Check the options `what_epochs` and `what_lr`, as `within` does."""
     within(f"{what}_epochs", epochs, 0, 10_000, above=True)
@@ -53,7 +58,7 @@ def shuffled(images: Lookup, count: int, epochs: float, what: str) -> tqdm[Tenso
     orders = torch.cat([torch.randperm(count) for _ in range(max(1, math.ceil(epochs)))])
     chosen = orders[: max(1, round(epochs * count))]
     # Equal, as no batch norm can do with a single image.
-    return progress(chosen.tensor_split(-(-len(chosen) // batch_size(images(chosen[:1])))), what)
+    return progress(pieces(chosen, batch_size(images(chosen[:1]))), what)
 
 
 def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: float, lr: float) -> nn.Module:

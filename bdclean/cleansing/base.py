@@ -179,7 +179,11 @@ class Cleanser(Classifier):
     def teach(self, images: Tensor) -> Tensor:
         """The suspect's logits of a batch of images in [0, 1], without a gradient."""
         with torch.no_grad():
-            return self.teacher(self.normalize(images))
+            return self.teach_through(images)
+
+    def teach_through(self, images: Tensor) -> Tensor:
+        """The same, with a gradient for the images."""
+        return self.teacher(self.normalize(images))
 
     # How it runs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +16,17 @@ from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import (
-    ALPHA,
     DETECTORS,
     DenseInversion,
     Finding,
     Inversion,
     SparseInversion,
     WarpInversion,
-    p_value,
     shown,
+    stands_out,
 )
-from bdclean.scanning.base import Network
-from bdclean.universal import CONTROLS, Change, ascend, draw_layers, overlay, warp
+from bdclean.scanning.base import Network, rounds
+from bdclean.universal import CONTROLS, Change, ascend, draw_layers, overlay, shift_radius, warp
 
 TRIED_ON = 32
 """Images on which each random layer is tried."""
@@ -133,10 +131,6 @@ class UniversalDistill(Cleanser):
         if not self.aims:
             self.shares.reinitialise(self, self.seed)
 
-    def teach_through(self, images: Tensor) -> Tensor:
-        """The suspect's logits of images in [0, 1], with a gradient for these."""
-        return self.teacher(self.normalize(images))
-
     def on_train_epoch_start(self) -> None:
         """Search for changes."""
         order = torch.randperm(len(self.sample)).to(self.device)
@@ -163,8 +157,7 @@ class UniversalDistill(Cleanser):
             own: (N,) their classes.
         """
         first, last = self.shift
-        # A root mean square of all shifts is a Euclidean norm.
-        wide = first * (last / first) ** self.progress / 32 * (2 * CONTROLS**2) ** 0.5
+        wide = shift_radius(first * (last / first) ** self.progress)
         field = torch.randn(1, 2, CONTROLS, CONTROLS).to(images)
         warped = ascend(confusion(network, warp, images, own), field * (wide / 2 / field.norm()), wide, self.steps)
         layers = draw_layers(self.layers, self.image_size).to(images)
@@ -217,7 +210,7 @@ def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
     """Which classes triggers are looked for of, and of which kind; none if no class stands out."""
     found = []
     for finding in findings:
-        if p_value([finding] * len(findings)) <= ALPHA:
+        if stands_out(finding, len(findings)):
             # Who found no trigger says nothing of its kind.
             kinds = [
                 hunter for hunter in HUNTERS if finding.trigger is None or type(hunter).__name__ == finding.detector
@@ -228,11 +221,10 @@ def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
 
 def confusion(network: Network, change: Change, images: Tensor, own: Tensor) -> Callable[[Tensor], Tensor]:
     """How wrong a network is about changed images, each time about others. Arguments as in `UniversalDistill.guess`."""
-    batches = count()
+    batches = rounds(images, own, 2 * BATCH)
 
     def objective(parameters: Tensor) -> Tensor:
-        first = next(batches) * 2 * BATCH
-        chosen = torch.arange(first, first + 2 * BATCH, device=images.device) % len(images)
-        return F.cross_entropy(network(change(images[chosen], parameters)), own[chosen])
+        some, theirs = next(batches)
+        return F.cross_entropy(network(change(some, parameters)), theirs)
 
     return objective

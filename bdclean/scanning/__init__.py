@@ -1,6 +1,6 @@
 """Detectors of backdoors: a new one is imported here and named in `DETECTORS`, and is everywhere at once."""
 
-from bdclean.scanning.base import ALPHA, Detector, Finding, p_value, shown, taken
+from bdclean.scanning.base import ALPHA, Detector, Finding, p_value, shown, stands_out, taken
 from bdclean.scanning.inversion import DenseInversion, Inversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
@@ -18,5 +18,6 @@ __all__ = [
     "WarpInversion",
     "p_value",
     "shown",
+    "stands_out",
     "taken",
 ]

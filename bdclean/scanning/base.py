@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from scipy import special
 from torch import Tensor
 
 from bdclean import within
-from bdclean.attacks.surrogate import batch_size
+from bdclean.attacks.surrogate import batch_size, pieces
 
 Network = Callable[[Tensor], Tensor]
 """From images in [0, 1], (N, 3, H, W), to logits (N, classes): in eval mode, without gradients for its weights."""
@@ -51,6 +52,11 @@ class Finding:
 def p_value(findings: Sequence[Finding]) -> float:
     """How likely it is that chance gives one of several detectors a p-value as small as the smallest (Bonferroni)."""
     return min(1.0, len(findings) * min(finding.p_value for finding in findings))
+
+
+def stands_out(finding: Finding, detectors: int, alpha: float = ALPHA) -> bool:
+    """Whether what one of so many detectors found is a backdoor, for all that chance can do."""
+    return detectors * finding.p_value <= alpha
 
 
 @torch.no_grad()
@@ -117,9 +123,11 @@ class Detector(ABC):
         within(f"--detector.{name}", value, low)
 
 
-def pieces(values: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Values (N, ...) in parts of almost equal length, of at most `size`."""
-    return values.tensor_split(-(-len(values) // size))
+def rounds(images: Tensor, classes: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of images (N, 3, H, W) and of their classes (N,), in order, over and over, without an end."""
+    for first in count(0, size):
+        chosen = torch.arange(first, first + size, device=images.device) % len(images)
+        yield images[chosen], classes[chosen]
 
 
 def grubbs(scores: Tensor, noise: float = 0.0) -> Tensor:
@@ -134,12 +142,12 @@ def grubbs(scores: Tensor, noise: float = 0.0) -> Tensor:
     Returns:
         (C,) p-values, with Bonferroni's correction for C candidates; 1 where there are fewer than three classes.
     """
-    count, values = len(scores), scores.double()
-    spread = values.std().clamp(min=noise) if count > 2 else values.new_zeros(())
+    number, values = len(scores), scores.double()
+    spread = values.std().clamp(min=noise) if number > 2 else values.new_zeros(())
     if spread == 0:
-        return torch.ones(count)
+        return torch.ones(number)
     distance = (values - values.mean()) / spread
     # The largest distance that there can be leaves nothing to divide by.
-    left = ((count - 1) ** 2 - count * distance**2).clamp(min=1e-12)
-    t = distance.sign() * (count * (count - 2) * distance**2 / left).sqrt()
-    return torch.from_numpy(count * special.stdtr(count - 2, -t.numpy())).clamp(max=1).float()
+    left = ((number - 1) ** 2 - number * distance**2).clamp(min=1e-12)
+    t = distance.sign() * (number * (number - 2) * distance**2 / left).sqrt()
+    return torch.from_numpy(number * special.stdtr(number - 2, -t.numpy())).clamp(max=1).float()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from typing import ClassVar
 
 import torch
@@ -13,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.surrogate import batch_size
-from bdclean.scanning.base import Detector, Network, pieces
-from bdclean.universal import CONTROLS, add, ascend, ball, few_pixels, overlay, radius, warp
+from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.scanning.base import Detector, Network, rounds
+from bdclean.universal import CONTROLS, add, ascend, ball, few_pixels, overlay, radius, shift_radius, warp
 
 JUDGED = 128
 """Images by which a change is judged."""
@@ -123,14 +122,13 @@ class Inversion(Detector):
             own: (N,) the class that the network gives each.
             classes: (P,).
         """
-        batches = count()
+        batches = rounds(images, own, self.batch_size)
 
         def objective(parameters: Tensor) -> Tensor:
-            first = next(batches) * self.batch_size
-            chosen = torch.arange(first, first + self.batch_size, device=images.device) % len(images)
+            some, theirs = next(batches)
             wanted = classes.view(-1, 1, 1).expand(-1, self.batch_size, 1)
-            gains = self.answers(network, images[chosen], parameters).log_softmax(2).gather(2, wanted).squeeze(2)
-            return (gains * (own[chosen] != classes[:, None])).mean(1).sum()
+            gains = self.answers(network, some, parameters).log_softmax(2).gather(2, wanted).squeeze(2)
+            return (gains * (theirs != classes[:, None])).mean(1).sum()
 
         side = images.shape[-1]
         found = self.start(len(classes), side).to(images.device)
@@ -229,5 +227,5 @@ class WarpInversion(Inversion):
         return warp(images, parameters)
 
     def bound(self, size: float, side: int) -> float:
-        # Shifts are in shares of the side; their root mean square is a Euclidean norm.
-        return size / 32 * (2 * CONTROLS**2) ** 0.5
+        # Shifts are in shares of the side.
+        return shift_radius(size)

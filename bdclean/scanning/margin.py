@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean.attacks.surrogate import batch_size
-from bdclean.scanning.base import Detector, Network, pieces
-from bdclean.universal import radius
+from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.scanning.base import Detector, Network
+from bdclean.universal import radius, uphill
 
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:
@@ -57,8 +57,7 @@ class MaximumMargin(Detector):
         length = radius(self.step, images.shape[-1])
         for number in range(self.steps):
             found.requires_grad_()
-            (gradient,) = torch.autograd.grad(margins(network(found), classes).sum(), found)
-            unit = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-            found = (found.detach() + length * (1 - number / self.steps) * unit).clamp(0, 1)
+            step = uphill(margins(network(found), classes).sum(), found, length * (1 - number / self.steps))
+            found = (found.detach() + step).clamp(0, 1)
         with torch.no_grad():
             return margins(network(found), classes)
