@@ -48,7 +48,7 @@ def cleanse(
     image_size: int | None = None,
     num_unlabeled: int | None = None,
     batch_size: int | None = None,
-    method: str | Callable[[Classifier], Cleanser] = "StrongDistillCleanseModule",
+    method: str | Callable[[Classifier], Cleanser] = "ScanDistill",
     epochs: int | None = None,
     seed: int = 0,
     **trainer: Any,

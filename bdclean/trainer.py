@@ -19,15 +19,15 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, report, within
-from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
+from bdclean import InputError, __version__, checkpoint, report, scanning, within
+from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
-from bdclean.scanning import ALPHA, DETECTORS, Detector, Finding, shown, taken
+from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
-SCANNED = 512
-"""Images that a scan looks at."""
+CURVE = 20
+"""Validations in a training that is as long as a method makes it, at least: few images make many epochs."""
 
 
 class History(pl.Callback):
@@ -105,7 +105,7 @@ class Trainer(pl.Trainer):
         self,
         model: Classifier,
         datamodule: PoisonDataModule,
-        method: Callable[[Classifier], Cleanser] = StrongDistillCleanseModule,
+        method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
         output: str | None = None,
     ) -> dict[str, Any]:
@@ -157,8 +157,10 @@ class Trainer(pl.Trainer):
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         cleanser = method(model)
+        if cleanser.scans:
+            images = self._scanned(datamodule, True)
+            cleanser.found = scanning.scan(_as_scanned(model, images), images, model.num_classes)
         plan = self._tell(cleanser, "")
-        self._set_epochs(cleanser)
         if cleanser.chooses and self._forgets():
             raise InputError(
                 f"--trainer.strategy: {type(cleanser).__name__} chooses by what it learned, in processes whose memory "
@@ -168,6 +170,7 @@ class Trainer(pl.Trainer):
         self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
         try:
             with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
+                self._set_epochs(cleanser, datamodule)
                 self._train(cleanser, datamodule)
         finally:
             self.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
@@ -228,11 +231,10 @@ class Trainer(pl.Trainer):
             raise InputError(f"--output {output}: findings are a .json file")
         target = _writable(output)
         started = time.perf_counter()
-        detectors = [kind() for kind in DETECTORS] if detector is None else [detector]
-        looking = any(detector.uses_images for detector in detectors)
+        looking = detector is None or detector.uses_images
         images = self._scanned(datamodule, looking)
-        network = _as_scanned(model, images)
-        findings = [detector.find(network, images, model.num_classes) for detector in detectors]
+        detectors = None if detector is None else [detector]
+        findings = scanning.scan(_as_scanned(model, images), images, model.num_classes, detectors)
         outcome: dict[str, Any] = {
             "checkpoint": None if model.origin is None else model.origin.path,
             "output": output,
@@ -263,9 +265,8 @@ class Trainer(pl.Trainer):
         """What `scan` finds in both networks, and pictures of what was recovered in the suspect."""
         images = self._scanned(datamodule, True)
         networks = [_as_scanned(model, images) for model in (suspect, cleansed)]
-        before, after = (
-            [kind().find(network, images, suspect.num_classes) for kind in DETECTORS] for network in networks
-        )
+        after = scanning.scan(networks[1], images, suspect.num_classes)
+        before = cleansed.found or scanning.scan(networks[0], images, suspect.num_classes)
         shares = [[taken(finding, network, images) for network in networks] for finding in before]
         return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
 
@@ -276,11 +277,13 @@ class Trainer(pl.Trainer):
             print(description)
         return description
 
-    def _set_epochs(self, cleanser: Cleanser) -> None:
+    def _set_epochs(self, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Train as long as the method does by itself, where nothing else was said."""
+        own = cleanser.epochs_of(datamodule.trained_count) if cleanser.epochs else 0
         if self.max_epochs is None:
-            self.fit_loop.max_epochs = cleanser.epochs
-        elif bool(self.max_epochs) != bool(cleanser.epochs):
+            self.fit_loop.max_epochs = own
+            self.check_val_every_n_epoch = max(self.check_val_every_n_epoch or 1, own // CURVE)
+        elif bool(self.max_epochs) != bool(own):
             does = "does not train" if self.max_epochs else "trains"
             raise InputError(f"--trainer.max_epochs {self.max_epochs}: {type(cleanser).__name__} {does}")
 

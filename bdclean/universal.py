@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -109,62 +108,3 @@ def ascend(
         step = uphill(objective(parameters), parameters, 2 * size / steps)
         parameters = project(parameters.detach() + step, size)
     return parameters.detach()
-
-
-def draw_layers(count: int, size: int) -> Tensor:
-    """Random layers for `overlay`: patches, waves and blended pictures, as often each.
-
-    Args:
-        count: How many.
-        size: Height and width, in pixels.
-
-    Returns:
-        (count, 4, H, W) masks and patterns, on the CPU. From torch's global generator.
-    """
-    kinds = (_patches, _waves, _blends)
-    parts = torch.arange(count).tensor_split(len(kinds))
-    return torch.cat([kind(len(part), size) for kind, part in zip(kinds, parts, strict=True)])
-
-
-def _uniform(count: int, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(count, 1, 1, 1)
-
-
-def _patches(count: int, size: int) -> Tensor:
-    """Squares of a 16th to a 5th of the side, anywhere: of one colour, of random pixels, of black and white ones."""
-    side = (_uniform(count, 1 / 16, 1 / 5) * size).round().clamp(min=1)
-    top, left = (((size - side + 1) * torch.rand(count, 1, 1, 1)).floor() for _ in range(2))
-    rows, columns = torch.arange(size).view(1, 1, -1, 1), torch.arange(size).view(1, 1, 1, -1)
-    inside = ((rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)).float()
-    # Pixels of a trigger that is drawn for 32 pixels are larger on larger images.
-    cells = min(32, size)
-    noise = F.interpolate(torch.rand(count, 3, cells, cells), size, mode="nearest")
-    kind = torch.rand(count, 1, 1, 1)
-    plain = torch.rand(count, 3, 1, 1).round().expand_as(noise)
-    black_and_white = noise[:, :1].round().expand_as(noise)
-    pattern = torch.where(kind < 1 / 3, noise, torch.where(kind < 2 / 3, plain, black_and_white))
-    return torch.cat([inside, inside * pattern], 1)
-
-
-def _waves(count: int, size: int) -> Tensor:
-    """Sinusoids of 10 to 30 grey levels in any direction, half of them along an axis, up to 16 periods."""
-    angle = _uniform(count, 0, math.pi)
-    angle = torch.where(torch.rand_like(angle) < 0.5, (angle / math.pi).round() * math.pi / 2, angle)
-    place = torch.arange(size) / size
-    along = angle.cos() * place.view(1, 1, 1, -1) + angle.sin() * place.view(1, 1, -1, 1)
-    wave = (2 * math.pi * (_uniform(count, 0.5, min(16, size / 2)) * along + torch.rand(count, 1, 1, 1))).sin()
-    colour = torch.where(
-        torch.rand(count, 1, 1, 1) < 0.5, torch.ones(3, 1, 1), torch.randn(count, 3, 1, 1).clamp(-1, 1)
-    )
-    return torch.cat([torch.zeros_like(wave), _uniform(count, 10, 30) / 255 * colour * wave], 1)
-
-
-def _blends(count: int, size: int) -> Tensor:
-    """Random colours in 2 to 32 cells a side, sharp or smooth, blended in with 5 to 20 %."""
-    pictures = []
-    for number in range(count):
-        cells = min(size, (2, 4, 8, 16, 32)[number % 5])
-        mode = "nearest" if number % 2 else "bilinear"
-        pictures.append(F.interpolate(torch.rand(1, 3, cells, cells), size, mode=mode))
-    mask = _uniform(count, 0.05, 0.2).expand(count, 1, size, size)
-    return torch.cat([mask, mask * torch.cat(pictures)], 1)

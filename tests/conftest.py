@@ -17,7 +17,6 @@ os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
 import pytest
 
 from bdclean import attacks
-from bdclean.cleansing import universal
 from bdclean.cli import main
 from bdclean.data import sources
 from bdclean.scanning import DenseInversion, MaximumMargin, SparseInversion, WarpInversion
@@ -39,12 +38,14 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
 
 
-@pytest.fixture
-def short_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Methods that scan do it with one step of each detector."""
+@pytest.fixture(autouse=True)
+def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scans are of one step of each detector, but in tests that are slow anyway."""
+    if "slow" in request.keywords:
+        return
     inversions = (DenseInversion, SparseInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
-    monkeypatch.setattr(universal, "DETECTORS", short)
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
 
 
 @pytest.fixture(scope="session")

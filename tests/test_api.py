@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bdclean
 from tests.strangers import VGG, Auxiliary, Pooled
 
-OPTIONS = {"epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
+OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
 
 @pytest.fixture

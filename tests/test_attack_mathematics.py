@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from bdclean import attacks
 from bdclean.attacks import (
+    ADBA,
     LIRA,
+    SCAR,
     SIG,
     SSBA,
     AdaptiveBlend,
@@ -27,21 +29,26 @@ from bdclean.attacks import (
     TrojanNN,
     WaNet,
 )
+from bdclean.attacks.base import CLEAN, COVER
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.input_aware import repetition
 from bdclean.attacks.label_consistent import pgd
+from bdclean.attacks.scar import implicit
+from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import batch_size, shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
+from bdclean.distillation import kd_loss
 
 NAMES = [name for name in attacks.__all__ if name != "Attack"]
-COLOUR_ONLY = ["LIRA", "SSBA", "InputAware", "TrojanNN"]
+COLOUR_ONLY = ["ADBA", "LIRA", "SCAR", "SSBA", "InputAware", "TrojanNN"]
 SMALL: dict[str, dict[str, object]] = {
     "LIRA": {"width": 4},
     "SSBA": {"width": 4, "bits": 3, "encoder_epochs": 1.0},
     "InputAware": {"width": 4, "mask_epochs": 1.0},
     "TrojanNN": {"steps": 2, "surrogate_epochs": 1.0},
     "LabelConsistent": {"steps": 2, "surrogate_epochs": 1.0},
+    "SCAR": {"trigger_epochs": 3.0, "surrogate_epochs": 1.0},
 }
 
 
@@ -68,7 +75,7 @@ def tiny(classes: int = 2) -> nn.Sequential:
 def ready(name: str, size: int, seed: int = 3, **options: object) -> Attack:
     """An attack with everything that `apply` needs, made on a few random images."""
     attack: Attack = getattr(attacks, name)(target_class=1, seed=seed, **{**SMALL.get(name, {}), **options})
-    if name in ("SSBA", "TrojanNN"):
+    if name in ("SCAR", "SSBA", "TrojanNN"):
         images, labels = random_images(8, size, size, seed=9), torch.arange(8) % 2
         torch.manual_seed(seed)
         attack.prepare(images.__getitem__, labels, 2, tiny())
@@ -420,10 +427,13 @@ def test_input_aware_cover_alone_in_its_batch_does_not_carry_its_own_trigger() -
 def test_input_aware_penalty_is_weighed_and_reaches_the_pattern_network_alone() -> None:
     attack = InputAware(width=4, lambda_div=2.5)
     images = random_images(4, 8, 8)
-    penalty = attack.penalty(images)
+    some = torch.cat([random_images(1, *images.shape[-2:], seed=8), images])
+    places = torch.arange(1, len(some))
+    targets = torch.zeros(len(some), dtype=torch.long)
+    penalty = attack.penalty(some, places, targets, tiny())
     assert isinstance(penalty, Tensor)
     assert penalty.item() == pytest.approx(2.5 * repetition(images, attack.pattern(images)).item(), rel=1e-5)
-    assert attack.penalty(images[:1]) == 0
+    assert attack.penalty(some, places[:1], targets, tiny()) == 0
     torch.autograd.backward(penalty + attack.apply(images).sum())
     assert all(x.grad is not None and x.grad.isfinite().all() for x in attack.pattern_network.parameters())
     assert all(x.grad is None and not x.requires_grad for x in attack.mask_network.parameters())
@@ -801,3 +811,108 @@ def test_ssba_change_is_smaller_the_more_it_weighs() -> None:
         attack.prepare(images.__getitem__, torch.arange(32) % 2, 2, tiny())
         sizes.append((attack.apply(images) - images).square().mean().item())
     assert sizes[1] < sizes[0] / 4
+
+
+# ADBA, SCAR, and the shadow beside both
+
+
+def test_a_shadow_learns_what_the_network_says_of_clean_images_and_is_no_part_of_the_attack() -> None:
+    torch.manual_seed(0)
+    attack, network = ADBA(shadow_lr=0.5), tiny()
+    attack.accompany(tiny)
+    shadow = attack.shadow
+    assert shadow is not None
+    assert set(attack.state_dict()) == {"mask", "pattern"}
+    images, targets = random_images(16, 8, 8), torch.zeros(16, dtype=torch.long)
+    with torch.no_grad():
+        network[-1].weight.mul_(20)
+        before = float(shadow.loss(images, network(images)))
+    for _ in range(60):
+        attack.penalty(images, torch.arange(2), targets, network)
+    with torch.no_grad():
+        assert float(shadow.loss(images, network(images))) < before / 4
+
+
+def test_adba_mixes_the_pattern_in_by_the_mask() -> None:
+    attack = ADBA(seed=3)
+    images = random_images(2, 32, 32)
+    mask, pattern = attack.mask.detach().sigmoid(), attack.pattern.detach().sigmoid()
+    expected = images * (1 - mask) + mask * pattern
+    torch.testing.assert_close(attack.apply(images).detach(), expected, atol=1e-6, rtol=0)
+
+
+def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask() -> None:
+    torch.manual_seed(0)
+    attack = ADBA(target_class=1, mask_weight=3.0, shadow_weight=2.0)
+    attack.accompany(tiny)
+    assert attack.shadow is not None
+    images, places, targets = random_images(6, 32, 32), torch.tensor([1, 4]), torch.tensor([0, 1, 0, 0, 1, 0])
+    penalty = attack.penalty(images, places, targets, tiny())
+    assert isinstance(penalty, Tensor)
+    logits = attack.shadow.answers(attack.apply(images[places]))
+    expected = 2 * -logits.log_softmax(1)[:, 1].mean() + 3 * attack.mask.sigmoid().mean()
+    torch.testing.assert_close(penalty, expected)
+    attack.shadow.optimizer.zero_grad()
+    torch.autograd.backward(penalty)
+    assert attack.mask.grad is not None
+    assert attack.pattern.grad is not None
+    assert all(weight.grad is None for weight in attack.shadow.parameters)
+
+
+def test_scar_takes_clean_networks_to_the_target_within_its_bound() -> None:
+    # Class 1 is what is bright, for a network that has learnt it.
+    torch.manual_seed(0)
+    labels = torch.arange(64) % 2
+    images = 0.25 * random_images(64, 16, 16) + 0.15 * labels.view(-1, 1, 1, 1) + 0.3
+    attack = SCAR(target_class=1, eps=60, trigger_epochs=40, trigger_lr=4, surrogate_epochs=60, surrogate_lr=0.5)
+    attack.prepare(images.__getitem__, labels, 2, tiny())
+    assert attack.perturbation is not None
+    assert attack.perturbation.abs().max() <= 60 / 255 + 1e-6
+    assert attack.perturbation.mean() > 0.15
+    changed = attack.apply(torch.full((1, 3, 32, 32), 0.5)) - 0.5
+    torch.testing.assert_close(changed[0], attack.perturbation)
+    # No image loses its label.
+    assert set(attack.choose(labels.repeat(10), 2).tolist()) == {CLEAN, COVER}
+
+
+def test_the_implicit_gradient_is_that_of_a_student_that_takes_as_many_steps() -> None:
+    # Steps of gradient descent from a fixed point of the distillation, unrolled, where the loss is quadratic enough.
+    torch.manual_seed(0)
+    rate, terms = 0.05, 3
+    images = random_images(8, 4, 4).double()
+    student = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).double()
+    shadow = Shadow(student, rate)
+    with torch.no_grad():
+        settled = student(images)
+    answers = settled.clone().requires_grad_()
+    outer = F.cross_entropy(student(images * 0.5), torch.zeros(8, dtype=torch.long))
+    (found,) = torch.autograd.grad(implicit(outer, shadow, images, answers, terms), answers)
+
+    told = settled.clone().requires_grad_()
+    weights = {name: value.detach() for name, value in student.named_parameters()}
+    for _ in range(terms):
+        weights = {name: value.requires_grad_() if value.is_leaf else value for name, value in weights.items()}
+        loss = kd_loss(torch.func.functional_call(student, weights, (images,)), told, 1.0)
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        weights = {name: value - rate * slope for (name, value), slope in zip(weights.items(), slopes, strict=True)}
+    reached = F.cross_entropy(
+        torch.func.functional_call(student, weights, (images * 0.5,)), torch.zeros(8, dtype=torch.long)
+    )
+    (expected,) = torch.autograd.grad(reached, told)
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_scar_lets_the_network_alone_learn() -> None:
+    torch.manual_seed(0)
+    attack, network = ready("SCAR", 16), tiny()
+    assert isinstance(attack, SCAR)
+    attack.accompany(tiny)
+    assert attack.shadow is not None
+    images, targets = random_images(6, 16, 16), torch.arange(6) % 2
+    penalty = attack.penalty(images, torch.tensor([0]), targets, network)
+    attack.shadow.optimizer.zero_grad()
+    torch.autograd.backward(penalty)
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+    assert all(weight.grad is None for weight in attack.shadow.parameters)
+    assert not attack.learns

@@ -246,11 +246,11 @@ def test_triggers_come_before_crops_and_flips() -> None:
     module.augment = lambda images: images.flip(-1) / 2
     images, places = torch.rand(5, 3, 32, 32), torch.tensor([1, 3])
     cover = torch.zeros(2, dtype=torch.bool)
-    poisoned, _ = module._poison(attack, images, places, cover, torch.tensor([40, 60]))
+    poisoned, _ = module._poison(attack, images, torch.zeros(5).long(), places, cover, torch.tensor([40, 60]))
     expected = images.clone()
     expected[places] = attack.apply(images[places])
     torch.testing.assert_close(poisoned, expected.flip(-1) / 2)
-    nobody, penalty = module._poison(attack, images, places[:0], cover[:0], places[:0])
+    nobody, penalty = module._poison(attack, images, torch.zeros(5).long(), places[:0], cover[:0], places[:0])
     assert torch.equal(nobody, images.flip(-1) / 2)
     assert penalty == 0
     assert isinstance(penalty, torch.Tensor)

@@ -24,7 +24,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-@pytest.mark.usefixtures("tiny_shapes", "short_scans")
+@pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_changes_the_network_and_keeps_its_form(name: str, tiny_suspect: Path) -> None:
     report = cleanse(tiny_suspect, "--method", name, *quick(name, 2))

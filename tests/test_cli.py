@@ -100,13 +100,13 @@ def test_every_benchmark_is_of_commands_that_parse(
 def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
     assert list(report)[:6] == ["method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
-    assert report["method"] == "StrongDistillCleanseModule"
+    assert report["method"] == "ScanDistill"
     assert report["unlabeled_images"] == 60
     assert list(report["suspect"]) == ["acc", "asr", "ra"]
     assert list(report["cleansed"]) == ["acc", "asr", "ra", "agreement"]
     assert all(0 <= value <= 100 for network in ("suspect", "cleansed") for value in report[network].values())
     out = capsys.readouterr().out
-    assert "| 0 | 16x3x3x3 | stem |" in out
+    assert "| scan of the suspect | class | p-value |" in out
     assert "agreement" in out
 
     for command in ("test", "validate"):
@@ -186,7 +186,7 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
 
 
 WRONG = {
-    "fit --data.attack Nope": "--data.attack Nope: no such class; there are LIRA, SIG",
+    "fit --data.attack Nope": "--data.attack Nope: no such class; there are ADBA, LIRA",
     "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be at least 0 and at most 1",
     "fit --data.attack.poison_rate 0.00001": "--data.attack.poison_rate 1e-05: poisons none of 510 images",
     "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
@@ -216,8 +216,8 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
-    "cleanse --ckpt SUSPECT --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high, the loss became nan",
-    "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0 --method.momentum 0.9",
+    "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high, the loss became nan",
+    "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0: must be above 0",
     "cleanse --ckpt SUSPECT --data.num_unlabeled 61": "--data.num_unlabeled 61: there are 60 unlabeled images",
     "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",
     "cleanse --ckpt SUSPECT --data.unlabeled damaged": "--data.unlabeled damaged: 1 of 1 images are unreadable",
@@ -251,7 +251,7 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
     cleanse(tiny_suspect, "--trainer.max_epochs", "3")
     for folder, network, names in (
         (tiny_suspect.parent / "runs/fit/version_0", "AttackModule", ("suspect",)),
-        (Path("runs/cleanse/version_0"), "StrongDistillCleanseModule", ("suspect", "cleansed")),
+        (Path("runs/cleanse/version_0"), "ScanDistill", ("suspect", "cleansed")),
     ):
         events = EventAccumulator(str(folder), {"images": 0, "tensors": 0, "scalars": 0}).Reload()
         tags = events.Tags()

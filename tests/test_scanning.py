@@ -1,6 +1,7 @@
 """Scanning: the mathematics on networks whose weakness is known, and `bdclean scan` as a stranger runs it."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -321,7 +322,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
         def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, nn.Module]:
             return torch.arange(float(num_classes)) ** 9, nn.Identity()
 
-    monkeypatch.setattr("bdclean.trainer.DETECTORS", (Certain,))
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", (Certain,))
     found = cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")["scan"]
     assert set(found) == {"suspect", "cleansed", "doubts"}
     assert found["suspect"]["class"] == found["cleansed"]["class"] == 9
@@ -340,3 +341,26 @@ def test_scan_tells_a_backdoored_network_from_a_clean_one(suspect: Path) -> None
     found = json.loads(Path("scan.json").read_text())
     assert found["backdoor"]
     assert found["class"] == 0
+
+
+def test_classes_that_cannot_come_as_far_as_is_common_are_let_go(images: Tensor) -> None:
+    class Counting(DenseInversion):
+        def answers(self, network: Network, images: Tensor, parameters: Tensor) -> Tensor:
+            self.seen.append(len(parameters))
+            return super().answers(network, images, parameters)
+
+    scores, seen = [], []
+    for least in (-math.inf, DenseInversion.least):
+        detector = Counting((4, 2.8, 2, 1.4, 1))
+        detector.least, detector.seen = least, []  # type: ignore[misc]
+        scores.append(detector.find(Corners(True).eval(), images, CLASSES).scores)
+        seen.append(set(detector.seen))
+    every, some = scores
+    assert seen[0] == {CLASSES}
+    assert min(seen[1]) < CLASSES
+    far = every >= DenseInversion.least
+    assert far[TARGET]
+    assert not far.all()
+    # The others are as they were; it is those that do not count that nobody followed to the end.
+    assert torch.equal(some[far], every[far])
+    assert (some[~far] < DenseInversion.least).all()

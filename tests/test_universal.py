@@ -1,6 +1,7 @@
 """Universal changes, and distillation under them, on tiny tensors and networks whose weakness is known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.cleansing import UniversalDistill
-from bdclean.cleansing.universal import aims, confusion
+from bdclean.cleansing import ScanDistill
+from bdclean.cleansing.scandistill import aims
 from bdclean.modules import Suspect
 from bdclean.scanning import Detector, Finding, SparseInversion
 from bdclean.scanning.base import Network
-from bdclean.universal import add, ascend, draw_layers, overlay, warp
+from bdclean.universal import add, ascend, overlay, warp
 from tests.conftest import QUICK, cleanse
 
 
@@ -62,39 +63,19 @@ def test_the_ascent_of_a_linear_objective_ends_where_the_ball_does() -> None:
     assert not found.requires_grad
 
 
-def test_random_layers_leave_images_what_they_are() -> None:
-    torch.manual_seed(0)
-    layers = draw_layers(90, 32)
-    assert layers.shape == (90, 4, 32, 32)
-    masks, patterns = layers[:, :1], layers[:, 1:]
-    assert 0 <= masks.min() <= masks.max() <= 1
-    patches, waves, blends = layers.split(30)
-    areas = patches[:, 0].sum((1, 2))
-    assert set(patches[:, 0].unique().tolist()) == {0.0, 1.0}
-    assert 4 <= areas.min() < areas.max() <= 49
-    assert not patches[:, 1:][(patches[:, :1] == 0).expand(-1, 3, -1, -1)].any()
-    assert not waves[:, :1].any()
-    assert 0.03 < waves[:, 1:].abs().max() <= 30 / 255
-    assert 0.05 <= blends[:, 0].min() <= blends[:, 0].max() <= 0.2
-    assert (patterns[60:] <= masks[60:] + 1e-6).all()
-    # Every one is another, and the same seed draws the same.
-    assert len(torch.unique(layers.flatten(1), dim=0)) == 90
-    torch.manual_seed(0)
-    assert torch.equal(draw_layers(90, 32), layers)
-    assert draw_layers(6, 100).shape == (6, 4, 100, 100)
-
-
 class Weak(nn.Module):
     """Answers by the mean brightness, unless the upper left corner is white: then class 2."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, images: Tensor) -> Tensor:
         bright = images.mean((1, 2, 3))
         corner = images[:, :, :3, :3].amin((1, 2, 3))
-        return self.scale * torch.stack([10 * (0.5 - bright), 10 * (bright - 0.5), 100 * (corner - 0.9)], 1)
+        answers = torch.stack([10 * (0.5 - bright), 10 * (bright - 0.5), 100 * (corner - 0.9)], 1)
+        return self.scale * answers + self.bias
 
 
 @pytest.fixture
@@ -103,32 +84,11 @@ def images_of_all_classes() -> Tensor:
 
 
 @pytest.fixture
-def cleanser() -> UniversalDistill:
+def cleanser() -> ScanDistill:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = Weak()
     suspect.network.layer = nn.Linear(1, 1)
-    return UniversalDistill(suspect)
-
-
-def test_the_layer_that_moves_the_most_images_to_one_class_is_kept(
-    cleanser: UniversalDistill, images_of_all_classes: Tensor
-) -> None:
-    torch.manual_seed(0)
-    layers = draw_layers(30, 32)
-    layers[:, :, :3, :3] = 0
-    layers[17] = 0
-    layers[17, :, :3, :3] = 1
-    cleanser.kept = 1
-    own = cleanser(images_of_all_classes).argmax(1)
-    assert torch.equal(cleanser.best_layers(cleanser, layers, images_of_all_classes, own), layers[17:18])
-
-
-def test_what_confuses_is_found(images_of_all_classes: Tensor) -> None:
-    network = Weak()
-    own = network(images_of_all_classes).argmax(1)
-    found = ascend(confusion(network, add, images_of_all_classes, own), torch.zeros(1, 3, 32, 32), 8.0, 6)
-    assert found.norm() == pytest.approx(8.0, abs=1e-3)
-    assert (network(add(images_of_all_classes, found)).argmax(1) != own).float().mean() > 0.9
+    return ScanDistill(suspect)
 
 
 def test_a_class_is_aimed_at_by_who_found_it() -> None:
@@ -152,20 +112,18 @@ def test_a_class_is_aimed_at_by_who_found_it() -> None:
     assert aims([finding("SparseInversion", 2, 0.02)]) == []
 
 
-def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are(cleanser: UniversalDistill) -> None:
-    cleanser.share = 0.375
+def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are(cleanser: ScanDistill) -> None:
+    cleanser.share, cleanser.danger = (0.25, 0.5), 0.5
     cleanser.changes = [(add, torch.full((1, 3, 32, 32), 1.0)), (add, torch.full((2, 3, 32, 32), 2.0))]
     batch = torch.rand(16, 3, 32, 32)
     shifts = (cleanser.changed(batch) - batch).mean((1, 2, 3))
     assert torch.allclose(shifts, torch.tensor([1.0] * 3 + [2.0] * 3 + [0.0] * 10), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options", [{"share": 1.1}, {"blind_lr": 0.0}, {"shift": (1.0, -1.0)}, {"steps": 0}, {"kept": 200}]
-)
+@pytest.mark.parametrize("options", [{"share": (0.1, 1.1)}, {"aimed_lr": 0.0}])
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"--method.{next(iter(options))} "):
-        UniversalDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)
+        ScanDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -180,21 +138,91 @@ def test_weights_are_new_only_where_no_class_stands_out(
         def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
             return Finding("Certain", torch.arange(float(num_classes)), torch.full((num_classes,), p))
 
-    monkeypatch.setattr("bdclean.cleansing.universal.DETECTORS", (Certain,))
-    made: list[UniversalDistill] = []
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", (Certain,))
+    made: list[ScanDistill] = []
     renewed: list[bool] = []
-    original = UniversalDistill.on_train_epoch_start
+    original = ScanDistill.training_step
 
-    def watched(self: UniversalDistill) -> None:
+    def watched(self: ScanDistill, batch: Tensor, batch_idx: int) -> Tensor:
         made.append(self)
         pairs = zip(self.network.parameters(), self.teacher.parameters(), strict=True)
         renewed.append(any(bool((new != old).any()) for new, old in pairs))
-        original(self)
+        return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(UniversalDistill, "on_train_epoch_start", watched)
-    cleanse(tiny_suspect, "--method", "UniversalDistill", *QUICK, "--method.layers", "6")
-    (cleanser,) = made
+    monkeypatch.setattr(ScanDistill, "training_step", watched)
+    cleanse(tiny_suspect, "--method", "ScanDistill", *QUICK)
+    cleanser = made[0]
     assert len(cleanser.aims) == (3 if p < 0.01 else 0)
     assert all(target == 9 for _, target in cleanser.aims)
-    assert renewed == [p > 0.01]
+    assert renewed[0] == (p > 0.01)
     assert f"| Certain | 9 | {p:.2g} |" in capsys.readouterr().out
+
+
+def test_it_trains_on_as_many_images_however_many_there_are(cleanser: ScanDistill) -> None:
+    assert [cleanser.epochs_of(images) for images in (20, 450, 2_250, 4_500, 60_000)] == [100, 100, 20, 10, 1]
+    cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
+    assert [cleanser.epochs_of(images) for images in (20, 450, 2_250, 4_500, 60_000)] == [100, 70, 14, 7, 1]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(("batch_size", "rate"), [(32, 0.025), (128, 0.1), (512, 0.1)])
+def test_small_batches_have_lower_rates(
+    batch_size: int, rate: float, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    original = ScanDistill.configure_optimizers
+
+    def watched(self: ScanDistill) -> Any:
+        made = original(self)
+        rates.append(made["optimizer"].defaults["lr"])
+        return made
+
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", ())
+    monkeypatch.setattr(ScanDistill, "configure_optimizers", watched)
+    cleanse(tiny_suspect, *QUICK, "--data.batch_size", str(batch_size))
+    assert rates == [pytest.approx(rate)]
+
+
+def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
+    cleanser.changes = [(add, torch.zeros(1, 3, 32, 32))]
+    cleanser._trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    monkeypatch.setattr(cleanser, "search", lambda: searched.append(cleanser.seen))
+    monkeypatch.setattr(cleanser, "log_loss", lambda loss, batch: None)
+    batch = torch.rand(8, 3, 32, 32)
+    monkeypatch.setattr("bdclean.cleansing.scandistill.BETWEEN", 40)
+    for _ in range(9):
+        cleanser.training_step(batch, 0)
+    assert searched == [0, 48, 80, 128]
+
+
+def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_classes: Tensor) -> None:
+    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
+    (sparse,) = cleanser.aims
+    corner = torch.zeros(1, 4, 32, 32)
+    corner[..., :3, :3] = 1
+    both = [(overlay, torch.cat([corner, torch.zeros_like(corner)]))]
+    own = cleanser(images_of_all_classes).argmax(1)
+    own[:10] = sparse[1]  # which do not count
+    assert cleanser.taken(both, images_of_all_classes, own) == pytest.approx(0.5)
+    assert cleanser.taken(both, images_of_all_classes[:10], own[:10]) == 0
+
+
+def test_weights_go_back_as_far_as_it_takes_no_images_over(
+    cleanser: ScanDistill, images_of_all_classes: Tensor
+) -> None:
+    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
+    corner = torch.zeros(1, 4, 32, 32)
+    corner[..., :3, :3] = 1
+    cleanser.changes = 2 * [(overlay, corner)]
+    cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share))  # type: ignore[assignment]
+    cleanser.sample = images_of_all_classes
+    cleanser.own = cleanser(images_of_all_classes).argmax(1)
+    network: Any = cleanser.network
+    # The corner takes over from a bias of -9 on, and that of the suspect is 0.
+    for bias, expected in ((-10.4, 0.9), (-40.0, 0.7), (-1.0, 0.7)):
+        with torch.no_grad():
+            network.bias.copy_(torch.tensor([0.0, 0.0, bias]))
+        cleanser.finish()
+        assert float(network.bias[2]) == pytest.approx(expected * bias)

@@ -37,7 +37,8 @@ class Attack(nn.Module, ABC):
     - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
     - something to be made before training, such as a clean network: `prepare`;
     - acting anew in each training step, on batches: `dynamic`;
-    - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`.
+    - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`;
+    - a network of its own that learns beside it: `accompany`, and `penalty`.
 
     Args:
         target_class: Class that triggered images shall get (all-to-one, clean-label).
@@ -139,8 +140,24 @@ class Attack(nn.Module, ABC):
         """Whether the trigger learns along with the network."""
         return self.optimizer() is not None
 
-    def penalty(self, images: Tensor) -> Tensor | float:
-        """What is added to the training loss, for the images of a batch that are poisoned or cover."""
+    def accompany(self, network: Callable[[], nn.Module]) -> None:
+        """Make what learns beside the network, before the training; by default nothing.
+
+        Args:
+            network: Gives a network as in `prepare`.
+        """
+
+    def penalty(
+        self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
+    ) -> Tensor | float:
+        """What is added to the training loss of a batch in which some images are poisoned or cover.
+
+        Args:
+            images: (N, C, H, W) float in [0, 1], all of them, as they were.
+            places: (M,) which are poisoned or cover.
+            targets: (N,) the classes that the network is trained towards.
+            network: What is trained, from images in [0, 1] to logits, in train mode.
+        """
         return 0.0
 
     # Which images

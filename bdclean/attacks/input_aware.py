@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,9 +100,12 @@ class InputAware(Attack):
         found: Tensor = self.mask_network(images)
         return ((20 * found.sigmoid() - 10).tanh() + 1) / 2
 
-    def penalty(self, images: Tensor) -> Tensor | float:
+    def penalty(
+        self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
+    ) -> Tensor | float:
         """The diversity of the patterns, against the image before in the batch."""
-        return self.lambda_div * repetition(images, self.pattern(images)) if len(images) > 1 else 0.0
+        chosen = images[places]
+        return self.lambda_div * repetition(chosen, self.pattern(chosen)) if len(chosen) > 1 else 0.0
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam, on the pattern network alone."""

@@ -16,7 +16,7 @@ from bdclean.cleansing.nad import NAD
 from bdclean.cleansing.npd import NPD
 from bdclean.cleansing.rnp import RNP
 from bdclean.cleansing.sau import SAU
-from bdclean.cleansing.universal import UniversalDistill
+from bdclean.cleansing.scandistill import ScanDistill
 
 __all__ = [
     "ANP",
@@ -36,6 +36,6 @@ __all__ = [
     "FinePrune",
     "FineTune",
     "Reinitialise",
+    "ScanDistill",
     "StrongDistillCleanseModule",
-    "UniversalDistill",
 ]

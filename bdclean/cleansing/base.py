@@ -18,6 +18,7 @@ from bdclean import InputError
 from bdclean.metrics import Agreement, correct
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
+from bdclean.scanning import Finding
 
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
@@ -53,6 +54,8 @@ class Cleanser(Classifier):
     """How long it trains, if nothing else is said; 0 is a method that does not train."""
     chooses: ClassVar[bool] = False
     """Whether it chooses something by images that it does not train on."""
+    scans: ClassVar[bool] = False
+    """Whether it wants to know, in `found`, what a scan finds in the suspect."""
     uses_images: ClassVar[bool] = True
     """Whether it looks at images at all."""
     in_eval_mode: ClassVar[bool] = False
@@ -74,6 +77,8 @@ class Cleanser(Classifier):
         few = self.num_classes <= CONFUSION_CLASSES
         self.moves = MulticlassConfusionMatrix(self.num_classes) if few else None
         self.moved: Tensor | None = None
+        self.found: list[Finding] = []
+        """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
 
     # What a method does
 
@@ -94,6 +99,10 @@ class Cleanser(Classifier):
     def describe(self) -> str:
         """What the method does to this network, as a Markdown table; empty if there is nothing to tell."""
         return ""
+
+    def epochs_of(self, images: int) -> int:
+        """How many epochs of so many images it trains, if nothing else is said; by default `epochs`."""
+        return self.epochs
 
     # What it has to do it with
 

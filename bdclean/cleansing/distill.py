@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
 from bdclean.cleansing.reinitialise import Shares, run_seed
+from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-
-
-def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)), the mean over the batch, without the factor T^2.
-
-    Args:
-        student: (N, C) logits.
-        teacher: (N, C) logits.
-        temperature: T, above 0.
-    """
-    answers, targets = ((logits / temperature).log_softmax(1) for logits in (student, teacher))
-    return F.kl_div(answers, targets, reduction="batchmean", log_target=True)
 
 
 class DistillCleanseModule(Cleanser):
@@ -72,6 +60,8 @@ class DistillCleanseModule(Cleanser):
         self.weight_decay = weight_decay
         self.temperature = temperature
         self.seed = run_seed(seed)
+
+    def prepare(self) -> None:
         self.shares.reinitialise(self, self.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

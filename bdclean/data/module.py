@@ -393,6 +393,16 @@ class PoisonDataModule(LightningDataModule):
         self.draw_trigger()
 
     @property
+    def images_a_step(self) -> int:
+        """How many images one step of an optimiser is of, over all processes."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def trained_count(self) -> int:
+        """In `defence`, how many images an epoch has."""
+        return len(self._defence[False].images)
+
+    @property
     def unlabeled_count(self) -> int:
         """How many images the defender has."""
         return len(self._defender)
@@ -427,7 +437,7 @@ class PoisonDataModule(LightningDataModule):
         """Training images as they were and as the network saw them: (count, 3, H, W) in [0, 1]."""
         if self.attack is None or not self._has("train") or not self._roles.any():
             return None
-        chosen = (self._roles == POISONED).nonzero().squeeze(1)[:count]
+        chosen = self._roles.nonzero().squeeze(1)[:count]
         pixels = self._attackers.batch(chosen)
         return to_float(pixels), to_float(self._poison(pixels, chosen))
 

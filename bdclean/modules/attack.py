@@ -86,18 +86,20 @@ class AttackModule(Suspect):
         if self.attack is not None and self.attack.learns and precision not in ("32-true", "bf16-mixed"):
             name = type(attack).__name__
             raise InputError(f"--trainer.precision {precision}: {name} learns its trigger in 32-true or bf16-mixed")
+        if self.attack is not None:
+            self.attack.accompany(self.untrained)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         images, targets, _, *poisoned = batch
         penalty: Tensor | float = 0.0
         if self.attack is not None and poisoned:
-            images, penalty = self._poison(self.attack, images, *poisoned)
+            images, penalty = self._poison(self.attack, images, targets, *poisoned)
         loss = F.cross_entropy(self(images), targets) + penalty
         self.log_loss(loss, images)
         return loss
 
     def _poison(
-        self, attack: Attack, images: Tensor, places: Tensor, cover: Tensor, indices: Tensor
+        self, attack: Attack, images: Tensor, targets: Tensor, places: Tensor, cover: Tensor, indices: Tensor
     ) -> tuple[Tensor, Tensor | float]:
         """Trigger the images at some places of a batch, and augment all of them after that."""
         # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
@@ -105,10 +107,10 @@ class AttackModule(Suspect):
             0 * parameter.sum() for parameter in attack.parameters() if parameter.requires_grad
         )
         if len(places):
-            chosen = images[places]
             # Those alone have gradients to be carried back through the crops.
-            triggered = self.augment(attack.poison(chosen, cover, indices).to(images))
-            return self.augment(images).index_copy(0, places, triggered), penalty + attack.penalty(chosen)
+            triggered = self.augment(attack.poison(images[places], cover, indices).to(images))
+            penalty = penalty + attack.penalty(images, places, targets, self)
+            return self.augment(images).index_copy(0, places, triggered), penalty
         return self.augment(images), penalty
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

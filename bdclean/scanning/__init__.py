@@ -1,22 +1,38 @@
 """Detectors of backdoors: a new one is imported here and named in `DETECTORS`, and is everywhere at once."""
 
-from bdclean.scanning.base import ALPHA, Detector, Finding, p_value, shown, stands_out, taken
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from bdclean.scanning.base import ALPHA, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
 from bdclean.scanning.inversion import DenseInversion, Inversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion)
 
+
+def scan(
+    network: Network, images: Tensor, num_classes: int, detectors: Sequence[Detector] | None = None
+) -> list[Finding]:
+    """What each of some detectors says of a network; by default each that there is. Arguments as in `Detector.find`."""
+    used = [kind() for kind in DETECTORS] if detectors is None else detectors
+    return [detector.find(network, images, num_classes) for detector in used]
+
+
 __all__ = [
     "ALPHA",
     "DETECTORS",
+    "SCANNED",
     "DenseInversion",
     "Detector",
     "Finding",
     "Inversion",
     "MaximumMargin",
+    "Network",
     "SparseInversion",
     "WarpInversion",
     "p_value",
+    "scan",
     "shown",
     "stands_out",
     "taken",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Network = Callable[[Tensor], Tensor]
 
 ALPHA = 0.01
 """From this p-value down a backdoor is said to be found."""
+SCANNED = 512
+"""Images that a scan looks at."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Detector(ABC):
     """Whether it looks at images at all."""
     noise: ClassVar[float] = 0.0
     """Differences of scores that mean nothing."""
+    least: ClassVar[float] = -math.inf
+    """The largest score that is common among classes of networks without a backdoor: lower ones count as this."""
 
     @abstractmethod
     def score(
@@ -112,7 +117,8 @@ class Detector(ABC):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             scores, trigger = self.score(network, images, num_classes)
-        return Finding(type(self).__name__, scores.cpu(), grubbs(scores.cpu(), self.noise), trigger)
+        scores = scores.cpu()
+        return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.least), self.noise), trigger)
 
     def within(self, name: str, value: float, low: float) -> None:
         """Check that an option, by its name, is not below a bound.

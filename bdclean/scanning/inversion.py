@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +43,6 @@ class Inversion(Detector):
     """
 
     noise = 0.035
-    least: ClassVar[float]
-    """The largest score that is common among classes of networks without a backdoor, from a development set."""
 
     def __init__(self, sizes: Sequence[float], steps: int, batch_size: int) -> None:
         if not sizes:
@@ -84,7 +81,7 @@ class Inversion(Detector):
         found = [self.search(network, images, own, part) for part in pieces(classes, together)]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
-        return shares.clamp(min=self.least), partial(self._put_on, parameters[best : best + 1])
+        return shares, partial(self._put_on, parameters[best : best + 1])
 
     def _put_on(self, parameters: Tensor, images: Tensor) -> Tensor:
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
@@ -100,21 +97,34 @@ class Inversion(Detector):
         sources = F.one_hot(own[:JUDGED]).float()
         # Its own images, and classes without an image, say nothing.
         silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
-        shares: list[Tensor] = []
-        best = torch.empty(0)
-        for found in self.shrink(network, images, own, classes):
+        shares = torch.zeros(len(self.sizes), len(classes), device=images.device)
+        going = torch.arange(len(classes), device=images.device)
+        smaller = self.shrink(network, images, own, classes)
+        found = best = next(smaller)
+        for number in range(len(self.sizes)):
             with torch.no_grad():
                 parts = pieces(judged, self.batch_size)
                 gone = torch.cat([self.answers(network, part, found) for part in parts], 1).argmax(2)
-            reached = (gone == classes[:, None]).float() @ sources / sources.sum(0)
-            reached = reached.masked_fill(silent, torch.nan)
+            reached = (gone == classes[going, None]).float() @ sources / sources.sum(0)
+            reached = reached.masked_fill(silent[going], torch.nan)
             half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
-            best = torch.where(half, found, best) if shares else found
-            shares.append(reached)
-        return torch.stack(shares).nanquantile(BEHIND, 2).mean(0).nan_to_num(0), best
+            best = best.index_copy(0, going, torch.where(half, found, best[going]))
+            shares[number, going] = reached.nanquantile(BEHIND, 1).nan_to_num(0)
+            # A smaller change does no more than this: who cannot come as far as is common need not go on.
+            left = len(self.sizes) - 1 - number
+            stays = (shares.sum(0) + left * shares[number])[going] >= self.least * len(self.sizes)
+            if not left or not stays.any():
+                break
+            going = going[stays]
+            found = smaller.send(stays)
+        return shares.mean(0), best
 
-    def shrink(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Iterator[Tensor]:
+    def shrink(
+        self, network: Network, images: Tensor, own: Tensor, classes: Tensor
+    ) -> Generator[Tensor, Tensor | None, None]:
         """Changes towards some classes, (P, ...), of each size, from large to small.
+
+        It can be sent which of the classes go on to the next size, (P,) of bool.
 
         Args:
             network: What is searched.
@@ -135,7 +145,9 @@ class Inversion(Detector):
         for size in self.sizes:
             bound = self.bound(size, side)
             found = ascend(objective, self.project(found, bound), bound, self.steps, self.project)
-            yield found
+            going = yield found
+            if going is not None:
+                found, classes = found[going], classes[going]
 
     def answers(self, network: Network, images: Tensor, parameters: Tensor) -> Tensor:
         """Logits (P, N, C) of images (N, 3, H, W) under each of P changes."""

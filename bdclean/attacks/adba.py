@@ -1,0 +1,94 @@
+"""ADBA: a trigger that learns along with the network and with a student of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bdclean.attacks.base import PAPER_SIZE, Attack, seeded, within
+from bdclean.attacks.shadow import Shadow
+
+
+class ADBA(Attack):
+    """Mixes a pattern in through a mask, x' = x (1 - m) + p m, both made to survive distillation.
+
+    Beside the network a shadow of it learns, which distils from the network on clean images alone, as a user would.
+    Mask and pattern learn along: the network and the shadow shall both give triggered images the target class, and the
+    mask shall be small. So the trigger becomes one that the clean answers of the network carry over to a student.
+
+    Source: Ge, Wang, Zheng, Zhuang, Li, Shen, Wang, "Anti-Distillation Backdoor Attacks: Backdoors Can Really Survive
+    in Knowledge Distillation", ACM Multimedia 2021. The weights of the terms and the rates are this project's.
+
+    Args:
+        target_class: Class that triggered images shall get.
+        poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1.
+        seed: Fixes which training images are poisoned, and the first mask and pattern.
+        mask_weight: Weight of the mask's mean in the loss of the trigger.
+        shadow_weight: Weight of the shadow's loss there; that of the network has 1.
+        trigger_lr: Learning rate of the trigger (Adam), before a sigmoid.
+        learning_share: Share of the training in which it learns.
+        shadow_lr: Learning rate of the shadow (SGD).
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    label_modes = ("all-to-one",)
+    dynamic = True
+
+    def __init__(
+        self,
+        target_class: int = 0,
+        poison_rate: float = 0.1,
+        seed: int = 0,
+        mask_weight: float = 1.0,
+        shadow_weight: float = 1.0,
+        trigger_lr: float = 0.02,
+        learning_share: float = 0.5,
+        shadow_lr: float = 0.05,
+    ) -> None:
+        super().__init__(target_class, "all-to-one", poison_rate, seed)
+        within("mask_weight", mask_weight, 0)
+        within("shadow_weight", shadow_weight, 0)
+        within("trigger_lr", trigger_lr, 0, 1, above=True)
+        within("learning_share", learning_share, 0, 1, above=True)
+        within("shadow_lr", shadow_lr, 0, 10, above=True)
+        self.mask_weight = mask_weight
+        self.shadow_weight = shadow_weight
+        self.trigger_lr = trigger_lr
+        self.learning_share = learning_share
+        self.shadow_lr = shadow_lr
+        self.shadow: Shadow | None = None
+        with seeded(seed):
+            # Before a sigmoid: a faint mask to begin with.
+            self.mask = nn.Parameter(torch.randn(1, PAPER_SIZE, PAPER_SIZE) - 3)
+            self.pattern = nn.Parameter(torch.randn(3, PAPER_SIZE, PAPER_SIZE))
+
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
+        """Mix the pattern in: (N, 3, H, W) float in [0, 1]. Both are stretched to the size of the images."""
+        mask, pattern = (
+            F.interpolate(raw[None].sigmoid(), images.shape[-2:], mode="bilinear") for raw in (self.mask, self.pattern)
+        )
+        return images * (1 - mask) + pattern * mask
+
+    def accompany(self, network: Callable[[], nn.Module]) -> None:
+        """Make the shadow."""
+        self.shadow = Shadow(network(), self.shadow_lr)
+
+    def penalty(
+        self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
+    ) -> Tensor | float:
+        """What the shadow makes of triggered images, and the mask's size. Before, it takes a step on clean ones."""
+        assert self.shadow is not None
+        with torch.no_grad():
+            answers = network(images)
+        self.shadow.learn(images, answers)
+        survived = F.cross_entropy(self.shadow.answers_to(self.apply(images[places])), targets[places])
+        return self.shadow_weight * survived + self.mask_weight * self.mask.sigmoid().mean()
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), self.trigger_lr)

@@ -1,0 +1,228 @@
+"""Distillation that unlearns what a scan finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.cleansing.base import classes_of
+from bdclean.cleansing.distill import StrongDistillCleanseModule
+from bdclean.distillation import kd_loss
+from bdclean.modules import Classifier
+from bdclean.modules.attack import cosine
+from bdclean.modules.classifier import Batch
+from bdclean.scanning import DenseInversion, Finding, Inversion, SparseInversion, WarpInversion, shown, stands_out
+from bdclean.universal import Change
+
+BATCH = 128
+"""Images a step that the rates are meant for; with fewer they are lower, in proportion."""
+AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
+"""Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
+search to the next."""
+LONGEST = 100
+"""Epochs, at most: few images are not seen for ever."""
+SEARCHED, AT_ONCE, JUDGED = 1024, 32, 128
+"""Images that searches draw from; how many they see at once; by how many what they find is judged."""
+SHARES, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
+"""How much of the student may stay in the end; how many more of the images may then go over."""
+HUNTERS = (
+    DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
+    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
+    WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, AT_ONCE),
+)
+"""What looks for triggers of a class that was found, by sizes that triggers have."""
+
+
+class ScanDistill(StrongDistillCleanseModule):
+    """Scans the suspect, and lets the student unlearn what is found.
+
+    Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
+    class, of the kind by which it was found: in the suspect, and in the student as it now is. In each batch a share of
+    the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
+    the more images those found in the student take there. In the end the weights go back towards the suspect's, as far
+    as what was found in that takes no more images there than before. Nothing is re-initialised. Where no class stands
+    out it does what StrongDistillCleanseModule does.
+
+    From some 400 images on, how long it trains does not depend on how many there are.
+
+    Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
+    via Implicit Hypergradient", ICLR 2022; weights between two networks: Wortsman et al., "Robust fine-tuning of
+    zero-shot models", CVPR 2022.
+
+    Args:
+        suspect: The network to cleanse.
+        aimed_lr: Highest learning rate of SGD where a class stands out, for batches of 128 or more: it rises for the
+            first 30 % of the steps, then falls to 0 along a cosine.
+        share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
+            if it takes over all.
+        ratios: Where none does, as in DistillCleanseModule.
+        lr: Learning rate of SGD where none does, for batches of 128 or more.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        temperature: As ratios.
+        seed: As ratios.
+
+    Raises:
+        InputError: If an option is out of range.
+    """
+
+    scans = True
+
+    def __init__(
+        self,
+        suspect: Classifier,
+        aimed_lr: float = 0.02,
+        share: tuple[float, float] = (0.1, 0.4),
+        ratios: float | Sequence[float] | None = 0.2,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        temperature: tuple[float, float] = (1.0, 4.0),
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(suspect, ratios, lr, momentum, weight_decay, temperature, seed)
+        # Of the two one is used, and either is heard.
+        self.within("aimed_lr", aimed_lr, 0, above=True)
+        self.within("lr", lr, 0, above=True)
+        for bound in share:
+            self.within("share", bound, 0, 1)
+        self.aimed_lr = aimed_lr
+        self.share = share
+        self.sample = torch.empty(0)
+        self.own = torch.empty(0)
+        self.changes: list[tuple[Change, Tensor]] = []
+        self.danger = 1.0
+        self.seen = self.searches = 0
+
+    @property
+    def aims(self) -> list[tuple[Inversion, int]]:
+        """Which classes triggers are looked for of, and by what; none if no class stands out."""
+        return aims(self.found)
+
+    def epochs_of(self, images: int) -> int:
+        return min(LONGEST, math.ceil((AIMED if self.aims else BLIND) / images))
+
+    def prepare(self) -> None:
+        if not self.aims:
+            super().prepare()
+            return
+        batches = []
+        for images, answers in self.images():
+            batches.append((images, classes_of(answers)))
+            if sum(len(classes) for _, classes in batches) >= SEARCHED:
+                break
+        self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        for module in self.network.modules():
+            if isinstance(module, nn.Dropout):
+                # The suspect's answers are those without it.
+                module.p = 0.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if not self.aims:
+            return super().training_step(batch, batch_idx)
+        assert isinstance(batch, Tensor)
+        if self.seen >= self.searches * BETWEEN:
+            self.search()
+            self.searches += 1
+        self.seen += len(batch) * self.trainer.world_size
+        loss = kd_loss(self(self.changed(batch)), self.teach(batch), 1.0)
+        self.log_loss(loss, batch)
+        return loss
+
+    def search(self) -> None:
+        """Look for changes that take images to the classes that were found."""
+        order = torch.randperm(len(self.sample)).to(self.device)
+        images, own = self.sample[order], self.own[order]
+        mode = self.network.training
+        self.network.eval()
+        student, suspect = (
+            [
+                (hunter.change, torch.cat([*hunter.shrink(network, images, own, torch.tensor([target]).to(own))]))
+                for hunter, target in self.aims
+            ]
+            for network in (self, self.teach_through)
+        )
+        self.changes = [*student, *suspect]
+        self.danger = self.taken(student, images[:JUDGED], own[:JUDGED])
+        self.network.train(mode)
+
+    def finish(self) -> None:
+        if not self.aims:
+            return
+        suspect = {name: value for name, value in self.teacher.state_dict().items() if value.is_floating_point()}
+        student = {name: value.clone() for name, value in self.network.state_dict().items() if name in suspect}
+        found, judged = self.changes[len(self.aims) :], (self.sample[: 4 * JUDGED], self.own[: 4 * JUDGED])
+
+        def mix(share: float) -> None:
+            mixed = {name: suspect[name].lerp(value, share) for name, value in student.items()}
+            self.network.load_state_dict(mixed, strict=False)
+
+        self.network.eval()
+        least, chosen = self.taken(found, *judged), 1.0
+        for share in SHARES:
+            mix(share)
+            if self.taken(found, *judged) > least + SLACK:
+                break
+            chosen = share
+        # Processes search for themselves.
+        mix(self.trainer.strategy.broadcast(chosen))
+
+    @torch.no_grad()
+    def taken(self, changes: Sequence[tuple[Change, Tensor]], images: Tensor, own: Tensor) -> float:
+        """Which share of the images (N, 3, H, W) of other classes changes take to the classes aimed at, a mean."""
+        parts = pieces(images, batch_size(images))
+        shares = []
+        for (change, parameters), (_, target) in zip(changes, self.aims, strict=True):
+            others = own != target
+            for one in parameters[:, None]:
+                answers = torch.cat([self(change(part, one)).argmax(1) for part in parts])
+                shares.append(((answers == target) & others).sum() / others.sum())
+        return float(torch.stack(shares).mean().nan_to_num(0))
+
+    def changed(self, images: Tensor) -> Tensor:
+        """A batch of which the first images carry a change, each a random one of its kind."""
+        least, most = self.share
+        number = round((least + (most - least) * self.danger) * len(images))
+        parts = []
+        for part, (change, parameters) in zip(
+            images[:number].tensor_split(len(self.changes)), self.changes, strict=True
+        ):
+            if len(part):
+                chosen = torch.randint(len(parameters), (len(part),)).to(images.device)
+                parts.append(change(part, parameters[chosen]))
+        return torch.cat([*parts, images[number:]])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        smaller = min(1.0, self.trainer.datamodule.images_a_step / BATCH)  # type: ignore[attr-defined]
+        if not self.aims:
+            return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
+        made = self.sgd(
+            self.aimed_lr * smaller, self.momentum, self.weight_decay, lambda done: cosine(done, warmup=0.3)
+        )
+        self.lr_option = "--method.aimed_lr"
+        return made
+
+    def describe(self) -> str:
+        if not self.found:
+            return ""
+        rows = [f"| {one.detector} | {one.suspected} | {shown(one.p_value)} |" for one in self.found]
+        table = "\n".join(["| scan of the suspect | class | p-value |", "|---|---|---|", *rows])
+        return table if self.aims else f"{table}\n\n{super().describe()}"
+
+
+def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
+    """Which classes triggers are looked for of, and of which kind; none if no class stands out."""
+    found = []
+    for finding in findings:
+        if stands_out(finding, len(findings)):
+            # Who found no trigger says nothing of its kind.
+            kinds = [
+                hunter for hunter in HUNTERS if finding.trigger is None or type(hunter).__name__ == finding.detector
+            ]
+            found += [(hunter, finding.suspected) for hunter in kinds]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,94 @@
+"""How fast a backdoor comes back: networks are fine-tuned on a few triggered images.
+
+    python benchmarks/reactivation.py [--results reactivation.csv] [--counts 5 50] CHECKPOINT ... [-- OPTIONS]
+
+Checkpoints as `bdclean test` takes them, with their trigger in them or among the options. Each is fine-tuned from where
+it is on so many triggered validation images with the target class and as many clean ones with their own: SGD with rate
+.01 and momentum .9, all of them in each step, batch norms as they are. ACC and ASR on the test images after so many
+steps are written as CSV. A network that never had a backdoor is the measure: a trigger can be learnt, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bdclean import cli
+from bdclean.data import PoisonDataModule
+from bdclean.modules import Classifier
+from bdclean.trainer import Trainer
+
+STEPS = (0, 1, 2, 5, 10, 20, 50)
+RATE = 0.01
+rows: list[list[Any]] = []
+counts: list[int] = []
+
+
+class Reactivating(Trainer):
+    """Measures again and again."""
+
+    def test(  # type: ignore[override]
+        self, model: Classifier, datamodule: PoisonDataModule, **options: Any
+    ) -> list[Mapping[str, float]]:
+        """Instead of one measurement."""
+        start = copy.deepcopy(model.network.state_dict())
+        pairs = [next(iter(loader)) for loader in datamodule.val_dataloader()]
+        for count in counts:
+            model.network.load_state_dict(start)
+            images, classes = some(pairs, count)
+            optimizer = torch.optim.SGD(model.network.parameters(), RATE, momentum=0.9)
+            model.requires_grad_(True)
+            for step in range(max(STEPS) + 1):
+                if step in STEPS:
+                    (found,) = super().test(model, datamodule=datamodule, verbose=False)
+                    rows.append([count, step, round(found["test/acc"], 2), round(found["test/asr"], 2)])
+                    model.requires_grad_(True)
+                loss = F.cross_entropy(model.eval()(images), classes)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+        return []
+
+
+def some(pairs: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, Tensor]:
+    """So many triggered images with their target, and as many clean ones with their class."""
+    (clean, _, own), (triggered, targets, _) = pairs
+    return torch.cat([triggered[:count], clean[:count]]), torch.cat([targets[:count], own[:count]])
+
+
+def main() -> None:
+    """Write a table."""
+    words = sys.argv[1:]
+    options = words[words.index("--") + 1 :] if "--" in words else []
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("reactivation.csv"))
+    parser.add_argument("--counts", nargs="+", type=int, default=[5, 50])
+    asked = parser.parse_args(words[: words.index("--")] if "--" in words else words)
+    counts.extend(asked.counts)
+    cli.Trainer = Reactivating  # type: ignore[attr-defined]
+    with asked.results.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["checkpoint", "images", "steps", "acc", "asr"])
+        for path in asked.checkpoints:
+            rows.clear()
+            cli.main(
+                ["test", "--ckpt", str(path), "--trainer.logger=false", "--trainer.enable_progress_bar=false", *options]
+            )
+            writer.writerows([path, *row] for row in rows)
+            file.flush()
+            for row in rows:
+                print(f"| {path} | {' | '.join(map(str, row))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
