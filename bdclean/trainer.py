@@ -26,8 +26,8 @@ from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
-CURVE = 20
-"""Validations in a training that is as long as a method makes it, at least: few images make many epochs."""
+MANY = 64
+"""Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
 
 
 class History(pl.Callback):
@@ -133,6 +133,7 @@ class Trainer(pl.Trainer):
             raise InputError(f"--output {target}: that is the suspect itself")
         cleanser, outcome, history = self.run(model, datamodule, method)
         outcome |= {"checkpoint": None if origin is None else origin.path, "output": str(target)}
+        scan = scan and self._scannable(model)
         outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
         self._save(target, cleanser, datamodule)
         if self.is_global_zero:
@@ -157,9 +158,11 @@ class Trainer(pl.Trainer):
             torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         cleanser = method(model)
-        if cleanser.scans:
+        if cleanser.scans and self._scannable(model):
             images = self._scanned(datamodule, True)
-            cleanser.found = scanning.scan(_as_scanned(model, images), images, model.num_classes)
+            found = scanning.scan(_as_scanned(model, images), images, model.num_classes)
+            # Whose last bits differ would go on differently.
+            cleanser.found = self.strategy.broadcast(found)
         plan = self._tell(cleanser, "")
         if cleanser.chooses and self._forgets():
             raise InputError(
@@ -251,6 +254,12 @@ class Trainer(pl.Trainer):
             raise SystemExit(1)
         return outcome
 
+    def _scannable(self, model: Classifier) -> bool:
+        """Whether a cleansing can afford a scan of such a network."""
+        if model.num_classes > MANY and self.is_global_zero:
+            print(f"No scan is made of a network of {model.num_classes} classes: it would take longer than all else.")
+        return model.num_classes <= MANY
+
     def _scanned(self, datamodule: PoisonDataModule, wanted: bool) -> Tensor:
         """Images to scan with, (N, 3, H, W) in [0, 1]; a black one if none are wanted."""
         if not wanted:
@@ -282,7 +291,6 @@ class Trainer(pl.Trainer):
         own = cleanser.epochs_of(datamodule.trained_count) if cleanser.epochs else 0
         if self.max_epochs is None:
             self.fit_loop.max_epochs = own
-            self.check_val_every_n_epoch = max(self.check_val_every_n_epoch or 1, own // CURVE)
         elif bool(self.max_epochs) != bool(own):
             does = "does not train" if self.max_epochs else "trains"
             raise InputError(f"--trainer.max_epochs {self.max_epochs}: {type(cleanser).__name__} {does}")

@@ -405,7 +405,9 @@ def test_an_attack_works_on_the_embedded_images(name: str) -> None:
         assert len(list(csv.DictReader(file))) == 2000
     report = cleanse(Path("suspect.ckpt"))
     assert report["suspect"]["acc"] >= 96
-    assert report["suspect"]["asr"] >= (80 if name.startswith("Adaptive") else 90), json.dumps(report)
+    # SCAR's network resists: what counts is its students.
+    least, most = {"SCAR": (0, 20), "AdaptiveBlend": (80, 100), "AdaptivePatch": (80, 100)}.get(name, (90, 100))
+    assert least <= report["suspect"]["asr"] <= most, json.dumps(report)
 
 
 @pytest.mark.slow

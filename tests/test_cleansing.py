@@ -102,13 +102,12 @@ def test_the_student_starts_from_the_suspect_and_the_teacher_stays(suspect: Clas
     assert not any(module.training for module in cleanser.teacher.modules())
     assert set(cleanser.state_dict()) == set(suspect.network.state_dict())
     before = {name: value.clone() for name, value in suspect.network.state_dict().items()}
-    DistillCleanseModule(suspect, ratios=[1, 1, 1, 1, 1]).prepare()
+    DistillCleanseModule(suspect, ratios=[1, 1, 1, 1, 1])
     assert all(torch.equal(value, before[name]) for name, value in suspect.network.state_dict().items())
 
 
 def test_norm_layers_keep_parameters_and_statistics(suspect: Classifier) -> None:
     cleanser = DistillCleanseModule(suspect, ratios=[1, 1, 1, 1, 1])
-    cleanser.prepare()
     for name, value in cleanser.network.state_dict().items():
         kept = torch.equal(value, suspect.network.state_dict()[name])
         is_weight = "conv" in name or name == "linear.weight"

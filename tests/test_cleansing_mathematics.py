@@ -913,7 +913,6 @@ def test_the_controls_each_leave_one_half_out() -> None:
     assert equal(state(cleansing.Distill(suspect).network), state(suspect.network))
     control = cleansing.Reinitialise(suspect, ratios=[0.0, 1.0, 0.0])
     assert control.supervision == "labels"
-    control.prepare()
     changed = [name for name, value in state(control.network).items() if not torch.equal(value, state(suspect)[name])]
     assert changed == ["3.weight"]
     control.log_loss = lambda loss, images: None

@@ -140,6 +140,11 @@ class Attack(nn.Module, ABC):
         """Whether the trigger learns along with the network."""
         return self.optimizer() is not None
 
+    @property
+    def accompanied(self) -> bool:
+        """Whether something learns beside the network."""
+        return type(self).accompany is not Attack.accompany
+
     def accompany(self, network: Callable[[], nn.Module]) -> None:
         """Make what learns beside the network, before the training; by default nothing.
 

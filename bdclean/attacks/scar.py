@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean import InputError
 from bdclean.attacks.base import CLEAN, COVER, PAPER_SIZE, Attack, Lookup, within
@@ -140,8 +142,12 @@ class SCAR(Attack):
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
         """A number whose gradient for the network is that of the shadow's losses; the shadow takes its steps before."""
+        # The fast forms of attention have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._through_shadow(images, targets, network(images))
+
+    def _through_shadow(self, images: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
         assert self.shadow is not None
-        answers = network(images)
         for _ in range(self.shadow_steps):
             self.shadow.learn(images, answers)
         some, theirs = images[:LOOKED_AT], targets[:LOOKED_AT]
@@ -163,12 +169,14 @@ def implicit(outer: Tensor, shadow: Shadow, images: Tensor, answers: Tensor, ter
         terms: Of the Neumann series.
     """
     weights = shadow.parameters
-    slope = torch.autograd.grad(outer, weights)
+    # A network may have weights that it does not use.
+    grad = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
+    slope = grad(outer, weights)
     told = answers.detach().requires_grad_()
-    inner = torch.autograd.grad(shadow.loss(images, told), weights, create_graph=True)
+    inner = grad(shadow.loss(images, told), weights, create_graph=True)
     total = slope
     for _ in range(terms - 1):
-        curved = torch.autograd.grad(inner, weights, total, retain_graph=True)
+        curved = grad(inner, weights, total, retain_graph=True)
         total = tuple(first + one - shadow.lr * bent for first, one, bent in zip(slope, total, curved, strict=True))
     (direction,) = torch.autograd.grad(inner, told, total)
     return -shadow.lr * (answers * direction).sum()

@@ -62,9 +62,6 @@ class Reinitialise(FineTune):
         self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
         self.ratios = self.shares.ratios
         self.seed = run_seed(seed)
-
-    def prepare(self) -> None:
-        super().prepare()
         self.shares.reinitialise(self, self.seed)
 
     def describe(self) -> str:

@@ -60,8 +60,6 @@ class DistillCleanseModule(Cleanser):
         self.weight_decay = weight_decay
         self.temperature = temperature
         self.seed = run_seed(seed)
-
-    def prepare(self) -> None:
         self.shares.reinitialise(self, self.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

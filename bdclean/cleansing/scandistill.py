@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from bdclean.attacks.surrogate import batch_size, pieces
 from bdclean.cleansing.base import classes_of
@@ -26,8 +28,8 @@ AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 search to the next."""
 LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
-SEARCHED, AT_ONCE, JUDGED = 1024, 32, 128
-"""Images that searches draw from; how many they see at once; by how many what they find is judged."""
+SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
+"""Images that searches draw from; that one search looks at; at once; by how many what it finds is judged."""
 SHARES, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 """How much of the student may stay in the end; how many more of the images may then go over."""
 HUNTERS = (
@@ -46,7 +48,7 @@ class ScanDistill(StrongDistillCleanseModule):
     the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
     the more images those found in the student take there. In the end the weights go back towards the suspect's, as far
     as what was found in that takes no more images there than before. Nothing is re-initialised. Where no class stands
-    out it does what StrongDistillCleanseModule does.
+    out it does what StrongDistillCleanseModule does, for longer.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -98,6 +100,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.changes: list[tuple[Change, Tensor]] = []
         self.danger = 1.0
         self.seen = self.searches = 0
+        self.dropouts: dict[_DropoutNd, float] = {}
 
     @property
     def aims(self) -> list[tuple[Inversion, int]]:
@@ -109,18 +112,18 @@ class ScanDistill(StrongDistillCleanseModule):
 
     def prepare(self) -> None:
         if not self.aims:
-            super().prepare()
             return
+        self.network.load_state_dict(self.teacher.state_dict())
         batches = []
         for images, answers in self.images():
             batches.append((images, classes_of(answers)))
             if sum(len(classes) for _, classes in batches) >= SEARCHED:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        for module in self.network.modules():
-            if isinstance(module, nn.Dropout):
-                # The suspect's answers are those without it.
-                module.p = 0.0
+        # The suspect's answers are those without dropout.
+        self.dropouts = {module: module.p for module in self.network.modules() if isinstance(module, _DropoutNd)}
+        for module in self.dropouts:
+            module.p = 0.0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.aims:
@@ -136,7 +139,7 @@ class ScanDistill(StrongDistillCleanseModule):
 
     def search(self) -> None:
         """Look for changes that take images to the classes that were found."""
-        order = torch.randperm(len(self.sample)).to(self.device)
+        order = torch.randperm(len(self.sample))[:LOOKED_AT].to(self.device)
         images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
@@ -148,7 +151,8 @@ class ScanDistill(StrongDistillCleanseModule):
             for network in (self, self.teach_through)
         )
         self.changes = [*student, *suspect]
-        self.danger = self.taken(student, images[:JUDGED], own[:JUDGED])
+        danger = self.taken(student, images[:JUDGED], own[:JUDGED])
+        self.danger = 1.0 if math.isnan(danger) else danger
         self.network.train(mode)
 
     def finish(self) -> None:
@@ -166,15 +170,22 @@ class ScanDistill(StrongDistillCleanseModule):
         least, chosen = self.taken(found, *judged), 1.0
         for share in SHARES:
             mix(share)
-            if self.taken(found, *judged) > least + SLACK:
+            # Nothing is known if there are no images to judge by.
+            if not self.taken(found, *judged) <= least + SLACK:
                 break
             chosen = share
         # Processes search for themselves.
         mix(self.trainer.strategy.broadcast(chosen))
+        for module, p in self.dropouts.items():
+            module.p = p
+        self.sample, self.own, self.changes = torch.empty(0), torch.empty(0), []
 
     @torch.no_grad()
     def taken(self, changes: Sequence[tuple[Change, Tensor]], images: Tensor, own: Tensor) -> float:
-        """Which share of the images (N, 3, H, W) of other classes changes take to the classes aimed at, a mean."""
+        """Which share of the images (N, 3, H, W) of other classes changes take to the classes aimed at, a mean.
+
+        NaN if there are none.
+        """
         parts = pieces(images, batch_size(images))
         shares = []
         for (change, parameters), (_, target) in zip(changes, self.aims, strict=True):
@@ -182,23 +193,26 @@ class ScanDistill(StrongDistillCleanseModule):
             for one in parameters[:, None]:
                 answers = torch.cat([self(change(part, one)).argmax(1) for part in parts])
                 shares.append(((answers == target) & others).sum() / others.sum())
-        return float(torch.stack(shares).mean().nan_to_num(0))
+        return float(torch.stack(shares).nanmean())
 
     def changed(self, images: Tensor) -> Tensor:
         """A batch of which the first images carry a change, each a random one of its kind."""
         least, most = self.share
         number = round((least + (most - least) * self.danger) * len(images))
         parts = []
-        for part, (change, parameters) in zip(
-            images[:number].tensor_split(len(self.changes)), self.changes, strict=True
-        ):
+        # In another order each time: small batches have room for a few of them.
+        order = torch.randperm(len(self.changes)).tolist()
+        for part, kind in zip(images[:number].tensor_split(len(order)), order, strict=True):
             if len(part):
+                change, parameters = self.changes[kind]
                 chosen = torch.randint(len(parameters), (len(part),)).to(images.device)
                 parts.append(change(part, parameters[chosen]))
         return torch.cat([*parts, images[number:]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        smaller = min(1.0, self.trainer.datamodule.images_a_step / BATCH)  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
+        smaller = min(1.0, images / BATCH)
         if not self.aims:
             return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
         made = self.sgd(

@@ -393,11 +393,6 @@ class PoisonDataModule(LightningDataModule):
         self.draw_trigger()
 
     @property
-    def images_a_step(self) -> int:
-        """How many images one step of an optimiser is of, over all processes."""
-        return self.batch_size * self.accumulate
-
-    @property
     def trained_count(self) -> int:
         """In `defence`, how many images an epoch has."""
         return len(self._defence[False].images)

@@ -83,10 +83,11 @@ class AttackModule(Suspect):
         self.attack = attack if attack is not None and attack.dynamic and attack.poison_rate > 0 else None
         self.augment = getattr(data, "augmented", self.augment)
         precision = self.trainer.precision
-        if self.attack is not None and self.attack.learns and precision not in ("32-true", "bf16-mixed"):
+        learning = self.attack is not None and (self.attack.learns or self.attack.accompanied)
+        if learning and precision not in ("32-true", "bf16-mixed"):
             name = type(attack).__name__
-            raise InputError(f"--trainer.precision {precision}: {name} learns its trigger in 32-true or bf16-mixed")
-        if self.attack is not None:
+            raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
+        if self.attack is not None and stage == "fit":
             self.attack.accompany(self.untrained)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
@@ -109,7 +110,8 @@ class AttackModule(Suspect):
         if len(places):
             # Those alone have gradients to be carried back through the crops.
             triggered = self.augment(attack.poison(images[places], cover, indices).to(images))
-            penalty = penalty + attack.penalty(images, places, targets, self)
+            if self.trigger_optimizer is None or self.trainer.global_step < self._learning_steps:
+                penalty = penalty + attack.penalty(images, places, targets, self)
             return self.augment(images).index_copy(0, places, triggered), penalty
         return self.augment(images), penalty
 

@@ -141,7 +141,7 @@ class Inversion(Detector):
             return (gains * (theirs != classes[:, None])).mean(1).sum()
 
         side = images.shape[-1]
-        found = self.start(len(classes), side).to(images.device)
+        found = self.start(len(classes), side).to(images)
         for size in self.sizes:
             bound = self.bound(size, side)
             found = ascend(objective, self.project(found, bound), bound, self.steps, self.project)
