@@ -61,7 +61,11 @@ class Reactivating(Trainer):
 
 def some(pairs: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, Tensor]:
     """So many triggered images with their target, and as many clean ones with their class."""
+    if len(pairs) < 2:
+        raise SystemExit("there is no trigger: name one after --")
     (clean, _, own), (triggered, targets, _) = pairs
+    if count > min(len(clean), len(triggered)):
+        raise SystemExit(f"--counts {count}: a batch has {len(triggered)} triggered images, --data.batch_size more")
     return torch.cat([triggered[:count], clean[:count]]), torch.cat([targets[:count], own[:count]])
 
 

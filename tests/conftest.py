@@ -40,12 +40,13 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scans are of one step of each detector, but in tests that are slow anyway or marked `scans`."""
+    """Scans are of one step of each detector, and followed by few epochs, but in tests marked `slow` or `scans`."""
     if {"slow", "scans"} & set(request.keywords):
         return
     inversions = (DenseInversion, SparseInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
+    monkeypatch.setattr("bdclean.cleansing.scandistill.LONGEST", 3)
 
 
 @pytest.fixture(scope="session")

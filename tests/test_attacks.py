@@ -105,9 +105,9 @@ def test_wrong_options_are_named(attack: object, option: str) -> None:
 def test_every_attack_keeps_its_options_and_its_trigger(name: str) -> None:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     attack: Attack = getattr(attacks, name)(target_class=1)
-    if name in ("TrojanNN", "SSBA"):
+    if name in ("SCAR", "TrojanNN", "SSBA"):
         # Their triggers are made beforehand.
-        for option in ("surrogate_epochs", "encoder_epochs", "steps"):
+        for option in ("surrogate_epochs", "encoder_epochs", "trigger_epochs", "steps"):
             setattr(attack, option, 1)
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 5), torch.nn.Linear(5, 2))
         attack.prepare(lambda indices: images[indices], torch.tensor([0, 1, 0, 1]), 2, network)

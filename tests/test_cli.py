@@ -318,7 +318,17 @@ def test_two_processes_write_one_report(cifar_like: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for words in (
         ["fit", "--config", str(CONFIGS / "badnet.yaml"), "--data.source", "cifar10.npz", "--trainer.max_epochs", "1"],
-        ["cleanse", "--ckpt", "suspect.ckpt", "--data.num_unlabeled", "41", "--trainer.max_epochs", "1"],
+        [
+            "cleanse",
+            "--ckpt",
+            "suspect.ckpt",
+            "--method",
+            "Distill",
+            "--data.num_unlabeled",
+            "41",
+            "--trainer.max_epochs",
+            "1",
+        ],
     ):
         command = [sys.executable, "-m", "bdclean", *words, *several]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -160,6 +160,7 @@ def test_weights_are_new_only_where_no_class_stands_out(
     assert f"| Certain | 9 | {p:.2g} |" in capsys.readouterr().out
 
 
+@pytest.mark.scans
 def test_it_trains_on_as_many_images_however_many_there_are(cleanser: ScanDistill) -> None:
     assert [cleanser.epochs_of(images) for images in (20, 450, 2_250, 4_500, 60_000)] == [100, 100, 20, 10, 1]
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]

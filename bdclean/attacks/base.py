@@ -161,7 +161,8 @@ class Attack(nn.Module, ABC):
             images: (N, C, H, W) float in [0, 1], all of them, as they were.
             places: (M,) which are poisoned or cover.
             targets: (N,) the classes that the network is trained towards.
-            network: What is trained, from images in [0, 1] to logits, in train mode.
+            network: What is trained, from images in [0, 1] to logits, in train mode: what is asked of it counts in its
+                batch norms, too.
         """
         return 0.0
 

@@ -62,12 +62,8 @@ class ScanDistill(StrongDistillCleanseModule):
             first 30 % of the steps, then falls to 0 along a cosine.
         share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
             if it takes over all.
-        ratios: Where none does, as in DistillCleanseModule.
-        lr: Learning rate of SGD where none does, for batches of 128 or more.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        temperature: As ratios.
-        seed: As ratios.
+        **options: As in StrongDistillCleanseModule; its learning rate, too, is for batches of 128 or more. Where a
+            class stands out, momentum and weight decay alone are used of them.
 
     Raises:
         InputError: If an option is out of range.
@@ -80,17 +76,12 @@ class ScanDistill(StrongDistillCleanseModule):
         suspect: Classifier,
         aimed_lr: float = 0.02,
         share: tuple[float, float] = (0.1, 0.4),
-        ratios: float | Sequence[float] | None = 0.2,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        temperature: tuple[float, float] = (1.0, 4.0),
-        seed: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(suspect, ratios, lr, momentum, weight_decay, temperature, seed)
+        super().__init__(suspect, **options)
         # Of the two one is used, and either is heard.
         self.within("aimed_lr", aimed_lr, 0, above=True)
-        self.within("lr", lr, 0, above=True)
+        self.within("lr", self.lr, 0, above=True)
         for bound in share:
             self.within("share", bound, 0, 1)
         self.aimed_lr = aimed_lr
@@ -215,9 +206,12 @@ class ScanDistill(StrongDistillCleanseModule):
         smaller = min(1.0, images / BATCH)
         if not self.aims:
             return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
-        made = self.sgd(
-            self.aimed_lr * smaller, self.momentum, self.weight_decay, lambda done: cosine(done, warmup=0.3)
-        )
+
+        def schedule(done: float) -> float:
+            # Not from 0, or a training of one step would do nothing.
+            return cosine(max(done, 0.01), warmup=0.3)
+
+        made = self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
         self.lr_option = "--method.aimed_lr"
         return made
 
