@@ -337,3 +337,19 @@ def test_two_processes_write_one_report(cifar_like: Path) -> None:
     report = json.loads(Path("cleansed.json").read_text())
     assert report["device"].startswith("2 x ")
     assert report["unlabeled_images"] == 41
+
+
+def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("untyped.py").write_text(
+        "from bdclean.cleansing import Cleanser\n\n\n"
+        "class Mine(Cleanser):\n    def __init__(self, suspect, rate=0.1):\n        super().__init__(suspect)\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    with pytest.raises(SystemExit) as caught:
+        main(["cleanse", "--ckpt", str(tiny_suspect), "--method", "untyped.Mine", *QUICK])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip() == (
+        "bdclean: error: untyped.Mine: the argument suspect of its constructor has no type"
+    )

@@ -28,7 +28,8 @@ class Inversion(Detector):
     at each size it is measured which share of the images goes over, for each class that they come from: a trigger works
     on all classes, what takes a circle to an ellipse does not. The score of a class is the share that is reached from
     (almost) any other class, a mean over all sizes: the smaller a change may be that still does it, the larger. Clean
-    networks have a class that takes over first, too; what it needs is the least that counts.
+    networks have a class that takes over first, too; what it needs is the least that counts. A class that cannot come
+    as far any more is let go, and has 0 for the sizes that are left.
 
     Searching for a trigger class by class: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao, "Neural Cleanse: Identifying
     and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019. Shrinking bounds and the score are our own.
