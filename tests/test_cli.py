@@ -216,7 +216,9 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
-    "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": "--method.lr: too high",
+    "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
+        "--method.lr: too high, the loss became nan"
+    ),
     "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0: must be above 0",
     "cleanse --ckpt SUSPECT --data.num_unlabeled 61": "--data.num_unlabeled 61: there are 60 unlabeled images",
     "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",
