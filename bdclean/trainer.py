@@ -288,7 +288,7 @@ class Trainer(pl.Trainer):
 
     def _set_epochs(self, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Train as long as the method does by itself, where nothing else was said."""
-        own = cleanser.epochs_of(datamodule.trained_count) if cleanser.epochs else 0
+        own = cleanser.epochs_of(datamodule.trained_count)
         if self.max_epochs is None:
             self.fit_loop.max_epochs = own
         elif bool(self.max_epochs) != bool(own):

@@ -104,6 +104,7 @@ class ScanDistill(StrongDistillCleanseModule):
     def prepare(self) -> None:
         if not self.aims:
             return
+        # Re-initialised it was before anybody knew.
         self.network.load_state_dict(self.teacher.state_dict())
         batches = []
         for images, answers in self.images():
