@@ -39,13 +39,13 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        residual = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        residual = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
         if len(self.shortcut):
-            return torch.relu(residual + self.shortcut(x))
+            return torch.relu_(residual + self.shortcut(x))
         if self.empty:
             side = self.empty // 2
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, side, self.empty - side))
-        return torch.relu(residual + x)
+        return torch.relu_(residual + x)
 
 
 class PreActBlock(nn.Module):
@@ -70,8 +70,8 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        activated = torch.relu(self.bn1(x))
-        residual = self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+        activated = torch.relu_(self.bn1(x))
+        residual = self.conv2(torch.relu_(self.bn2(self.conv1(activated))))
         return residual + (self.project(activated) if self.projects else x)
 
     def project(self, activated: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class ResNet(nn.Module):
         """(N, 3, H, W) to (N, classes)."""
         x = self.conv1(x)
         if hasattr(self, "bn1"):
-            x = torch.relu(self.bn1(x))
+            x = torch.relu_(self.bn1(x))
         for index in range(self.num_stages):
             x = self.get_submodule(f"layer{index + 1}")(x)
         return self.linear(x.mean((2, 3)))
@@ -165,7 +165,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, classes)."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.fc(torch.relu(self.bn1(x)).mean((2, 3)))
+        return self.fc(torch.relu_(self.bn1(x)).mean((2, 3)))
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -173,7 +173,7 @@ def small_cnn(num_classes: int) -> nn.Module:
     widths = ((3, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2))
     layers: list[nn.Module] = []
     for inputs, outputs, stride in widths:
-        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes))
 
 

@@ -1,0 +1,181 @@
+"""How close training comes to what the hardware allows, and how far it is from the usual pipeline: ratios of one run.
+
+    python benchmarks/throughput.py [--archs small_cnn resnet20 resnet18] [--seconds 6] [--rounds 5]
+
+For `fit` (BadNets) and `cleanse` (the paper's method), on the embedded images:
+
+- floor: bare forward and backward passes on batches that are in place, channels last, in the precision that the device
+  is best at; for `cleanse` with the teacher's forward pass. No optimiser, no data, no Trainer.
+- ours: whole epochs of the Trainer, from the end of one to the end of the next, without validation.
+- usual: the same step in a loop by hand, fed as in most code of this field: PIL images, torchvision's transforms image
+  by image, a DataLoader with worker processes, contiguous layout, single precision, the loss read in each step; see
+  `usual.py`.
+
+They take turns, an epoch each, as other work on the machine would else count for one and not for another; rates are
+medians over the rounds, ratios medians of the ratios of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from usual import BATCH, MEAN, STD, Step, usual
+
+from bdclean.__main__ import start_anew
+from bdclean.attacks import BadNets
+from bdclean.cleansing import DistillCleanseModule
+from bdclean.data import PoisonDataModule
+from bdclean.data.shapes import draw_shapes
+from bdclean.modules import AttackModule
+from bdclean.trainer import Trainer, quieten
+
+NAMES = ("floor", "ours", "usual")
+MOST = 20_000
+"""Images of an epoch, at most."""
+
+
+class Turns(pl.Callback):
+    """Times each epoch, and lets the others have their turn between epochs.
+
+    Args:
+        floor: Bare passes over as many images as an epoch has.
+        usual: The process that works in the usual way.
+        device: What has to come to an end before a time is taken.
+    """
+
+    def __init__(self, floor: Callable[[], None], usual: Connection, device: torch.device) -> None:
+        self.floor = floor
+        self.usual = usual
+        self.device = device
+        self.seconds: dict[str, list[float]] = {name: [] for name in NAMES}
+        self.started: float | None = None
+
+    def now(self) -> float:
+        """The time at which all that was asked for is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
+        ended = self.now()
+        self.floor()
+        floor = self.now() - ended
+        self.usual.send(True)
+        usual = self.usual.recv()
+        if self.started is not None:  # the first round warms up
+            for name, value in zip(NAMES, (floor, ended - self.started, usual), strict=True):
+                self.seconds[name].append(value)
+        self.started = self.now()
+
+
+class Floor:
+    """Bare passes over images that are in place."""
+
+    def __init__(self, arch: str, verb: str, device: torch.device) -> None:
+        self.step = Step(arch, verb, device, torch.channels_last)
+        self.device = device
+        self.batches: list[tuple[Tensor, Tensor]] = []
+        self.mixed = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+    def take(self, images: int) -> None:
+        """Bring so many images into place."""
+        pixels, labels = draw_shapes(images, 0)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+        normalised = (pixels.permute(0, 3, 1, 2).float().div(255) - mean) / std
+        normalised = normalised.to(self.device, memory_format=torch.channels_last)
+        self.batches = list(zip(normalised.split(BATCH), labels.to(self.device).split(BATCH), strict=True))
+
+    def __call__(self) -> None:
+        """One pass over all of them."""
+        for images, labels in self.batches:
+            self.step.network.zero_grad()
+            with self.mixed:
+                loss = self.step(images, labels)
+            torch.autograd.backward(loss)
+
+
+def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
+    """Epochs of the Trainer, as the command line runs it."""
+    options: dict[str, Any] = {
+        "max_epochs": rounds + 1,
+        "callbacks": [turns],
+        "limit_val_batches": 0,
+        "limit_test_batches": 1,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "precision": "bf16-mixed" if turns.device.type == "cuda" else "32-true",
+    }
+    data = PoisonDataModule("shapes", BadNets(), num_train=images, num_unlabeled=images, num_held_out=images)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, model = Trainer(default_root_dir=folder, **options), AttackModule(arch)
+        if verb == "fit":
+            trainer.fit(model, data, output=str(Path(folder, "suspect.ckpt")))
+        else:
+            trainer.run(model, data, lambda suspect: DistillCleanseModule(suspect, ratios=0))
+
+
+def measure(arch: str, verb: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Images a second in each round, by what was timed."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    floor = Floor(arch, verb, device)
+    floor.take(2 * BATCH)
+    floor()
+    started = time.perf_counter()
+    floor()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    fitting = 2 * options.seconds / (time.perf_counter() - started)
+    images = BATCH * max(2, min(round(fitting), MOST // BATCH))
+    floor.take(images)
+    with usual(arch, verb, images, options.workers) as connection:
+        turns = Turns(floor, connection, device)
+        ours(arch, verb, images, options.rounds, turns)
+    return {name: [images / seconds for seconds in turns.seconds[name]] for name in NAMES}
+
+
+def rows(options: argparse.Namespace) -> Iterator[str]:
+    """The table, line by line."""
+    yield "| network | verb | ours / floor | ours / usual | floor | ours | usual (images/s) |"
+    yield "|---|---|---|---|---|---|---|"
+    for arch in options.archs:
+        for verb in ("fit", "cleanse"):
+            rates = measure(arch, verb, options)
+            beside = {
+                name: median(mine / other for mine, other in zip(rates["ours"], rates[name], strict=True))
+                for name in ("floor", "usual")
+            }
+            medians = " | ".join(f"{median(values):.0f}" for values in rates.values())
+            yield f"| {arch} | {verb} | {beside['floor']:.0%} | {beside['usual']:.2f} | {medians} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archs", nargs="+", default=["small_cnn", "resnet20", "resnet18"])
+    parser.add_argument("--seconds", type=float, default=6, help="of an epoch of bare passes, about")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=4, help="processes that feed the usual pipeline")
+    options = parser.parse_args()
+    quieten()
+    warnings.filterwarnings("ignore")
+    for line in rows(options):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    start_anew()
+    main()
