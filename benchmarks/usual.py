@@ -105,6 +105,7 @@ def usual(arch: str, verb: str, images: int, workers: int) -> Iterator[Connectio
     process = get_context("spawn").Process(target=_epochs, args=(there, arch, verb, images, workers))
     settings = os.environ.pop("GLIBC_TUNABLES", None)
     process.start()
+    there.close()  # so that the end of the process is heard of
     if settings is not None:
         os.environ["GLIBC_TUNABLES"] = settings
     try:
