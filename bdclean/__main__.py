@@ -5,8 +5,10 @@ import sys
 
 from bdclean import __version__
 
-KEPT = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864"
-ALLOCATOR = f"{KEPT}:glibc.malloc.hugetlb=1"
+ALLOCATOR = (
+    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864:"
+    "glibc.malloc.hugetlb=1"
+)
 """Settings of the GNU allocator: memory that a step gives back is kept for the next, in huge pages.
 
 By default each large tensor is new memory, of which the kernel clears every page: a fifth of a training step on a CPU.

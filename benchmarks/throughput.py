@@ -46,6 +46,13 @@ MOST = 20_000
 """Images of an epoch, at most."""
 
 
+def now(device: torch.device) -> float:
+    """The time at which all that a device was asked for is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Turns(pl.Callback):
     """Times each epoch, and lets the others have their turn between epochs.
 
@@ -62,23 +69,17 @@ class Turns(pl.Callback):
         self.seconds: dict[str, list[float]] = {name: [] for name in NAMES}
         self.started: float | None = None
 
-    def now(self) -> float:
-        """The time at which all that was asked for is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called by Lightning."""
-        ended = self.now()
+        ended = now(self.device)
         self.floor()
-        floor = self.now() - ended
+        floor = now(self.device) - ended
         self.usual.send(True)
         usual = self.usual.recv()
         if self.started is not None:  # the first round warms up
             for name, value in zip(NAMES, (floor, ended - self.started, usual), strict=True):
                 self.seconds[name].append(value)
-        self.started = self.now()
+        self.started = now(self.device)
 
 
 class Floor:
@@ -134,11 +135,9 @@ def measure(arch: str, verb: str, options: argparse.Namespace) -> dict[str, list
     floor = Floor(arch, verb, device)
     floor.take(2 * BATCH)
     floor()
-    started = time.perf_counter()
+    started = now(device)
     floor()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    fitting = 2 * options.seconds / (time.perf_counter() - started)
+    fitting = 2 * options.seconds / (now(device) - started)
     images = BATCH * max(2, min(round(fitting), MOST // BATCH))
     floor.take(images)
     with usual(arch, verb, images, options.workers) as connection:
