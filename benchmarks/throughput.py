@@ -1,6 +1,6 @@
 """How close training comes to what the hardware allows, and how far it is from the usual pipeline: ratios of one run.
 
-    python benchmarks/throughput.py [--archs small_cnn resnet20 resnet18] [--seconds 6] [--rounds 5]
+    python benchmarks/throughput.py [--archs small_cnn resnet20 resnet18] [--commands small_cnn]
 
 For `fit` (BadNets) and `cleanse` (the paper's method), on the embedded images:
 
@@ -13,11 +13,15 @@ For `fit` (BadNets) and `cleanse` (the paper's method), on the embedded images:
 
 They take turns, an epoch each, as other work on the machine would else count for one and not for another; rates are
 medians over the rounds, ratios medians of the ratios of a round.
+
+Then `bdclean fit` and `bdclean cleanse`, as the shell runs them, on the embedded images: seconds by phase, start-up
+included, peak memory, and what came of it; see `commands.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 import time
 import warnings
@@ -28,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import commands
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
@@ -164,15 +169,21 @@ def rows(options: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archs", nargs="+", default=["small_cnn", "resnet20", "resnet18"])
+    parser.add_argument("--archs", nargs="*", default=["small_cnn", "resnet20", "resnet18"])
     parser.add_argument("--seconds", type=float, default=6, help="of an epoch of bare passes, about")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4, help="processes that feed the usual pipeline")
+    parser.add_argument(
+        "--commands", nargs="*", default=["small_cnn"], metavar="ARCH", help="networks of whole commands"
+    )
+    parser.add_argument("--options", type=shlex.split, default=[], help="of whole commands, in quotes")
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore")
-    for line in rows(options):
-        print(line, flush=True)
+    for table in (rows(options), commands.rows(options.commands, options.options)):
+        for line in table:
+            print(line, flush=True)
+        print()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from bdclean import InputError
 from bdclean.attacks import BadNets
 from bdclean.data import PoisonDataModule, batches, module
 from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, to_pixels, trigger
+from bdclean.data.images import MemoryImages
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.sources import Source
 
@@ -279,6 +280,21 @@ def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
     patch = images[:, :, -3:, -3:]
     expected = BadNets().apply(torch.zeros(1, 3, 3, 3))
     assert ((patch == expected).flatten(1).all(1) == poisoned).all()
+
+
+def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
+    whole, training = data._training_part, data._train.images
+    assert isinstance(training, MemoryImages)
+    assert training.pixels.data_ptr() == whole.pixels.data_ptr()  # type: ignore[attr-defined]
+    assert len(data._train.stamp.pixels) == 14  # type: ignore[union-attr]
+    few = whole.subset(data._splits[1])
+    # Who has the defender's images holds on to no others.
+    assert len(few.pixels) == 20  # type: ignore[attr-defined]
+    for part, indices in ((training, data._splits[2]), (few, data._splits[1])):
+        numbers = torch.tensor([3, 0, 3])
+        assert torch.equal(part.batch(numbers), whole.batch(indices[numbers]))
+        assert torch.equal(part.subset(numbers).labels, whole.labels[indices[numbers]])
+    assert training.fingerprint() == MemoryImages(training.batch(torch.arange(70)), training.labels).fingerprint()
 
 
 def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:

@@ -60,6 +60,29 @@ def poison(pixels: Tensor, attack: Attack, roles: Tensor, indices: Tensor) -> Te
     return poisoned
 
 
+class Poisoned:
+    """Gives images that are poisoned always in the same way, and were once and for all, in the place of clean ones.
+
+    Args:
+        images: The images, clean.
+        attack: As in `poison`.
+        roles: As in `poison`.
+    """
+
+    def __init__(self, images: Images, attack: Attack, roles: Tensor) -> None:
+        chosen = (roles != CLEAN).nonzero().squeeze(1)
+        self.pixels = poison(images.batch(chosen), attack, roles[chosen], chosen)
+        self.rows = torch.full_like(roles, -1, dtype=torch.long)
+        self.rows[chosen] = torch.arange(len(chosen))
+
+    def __call__(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        """Images (n, H, W, C), which are changed, by their numbers."""
+        rows = self.rows[indices]
+        places = (rows >= 0).nonzero().squeeze(1)
+        pixels[places.to(pixels.device)] = self.pixels[rows[places].to(pixels.device)]
+        return pixels
+
+
 def _piece(pixels: Tensor) -> int:
     """How many images are worked on at once: 1,000 of 32 pixels."""
     return max(1, AT_ONCE // (pixels.shape[1] * pixels.shape[2]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ MOST_PIXELS = 100_000_000
 """A larger image is not decoded, as a few of them would fill the memory."""
 # An image is judged by whether it can be decoded, not by what Pillow thinks of it.
 warnings.filterwarnings("ignore", module="PIL")
+
+
+Stored = TypeVar("Stored", bound="StoredImages")
 
 
 class Images(ABC):
@@ -64,53 +68,82 @@ class Images(ABC):
         """What tells these images, and their labels, from others."""
 
 
-class MemoryImages(Images):
-    """Images in memory, ready for use.
+class StoredImages(Images):
+    """Images that lie in one tensor. A subset of most of them has numbers of its own, but no pixels.
 
     Args:
-        pixels: (N, H, W, 3) uint8, or float in the range that the network takes.
+        pixels: (N, H, W, C).
         labels: (N,) int64 true classes; without them the images are unlabeled.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor | None = None) -> None:
         super().__init__(torch.full((len(pixels),), -1) if labels is None else labels)
         self.pixels = pixels
+        self.rows: Tensor | None = None
+        """Where in the tensor each image lies, if not where its number says."""
 
-    def subset(self, indices: Tensor) -> MemoryImages:
-        return MemoryImages(self.pixels[indices], self.labels[indices])
+    def subset(self: Stored, indices: Tensor) -> Stored:
+        part = copy.copy(self)
+        part.labels = self.labels[indices]
+        if 2 * len(indices) > len(self.pixels):
+            part.rows = indices if self.rows is None else self.rows[indices]
+        else:
+            # So that nobody holds on to the others for a few.
+            part.pixels, part.rows = self.stored(indices), None
+        return part
+
+    def stored(self, indices: Tensor) -> Tensor:
+        """The images of these indices as they lie there, (n, H, W, C), on their device."""
+        rows = indices if self.rows is None else self.rows[indices]
+        return self.pixels[rows.to(self.pixels.device)]
+
+    def parts(self) -> Iterator[Tensor]:
+        """Numbers of all images, some at a time."""
+        yield from torch.split(torch.arange(len(self)), 1024)
+
+    def fingerprint(self) -> str:
+        return _digest(self.labels, *(self.stored(part).cpu().numpy() for part in self.parts()))
+
+
+class MemoryImages(StoredImages):
+    """Images in memory, ready for use.
+
+    Args:
+        pixels: (N, H, W, 3) uint8, or float in the range that the network takes.
+        labels: As in StoredImages.
+    """
 
     def batch(self, indices: Tensor) -> Tensor:
-        return self.pixels[indices.to(self.pixels.device)]
+        return self.stored(indices)
 
     def size_in_memory(self) -> int:
-        return self.pixels.numel() * self.pixels.element_size()
+        return len(self) * self.pixels[0].numel() * self.pixels.element_size()
 
     def in_memory(self, num_workers: int) -> MemoryImages:
         return self
 
-    def fingerprint(self) -> str:
-        return _digest(self.labels, self.pixels.cpu().contiguous().numpy())
+    def to(self, device: torch.device) -> MemoryImages:
+        """The same images on a device; a subset that comes from elsewhere brings its own pixels alone."""
+        if device == self.pixels.device:
+            return self
+        return MemoryImages(self.batch(torch.arange(len(self))).to(device), self.labels)
 
 
-class ArrayImages(Images):
+class ArrayImages(StoredImages):
     """Images of another size or without colour, which get size and colour when they are wanted.
 
     Args:
         pixels: (N, H, W, 1 or 3) uint8.
         size: Height and width of the images they become, in pixels.
-        labels: (N,) int64 true classes; without them the images are unlabeled.
+        labels: As in StoredImages.
     """
 
     def __init__(self, pixels: Tensor, size: int, labels: Tensor | None = None) -> None:
-        super().__init__(torch.full((len(pixels),), -1) if labels is None else labels)
-        self.pixels = pixels
+        super().__init__(pixels, labels)
         self.size = size
 
-    def subset(self, indices: Tensor) -> ArrayImages:
-        return ArrayImages(self.pixels[indices], self.size, self.labels[indices])
-
     def batch(self, indices: Tensor) -> Tensor:
-        pixels = self.pixels[indices].expand(-1, -1, -1, 3)
+        pixels = self.stored(indices).expand(-1, -1, -1, 3)
         if pixels.shape[1:3] == (self.size, self.size):
             return pixels
         resized = transforms.resize(pixels.permute(0, 3, 1, 2), [self.size, self.size], antialias=True)
@@ -121,12 +154,10 @@ class ArrayImages(Images):
 
     def in_memory(self, num_workers: int) -> MemoryImages:
         if self.pixels.shape[1:] == (self.size, self.size, 3):
-            return MemoryImages(self.pixels, self.labels)
-        chunks = [self.batch(indices) for indices in torch.split(torch.arange(len(self)), 1024)]
-        return MemoryImages(torch.cat(chunks).contiguous(), self.labels)
-
-    def fingerprint(self) -> str:
-        return _digest(self.labels, self.pixels.contiguous().numpy())
+            images = MemoryImages(self.pixels, self.labels)
+            images.rows = self.rows
+            return images
+        return MemoryImages(torch.cat([self.batch(part) for part in self.parts()]).contiguous(), self.labels)
 
 
 class FileImages(Images):
@@ -226,8 +257,10 @@ class FileImages(Images):
             return first_line(error)
 
 
-def _digest(labels: Tensor, content: Any) -> str:
-    digest = hashlib.sha256(content)
+def _digest(labels: Tensor, *contents: Any) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
     digest.update(labels.cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
 from bdclean.attacks.surrogate import BATCH, at_once
 from bdclean.checkpoint import Triggered
-from bdclean.data.batches import Batches, BatchSampler, poison, random_crop_flip, to_float, trigger
+from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
 from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, Part, readable, share
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
@@ -229,10 +229,8 @@ class PoisonDataModule(LightningDataModule):
         if attack.dynamic:
             # Triggers come before crops and flips: else a network would know them by what they do to the padding.
             return Batches(images, columns, roles=self._roles)
-        if isinstance(images, MemoryImages):
-            pixels = poison(images.pixels, attack, self._roles, torch.arange(len(images)))
-            return Batches(MemoryImages(pixels, labels), columns, self.augment)
-        return Batches(images, columns, self.augment, self._poison)
+        stamp = Poisoned(images, attack, self._roles) if isinstance(images, MemoryImages) else self._poison
+        return Batches(images, columns, self.augment, stamp)
 
     def augmented(self, images: Tensor) -> Tensor:
         """Random crops and flips of training images, (N, C, H, W), for an attack that acts in the training step."""
@@ -343,7 +341,7 @@ class PoisonDataModule(LightningDataModule):
         columns = (targets[others], victims.labels)
         # What acts in the training step may look other after each.
         if isinstance(victims, MemoryImages) and not self.attack.dynamic:
-            pixels = trigger(victims.pixels, self.attack)
+            pixels = trigger(victims.batch(torch.arange(len(victims))), self.attack)
             return [clean, Batches(MemoryImages(pixels, victims.labels), columns)]
         return [clean, Batches(victims, columns, stamp=self._trigger)]
 
@@ -352,8 +350,7 @@ class PoisonDataModule(LightningDataModule):
         if not self._fits(images.size_in_memory()):
             return images
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        memory = images.in_memory(self.num_workers)
-        return MemoryImages(memory.pixels.to(device), memory.labels)
+        return images.in_memory(self.num_workers).to(device)
 
     def _fits(self, size: int) -> bool:
         return size <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
