@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from bdclean import InputError, __version__, attacks, cleansing, first_line, pri
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
+from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
 from bdclean.models import is_own_class
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
@@ -163,7 +165,8 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in FUNCTIONS:
-            super()._run_subcommand(subcommand)
+            with sharing() if self.trainer.num_devices > 1 else nullcontext():
+                super()._run_subcommand(subcommand)
             return
         options = dict(self.config[subcommand])
         del options["config"]

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ from bdclean.data import PoisonDataModule, batches, module
 from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, to_pixels, trigger
 from bdclean.data.images import MemoryImages
 from bdclean.data.shapes import CLASSES, draw_shapes
+from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
 
 # The embedded set
@@ -295,6 +297,21 @@ def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
         assert torch.equal(part.batch(numbers), whole.batch(indices[numbers]))
         assert torch.equal(part.subset(numbers).labels, whole.labels[indices[numbers]])
     assert training.fingerprint() == MemoryImages(training.batch(torch.arange(70)), training.labels).fingerprint()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
+def test_processes_have_the_images_together(npz: Path) -> None:
+    alone = PoisonDataModule(str(npz))._training_part
+    with sharing():
+        first, second = (PoisonDataModule(str(npz))._training_part for _ in range(2))
+        (file,) = Path(os.environ["BDCLEAN_SHARED"]).glob("*[!k]")
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(file.name)]
+        assert len(mapped) == 2
+    numbers = torch.arange(100)
+    for images in (first, second):
+        assert torch.equal(images.batch(numbers), alone.batch(numbers))
+        assert torch.equal(images.labels, alone.labels)
+    assert "BDCLEAN_SHARED" not in os.environ
 
 
 def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:
