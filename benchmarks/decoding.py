@@ -1,0 +1,125 @@
+"""Whether a folder of very many images keeps a network busy, and what it takes in memory. Linux only.
+
+    python benchmarks/decoding.py [--images 100000] [--side 256] [--image_size 224] [--arch resnet18]
+
+A folder is filled with JPEG files, and one epoch of them is read as a cleansing reads it: looked through once for
+files that are no images, then decoded by worker processes, cropped and flipped, nothing kept. Printed on the way are
+images per second and the memory of this process and its workers (their proportional share of what they have together);
+in the end how many images a training step of the network takes per second, and thus which of the two bounds training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from bdclean.__main__ import start_anew
+from bdclean.data import PoisonDataModule
+from bdclean.data.procedural import draw_procedural
+from bdclean.modules import AttackModule
+from bdclean.trainer import quieten
+
+DISTINCT = 64
+"""Different images; the rest are copies of their files."""
+PARTS = 10
+
+
+def fill(folder: Path, images: int, side: int) -> int:
+    """Write so many files, and say how many bytes they have."""
+    contents = []
+    for pixels in draw_procedural(min(images, DISTINCT), side, 0):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.numpy()).save(buffer, "JPEG", quality=90)
+        contents.append(buffer.getvalue())
+    for number in tqdm(range(images), "Writing files", disable=None):
+        (folder / f"{number:07}.jpg").write_bytes(contents[number % len(contents)])
+    return sum(len(contents[number % len(contents)]) for number in range(images))
+
+
+def memory() -> int:
+    """Of this process and those that it has started, in MiB."""
+    total = 0
+    for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        total += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
+    return total // 2**10
+
+
+def epoch(data: PoisonDataModule, images: int) -> float:
+    """Read all images once.
+
+    Returns:
+        Images a second.
+    """
+    print("| images | images/s | MiB |\n|---|---|---|")
+    seen, since, started = 0, 0, time.perf_counter()
+    begun = started
+    for batch in data.train_dataloader():
+        seen += len(batch)
+        if seen - since >= images / PARTS or seen == images:
+            now = time.perf_counter()
+            print(f"| {seen} | {(seen - since) / (now - begun):.0f} | {memory()} |", flush=True)
+            since, begun = seen, now
+    return seen / (time.perf_counter() - started)
+
+
+def steps(arch: str, image_size: int, batch_size: int) -> float:
+    """Images a second in bare training steps of a network."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = AttackModule(arch, image_size=image_size).network.to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        torch.autograd.backward(network(images).square().mean())
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return batch_size / min(times[1:])
+
+
+def main() -> None:
+    """Print the table and what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--side", type=int, default=256, help="of the files")
+    parser.add_argument("--image_size", type=int, default=224, help="of what the network takes")
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--num_workers", type=int, default=None)
+    options = parser.parse_args()
+    quieten()
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as name:
+        size = fill(Path(name), options.images, options.side)
+        print(f"{options.images} files, {size / 2**20:.0f} MiB; {memory()} MiB in memory before they are looked at\n")
+        data = PoisonDataModule(
+            None,
+            unlabeled=name,
+            num_unlabeled=options.images,
+            num_agreement=1,
+            image_size=options.image_size,
+            in_memory=False,
+            num_workers=options.num_workers,
+        )
+        started = time.perf_counter()
+        with data.defence(labels=False, choosing=False):
+            print(f"looked through in {time.perf_counter() - started:.0f} s\n")
+            read = epoch(data, data.trained_count)
+    trained = steps(options.arch, options.image_size, data.batch_size)
+    bound = "decoding" if read < trained else "the network"
+    print(f"\ndecoding {read:.0f} images/s, steps of {options.arch} {trained:.0f} images/s: {bound} bounds training")
+
+
+if __name__ == "__main__":
+    start_anew()
+    main()
