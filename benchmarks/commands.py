@@ -19,8 +19,12 @@ PHASES = ("imports", "suspect", "start", "training", "test", "end")
 the result's figures; the report with its scans, writing, the end of the process."""
 
 
+CALLED = ("--trainer.callbacks+=phases.Phases", "--trainer.enable_progress_bar=false")
+"""Has a command of ours write down what phases.py says."""
+
+
 def run(words: Sequence[str], folder: Path) -> tuple[float, float, int]:
-    """Run Python with some words.
+    """Run Python with some words, in a folder, where what `CALLED` asks for is written, too.
 
     Returns:
         When it was started and when it had ended, in seconds since 1970; its peak memory, in MiB.
@@ -28,7 +32,7 @@ def run(words: Sequence[str], folder: Path) -> tuple[float, float, int]:
     Raises:
         SystemExit: If it fails, with what it printed.
     """
-    environment = os.environ | {"PHASES": str(folder / "phases.json"), "PYTHONPATH": str(HERE)}
+    environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": str(HERE)}
     # As a shell starts it, without the settings that this process has given to itself.
     environment.pop("GLIBC_TUNABLES", None)
     log = folder / "log"
@@ -56,9 +60,8 @@ def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, fl
     Returns:
         Seconds of each phase, peak memory of the process and of the device, in MiB.
     """
-    phases = ["--trainer.callbacks+=phases.Phases", "--trainer.enable_progress_bar=false"]
-    started, ended, memory = run(["-m", "bdclean", verb, *words, *phases], folder)
-    content: dict[str, Any] = json.loads((folder / "phases.json").read_text(encoding="utf-8"))
+    started, ended, memory = run(["-m", "bdclean", verb, *words, *CALLED], folder)
+    content: dict[str, Any] = json.loads((folder / "0.json").read_text(encoding="utf-8"))
     times = content["times"]
     ends = {"imports": times["imported"]}
     if "suspect tested" in times:

@@ -1,7 +1,7 @@
 """When a command of the shell reaches each of its phases: a callback for `--trainer.callbacks+=phases.Phases`.
 
-Times, in seconds since 1970, and the peak memory of the device, in MiB, are written into the file that the variable
-PHASES names. See commands.py.
+Times, in seconds since 1970, and memory, in MiB, are written into the folder that the variable PHASES names, one file
+a process. See commands.py and scaling.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ class Phases(pl.Callback):
 
     def __init__(self) -> None:
         self.times = {"imported": IMPORTED}
+        self.epochs: list[float] = []
+        self.memory: int | None = None
 
     def note(self, name: str) -> None:
         """A phase begins now: what a device was asked for before belongs to the one before."""
@@ -37,6 +39,11 @@ class Phases(pl.Callback):
         if "trains" not in self.times:
             self.note("trains")
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
+        self.epochs.append(time.time())
+        self.memory = share_of_memory()
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Called by Lightning."""
         self.note("trained")
@@ -47,6 +54,14 @@ class Phases(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Called by Lightning."""
-        memory = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else None
-        content = {"times": self.times, "device_memory": memory}
-        Path(os.environ["PHASES"]).write_text(json.dumps(content), encoding="utf-8")
+        device = torch.cuda.max_memory_allocated() // 2**20 if torch.cuda.is_available() else None
+        content = {"times": self.times, "epochs": self.epochs, "memory": self.memory, "device_memory": device}
+        Path(os.environ["PHASES"], f"{trainer.global_rank}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def share_of_memory() -> int | None:
+    """This process's share of the memory that it and others have together, in MiB; only Linux says it."""
+    rollup = Path("/proc/self/smaps_rollup")
+    if not rollup.exists():
+        return None
+    return sum(int(row.split()[1]) for row in rollup.read_text().splitlines() if row.startswith("Pss:")) // 2**10
