@@ -30,8 +30,9 @@ LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
 SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
 """Images that searches draw from; that one search looks at; at once; by how many what it finds is judged."""
-SHARES, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
-"""How much of the student may stay in the end; how many more of the images may then go over."""
+GONE, SHARES, SLACK = 0.05, (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
+"""The weights go back if at most so many of the images still go over; how much of the student may stay then; how many
+more of the images may go over for that."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
     SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
@@ -46,9 +47,9 @@ class ScanDistill(StrongDistillCleanseModule):
     Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
     class, of the kind by which it was found: in the suspect, and in the student as it now is. In each batch a share of
     the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
-    the more images those found in the student take there. In the end the weights go back towards the suspect's, as far
-    as what was found in that takes no more images there than before. Nothing is re-initialised. Where no class stands
-    out it does what StrongDistillCleanseModule does, for longer.
+    the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
+    any images there any more, the weights go back towards the suspect's, as far as that stays so. Nothing is
+    re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -160,10 +161,10 @@ class ScanDistill(StrongDistillCleanseModule):
 
         self.network.eval()
         least, chosen = self.taken(found, *judged), 1.0
-        for share in SHARES:
+        # Nothing is known if there are no images to judge by: then none is at most anything.
+        for share in SHARES if least <= GONE else ():
             mix(share)
-            # Nothing is known if there are no images to judge by.
-            if not self.taken(found, *judged) <= least + SLACK:
+            if self.taken(found, *judged) > least + SLACK:
                 break
             chosen = share
         # Processes search for themselves.
