@@ -223,7 +223,6 @@ def test_weights_go_back_as_far_as_it_takes_no_images_over(
     changes, own = cleanser.changes, cleanser(images_of_all_classes).argmax(1)
     network: Any = cleanser.network
     # The corner takes over from a bias of -9 on, and that of the suspect is 0; where it still does, nothing goes back.
-    # The corner takes over from a bias of -9 on, and that of the suspect is 0; at -1 what was found is not gone.
     for bias, expected in ((-10.4, 0.9), (-40.0, 0.7), (-1.0, 1.0)):
         with torch.no_grad():
             network.bias.copy_(torch.tensor([0.0, 0.0, bias]))
