@@ -304,14 +304,14 @@ def test_processes_have_the_images_together(npz: Path) -> None:
     alone = PoisonDataModule(str(npz))._training_part
     with sharing():
         first, second = (PoisonDataModule(str(npz))._training_part for _ in range(2))
-        (file,) = Path(os.environ["BDCLEAN_SHARED"]).glob("*[!k]")
+        (file,) = Path(os.environ["SHARED_BY_BDCLEAN"]).glob("*[!k]")
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(file.name)]
         assert len(mapped) == 2
     numbers = torch.arange(100)
     for images in (first, second):
         assert torch.equal(images.batch(numbers), alone.batch(numbers))
         assert torch.equal(images.labels, alone.labels)
-    assert "BDCLEAN_SHARED" not in os.environ
+    assert "SHARED_BY_BDCLEAN" not in os.environ
 
 
 def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:

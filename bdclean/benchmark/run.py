@@ -14,6 +14,7 @@ from bdclean import InputError, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_whole
+from bdclean.data.shared import sharing
 
 
 def benchmark(
@@ -112,7 +113,7 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         needs = (one.suspect.key,) if one.suspect.key in suspects else ()
         log = folder / "logs" / f"{key}.log"
         tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
-    with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
+    with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
         for progress in local.run(tasks, jobs):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from bdclean.checkpoint import write_whole
 from bdclean.data.images import ArrayImages, Images
 
-FOLDER = "BDCLEAN_SHARED"
-"""The variable that tells processes where the images lie that they have together."""
+FOLDER = "SHARED_BY_BDCLEAN"
+"""The variable that tells processes where the images lie that they have together; no option, which begin otherwise."""
 
 
 @contextmanager
@@ -51,5 +52,9 @@ def together(name: str, load: Callable[[], Images]) -> Images:
             images = load()
             if not isinstance(images, ArrayImages):
                 return images
-            torch.save({"pixels": images.pixels, "size": images.size, "labels": images.labels}, place)
+            content = {"pixels": images.pixels, "size": images.size, "labels": images.labels}
+            try:
+                write_whole(place, lambda temporary: torch.save(content, temporary))
+            except (OSError, RuntimeError):  # there is no room
+                return images
     return ArrayImages(**torch.load(place, mmap=True, weights_only=True))
