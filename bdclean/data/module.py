@@ -192,7 +192,8 @@ class PoisonDataModule(LightningDataModule):
         """The labelled images of a part, in memory once for all processes of this machine."""
         source = self.source
         assert source is not None
-        return together(f"{source.name} {split} {self.image_size}", lambda: source.load(split, self.image_size))
+        name = f"{self.root.resolve()} {source.name} {split} {self.image_size}"
+        return together(name, lambda: source.load(split, self.image_size))
 
     @cached_property
     def _training_part(self) -> Images:
