@@ -20,7 +20,9 @@ import warnings
 from pathlib import Path
 
 import torch
+from phases import share_of_memory
 from PIL import Image
+from throughput import now
 from tqdm import tqdm
 
 from bdclean.__main__ import start_anew
@@ -48,11 +50,8 @@ def fill(folder: Path, images: int, side: int) -> int:
 
 def memory() -> int:
     """Of this process and those that it has started, in MiB."""
-    total = 0
-    for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
-        rows = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-        total += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
-    return total // 2**10
+    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+    return sum(share_of_memory(pid) or 0 for pid in pids)
 
 
 def epoch(data: PoisonDataModule, images: int) -> float:
@@ -67,9 +66,9 @@ def epoch(data: PoisonDataModule, images: int) -> float:
     for batch in data.train_dataloader():
         seen += len(batch)
         if seen - since >= images / PARTS or seen == images:
-            now = time.perf_counter()
-            print(f"| {seen} | {(seen - since) / (now - begun):.0f} | {memory()} |", flush=True)
-            since, begun = seen, now
+            ended = time.perf_counter()
+            print(f"| {seen} | {(seen - since) / (ended - begun):.0f} | {memory()} |", flush=True)
+            since, begun = seen, ended
     return seen / (time.perf_counter() - started)
 
 
@@ -80,11 +79,9 @@ def steps(arch: str, image_size: int, batch_size: int) -> float:
     images = torch.rand(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
     times = []
     for _ in range(4):
-        started = time.perf_counter()
+        started = now(device)
         torch.autograd.backward(network(images).square().mean())
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(now(device) - started)
     return batch_size / min(times[1:])
 
 

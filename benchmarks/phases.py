@@ -59,9 +59,9 @@ class Phases(pl.Callback):
         Path(os.environ["PHASES"], f"{trainer.global_rank}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def share_of_memory() -> int | None:
-    """This process's share of the memory that it and others have together, in MiB; only Linux says it."""
-    rollup = Path("/proc/self/smaps_rollup")
+def share_of_memory(process: int | str = "self") -> int | None:
+    """A process's share of the memory that it and others have together, in MiB; only Linux says it."""
+    rollup = Path(f"/proc/{process}/smaps_rollup")
     if not rollup.exists():
         return None
     return sum(int(row.split()[1]) for row in rollup.read_text().splitlines() if row.startswith("Pss:")) // 2**10

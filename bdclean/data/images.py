@@ -7,7 +7,7 @@ import hashlib
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,12 +97,16 @@ class StoredImages(Images):
         rows = indices if self.rows is None else self.rows[indices]
         return self.pixels[rows.to(self.pixels.device)]
 
+    def whole(self) -> Tensor:
+        """All images as they lie there, (N, H, W, C), not to be changed."""
+        return self.pixels if self.rows is None else self.stored(torch.arange(len(self)))
+
     def parts(self) -> Iterator[Tensor]:
         """Numbers of all images, some at a time."""
         yield from torch.split(torch.arange(len(self)), 1024)
 
     def fingerprint(self) -> str:
-        return _digest(self.labels, *(self.stored(part).cpu().numpy() for part in self.parts()))
+        return _digest(self.labels, (self.stored(part).cpu().numpy() for part in self.parts()))
 
 
 class MemoryImages(StoredImages):
@@ -126,7 +130,7 @@ class MemoryImages(StoredImages):
         """The same images on a device; a subset that comes from elsewhere brings its own pixels alone."""
         if device == self.pixels.device:
             return self
-        return MemoryImages(self.batch(torch.arange(len(self))).to(device), self.labels)
+        return MemoryImages(self.whole().to(device), self.labels)
 
 
 class ArrayImages(StoredImages):
@@ -198,7 +202,7 @@ class FileImages(Images):
 
     def fingerprint(self) -> str:
         files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
-        return _digest(self.labels, repr(files).encode())
+        return _digest(self.labels, [repr(files).encode()])
 
     def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
         """The first images that can be decoded.
@@ -257,7 +261,7 @@ class FileImages(Images):
             return first_line(error)
 
 
-def _digest(labels: Tensor, *contents: Any) -> str:
+def _digest(labels: Tensor, contents: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for content in contents:
         digest.update(content)

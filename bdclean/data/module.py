@@ -25,7 +25,6 @@ from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random
 from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, Part, readable, share
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
-from bdclean.data.shared import together
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
@@ -188,16 +187,10 @@ class PoisonDataModule(LightningDataModule):
 
     # Splits
 
-    def _load(self, split: str) -> Images:
-        """The labelled images of a part, in memory once for all processes of this machine."""
-        source = self.source
-        assert source is not None
-        name = f"{self.root.resolve()} {source.name} {split} {self.image_size}"
-        return together(name, lambda: source.load(split, self.image_size))
-
     @cached_property
     def _training_part(self) -> Images:
-        return self._load("train")
+        assert self.source is not None
+        return self.source.load("train", self.image_size)
 
     @cached_property
     def _splits(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,7 +250,11 @@ class PoisonDataModule(LightningDataModule):
 
     @cached_property
     def _test(self) -> list[Batches]:
-        parts = self._evaluation(self._load("test")) if self._has("test") else [self._agreement]
+        if self._has("test"):
+            assert self.source is not None
+            parts = self._evaluation(self.source.load("test", self.image_size))
+        else:
+            parts = [self._agreement]
         if self.triggered is None or self.attack is not None:
             return parts
         labels, targets, images = self.triggered.labels, self.triggered.targets, self.triggered.images
@@ -313,7 +310,8 @@ class PoisonDataModule(LightningDataModule):
         if self.unlabeled is not None:
             images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
         elif self._has("test"):
-            images = self._load("test")
+            assert self.source is not None
+            images = self.source.load("test", self.image_size)
         else:
             raise InputError("--data.unlabeled: needed, as there are no test images to predict")
         if not isinstance(images, FileImages):
@@ -343,7 +341,7 @@ class PoisonDataModule(LightningDataModule):
         columns = (targets[others], victims.labels)
         # What acts in the training step may look other after each.
         if isinstance(victims, MemoryImages) and not self.attack.dynamic:
-            pixels = trigger(victims.batch(torch.arange(len(victims))), self.attack)
+            pixels = trigger(victims.whole(), self.attack)
             return [clean, Batches(MemoryImages(pixels, victims.labels), columns)]
         return [clean, Batches(victims, columns, stamp=self._trigger)]
 

@@ -16,6 +16,7 @@ from bdclean import InputError, first_line
 from bdclean.data.images import SUFFIXES, ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.procedural import draw_procedural
 from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
+from bdclean.data.shared import together
 
 ONLY = "the array"
 """What the one array of an `.npy` file is called in messages."""
@@ -96,7 +97,7 @@ class Source:
                     self._standard(split, download=True)
 
     def load(self, split: str, image_size: int) -> Images:
-        """The images of a part.
+        """The images of a part, in memory once for all processes that have images together.
 
         Args:
             split: `train` or `test`.
@@ -105,6 +106,10 @@ class Source:
         Raises:
             InputError: If the part is missing, or cannot be read.
         """
+        name = f"{Path(self.root).resolve()} {self.name} {split} {image_size}"
+        return together(name, lambda: self._load(split, image_size))
+
+    def _load(self, split: str, image_size: int) -> Images:
         if self.name == "shapes":
             pixels, labels = draw_shapes(SHAPES_IMAGES[split], SHAPES_SEED[split])
             return ArrayImages(pixels, image_size, labels)
