@@ -92,6 +92,19 @@ def cleanser() -> ScanDistill:
     return ScanDistill(suspect)
 
 
+def certain(p: float) -> type[Detector]:
+    """What finds the last class in every network, with this p-value."""
+
+    class Certain(Detector):
+        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
+            raise NotImplementedError
+
+        def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
+            return Finding("Certain", torch.arange(float(num_classes)), torch.full((num_classes,), p))
+
+    return Certain
+
+
 def test_a_class_is_aimed_at_by_who_found_it() -> None:
     def finding(detector: str, target: int, p: float, recovered: bool = True) -> Finding:
         p_values = torch.ones(4)
@@ -133,14 +146,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 def test_weights_are_new_only_where_no_class_stands_out(
     tiny_suspect: Path, p: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Certain(Detector):
-        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
-            raise NotImplementedError
-
-        def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
-            return Finding("Certain", torch.arange(float(num_classes)), torch.full((num_classes,), p))
-
-    monkeypatch.setattr("bdclean.scanning.DETECTORS", (Certain,))
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", (certain(p),))
     made: list[ScanDistill] = []
     renewed: list[bool] = []
     original = ScanDistill.training_step
@@ -212,23 +218,33 @@ def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_class
     assert math.isnan(cleanser.taken(both, images_of_all_classes[:10], own[:10]))
 
 
-def test_weights_go_back_as_far_as_it_takes_no_images_over(
-    cleanser: ScanDistill, images_of_all_classes: Tensor
+@pytest.mark.parametrize(
+    ("biases", "expected"),
+    [
+        # The corner takes over from a bias of -9 on, and that of the suspect is 0.
+        ((0.0, 0.0, -10.4), 0.9),
+        ((0.0, 0.0, -40.0), 0.7),
+        # Where it still does, they go on; but not if images change their class for it.
+        ((0.0, 0.0, -1.0), 1.2),
+        ((-1.7, 0.0, -1.0), 1.05),
+        ((-1.83, 0.0, -1.0), 1.0),
+    ],
+)
+def test_weights_go_back_or_on_by_the_images_that_go_over(
+    biases: tuple[float, ...], expected: float, cleanser: ScanDistill, images_of_all_classes: Tensor
 ) -> None:
     cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
     corner = torch.zeros(1, 4, 32, 32)
     corner[..., :3, :3] = 1
     cleanser.changes = 2 * [(overlay, corner)]
     cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share))  # type: ignore[assignment]
-    changes, own = cleanser.changes, cleanser(images_of_all_classes).argmax(1)
+    own = cleanser(images_of_all_classes).argmax(1)
     network: Any = cleanser.network
-    # The corner takes over from a bias of -9 on, and that of the suspect is 0; where it still does, nothing goes back.
-    for bias, expected in ((-10.4, 0.9), (-40.0, 0.7), (-1.0, 1.0)):
-        with torch.no_grad():
-            network.bias.copy_(torch.tensor([0.0, 0.0, bias]))
-        cleanser.changes, cleanser.sample, cleanser.own = changes, images_of_all_classes, own
-        cleanser.finish()
-        assert float(network.bias[2]) == pytest.approx(expected * bias)
+    with torch.no_grad():
+        network.bias.copy_(torch.tensor(biases))
+    cleanser.sample, cleanser.own = images_of_all_classes, own
+    cleanser.finish()
+    assert network.bias.tolist() == pytest.approx([expected * bias for bias in biases])
 
 
 def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_gets_its_dropout_back() -> None:

@@ -30,9 +30,13 @@ LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
 SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
 """Images that searches draw from; that one search looks at; at once; by how many what it finds is judged."""
-GONE, SHARES, SLACK = 0.05, (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
-"""The weights go back if at most so many of the images still go over; how much of the student may stay then; how many
-more of the images may go over for that."""
+GONE = 0.05
+"""How many of the images may still go over to say that what was found is unlearned."""
+BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
+"""How much of the way from the suspect to the student is left in the end if it is; how many more of the images may go
+over for that."""
+ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
+"""How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
     SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
@@ -48,14 +52,16 @@ class ScanDistill(StrongDistillCleanseModule):
     class, of the kind by which it was found: in the suspect, and in the student as it now is. In each batch a share of
     the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
     the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
-    any images there any more, the weights go back towards the suspect's, as far as that stays so. Nothing is
-    re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer.
+    any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
+    them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is re-initialised.
+    Where no class stands out it does what StrongDistillCleanseModule does, for longer.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
     Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
     via Implicit Hypergradient", ICLR 2022; weights between two networks: Wortsman et al., "Robust fine-tuning of
-    zero-shot models", CVPR 2022.
+    zero-shot models", CVPR 2022, and beyond one of them: Ilharco et al., "Editing models with task arithmetic", ICLR
+    2023.
 
     Args:
         suspect: The network to cleanse.
@@ -160,11 +166,17 @@ class ScanDistill(StrongDistillCleanseModule):
             self.network.load_state_dict(mixed, strict=False)
 
         self.network.eval()
-        least, chosen = self.taken(found, *judged), 1.0
-        # Nothing is known if there are no images to judge by: then none is at most anything.
-        for share in SHARES if least <= GONE else ():
+        # Nothing is known if there are no images to judge by: then it is neither at most nor more than anything.
+        least, kept, chosen = self.taken(found, *judged), self.kept(), 1.0
+        for share in BACK if least <= GONE else ():
             mix(share)
             if self.taken(found, *judged) > least + SLACK:
+                break
+            chosen = share
+        for share in ON if least > GONE else ():
+            mix(share)
+            # Where a variance falls below zero there is no answer.
+            if self.kept() < kept - LOST:
                 break
             chosen = share
         # Processes search for themselves.
@@ -187,6 +199,12 @@ class ScanDistill(StrongDistillCleanseModule):
                 answers = torch.cat([self(change(part, one)).argmax(1) for part in parts])
                 shares.append(((answers == target) & others).sum() / others.sum())
         return float(torch.stack(shares).nanmean())
+
+    @torch.no_grad()
+    def kept(self) -> float:
+        """Which share of the images that searches draw from have the suspect's answer."""
+        parts = pieces(self.sample, batch_size(self.sample))
+        return float((torch.cat([self(part).argmax(1) for part in parts]) == self.own).float().mean())
 
     def changed(self, images: Tensor) -> Tensor:
         """A batch of which the first images carry a change, each a random one of its kind."""
