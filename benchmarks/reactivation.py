@@ -3,9 +3,9 @@
     python benchmarks/reactivation.py [--results reactivation.csv] [--counts 5 50] CHECKPOINT ... [-- OPTIONS]
 
 Checkpoints as `bdclean test` takes them, with their trigger in them or among the options. Each is fine-tuned from where
-it is on so many triggered validation images with the target class and as many clean ones with their own: SGD with rate
-.01 and momentum .9, all of them in each step, batch norms as they are. ACC and ASR on the test images after so many
-steps are written as CSV. A network that never had a backdoor is the measure: a trigger can be learnt, too.
+it is on so many triggered validation images with the target class and a batch of clean ones with their own: SGD with
+rate .01 and momentum .9, all of them in each step. ACC and ASR on the test images after so many steps are written as
+CSV. A network that never had a backdoor is the measure: a trigger can be learnt, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import cli
+from bdclean import cli, report
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
 from bdclean.trainer import Trainer
@@ -49,10 +49,10 @@ class Reactivating(Trainer):
             model.requires_grad_(True)
             for step in range(max(STEPS) + 1):
                 if step in STEPS:
-                    (found,) = super().test(model, datamodule=datamodule, verbose=False)
-                    rows.append([count, step, round(found["test/acc"], 2), round(found["test/asr"], 2)])
+                    found = report.figures(super().test(model, datamodule=datamodule, verbose=False))
+                    rows.append([count, step, found["acc"], found["asr"]])
                     model.requires_grad_(True)
-                loss = F.cross_entropy(model.eval()(images), classes)
+                loss = F.cross_entropy(model.train()(images), classes)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -60,13 +60,13 @@ class Reactivating(Trainer):
 
 
 def some(pairs: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, Tensor]:
-    """So many triggered images with their target, and as many clean ones with their class."""
+    """So many triggered images with their target, and a batch of clean ones with their class."""
     if len(pairs) < 2:
         raise SystemExit("there is no trigger: name one after --")
     (clean, _, own), (triggered, targets, _) = pairs
-    if count > min(len(clean), len(triggered)):
+    if count > len(triggered):
         raise SystemExit(f"--counts {count}: a batch has {len(triggered)} triggered images, --data.batch_size more")
-    return torch.cat([triggered[:count], clean[:count]]), torch.cat([targets[:count], own[:count]])
+    return torch.cat([triggered[:count], clean]), torch.cat([targets[:count], own])
 
 
 def main() -> None:
