@@ -174,7 +174,9 @@ def test_it_trains_on_as_many_images_however_many_there_are(cleanser: ScanDistil
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize(("batch_size", "rate"), [(16, 0.0125), (30, 0.1 * 30 / 128), (512, 0.1 * 60 / 128)])
+@pytest.mark.parametrize(
+    ("batch_size", "rate"), [(16, 0.05), (30, 0.1 * (30 / 64) ** 0.5), (512, 0.1 * (60 / 64) ** 0.5)]
+)
 def test_small_batches_have_lower_rates(
     batch_size: int, rate: float, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

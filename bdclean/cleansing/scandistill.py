@@ -21,8 +21,9 @@ from bdclean.modules.classifier import Batch
 from bdclean.scanning import DenseInversion, Finding, Inversion, SparseInversion, WarpInversion, shown, stands_out
 from bdclean.universal import Change
 
-BATCH = 128
-"""Images a step that the rates are meant for; with fewer they are lower, in proportion."""
+AIMED_BATCH, BLIND_BATCH = 128, 64
+"""Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
+in proportion, or as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
 AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
 search to the next."""
@@ -69,8 +70,8 @@ class ScanDistill(StrongDistillCleanseModule):
             first 30 % of the steps, then falls to 0 along a cosine.
         share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
             if it takes over all.
-        **options: As in StrongDistillCleanseModule; its learning rate, too, is for batches of 128 or more. Where a
-            class stands out, momentum and weight decay alone are used of them.
+        **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class stands
+            out, momentum and weight decay alone are used of them.
 
     Raises:
         InputError: If an option is out of range.
@@ -223,14 +224,15 @@ class ScanDistill(StrongDistillCleanseModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        smaller = min(1.0, images / BATCH)
         if not self.aims:
+            smaller = min(1.0, math.sqrt(images / BLIND_BATCH))
             return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
 
         def schedule(done: float) -> float:
             # Not from 0, or a training of one step would do nothing.
             return cosine(max(done, 0.01), warmup=0.3)
 
+        smaller = min(1.0, images / AIMED_BATCH)
         made = self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
         self.lr_option = "--method.aimed_lr"
         return made
