@@ -70,8 +70,8 @@ class ScanDistill(StrongDistillCleanseModule):
             first 30 % of the steps, then falls to 0 along a cosine.
         share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
             if it takes over all.
-        **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class stands
-            out, momentum and weight decay alone are used of them.
+        **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class
+            stands out, momentum and weight decay alone are used of them.
 
     Raises:
         InputError: If an option is out of range.
