@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -166,20 +166,25 @@ class ScanDistill(StrongDistillCleanseModule):
             mixed = {name: suspect[name].lerp(value, share) for name, value in student.items()}
             self.network.load_state_dict(mixed, strict=False)
 
+        def along(shares: Sequence[float], holds: Callable[[], bool]) -> float:
+            """The last of some shares, one after the other from 1, up to which it holds."""
+            reached = 1.0
+            for share in shares:
+                mix(share)
+                if not holds():
+                    break
+                reached = share
+            return reached
+
         self.network.eval()
+        least, chosen = self.taken(found, *judged), 1.0
         # Nothing is known if there are no images to judge by: then it is neither at most nor more than anything.
-        least, kept, chosen = self.taken(found, *judged), self.kept(), 1.0
-        for share in BACK if least <= GONE else ():
-            mix(share)
-            if self.taken(found, *judged) > least + SLACK:
-                break
-            chosen = share
-        for share in ON if least > GONE else ():
-            mix(share)
+        if least <= GONE:
+            chosen = along(BACK, lambda: self.taken(found, *judged) <= least + SLACK)
+        elif least > GONE:
+            kept = self.kept()
             # Where a variance falls below zero there is no answer.
-            if self.kept() < kept - LOST:
-                break
-            chosen = share
+            chosen = along(ON, lambda: self.kept() >= kept - LOST)
         # Processes search for themselves.
         mix(self.trainer.strategy.broadcast(chosen))
         for module, p in self.dropouts.items():

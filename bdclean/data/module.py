@@ -187,10 +187,14 @@ class PoisonDataModule(LightningDataModule):
 
     # Splits
 
+    def _load(self, split: str) -> Images:
+        """The labelled images of a part."""
+        assert self.source is not None
+        return self.source.load(split, self.image_size)
+
     @cached_property
     def _training_part(self) -> Images:
-        assert self.source is not None
-        return self.source.load("train", self.image_size)
+        return self._load("train")
 
     @cached_property
     def _splits(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,11 +254,7 @@ class PoisonDataModule(LightningDataModule):
 
     @cached_property
     def _test(self) -> list[Batches]:
-        if self._has("test"):
-            assert self.source is not None
-            parts = self._evaluation(self.source.load("test", self.image_size))
-        else:
-            parts = [self._agreement]
+        parts = self._evaluation(self._load("test")) if self._has("test") else [self._agreement]
         if self.triggered is None or self.attack is not None:
             return parts
         labels, targets, images = self.triggered.labels, self.triggered.targets, self.triggered.images
@@ -310,8 +310,7 @@ class PoisonDataModule(LightningDataModule):
         if self.unlabeled is not None:
             images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
         elif self._has("test"):
-            assert self.source is not None
-            images = self.source.load("test", self.image_size)
+            images = self._load("test")
         else:
             raise InputError("--data.unlabeled: needed, as there are no test images to predict")
         if not isinstance(images, FileImages):
