@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bdclean import metrics
+from bdclean.modules import AttackModule
 
 
 @pytest.fixture
@@ -39,6 +40,15 @@ def test_images_of_the_target_class_prove_nothing() -> None:
     metric = metrics.AttackSuccessRate()
     metric.update(torch.eye(3), target, target)
     assert math.isnan(metric.compute().item())
+
+
+def test_figures_that_are_equal_at_first_stay_apart() -> None:
+    asr_and_ra = AttackModule("small_cnn").test_metrics[1]
+    answers, labels = torch.eye(10), torch.full((1,), 3)
+    # Neither the target's nor the true class, then the target's, then the true one twice.
+    for answer in (7, 0, 3, 3):
+        asr_and_ra.update(answers[answer : answer + 1], torch.zeros_like(labels), labels)
+    assert asr_and_ra.compute() == {"test/asr": 25, "test/ra": 50}
 
 
 def test_agreement() -> None:

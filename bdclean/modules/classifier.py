@@ -87,7 +87,8 @@ class Classifier(LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         parts = [
             MetricCollection({"acc": Accuracy()}),
-            MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}),
+            # Not in groups: torchmetrics takes figures for one and the same that are equal after a batch, as 0 and 0.
+            MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}, compute_groups=False),
         ]
         self.val_metrics = nn.ModuleList(part.clone(prefix="val/") for part in parts)
         self.test_metrics = nn.ModuleList(part.clone(prefix="test/") for part in parts)
