@@ -26,7 +26,7 @@ class GivenImages(Source):
     """Images that are in memory already.
 
     Args:
-        pixels: (N, H, W, C), uint8 or float.
+        pixels: (N, H, W, C), uint8, or float in [0, 1].
     """
 
     def __init__(self, pixels: Tensor) -> None:
@@ -60,12 +60,18 @@ def cleanse(
     given: GivenImages | None = None
     if not isinstance(images, (str, Path)):
         tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
-        given = GivenImages(_as_pixels(tensor))
+        pixels = _as_pixels(tensor)
+        if pixels.is_floating_point():
+            # Triggers are looked for in [0, 1], so what the network takes is brought there, and back before it.
+            low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
+            if mean is None and std is None:
+                pixels = (pixels - low) / (high - low)
+                mean, std = (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
+            elif low.any() or (high > 1).any():
+                reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
+                raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
+        given = GivenImages(pixels)
         image_size = given.image_size
-        if mean is None and std is None and given.pixels.is_floating_point():
-            # Such tensors are what the network takes.
-            channels = given.pixels.shape[-1]
-            mean, std = (0.0,) * channels, (1.0,) * channels
     means, stds = normalization(mean, std)
     network = copy.deepcopy(model).cpu().float()
     if image_size is None:

@@ -54,7 +54,9 @@ class History(pl.Callback):
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer that also cleanses, and says what came of it."""
+    """Lightning's Trainer that also cleanses, and says what came of it. It trains once."""
+
+    trained = False
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,
@@ -82,6 +84,7 @@ class Trainer(pl.Trainer):
             model.load(resumed, "--ckpt_path")
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
+        self._begin()
         attack = datamodule.attack
         if attack is not None and attack.learns and self._forgets():
             raise InputError(
@@ -151,8 +154,15 @@ class Trainer(pl.Trainer):
         Returns:
             The cleanser with the cleansed network, the report, and what was logged: name to epochs and values.
         """
+        self._begin()
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+        trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)
+        if trained_on and self.is_global_zero:
+            print(
+                f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
+                "--data.seed, --data.num_val or --data.num_held_out."
+            )
         self._log_pictures(model, datamodule, "suspect")
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -329,6 +339,14 @@ class Trainer(pl.Trainer):
             rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
             report.write_csv(target, ["image", "class", "probability"], rows)
         return batches
+
+    def _begin(self) -> None:
+        """Refuse a training without an end, and one that would begin where another ended."""
+        if self.max_epochs is not None and self.max_epochs < 0:
+            raise InputError(f"--trainer.max_epochs {self.max_epochs}: must be at least 0; max_time may end it before")
+        if self.trained:
+            raise InputError("this Trainer has trained already: make another for another training")
+        self.trained = True
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         if self.accumulate_grad_batches == 1:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bdclean
+from bdclean import scanning
 from tests.strangers import VGG, Auxiliary, Pooled
 
 OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -54,6 +55,24 @@ def test_tensor_loader_and_folder(model: nn.Module) -> None:
     check(model, before, bdclean.cleanse(model, "procedural", mean="none", num_unlabeled=20, **OPTIONS))
 
 
+def test_normalised_images_are_scanned_in_the_range_of_images(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    images = ((torch.rand(3, 32, 32) - mean) / std).repeat(40, 1, 1, 1)
+    scanned: list[tuple[nn.Module, torch.Tensor]] = []
+
+    def scan(network: nn.Module, images: torch.Tensor, classes: int) -> list[scanning.Finding]:
+        scanned.append((network, images))
+        return []
+
+    monkeypatch.setattr(scanning, "scan", scan)
+    bdclean.cleanse(model, images, **OPTIONS)
+    network, seen = scanned[0]
+    assert (seen.amin((0, 2, 3)).tolist(), seen.amax((0, 2, 3)).tolist()) == ([0, 0, 0], [1, 1, 1])
+    assert torch.allclose(network(seen), model.eval()(images)[: len(seen)], atol=1e-4)
+
+
 def test_method_seed_and_grey_images() -> None:
     torch.manual_seed(0)
     model = Pooled(channels=1)
@@ -93,6 +112,7 @@ def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
     [
         (torch.rand(9, 32, 32), {}, r"images: torch.float32 \(9, 32, 32\)"),
         (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "--model.mean: needed"),
+        (torch.randn(9, 3, 32, 32), {"mean": "cifar10"}, "images: from -.* to .*; where mean and std"),
         (torch.rand(9, 3, 40, 40), {}, "model: does not take 40x40 images"),
         ([], {}, "images: the loader gives none"),
         (["text"], {}, "images: gives str"),

@@ -68,6 +68,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         poisoned(datamodule_hyper_parameters={"attack_options": {"trigger": {"class_path": "os.system"}}}),
         "attack_options cannot be",
     ),
+    "a class for the network": (
+        poisoned(hyper_parameters={"arch_kwargs": {"norm": [{"class_path": "subprocess.Popen"}]}}),
+        "arch_kwargs cannot be",
+    ),
+    "endless arguments of the network": (
+        poisoned(hyper_parameters={"arch_kwargs": {"widths": ENDLESS}}),
+        "arch_kwargs cannot be",
+    ),
     "a huge image": (poisoned(hyper_parameters={"image_size": 10**9}), "image_size cannot be 1000000000"),
     "a huge class count": (poisoned(hyper_parameters={"num_classes": 10**12}), "num_classes cannot be"),
     "another class count": (
@@ -153,6 +161,13 @@ def test_truncated_checkpoints(tiny_suspect: Path, share: float) -> None:
     Path("cut.ckpt").write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="--ckpt cut.ckpt: not a readable checkpoint"):
         read("cut.ckpt")
+
+
+def test_arguments_of_a_network_may_be_nested(tiny_suspect: Path) -> None:
+    content = torch.load(tiny_suspect, weights_only=True)
+    content["hyper_parameters"]["arch_kwargs"] = kwargs = {"blocks": [[8, 1], [16, 2]], "norm": {"eps": 0.001}}
+    torch.save(content, "nested.ckpt")
+    assert read("nested.ckpt").model["arch_kwargs"] == kwargs
 
 
 def test_a_checkpoint_holds_plain_values_alone(tiny_suspect: Path) -> None:

@@ -256,6 +256,15 @@ def run(
 # What all have in common
 
 
+def test_a_trainer_that_has_trained_says_so() -> None:
+    suspect = suspect_of(TOYS["convnet"]())
+    data = PoisonDataModule(None, unlabeled="procedural", num_unlabeled=10, image_size=SIZE)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.run(suspect, data, cleansing.Distill)
+    with pytest.raises(InputError, match="this Trainer has trained already"):
+        trainer.run(suspect, data, cleansing.FineTune)
+
+
 @pytest.mark.parametrize("toy", TOYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_cleanses_every_network_or_says_what_it_lacks(name: str, toy: str) -> None:

@@ -171,6 +171,13 @@ def test_out_of_distribution_images(tiny_suspect: Path) -> None:
     main(["predict", "--ckpt", "cleansed.ckpt", *QUIET, "--data.unlabeled", "loose"])
     with open("predictions.csv") as file:
         assert [row["image"] for row in csv.DictReader(file)] == sorted(f"loose/{index}.png" for index in range(40))
+    # With labelled test images and no training images nothing is validated.
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    np.savez("test.npz", x_test=pixels, y_test=np.arange(30) % 9)
+    report = cleanse(
+        tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "test.npz"
+    )
+    assert None not in report["cleansed"].values()
     # Without labelled images nothing is guessed.
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "null")
     assert set(report["suspect"].values()) == {None}
@@ -255,6 +262,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",
     "cleanse --ckpt SUSPECT --data.unlabeled damaged": "--data.unlabeled damaged: 1 of 1 images are unreadable",
     "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",
+    "cleanse --ckpt SUSPECT --trainer.max_epochs -1": "--trainer.max_epochs -1: must be at least 0",
     "cleanse --ckpt SUSPECT --data.source four.npz": "--model.num_classes 10: the labelled images have 4 classes",
 }
 

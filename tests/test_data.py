@@ -21,6 +21,8 @@ from bdclean.data.images import MemoryImages
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
+from bdclean.modules import AttackModule
+from bdclean.trainer import Trainer
 
 # The embedded set
 
@@ -258,6 +260,43 @@ def data(npz: Path) -> PoisonDataModule:
 
 def everything(loader: Any) -> tuple[Tensor, ...]:
     return tuple(torch.cat(columns) for columns in zip(*loader, strict=True))
+
+
+def test_held_out_images_that_a_suspect_was_trained_on_are_counted(data: PoisonDataModule, npz: Path) -> None:
+    described = dict(data.hparams)
+    assert data.trained_on(described) == 0
+    assert data.trained_on({}) == 0
+    others = (
+        PoisonDataModule(str(npz), None, num_val=10, num_held_out=60),
+        PoisonDataModule(str(npz), None, num_val=30, num_held_out=20),
+        PoisonDataModule(str(npz), None, num_val=10, num_held_out=20, seed=1),
+    )
+    for other in others:
+        theirs = set(data._splits[2].tolist())
+        assert other.trained_on(described) == len(theirs & set(other._splits[1].tolist())) > 0
+    assert PoisonDataModule(str(npz), None, unlabeled=str(npz), seed=1).trained_on(described) == 0
+
+
+def test_without_images_of_another_class_there_are_no_triggered_ones(npz: Path) -> None:
+    arrays = dict(np.load(npz))
+    arrays["y_test"] = np.full(40, 1)
+    np.savez("one.npz", **arrays)
+    data = PoisonDataModule("one.npz", BadNets(target_class=1), num_val=10)
+    assert len(data.test_dataloader()) == 1
+    assert len(data.val_dataloader()) == 2
+
+
+def test_the_networks_classes_count_where_the_images_lack_some(npz: Path) -> None:
+    arrays = np.load(npz)
+    np.savez("test.npz", x_test=arrays["x_test"], y_test=arrays["y_test"])
+    data = PoisonDataModule("test.npz", BadNets(label_mode="all-to-all"), unlabeled="procedural")
+    network = AttackModule("small_cnn", num_classes=6, image_size=16)
+    network.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    network.trainer.datamodule = data  # type: ignore[attr-defined]  # Lightning sets it
+    network.setup("test")
+    _, targets, labels = next(iter(data.test_dataloader()[1]))
+    assert torch.equal(targets, labels + 1)
+    assert targets.max() == 4
 
 
 def test_splits_are_apart_and_fixed(data: PoisonDataModule, npz: Path) -> None:

@@ -73,6 +73,28 @@ def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: 
         )
 
 
+@pytest.mark.parametrize("place", ["model", "model_ema"])
+def test_copies_with_other_prefixes_and_types_are_replaced_too(place: str, state: State) -> None:
+    average = {"n_averaged": torch.tensor(7)} | prefixed(state, "module.")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    # As torchvision's training script writes them.
+    content = {"model": half, "model_ema": average}
+    torch.save(content, "suspect.pth")
+    suspect = read("suspect.pth")
+    assert suspect.place == "model_ema"
+    if place == "model":
+        torch.save({"model": half, "ema": average}, "suspect.pth")
+        suspect = read("suspect.pth")
+    network = build_network("small_cnn", 10, 32)
+    write(Path("out.pth"), network, torch.zeros(1), suspect, "module." if place == "model_ema" else "")
+    model, copied = torch.load("out.pth", weights_only=True).values()
+    for name, value in network.state_dict().items():
+        assert torch.equal(copied["module." + name], value.to(average["module." + name].dtype))
+        assert torch.equal(model[name], value.to(half[name].dtype))
+    assert list(copied) == list(average)
+    assert copied["n_averaged"] == 7
+
+
 def test_types_and_versions_of_the_weights_stay() -> None:
     network = build_network("small_cnn", 10, 32).half()
     torch.save(network.state_dict(), "half.pt")

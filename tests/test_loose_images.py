@@ -167,6 +167,28 @@ def test_class_folders_alone_are_a_test_set() -> None:
     assert (source.num_classes, source.has("train"), source.has("test"), source.numbered) == (2, False, True, False)
 
 
+def test_links_to_folders_are_followed_but_not_in_a_circle() -> None:
+    for place in ("labelled/test/cat", "elsewhere/more", "elsewhere/.hidden"):
+        Path(place).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(f"{place}/0.png")
+    Path("labelled/test/dog").symlink_to(Path("elsewhere").resolve())
+    Path("elsewhere/back").symlink_to(Path("labelled/test").resolve())
+    images = Source("labelled").load("test", 20)
+    assert images.labels.tolist() == [0, 1]
+    assert [str(path) for path in images.paths] == [  # type: ignore[attr-defined]
+        "labelled/test/cat/0.png",
+        "labelled/test/dog/more/0.png",
+    ]
+
+
+def test_training_images_without_labels_come_before_test_images() -> None:
+    train, test = np.full((30, 8, 8, 3), 1, np.uint8), np.full((10, 8, 8, 3), 2, np.uint8)
+    np.savez("mixed.npz", x_train=train, x_test=test, y_test=np.arange(10) % 2)
+    images = Source("mixed.npz").load_unlabeled(8, 5, 0)
+    assert len(images) == 30
+    assert images.batch(torch.arange(30)).unique().tolist() == [1]
+
+
 def test_folders_called_by_numbers_are_those_classes() -> None:
     for name in ("2", "10", "9"):
         Path("labelled/test", name).mkdir(parents=True)

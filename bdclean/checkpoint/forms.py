@@ -24,6 +24,8 @@ MARK = "bdclean"
 """The entry that our own checkpoints have, with the version that wrote them."""
 MOST_SHARED = 4
 """Layers may share weights, but not more than so many times."""
+MOST_VALUES = 1000
+"""An option may hold so many values, and things that hold them."""
 WEIGHTS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
     *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
@@ -58,7 +60,23 @@ def _scalar(value: Any) -> bool:
 
 def _plain(value: Any) -> bool:
     # No deeper: a list can hold itself.
-    return len(value) < 1000 and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
+    return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
+
+
+def _nested(value: Any) -> bool:
+    waiting = [value]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return True
+        one = waiting.pop()
+        # The parser of options makes an object of what has a class path.
+        if isinstance(one, dict) and all(map(_name, one)) and "class_path" not in one:
+            waiting += list(one.values())[:MOST_VALUES]
+        elif isinstance(one, (list, tuple)):
+            waiting += one[:MOST_VALUES]
+        elif not _scalar(one):
+            return False
+    return False
 
 
 def _options(value: Any) -> bool:
@@ -72,7 +90,7 @@ MODEL: dict[str, Callable[[Any], bool]] = {
     "mean": _channels,
     "std": _channels,
     "stem": _optional(lambda value: value in ("photo", "small")),
-    "arch_kwargs": _optional(_options),
+    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and _nested(value)),
 }
 """What a checkpoint says of its network, and what each value can be."""
 

@@ -35,9 +35,8 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
     Raises:
         InputError: If a library is missing that the format needs.
     """
-    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    if like is not None:
-        state = _renamed(state, like.weights, prefix)
+    own = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    state = own if like is None else _renamed(own, like.weights, prefix)
     if path.suffix == ".onnx":
         write_whole(path, lambda temporary: _onnx(temporary, network, image))
     elif path.suffix == ".safetensors":
@@ -47,8 +46,9 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         write_whole(path, lambda temporary: temporary.write_bytes(save(separate, {"format": "pt"})))
     else:
-        theirs = like is not None and not like.own and Path(like.path).suffix != ".safetensors"
-        content = _replaced(like.content, like.weights, state) if like is not None and theirs else state
+        content = state
+        if like is not None and not like.own and Path(like.path).suffix != ".safetensors":
+            content = _replaced(like.content, {name: value for name, value in own.items() if prefix + name in state})
         write_whole(path, lambda temporary: torch.save(content, temporary))
 
 
@@ -74,21 +74,35 @@ def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str
     return {name: new.get(name, value).to(value.dtype) for name, value in old.items()}
 
 
-def _replaced(
-    content: Any, old: Mapping[str, Tensor], new: Mapping[str, Tensor], done: dict[int, Any] | None = None
-) -> Any:
-    """The same content, with the new weights wherever the old ones were, or others of the same names."""
+def _replaced(content: Any, new: Mapping[str, Tensor], done: dict[int, Any] | None = None) -> Any:
+    """The same content, with the new weights wherever others of the same names are, whatever stands before these."""
     # What is in several places is replaced once: dictionaries may hold each other, and themselves.
     done = {} if done is None else done
     if not isinstance(content, dict) or id(content) in done:
         return done.get(id(content), content)
     result = done[id(content)] = copy.copy(content)  # an OrderedDict's versions of its layers come along
-    if {*old} <= {*content}:
-        result.update(new)
+    prefix = _common_prefix(content, new)
+    if prefix is not None:
+        result.update({prefix + name: value.to(content[prefix + name].dtype) for name, value in new.items()})
         return result
     for key, value in content.items():
-        result[key] = _replaced(value, old, new, done) if isinstance(key, str) else value
+        result[key] = _replaced(value, new, done) if isinstance(key, str) else value
     return result
+
+
+def _common_prefix(content: Mapping[Any, Any], weights: Mapping[str, Tensor]) -> str | None:
+    """What stands before the names of all of some weights in a dictionary; None if they are not in it."""
+    longest = max(weights, key=len)
+    prefixes = (key.removesuffix(longest) for key in content if isinstance(key, str) and key.endswith(longest))
+    shapes = {name: value.shape for name, value in weights.items()}
+    return next(
+        (
+            prefix
+            for prefix in prefixes
+            if all(getattr(content.get(prefix + name), "shape", None) == shape for name, shape in shapes.items())
+        ),
+        None,
+    )
 
 
 def _onnx(path: Path, network: nn.Module, image: Tensor) -> None:

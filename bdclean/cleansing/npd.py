@@ -117,15 +117,13 @@ class NPD(Cleanser):
     def perturb(self, images: Tensor, classes: Tensor) -> Tensor:
         """D for each image, towards a class for each, (N, C, H, W)."""
         bound = radius(self.eps, self.image_size)
-        # [0, 1], but for images that a caller from Python has normalised.
-        least, most = images.amin().clamp(max=0), images.amax().clamp(min=1)
         d = torch.zeros_like(images)
         for _ in range(self.steps):
             d.requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(self.polarized(images + d), classes), d)
             d = d.detach() - self.step_size * gradient.sign()
             d = d.renorm(2, 0, bound)
-            d = (images + d).clamp(least, most) - images
+            d = (images + d).clamp(0, 1) - images
         return d
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bdclean import InputError, first_ten, printable
 from bdclean.data.batches import Batches
 from bdclean.data.images import FileImages, Images
 
+VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
 CHOICE_SHARE, CHOICE_LIMIT = 0.2, 1_000
@@ -126,6 +128,31 @@ def readable(
 @rank_zero_only
 def _say(message: str) -> None:
     logger.warning(printable(message))
+
+
+def split(
+    total: int, seed: int, num_val: int | None, num_held_out: int | None, num_train: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the images of a training part that are for validation, the defender's, and the attacker's.
+
+    Args:
+        total: How many there are.
+        seed: As in PoisonDataModule.
+        num_val: As in PoisonDataModule.
+        num_held_out: As in PoisonDataModule.
+        num_train: As in PoisonDataModule.
+
+    Raises:
+        InputError: If none are left for the attacker.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    val = share(num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
+    defender = share(num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
+    if defender + val >= total:
+        raise InputError(
+            f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
+        )
+    return order[:val], order[val : val + defender], order[val + defender :][:num_train]
 
 
 def share(number: int | None, total: int, part: float, limit: int) -> int:

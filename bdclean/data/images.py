@@ -113,7 +113,7 @@ class MemoryImages(StoredImages):
     """Images in memory, ready for use.
 
     Args:
-        pixels: (N, H, W, 3) uint8, or float in the range that the network takes.
+        pixels: (N, H, W, 3) uint8, or float in [0, 1].
         labels: As in StoredImages.
     """
 
@@ -121,7 +121,7 @@ class MemoryImages(StoredImages):
         return self.stored(indices)
 
     def size_in_memory(self) -> int:
-        return len(self) * self.pixels[0].numel() * self.pixels.element_size()
+        return len(self) * self.pixels.shape[1:].numel() * self.pixels.element_size()
 
     def in_memory(self, num_workers: int) -> MemoryImages:
         return self

@@ -22,14 +22,13 @@ from bdclean.attacks.base import POISONED
 from bdclean.attacks.surrogate import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
-from bdclean.data.defender import DEFENDER_LIMIT, DEFENDER_SHARE, Defender, Part, readable, share
+from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split
 from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 
 MEMORY_LIMIT = 2**31
 """A set of images of up to so many bytes is kept in memory, on the device."""
-VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 
 
 class PoisonDataModule(LightningDataModule):
@@ -41,7 +40,8 @@ class PoisonDataModule(LightningDataModule):
     - The training loader mixes clean and poisoned images; it and the loaders for evaluation yield images, target
       labels (what the attacker wants) and true labels. On clean images the two are equal.
     - The validation and test loaders are `[clean, triggered]`; the triggered one leaves out the images whose target is
-      their own class. Without an attack there is only the first, without a source there is none.
+      their own class. Without an attack, or without such images, there is only the first, without a source there is
+      none.
     - In defence the training loader yields the defender's images, bare, so that no label can leak, unless a method is
       told to use labels. Where there is no labelled test part, some of these images are held out, bare too, and stand
       in its place.
@@ -112,6 +112,8 @@ class PoisonDataModule(LightningDataModule):
             if value is not None and value < least:
                 raise InputError(f"--data.{name} {value}: must be at least {least}")
         self.source = None if source is None else Source(source, root)
+        self.num_classes = None if self.source is None else self.source.num_classes
+        """How many classes there are: of the labelled images, or where some of these may be missing of the network."""
         self.unlabeled = None if unlabeled is None else Source(unlabeled, root, "--data.unlabeled")
         if self.source is None and self.unlabeled is None:
             raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
@@ -174,11 +176,6 @@ class PoisonDataModule(LightningDataModule):
         """Whether the labels are numbers of classes of which some may be missing."""
         return self.source is not None and self.source.numbered
 
-    @property
-    def num_classes(self) -> int | None:
-        """How many classes the labelled images have; None where there are none."""
-        return None if self.source is None else self.source.num_classes
-
     def prepare_data(self) -> None:
         """Download what is missing, in one process."""
         for source in (self.source, self.unlabeled):
@@ -199,15 +196,19 @@ class PoisonDataModule(LightningDataModule):
     @cached_property
     def _splits(self) -> tuple[Tensor, Tensor, Tensor]:
         """Indices of the validation, the defender's and the attacker's images in the training part."""
-        total = len(self._training_part)
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))
-        val = share(self.num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
-        defender = share(self.num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
-        if defender + val >= total:
-            raise InputError(
-                f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
-            )
-        return order[:val], order[val : val + defender], order[val + defender :][: self.num_train]
+        return split(len(self._training_part), self.seed, self.num_val, self.num_held_out, self.num_train)
+
+    def trained_on(self, description: Mapping[str, Any]) -> int:
+        """How many of the images that are held out here are the attacker's elsewhere.
+
+        Args:
+            description: What a checkpoint says of its images.
+        """
+        if self.unlabeled is not None or self.source is None or description.get("source") != self.source.name:
+            return 0
+        options = (description.get(name) for name in ("num_val", "num_held_out", "num_train"))
+        theirs = split(len(self._training_part), description.get("seed", 0), *options)[2]
+        return int(torch.isin(self._splits[1], theirs).sum())
 
     @cached_property
     def _attackers(self) -> Images:
@@ -335,7 +336,7 @@ class PoisonDataModule(LightningDataModule):
         targets = self.attack.target_labels(labels, self.num_classes)
         others = (targets != labels).nonzero().squeeze(1)
         if len(others) == 0:
-            raise InputError(f"--data.attack.target_class {self.attack.target_class}: no image has another class")
+            return [clean]
         victims = images.subset(others.to(labels.device))
         columns = (targets[others], victims.labels)
         # What acts in the training step may look other after each.
@@ -417,7 +418,10 @@ class PoisonDataModule(LightningDataModule):
         """Images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
         if self.attack is None or not (self._has("train") or self._has("test")):
             return None
-        clean, triggered = self._val if self._has("train") else self._test
+        parts = self._val if self._has("train") else self._test
+        if len(parts) == 1:
+            return None
+        clean, triggered = parts
         assert self.num_classes is not None
         labels = clean.images.labels
         others = (self.attack.target_labels(labels, self.num_classes) != labels).nonzero().squeeze(1)[:count]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,8 @@ class Source:
             self.num_classes, self.image_size = max(self.classes.values(), default=-1) + 1, None
         elif self.path.is_file() and self.path.suffix in (".npz", ".npy"):
             self.num_classes, self.image_size = self._array_shape()
+            # Training images have all classes; test images may be few.
+            self.numbered = not self.has("train")
         elif name == "procedural":
             self.num_classes, self.image_size = 0, None
         else:
@@ -134,7 +138,7 @@ class Source:
             return MemoryImages(draw_procedural(count, image_size, seed))
         if self.name not in STANDARD and self.path.is_dir():
             return FileImages(self._files(self.path, loose=True), image_size, self.option)
-        if self.path.is_file() and not (self.has("train") or self.has("test")):
+        if self.path.is_file() and not self.has("train"):
             return ArrayImages(self._pixels(self._unlabeled_key()), image_size)
         return self.load("train" if self.has("train") else "test", image_size)
 
@@ -265,13 +269,7 @@ class Source:
     def _files(self, folder: Path, loose: bool = False) -> list[Path]:
         """All images in a folder and those in it; of loose ones also files without a suffix, which may be images."""
         suffixes = SUFFIXES | {""} if loose else SUFFIXES
-        files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in suffixes
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        )
+        files = sorted(path for path in _inside(folder) if path.suffix.lower() in suffixes)
         if not files:
             raise InputError(f"{self.option}: no images in {folder}")
         return files
@@ -286,3 +284,23 @@ class Source:
         if -1 in labels:
             raise InputError(f"{self.option}: {files[labels.index(-1)]} lies in no class folder")
         return FileImages(files, image_size, self.option, torch.tensor(labels))
+
+
+def _inside(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files in a folder, in those that lie in it, and in those that links in it lead to, but hidden ones.
+
+    Args:
+        folder: The folder.
+        above: In which folders it lies, without links: a link to one of them leads round in a circle.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _inside(Path(entry), above | {real})
+            elif entry.is_file():
+                yield Path(entry)

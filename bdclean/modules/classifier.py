@@ -170,6 +170,8 @@ class Classifier(LightningModule):
         fewer = classes is not None and classes < self.num_classes and not getattr(data, "numbered", False)
         if classes is not None and (fewer or classes > self.num_classes):
             raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
+        if data is not None and classes is not None:
+            data.num_classes = self.num_classes
         if size is not None and size != self.image_size:
             raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
 
