@@ -20,7 +20,7 @@ from torchvision.utils import make_grid
 
 from bdclean.checkpoint import write_whole
 from bdclean.metrics import defense_effectiveness_rate
-from bdclean.scanning import Finding, p_value, shown, stands_out
+from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 FIGURES = ("acc", "asr", "ra", "agreement")
 LISTED = 5
@@ -179,12 +179,12 @@ def found(findings: Sequence[Finding], alpha: float) -> dict[str, Any]:
         alpha: From this p-value down a backdoor is said to be found.
 
     Returns:
-        `backdoor`, whether there is one; the `class` that the strongest finding names; its `p_value`, over all
-        detectors; `alpha`; `detectors`, with scores and p-values of each class.
+        `backdoor`, whether there is one, None where classes are too few to tell; the `class` that the strongest finding
+        names; its `p_value`, over all detectors; `alpha`; `detectors`, with scores and p-values of each class.
     """
     likelihood = p_value(findings)
     return {
-        "backdoor": likelihood <= alpha,
+        "backdoor": None if len(findings[0].scores) < FEWEST else likelihood <= alpha,
         "class": min(findings, key=lambda finding: finding.p_value).suspected,
         "p_value": likelihood,
         "alpha": alpha,
@@ -235,6 +235,8 @@ def verdict(scan: Mapping[str, Any]) -> str:
     p = shown(scan["p_value"])
     if scan["backdoor"]:
         return f"a backdoor towards class {scan['class']} (p {p})"
+    if scan["backdoor"] is None:
+        return "no saying whether there is a backdoor: of two classes none can stand out"
     return f"no backdoor found (p {p}, class {scan['class']} stands out most)"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bdclean import InputError, report
 from bdclean.cli import main
 from bdclean.scanning import (
+    ALPHA,
     DenseInversion,
     Detector,
     Finding,
@@ -83,6 +84,19 @@ def test_scores_that_hardly_differ_say_nothing() -> None:
     assert grubbs(scores, noise=0.05).min() == 1
     assert torch.equal(grubbs(torch.ones(10)), torch.ones(10))
     assert torch.equal(grubbs(torch.tensor([1.0, 5.0])), torch.ones(2))
+
+
+@pytest.mark.parametrize("classes", [3, 5, 10])
+def test_of_few_classes_one_has_to_stand_out_as_far_as_of_ten(images: Tensor, classes: int) -> None:
+    class One(DenseInversion):
+        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
+            scores = torch.zeros(num_classes)
+            scores[1] = self.reached
+            return scores, None
+
+    detector = One()
+    for detector.reached, found in ((0.53, False), (0.58, True)):
+        assert (detector.find(nn.Identity(), images, classes).p_value < ALPHA / 4) == found
 
 
 def test_several_detectors_share_the_risk() -> None:
@@ -241,6 +255,9 @@ def test_what_is_found_is_said() -> None:
     assert report.verdict(unsure) == "no backdoor found (p 0.4, class 3 stands out most)"
     assert report.verdict(report.found([_finding(1e-9)], 0.05)) == "a backdoor towards class 1 (p <0.0001)"
     assert json.loads(json.dumps(sure)) == sure
+    two = report.found([Finding("Some", torch.tensor([0.0, 1.0]), torch.ones(2))], 0.05)
+    assert two["backdoor"] is None
+    assert report.verdict(two) == "no saying whether there is a backdoor: of two classes none can stand out"
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_weights_go_back_or_on_by_the_images_that_go_over(
     assert network.bias.tolist() == pytest.approx([expected * bias for bias in biases])
 
 
-def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_gets_its_dropout_back() -> None:
+def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_has_no_dropout() -> None:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = nn.Sequential(nn.Flatten(), nn.Dropout1d(0.3), nn.Linear(3072, 3))
     cleanser = ScanDistill(suspect, ratios=0.5)
@@ -264,9 +264,10 @@ def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_gets_its_
     cleanser.images = lambda choosing=False: iter([(images, torch.arange(8) % 3)])  # type: ignore[method-assign]
     cleanser.prepare()
     assert torch.equal(network[2].weight, original)
-    assert network[1].p == 0
+    assert (network.training, network[1].training) == (True, False)
     cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share))  # type: ignore[assignment]
     cleanser.search()
+    assert (network.training, network[1].training) == (True, False)
     cleanser.finish()
     assert network[1].p == 0.3
     assert not len(cleanser.sample)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -60,6 +61,8 @@ class Cleanser(Classifier):
     """Whether it looks at images at all."""
     in_eval_mode: ClassVar[bool] = False
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
+    drops: bool = True
+    """Whether the student's dropout acts in training."""
     lr_option = "--method.lr"
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
@@ -157,7 +160,7 @@ class Cleanser(Classifier):
             logits = functional_call(self, dict(changes), (images,))
             right = correct(logits, classes_of(targets))
             hits, total = hits + right.sum(), total + len(images)
-        self.network.train(mode)
+        self.set_mode(mode)
         return 100 * float(hits) / total
 
     def furthest(
@@ -209,9 +212,16 @@ class Cleanser(Classifier):
         super().train(mode)
         if hasattr(self, "teacher"):
             self.teacher.eval()
-            if self.in_eval_mode:
-                self.network.eval()
+            self.set_mode(mode)
         return self
+
+    def set_mode(self, training: bool) -> None:
+        """Bring the student into train or eval mode, with the parts in eval mode that stay so."""
+        self.network.train(training and not self.in_eval_mode)
+        if not self.drops:
+            for module in self.network.modules():
+                if isinstance(module, _DropoutNd):
+                    module.eval()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         super().validation_step(batch, batch_idx, dataloader_idx)

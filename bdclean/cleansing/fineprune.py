@@ -19,9 +19,9 @@ from bdclean.modules.classifier import Batch
 class FinePrune(FineTune):
     """Prunes the units of the last hidden layer that clean images hardly use, and fine-tunes.
 
-    Units go in the order of their mean activation over the defender's images, lowest first, as long as that costs
-    little enough; then as FineTune. A unit is an input of the head, which every network has: behind a convolution, a
-    channel pooled over the image. It is pruned by making the head blind to it.
+    Units go in the order of their mean absolute activation over the defender's images, lowest first, as long as that
+    costs little enough; then as FineTune. A unit is an input of the head, which every network has: behind a
+    convolution, a channel pooled over the image. It is pruned by making the head blind to it.
 
     Source: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID
     2018.
@@ -59,7 +59,8 @@ class FinePrune(FineTune):
         total = torch.zeros_like(self.kept)
 
         def watch(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            total.add_(inputs[0].flatten(0, -2).sum(0))
+            # Behind a ReLU that is what it is; elsewhere a unit that is far below 0 is used, too.
+            total.add_(inputs[0].abs().flatten(0, -2).sum(0))
 
         hook = head.register_forward_pre_hook(watch)
         self.network.eval()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.cleansing.steps import still
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
@@ -24,6 +27,9 @@ class FineTune(Cleanser):
         lr: Learning rate of SGD, which falls to 0 along a cosine.
         momentum: Of SGD.
         weight_decay: Of SGD.
+
+    Raises:
+        InputError: If y is what the student answers already, as of a network without batch norms and dropout.
     """
 
     epochs = 100
@@ -40,6 +46,20 @@ class FineTune(Cleanser):
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        if self.supervision == "labels":
+            return
+        images, targets = next(self.images())
+        # Each time another dropout, if any; and statistics of the batch.
+        with still(self.network):
+            same = torch.allclose(self(images).softmax(1), targets, atol=1e-5)
+        if same:
+            raise InputError(
+                f"--method {type(self).__name__}: the network has neither batch norms nor dropout, so it answers in "
+                "training just as the suspect does: there is nothing to learn; take --method.supervision labels"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)

@@ -61,6 +61,9 @@ class FTSAM(FineTune):
         self.within("rho", rho, 0)
         self.rho = rho
 
+    def prepare(self) -> None:
+        """Nothing: where it climbs to there is something to learn, from anybody."""
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
         parameters = dict(self.network.named_parameters())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bdclean import InputError, first_line
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -114,7 +115,15 @@ class IBAU(Cleanser):
         mapped = perturbation - self.map_step * gradient
         v = torch.zeros_like(slope)
         for _ in range(self.rounds):
-            (through,) = torch.autograd.grad(mapped, perturbation, v, retain_graph=True)
+            try:
+                (through,) = torch.autograd.grad(mapped, perturbation, v, retain_graph=True)
+            except RuntimeError as error:
+                if "derivative" not in str(error):
+                    raise
+                raise InputError(
+                    f"--method.rounds {self.rounds}: a layer of the network can be derived once only "
+                    f"({first_line(error)}); 0 does without"
+                ) from error
             v = through + slope
         # Its value is the loss, its gradient that of the weights through both.
         indirect = (mapped * v.detach()).sum()

@@ -79,6 +79,8 @@ class MaskingCleanser(PruningCleanser):
     """
 
     chooses = True
+    # Masks, and weights between them, that make up for units left out say nothing of these.
+    drops = False
 
     def __init__(
         self, suspect: Classifier, supervision: Supervision, threshold: float | None, tolerance: float

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.modules.dropout import _DropoutNd
 
 from bdclean.attacks.surrogate import batch_size, pieces
 from bdclean.cleansing.base import classes_of
@@ -23,7 +22,7 @@ from bdclean.universal import Change
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
-in proportion, or as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
+as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
 AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
 search to the next."""
@@ -99,7 +98,6 @@ class ScanDistill(StrongDistillCleanseModule):
         self.changes: list[tuple[Change, Tensor]] = []
         self.danger = 1.0
         self.seen = self.searches = 0
-        self.dropouts: dict[_DropoutNd, float] = {}
 
     @property
     def aims(self) -> list[tuple[Inversion, int]]:
@@ -121,9 +119,8 @@ class ScanDistill(StrongDistillCleanseModule):
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
         # The suspect's answers are those without dropout.
-        self.dropouts = {module: module.p for module in self.network.modules() if isinstance(module, _DropoutNd)}
-        for module in self.dropouts:
-            module.p = 0.0
+        self.drops = False
+        self.set_mode(self.network.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.aims:
@@ -153,7 +150,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.changes = [*student, *suspect]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
-        self.network.train(mode)
+        self.set_mode(mode)
 
     def finish(self) -> None:
         if not self.aims:
@@ -187,8 +184,6 @@ class ScanDistill(StrongDistillCleanseModule):
             chosen = along(ON, lambda: self.kept() >= kept - LOST)
         # Processes search for themselves.
         mix(self.trainer.strategy.broadcast(chosen))
-        for module, p in self.dropouts.items():
-            module.p = p
         self.sample, self.own, self.changes = torch.empty(0), torch.empty(0), []
 
     @torch.no_grad()
@@ -229,15 +224,14 @@ class ScanDistill(StrongDistillCleanseModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
+        smaller = min(1.0, math.sqrt(images / (AIMED_BATCH if self.aims else BLIND_BATCH)))
         if not self.aims:
-            smaller = min(1.0, math.sqrt(images / BLIND_BATCH))
             return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
 
         def schedule(done: float) -> float:
             # Not from 0, or a training of one step would do nothing.
             return cosine(max(done, 0.01), warmup=0.3)
 
-        smaller = min(1.0, images / AIMED_BATCH)
         made = self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
         self.lr_option = "--method.aimed_lr"
         return made

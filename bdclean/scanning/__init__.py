@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bdclean.scanning.base import ALPHA, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
+from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
 from bdclean.scanning.inversion import DenseInversion, Inversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
@@ -22,6 +22,7 @@ def scan(
 __all__ = [
     "ALPHA",
     "DETECTORS",
+    "FEWEST",
     "SCANNED",
     "DenseInversion",
     "Detector",

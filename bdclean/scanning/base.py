@@ -21,6 +21,10 @@ Network = Callable[[Tensor], Tensor]
 
 ALPHA = 0.01
 """From this p-value down a backdoor is said to be found."""
+FEWEST = 3
+"""Classes that it takes for one to stand out."""
+USUAL = 10
+"""Classes of the networks by which it was chosen what scores mean."""
 SCANNED = 512
 """Images that a scan looks at."""
 
@@ -118,7 +122,9 @@ class Detector(ABC):
             torch.manual_seed(0)
             scores, trigger = self.score(network, images, num_classes)
         scores = scores.cpu()
-        return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.least), self.noise), trigger)
+        # Where all others count as the least, one of few classes has to stand out from these as far as one of ten.
+        noise = self.noise * max(1.0, math.sqrt(USUAL / num_classes))
+        return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.least), noise), trigger)
 
     def within(self, name: str, value: float, low: float) -> None:
         """Check that an option, by its name, is not below a bound.
@@ -149,7 +155,7 @@ def grubbs(scores: Tensor, noise: float = 0.0) -> Tensor:
         (C,) p-values, with Bonferroni's correction for C candidates; 1 where there are fewer than three classes.
     """
     number, values = len(scores), scores.double()
-    spread = values.std().clamp(min=noise) if number > 2 else values.new_zeros(())
+    spread = values.std().clamp(min=noise) if number >= FEWEST else values.new_zeros(())
     if spread == 0:
         return torch.ones(number)
     distance = (values - values.mean()) / spread
