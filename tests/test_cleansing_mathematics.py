@@ -496,13 +496,13 @@ def test_fineprune_takes_the_least_active_units_and_they_stay_away() -> None:
 # Two phases: NAD, MCR
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6, 3)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 4, 4, 3), (2, 4, 4, 4), (2, 6, 3)])
 @pytest.mark.parametrize("p", [1.0, 2.0, 3.5])
 def test_attention_map_against_loops(shape: tuple[int, ...], p: float) -> None:
     features = noise(*shape)
     found = nad.attention_map(features, p)
     for number, one in enumerate(features):
-        places = one.flatten(1).T if one.ndim == 3 else one
+        places = one if one.ndim == 2 else one.flatten(0, 1) if shape[-1] == 3 else one.flatten(1).T
         values = [sum(abs(value) ** p for value in place.tolist()) for place in places]
         size = math.sqrt(sum(value**2 for value in values))
         assert found[number].tolist() == pytest.approx([value / size for value in values])
@@ -816,7 +816,17 @@ def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
     close(cleanser.training_step(images, 0), -loss)
     cleanser.unlearning = False
     close(cleanser.training_step(images, 0), 0.3 * loss)
-    assert cleanser.counts.tolist()[1] == 12
+    assert cleanser.counts.tolist()[1] == 24
+
+
+def test_rnp_judges_by_whole_steps() -> None:
+    cleanser = unit(cleansing.RNP, ladder(), least=50.0)
+    strategy = SimpleNamespace(reduce=lambda counts, reduce_op: counts)
+    for step, right, unlearning in ((0, 0, True), (1, 11, True), (1, 0, True), (2, 9, False)):
+        cleanser._trainer = SimpleNamespace(global_step=step, strategy=strategy)
+        cleanser.counts = cleanser.counts + torch.tensor([right, 10.0])
+        cleanser.on_train_batch_end(None, None, 0)
+        assert cleanser.unlearning == unlearning
 
 
 def far(values: Sequence[float], u: float) -> list[bool]:

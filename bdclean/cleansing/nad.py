@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from bdclean import InputError
 from bdclean.cleansing.base import Supervision, frozen
 from bdclean.cleansing.phases import TwoPhases
-from bdclean.models import find_features
+from bdclean.models import channel_axis, find_features
 from bdclean.modules import Classifier
 
 
@@ -22,13 +22,13 @@ def attention_map(features: Tensor, p: float) -> Tensor:
     """Where a stage looks: A = sum over the channels of |F|^p, divided by its Euclidean norm.
 
     Args:
-        features: (N, C, H, W), or (N, tokens, C).
+        features: (N, C, H, W), (N, H, W, C), or (N, tokens, C).
         p: Power.
 
     Returns:
         (N, positions), of norm 1.
     """
-    return F.normalize(features.abs().pow(p).sum(1 if features.ndim == 4 else -1).flatten(1), dim=1)
+    return F.normalize(features.abs().pow(p).sum(channel_axis(features)).flatten(1), dim=1)
 
 
 class NAD(TwoPhases):

@@ -36,7 +36,7 @@ class RNP(MaskingCleanser):
         mask_lr: In recovering.
         momentum: Of SGD.
         weight_decay: Of SGD in unlearning.
-        least: Unlearning ends after the batch of which at most so many percent were still right.
+        least: Unlearning ends after the step of whose images at most so many percent were still right.
         first: Share of the training that unlearning may take at most.
         alpha: Factor of the loss in recovering.
         threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
@@ -76,6 +76,7 @@ class RNP(MaskingCleanser):
         self.alpha = alpha
         self.unlearning = True
         self.counts = torch.zeros(2)
+        self.steps = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
@@ -83,7 +84,7 @@ class RNP(MaskingCleanser):
         changed = scale(dict(self.named_parameters()), self.layers, self.masks)
         logits = functional_call(self, changed, (images,))
         right = correct(logits, classes_of(targets))
-        self.counts = torch.stack([right.sum(), torch.full_like(right, True).sum()])
+        self.counts = self.counts.to(self.device) + torch.stack([right.sum(), torch.full_like(right, True).sum()])
         loss = F.cross_entropy(logits, targets)
         self.log_loss(loss, images)
         return -loss if self.unlearning else self.alpha * loss
@@ -96,9 +97,11 @@ class RNP(MaskingCleanser):
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Called by Lightning: end the unlearning when nothing is left to forget; soon weights are beyond repair."""
         super().on_train_batch_end(outputs, batch, batch_idx)
-        if self.unlearning:
+        # A step may take several batches.
+        if self.unlearning and self.trainer.global_step > self.steps:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
             self.unlearning = 100 * right / total > self.least
+            self.steps, self.counts = self.trainer.global_step, torch.zeros(2)
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: end the unlearning when its time is over."""

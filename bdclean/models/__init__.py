@@ -9,6 +9,7 @@ from bdclean.models.networks import (
     normalization,
     usual_size,
 )
+from bdclean.models.probe import channel_axis
 from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
@@ -20,6 +21,7 @@ __all__ = [
     "Stem",
     "best_prefix",
     "build_network",
+    "channel_axis",
     "closest",
     "find_channels",
     "find_features",

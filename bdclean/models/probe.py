@@ -22,8 +22,14 @@ class Call:
     @property
     def positions(self) -> int:
         """At how many places (pixels, patches, tokens) it answers."""
-        spread = isinstance(self.module, _ConvNd) or (self.answer.ndim == 4 and not isinstance(self.module, nn.Linear))
-        return self.answer.numel() // self.answer.shape[1 if spread else -1]
+        axis = 1 if isinstance(self.module, _ConvNd) else -1 if isinstance(self.module, nn.Linear) else None
+        return self.answer.numel() // self.answer.shape[channel_axis(self.answer) if axis is None else axis]
+
+
+def channel_axis(answer: Tensor) -> int:
+    """Where the channels of (N, C, H, W), (N, H, W, C) or (N, ..., C) are: images are as high as they are wide."""
+    last = answer.ndim != 4 or answer.shape[1] == answer.shape[2] != answer.shape[3]
+    return -1 if last else 1
 
 
 def probe(network: nn.Module, image_size: int) -> list[Call]:
