@@ -223,18 +223,19 @@ class Cleanser(Classifier):
                 if isinstance(module, _DropoutNd):
                     module.eval()
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        super().validation_step(batch, batch_idx, dataloader_idx)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        logits = super().validation_step(batch, batch_idx, dataloader_idx)
         if dataloader_idx == 0:
-            self._compare(batch if isinstance(batch, Tensor) else batch[0], "val")
+            self._compare(batch, logits, "val")
+        return logits
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        super().test_step(batch, batch_idx, dataloader_idx)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        logits = super().test_step(batch, batch_idx, dataloader_idx)
         if dataloader_idx == 0:
-            images = batch if isinstance(batch, Tensor) else batch[0]
-            answers, teacher = self._compare(images, "test")
+            answers, teacher = self._compare(batch, logits, "test")
             if self.moves is not None:
                 self.moves.update(answers, teacher.argmax(1))
+        return logits
 
     def on_test_epoch_end(self) -> None:
         """Keep how the predictions moved: rows the suspect's classes, columns the student's."""
@@ -243,9 +244,10 @@ class Cleanser(Classifier):
             self.moved = self.moves.compute().cpu()
             self.moves.reset()
 
-    def _compare(self, images: Tensor, stage: str) -> tuple[Tensor, Tensor]:
-        """Log the agreement of student and suspect, and give the logits of both."""
-        answers, teacher = self(images), self.teach(images)
+    def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
+        """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        answers, teacher = self(images) if logits is None else logits, self.teach(images)
         metric = cast(Metric, self.agreement[stage])
         metric.update(answers, teacher)
         self.log(f"{stage}/agreement", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)

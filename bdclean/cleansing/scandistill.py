@@ -18,6 +18,7 @@ from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import DenseInversion, Finding, Inversion, SparseInversion, WarpInversion, shown, stands_out
+from bdclean.scanning.base import Network
 from bdclean.universal import Change
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
@@ -25,7 +26,7 @@ AIMED_BATCH, BLIND_BATCH = 128, 64
 as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
 AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
-search to the next."""
+search of the student to the next; the suspect is searched every other time."""
 LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
 SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
@@ -140,14 +141,17 @@ class ScanDistill(StrongDistillCleanseModule):
         images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
-        student, suspect = (
-            [
+
+        def hunt(network: Network) -> list[tuple[Change, Tensor]]:
+            return [
                 (hunter.change, torch.cat([*hunter.shrink(network, images, own, torch.tensor([target]).to(own))]))
                 for hunter, target in self.aims
             ]
-            for network in (self, self.teach_through)
-        )
-        self.changes = [*student, *suspect]
+
+        student = hunt(self)
+        # The suspect stays as it is.
+        again = self.searches % 2 == 0
+        self.changes = [*student, *(hunt(self.teach_through) if again else self.changes[len(self.aims) :])]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
         self.set_mode(mode)

@@ -175,16 +175,20 @@ class Classifier(LightningModule):
         if size is not None and size != self.image_size:
             raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if not isinstance(batch, Tensor):
-            self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Count a batch, and give its logits; bare images count for nothing here."""
         if isinstance(batch, Tensor):
-            return
+            return None
+        return self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """As `validation_step`."""
+        if isinstance(batch, Tensor):
+            return None
         logits = self._judge(self.test_metrics[dataloader_idx], batch)
         if self.test_confusion:
             cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch[2])
+        return logits
 
     def on_test_epoch_end(self) -> None:
         """Keep the confusion matrices, rows true classes and columns predicted ones."""
