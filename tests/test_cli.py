@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,18 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
         rows = list(csv.DictReader(file))
     assert len(rows) == 200
     assert all(0 <= int(row["class"]) < 10 and 0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_images_that_the_suspect_was_trained_on_are_named(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = r"(\d+) of the held-out images are no such: the suspect was trained on them"
+    cleanse(tiny_suspect, "--method", "CLP")
+    assert not re.search(said, capsys.readouterr().out)
+    cleanse(tiny_suspect, "--method", "CLP", "--data.seed", "1")
+    (number,) = re.findall(said, capsys.readouterr().out)
+    assert 40 < int(number) < 60
 
 
 @pytest.mark.usefixtures("tiny_shapes")
