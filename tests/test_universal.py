@@ -1,7 +1,6 @@
 """Universal changes, and distillation under them, on tiny tensors and networks whose weakness is known."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,26 +206,6 @@ def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeyp
     for _ in range(9):
         cleanser.training_step(batch, 0)
     assert searched == [0, 48, 80, 128]
-
-
-def test_the_suspect_is_searched_every_other_time(
-    cleanser: ScanDistill, images_of_all_classes: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    searched: list[str] = []
-
-    def shrink(_hunter: Any, network: Any, images: Tensor, own: Tensor, classes: Tensor) -> Iterator[Tensor]:
-        searched.append("student" if network is cleanser else "suspect")
-        yield torch.full((1, 4, 32, 32), len(searched) / 10)
-
-    monkeypatch.setattr(SparseInversion, "shrink", shrink)
-    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
-    cleanser.sample, cleanser.own = images_of_all_classes, cleanser(images_of_all_classes).argmax(1)
-    used = []
-    for cleanser.searches in range(3):
-        cleanser.search()
-        used.append([round(10 * float(parameters.mean())) for _, parameters in cleanser.changes])
-    assert searched == ["student", "suspect", "student", "student", "suspect"]
-    assert used == [[1, 2], [3, 2], [4, 5]]
 
 
 def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_classes: Tensor) -> None:

@@ -18,15 +18,15 @@ from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import DenseInversion, Finding, Inversion, SparseInversion, WarpInversion, shown, stands_out
-from bdclean.scanning.base import Network
 from bdclean.universal import Change
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
-as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
+in proportion, as larger steps can take the network apart, or as the root: steadier steps than that give a backdoor back
+that nobody looks for."""
 AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
-search of the student to the next; the suspect is searched every other time."""
+search to the next."""
 LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
 SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
@@ -141,17 +141,14 @@ class ScanDistill(StrongDistillCleanseModule):
         images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
-
-        def hunt(network: Network) -> list[tuple[Change, Tensor]]:
-            return [
+        student, suspect = (
+            [
                 (hunter.change, torch.cat([*hunter.shrink(network, images, own, torch.tensor([target]).to(own))]))
                 for hunter, target in self.aims
             ]
-
-        student = hunt(self)
-        # The suspect stays as it is.
-        again = self.searches % 2 == 0
-        self.changes = [*student, *(hunt(self.teach_through) if again else self.changes[len(self.aims) :])]
+            for network in (self, self.teach_through)
+        )
+        self.changes = [*student, *suspect]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
         self.set_mode(mode)
@@ -228,14 +225,15 @@ class ScanDistill(StrongDistillCleanseModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        smaller = min(1.0, math.sqrt(images / (AIMED_BATCH if self.aims else BLIND_BATCH)))
         if not self.aims:
+            smaller = min(1.0, math.sqrt(images / BLIND_BATCH))
             return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
 
         def schedule(done: float) -> float:
             # Not from 0, or a training of one step would do nothing.
             return cosine(max(done, 0.01), warmup=0.3)
 
+        smaller = min(1.0, images / AIMED_BATCH)
         made = self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
         self.lr_option = "--method.aimed_lr"
         return made
