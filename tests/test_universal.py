@@ -194,6 +194,37 @@ def test_small_batches_have_lower_rates(
     assert rates == [pytest.approx(rate)]
 
 
+@pytest.mark.parametrize(
+    ("epoch", "bias", "anew"),
+    [(2, 999, True), (2, 0, False), (3, 999, False), (10, 999, True), (12, 999, False)],
+)
+def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_more(
+    cleanser: ScanDistill, images_of_all_classes: Tensor, epoch: int, bias: float, anew: bool
+) -> None:
+    cleanser.images = lambda choosing=False: iter(  # type: ignore[method-assign]
+        [(images_of_all_classes, cleanser.teach(images_of_all_classes).argmax(1))]
+    )
+    network: Any = cleanser.network
+    cleanser.prepare()
+    with torch.no_grad():
+        # All images of one class, or as the suspect.
+        network.bias[1] = bias
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    cleanser._trainer = SimpleNamespace(  # type: ignore[assignment]
+        max_epochs=20,
+        current_epoch=epoch - 1,
+        callback_metrics={},
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+        optimizers=[optimizer],
+        lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)],
+    )
+    # Every tenth of the training, in its first half.
+    cleanser.on_train_epoch_end()
+    assert network.bias[1] == (0 if anew else bias)
+    assert scheduler.base_lrs == [0.05 if anew else 0.1]
+
+
 def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
@@ -255,13 +286,13 @@ def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_has_no_dr
     cleanser = ScanDistill(suspect, ratios=0.5)
     network: Any = cleanser.network
     before = network[2].weight.detach().clone()
+    images = torch.rand(8, 3, 32, 32)
+    cleanser.images = lambda choosing=False: iter([(images, torch.arange(8) % 3)])  # type: ignore[method-assign]
     cleanser.prepare()
     assert torch.equal(network[2].weight, before)
     original = suspect.network.state_dict()["2.weight"]
     assert not torch.equal(before, original)
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
-    images = torch.rand(8, 3, 32, 32)
-    cleanser.images = lambda choosing=False: iter([(images, torch.arange(8) % 3)])  # type: ignore[method-assign]
     cleanser.prepare()
     assert torch.equal(network[2].weight, original)
     assert (network.training, network[1].training) == (True, False)

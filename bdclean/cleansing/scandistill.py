@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,9 @@ BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 over for that."""
 ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
+TRIALS, RUINED = 10, 0.5
+"""In how many parts training is looked at where no class stands out, in the first half; which share of the images must
+have the suspect's answer."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
     SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
@@ -55,7 +59,8 @@ class ScanDistill(StrongDistillCleanseModule):
     the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
     any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
     them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is re-initialised.
-    Where no class stands out it does what StrongDistillCleanseModule does, for longer.
+    Where no class stands out it does what StrongDistillCleanseModule does, for longer; if that takes the network apart,
+    so that it hardly answers as the suspect any more, it begins once more, at half the rate.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -99,6 +104,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.changes: list[tuple[Change, Tensor]] = []
         self.danger = 1.0
         self.seen = self.searches = 0
+        self.start: dict[str, Tensor] = {}
 
     @property
     def aims(self) -> list[tuple[Inversion, int]]:
@@ -109,16 +115,17 @@ class ScanDistill(StrongDistillCleanseModule):
         return min(LONGEST, math.ceil((AIMED if self.aims else BLIND) / images))
 
     def prepare(self) -> None:
-        if not self.aims:
-            return
-        # Re-initialised it was before anybody knew.
-        self.network.load_state_dict(self.teacher.state_dict())
         batches = []
         for images, answers in self.images():
             batches.append((images, classes_of(answers)))
             if sum(len(classes) for _, classes in batches) >= SEARCHED:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        if not self.aims:
+            self.start = copy.deepcopy(self.network.state_dict())
+            return
+        # Re-initialised it was before anybody knew.
+        self.network.load_state_dict(self.teacher.state_dict())
         # The suspect's answers are those without dropout.
         self.drops = False
         self.set_mode(self.network.training)
@@ -134,6 +141,23 @@ class ScanDistill(StrongDistillCleanseModule):
         loss = kd_loss(self(self.changed(batch)), self.teach(batch), 1.0)
         self.log_loss(loss, batch)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
+        super().on_train_epoch_end()
+        part = max(1, (self.trainer.max_epochs or 1) // TRIALS)
+        looked_at = (self.current_epoch + 1) % part == 0 and self.current_epoch < part * TRIALS // 2
+        if self.aims or not self.start or not looked_at:
+            return
+        self.network.eval()
+        ruined = self.kept() < RUINED
+        self.set_mode(True)
+        if self.trainer.strategy.broadcast(ruined):
+            self.network.load_state_dict(self.start)
+            self.start = {}
+            self.trainer.optimizers[0].state.clear()
+            scheduler = self.trainer.lr_scheduler_configs[0].scheduler
+            scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
 
     def search(self) -> None:
         """Look for changes that take images to the classes that were found."""
@@ -155,6 +179,7 @@ class ScanDistill(StrongDistillCleanseModule):
 
     def finish(self) -> None:
         if not self.aims:
+            self.sample, self.own, self.start = torch.empty(0), torch.empty(0), {}
             return
         suspect = {name: value for name, value in self.teacher.state_dict().items() if value.is_floating_point()}
         student = {name: value.clone() for name, value in self.network.state_dict().items() if name in suspect}
