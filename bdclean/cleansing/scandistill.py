@@ -23,8 +23,7 @@ from bdclean.universal import Change
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
-in proportion, as larger steps can take the network apart, or as the root: steadier steps than that give a backdoor back
-that nobody looks for."""
+in proportion, or as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
 AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
 search to the next."""
