@@ -213,6 +213,7 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     cleanser._trainer = SimpleNamespace(  # type: ignore[assignment]
         max_epochs=20,
+        global_step=60 * epoch,
         current_epoch=epoch - 1,
         callback_metrics={},
         strategy=SimpleNamespace(broadcast=lambda value: value),

@@ -38,9 +38,9 @@ BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 over for that."""
 ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
-TRIALS, RUINED = 10, 0.5
-"""In how many parts training is looked at where no class stands out, in the first half; which share of the images must
-have the suspect's answer."""
+TRIALS, EARLY, RUINED = 10, 100, 0.5
+"""After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
+of the images must have the suspect's answer then."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
     SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
@@ -144,8 +144,8 @@ class ScanDistill(StrongDistillCleanseModule):
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
         super().on_train_epoch_end()
-        part = max(1, (self.trainer.max_epochs or 1) // TRIALS)
-        looked_at = (self.current_epoch + 1) % part == 0 and self.current_epoch < part * TRIALS // 2
+        done, epochs = self.current_epoch + 1, self.trainer.max_epochs or 0
+        looked_at = done % math.ceil(epochs / TRIALS) == 0 and done <= epochs // 2 and self.trainer.global_step >= EARLY
         if self.aims or not self.start or not looked_at:
             return
         self.network.eval()
