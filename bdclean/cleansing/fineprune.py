@@ -67,7 +67,7 @@ class FinePrune(FineTune):
         for images, _ in self.images():
             self(images)
         hook.remove()
-        self.network.train()
+        self.set_mode(True)
         order = total.argsort()
 
         def without(count: int) -> dict[str, Tensor]:

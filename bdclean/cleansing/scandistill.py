@@ -104,6 +104,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.danger = 1.0
         self.seen = self.searches = 0
         self.start: dict[str, Tensor] = {}
+        """The re-initialised weights, where no class stands out, as long as it may begin once more."""
 
     @property
     def aims(self) -> list[tuple[Inversion, int]]:
@@ -144,9 +145,10 @@ class ScanDistill(StrongDistillCleanseModule):
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
         super().on_train_epoch_end()
+        if not self.start:
+            return
         done, epochs = self.current_epoch + 1, self.trainer.max_epochs or 0
-        looked_at = done % math.ceil(epochs / TRIALS) == 0 and done <= epochs // 2 and self.trainer.global_step >= EARLY
-        if self.aims or not self.start or not looked_at:
+        if done % math.ceil(epochs / TRIALS) or done > epochs // 2 or self.trainer.global_step < EARLY:
             return
         self.network.eval()
         ruined = self.kept() < RUINED
@@ -177,9 +179,12 @@ class ScanDistill(StrongDistillCleanseModule):
         self.set_mode(mode)
 
     def finish(self) -> None:
-        if not self.aims:
-            self.sample, self.own, self.start = torch.empty(0), torch.empty(0), {}
-            return
+        if self.aims:
+            self.walk()
+        self.sample, self.own, self.start, self.changes = torch.empty(0), torch.empty(0), {}, []
+
+    def walk(self) -> None:
+        """Take the weights back towards the suspect's, or on beyond the student's."""
         suspect = {name: value for name, value in self.teacher.state_dict().items() if value.is_floating_point()}
         student = {name: value.clone() for name, value in self.network.state_dict().items() if name in suspect}
         found, judged = self.changes[len(self.aims) :], (self.sample[: 4 * JUDGED], self.own[: 4 * JUDGED])
@@ -209,7 +214,6 @@ class ScanDistill(StrongDistillCleanseModule):
             chosen = along(ON, lambda: self.kept() >= kept - LOST)
         # Processes search for themselves.
         mix(self.trainer.strategy.broadcast(chosen))
-        self.sample, self.own, self.changes = torch.empty(0), torch.empty(0), []
 
     @torch.no_grad()
     def taken(self, changes: Sequence[tuple[Change, Tensor]], images: Tensor, own: Tensor) -> float:

@@ -138,9 +138,9 @@ class Source:
             return MemoryImages(draw_procedural(count, image_size, seed))
         if self.name not in STANDARD and self.path.is_dir():
             return FileImages(self._files(self.path, loose=True), image_size, self.option)
-        if self.path.is_file() and not self.has("train"):
-            return ArrayImages(self._pixels(self._unlabeled_key()), image_size)
-        return self.load("train" if self.has("train") else "test", image_size)
+        if self.has("train"):
+            return self.load("train", image_size)
+        return ArrayImages(self._pixels(self._unlabeled_key()), image_size)
 
     def has(self, split: str) -> bool:
         """Whether there is a `train` or `test` part with labels."""

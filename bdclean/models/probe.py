@@ -22,8 +22,9 @@ class Call:
     @property
     def positions(self) -> int:
         """At how many places (pixels, patches, tokens) it answers."""
-        axis = 1 if isinstance(self.module, _ConvNd) else -1 if isinstance(self.module, nn.Linear) else None
-        return self.answer.numel() // self.answer.shape[channel_axis(self.answer) if axis is None else axis]
+        conv, linear = isinstance(self.module, _ConvNd), isinstance(self.module, nn.Linear)
+        axis = 1 if conv else -1 if linear else channel_axis(self.answer)
+        return self.answer.numel() // self.answer.shape[axis]
 
 
 def channel_axis(answer: Tensor) -> int:

@@ -165,12 +165,11 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check that the data are of the kind that the network was made for."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         classes, size = getattr(data, "num_classes", None), getattr(data, "image_size", None)
-        fewer = classes is not None and classes < self.num_classes and not getattr(data, "numbered", False)
-        if classes is not None and (fewer or classes > self.num_classes):
-            raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
-        if data is not None and classes is not None:
+        if classes is not None:
+            if classes > self.num_classes or (classes < self.num_classes and not getattr(data, "numbered", False)):
+                raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
             data.num_classes = self.num_classes
         if size is not None and size != self.image_size:
             raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
