@@ -372,14 +372,7 @@ class Trainer(pl.Trainer):
     def _peak_memory(self) -> int | None:
         """Of the GPU, where there is one, else of this process, in MiB; None where that cannot be known."""
         device = self.strategy.root_device
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated(device) // 2**20
-        try:
-            import resource
-        except ImportError:  # on Windows
-            return None
-        unit = 1 if sys.platform == "darwin" else 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+        return torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else peak_memory()
 
     # TensorBoard
 
@@ -462,6 +455,21 @@ def _writable(output: str) -> Path:
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written there ({error.strerror})") from error
     return path
+
+
+def peak_memory() -> int | None:
+    """Of this process, in MiB; None on Windows."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        rows = dict(row.split(":", 1) for row in status.read_text(encoding="utf-8").splitlines())
+        return int(rows["VmHWM"].split()[0]) // 2**10
+    try:
+        import resource
+    except ImportError:
+        return None
+    # On Linux this would count the process that started this one, too.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 def quieten() -> None:

@@ -23,11 +23,11 @@ CALLED = ("--trainer.callbacks+=phases.Phases", "--trainer.enable_progress_bar=f
 """Has a command of ours write down what phases.py says."""
 
 
-def run(words: Sequence[str], folder: Path) -> tuple[float, float, int]:
+def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
     """Run Python with some words, in a folder, where what `CALLED` asks for is written, too.
 
     Returns:
-        When it was started and when it had ended, in seconds since 1970; its peak memory, in MiB.
+        When it was started and when it had ended, in seconds since 1970.
 
     Raises:
         SystemExit: If it fails, with what it printed.
@@ -38,29 +38,28 @@ def run(words: Sequence[str], folder: Path) -> tuple[float, float, int]:
     log = folder / "log"
     with log.open("w", encoding="utf-8") as output:
         started = time.time()
-        process = subprocess.Popen(
+        ended_with = subprocess.run(
             [sys.executable, *words], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        _, status, usage = os.wait4(process.pid, 0)
         ended = time.time()
-    if status:
+    if ended_with.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{log.read_text(encoding='utf-8')}")
-    return started, ended, usage.ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
+    return started, ended
 
 
 def imports(folder: Path) -> float:
     """Seconds until Python has imported torch and lightning, which no command of ours can do without."""
-    started, ended, _ = run(["-c", "import torch, lightning.pytorch"], folder)
+    started, ended = run(["-c", "import torch, lightning.pytorch"], folder)
     return ended - started
 
 
-def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, float], int, int | None]:
+def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, float], str, int | None]:
     """Run a command of ours.
 
     Returns:
         Seconds of each phase, peak memory of the process and of the device, in MiB.
     """
-    started, ended, memory = run(["-m", "bdclean", verb, *words, *CALLED], folder)
+    started, ended = run(["-m", "bdclean", verb, *words, *CALLED], folder)
     content: dict[str, Any] = json.loads((folder / "0.json").read_text(encoding="utf-8"))
     times = content["times"]
     ends = {"imports": times["imported"]}
@@ -70,7 +69,7 @@ def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, fl
     seconds, before = {}, started
     for phase, end in ends.items():
         seconds[phase], before = end - before, end
-    return seconds, memory, content["device_memory"]
+    return seconds, (folder / "peak").read_text(encoding="utf-8"), content["device_memory"]
 
 
 def rows(archs: Sequence[str], options: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ a process. See commands.py and scaling.py.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+
+from bdclean.trainer import peak_memory
 
 IMPORTED = time.time()
 
@@ -25,6 +28,11 @@ class Phases(pl.Callback):
         self.times = {"imported": IMPORTED}
         self.epochs: list[float] = []
         self.memory: int | None = None
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """All is done: so much was it."""
+        Path(os.environ["PHASES"], "peak").write_text(str(peak_memory()), encoding="utf-8")
 
     def note(self, name: str) -> None:
         """A phase begins now: what a device was asked for before belongs to the one before."""

@@ -17,6 +17,7 @@ import yaml
 from bdclean.benchmark import local, tables
 from bdclean.benchmark.grid import arguments, make_grid
 from bdclean.cli import main
+from bdclean.trainer import peak_memory
 
 TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
 GRID: dict[str, Any] = {
@@ -101,6 +102,14 @@ def test_a_key_changes_with_the_options_and_with_the_configuration_they_name() -
 def test_arguments_are_words() -> None:
     words = arguments({"a": 1, "b": "x", "c": [0.1, -2], "d": None, "e": False, "config": None})
     assert words == ("--a=1", "--b=x", "--c=[0.1, -2]", "--d=null", "--e=false")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps them apart")
+def test_the_memory_of_a_process_is_not_that_of_the_one_which_started_it() -> None:
+    held = np.ones(peak_memory() * 2**17)  # as much again as there ever was
+    called = [sys.executable, "-c", "from bdclean.trainer import peak_memory; print(peak_memory())"]
+    started = int(subprocess.run(called, check=True, capture_output=True, text=True).stdout)
+    assert 0 < started < held.nbytes // 2**20 < peak_memory()
 
 
 def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
