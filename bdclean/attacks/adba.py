@@ -17,7 +17,8 @@ class ADBA(Attack):
 
     Beside the network a shadow of it learns, which distils from the network on clean images alone, as a user would.
     Mask and pattern learn along: the network and the shadow shall both give triggered images the target class, and the
-    mask shall be small. So the trigger becomes one that the clean answers of the network carry over to a student.
+    mask shall be small, the more so, the better the trigger works. So the trigger becomes one that the clean answers of
+    the network carry over to a student.
 
     Source: Ge, Wang, Zheng, Zhuang, Li, Shen, Wang, "Anti-Distillation Backdoor Attacks: Backdoors Can Really Survive
     in Knowledge Distillation", ACM Multimedia 2021. The weights of the terms and the rates are this project's.
@@ -87,7 +88,9 @@ class ADBA(Attack):
             answers = network(images)
         self.shadow.learn(images, answers)
         survived = F.cross_entropy(self.shadow.answers_to(self.apply(images[places])), targets[places])
-        return self.shadow_weight * survived + self.mask_weight * self.mask.sigmoid().mean()
+        # As far as the trigger works: before it does the size alone would have a say, and the mask would vanish.
+        size = survived.detach().neg().exp() * self.mask.sigmoid().mean()
+        return self.shadow_weight * survived + self.mask_weight * size
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam."""
