@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 from bdclean import __version__
 
@@ -30,7 +31,12 @@ def run() -> None:
     start_anew()
     from bdclean.cli import main
 
-    main()
+    try:
+        main()
+    except Exception:
+        traceback.print_exc()
+        # Not 1: that is what `bdclean scan --exit_code true` says of a backdoor.
+        sys.exit(3)
 
 
 if __name__ == "__main__":

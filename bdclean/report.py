@@ -25,6 +25,8 @@ from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 FIGURES = ("acc", "asr", "ra", "agreement")
 LISTED = 5
 """Classes of a scan that are listed in a terminal."""
+REMAINS = 5.0
+"""Percent of the images: if what was recovered in the suspect still takes more over, a backdoor is left."""
 
 
 def figures(results: list[Mapping[str, float]], names: tuple[str, ...] = FIGURES[:3]) -> dict[str, float | None]:
@@ -220,7 +222,7 @@ def compared(
     left = []
     for finding, row, (was, now) in zip(before, suspect["detectors"], shares, strict=True):
         row["taken"], row["taken_cleansed"] = was, now
-        if was is not None and now is not None and stands_out(finding, len(before), alpha) and now > was / 2:
+        if now is not None and now > REMAINS and stands_out(finding, len(before), alpha):
             left.append(
                 f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class {row['class']}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import platform
 import sys
@@ -136,9 +137,10 @@ class Trainer(pl.Trainer):
             raise InputError(f"--output {target}: that is the suspect itself")
         cleanser, outcome, history = self.run(model, datamodule, method)
         outcome |= {"checkpoint": None if origin is None else origin.path, "output": str(target)}
+        # First: a scan may take longer than somebody waits.
+        self._save(target, cleanser, datamodule)
         scan = scan and self._scannable(model)
         outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
-        self._save(target, cleanser, datamodule)
         if self.is_global_zero:
             report.write_json(target.with_suffix(".json"), outcome)
             pictures = self._pictures(model, cleanser, datamodule)
@@ -243,6 +245,7 @@ class Trainer(pl.Trainer):
         if Path(output).suffix != ".json":
             raise InputError(f"--output {output}: findings are a .json file")
         target = _writable(output)
+        model.check(datamodule)
         started = time.perf_counter()
         looking = detector is None or detector.uses_images
         images = self._scanned(datamodule, looking)
@@ -314,7 +317,8 @@ class Trainer(pl.Trainer):
         elif self.is_global_zero:
             size = datamodule.image_size
             image = cleanser.normalize(torch.zeros(1, 3, size, size, device=cleanser.device)).cpu()
-            checkpoint.write(target, cleanser.network.cpu(), image, origin, cleanser.prefix)
+            network = copy.deepcopy(cleanser.network).cpu()
+            checkpoint.write(target, network, image, origin, cleanser.prefix)
 
     def predict(  # type: ignore[override]  # as in fit
         self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"

@@ -1030,10 +1030,17 @@ def test_unlearning_loss_against_a_loop() -> None:
         if wrong in (int(clean[place]), int(classes[place])):
             continue
         weights = [math.exp(value) for value in logits[place].tolist()]
-        total -= math.log(1 - min(0.999, weights[wrong] / sum(weights)))
+        total -= math.log(1 - weights[wrong] / sum(weights))
         counted += 1
     assert 0 < counted < 40
     assert sau.unlearning_loss(logits, suspect, clean, classes).item() == pytest.approx(total / 40)
+
+
+def test_unlearning_is_steepest_where_the_wrong_class_is_sure() -> None:
+    logits = torch.tensor([[40.0, 0.0, 1.0]], requires_grad=True)
+    torch.autograd.backward(sau.unlearning_loss(logits, logits, torch.tensor([1]), torch.tensor([1])))
+    assert logits.grad is not None
+    close(logits.grad, torch.tensor([[1.0, -1 / (1 + math.e), -math.e / (1 + math.e)]]), atol=1e-6, rtol=1e-6)
 
 
 def sau_inner(cleanser: Any, images: Tensor, clean: Sequence[Tensor], classes: Tensor) -> Tensor:

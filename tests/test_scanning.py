@@ -10,6 +10,7 @@ from scipy import optimize, stats
 from torch import Tensor, nn
 
 from bdclean import InputError, report
+from bdclean.__main__ import run
 from bdclean.cli import main
 from bdclean.scanning import (
     ALPHA,
@@ -264,7 +265,7 @@ def test_what_is_found_is_said() -> None:
     ("before", "after", "shares", "doubted"),
     [
         (0.001, 1.0, (98.0, 3.0), False),
-        (0.001, 1.0, (98.0, 60.0), True),  # what was recovered still works
+        (0.001, 1.0, (98.0, 6.0), True),  # what was recovered still works
         (0.9, 1.0, (98.0, 60.0), False),  # it never was a trigger
         (0.001, 0.001, (98.0, 3.0), True),  # another one
         (0.001, 1.0, (None, None), False),
@@ -308,12 +309,27 @@ def test_scan_ends_with_1_on_request(tiny_suspect: Path) -> None:
     assert Path("scan.json").exists()
 
 
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_fault_of_the_program_is_no_backdoor(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bdclean", "scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT, "--exit_code", "true"]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr("bdclean.__main__.start_anew", lambda: None)
+    monkeypatch.setattr("bdclean.scanning.scan", lambda *given: 1 / 0)
+    with pytest.raises(SystemExit) as caught:
+        run()
+    assert caught.value.code == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--alpha", "2"], "--alpha 2.0: must be at least 0 and at most 1"),
         (["--output", "found.txt"], "--output found.txt: findings are a .json file"),
         (["--output", "nowhere/found.json"], "--output nowhere/found.json: there is no folder nowhere"),
+        (["--data.image_size", "48"], "--data.image_size 48: the network takes images of 32 pixels"),
         (["--detector", "Nothing"], "--detector Nothing: no such class; there are MaximumMargin, DenseInversion,"),
         (["--detector", "MaximumMargin", "--detector.starts", "0"], "--detector.starts 0: must be at least 1"),
         (["--detector", "MaximumMargin", "--detector.sizes", "[1]"], "--detector.sizes: no such option"),
@@ -329,6 +345,20 @@ def test_what_scan_refuses(
     assert error.startswith(f"bdclean: error: {message}")
     assert "\n" not in error
     assert not list(Path().iterdir())
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_cleansed_network_is_kept_if_the_scan_of_it_is_not_waited_for(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bdclean.scanning.scan", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")
+    main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
+    assert not Path("cleansed.json").exists()
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -126,7 +126,8 @@ def _failure(exitcode: int | None, log: Path) -> str | None:
 def _work(task: Task, device: str | None, threads: int) -> None:
     """In the new process: its own device or threads, and a file for what is printed."""
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    with task.log.open("w") as log:
+    # Another benchmark in the folder may be at the same: what it prints stays.
+    with task.log.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     if device is not None:

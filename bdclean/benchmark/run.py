@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from tqdm import tqdm
 
 from bdclean import InputError, printable, within
@@ -91,11 +92,13 @@ def benchmark(
         raise SystemExit(130) from None
     results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
     rows = tables.rows(results)
-    tables.write(rows, place)
     # Matplotlib is for those alone who want pictures.
     from bdclean.benchmark import page
 
-    page.write(rows, place, shlex.join(again))
+    # Of several that end together, one after the other.
+    with FileLock(place / "unfinished" / "tables.lock"):
+        tables.write(rows, place)
+        page.write(rows, place, shlex.join(again))
     print((place / "results.md").read_text(encoding="utf-8"))
     print(f"{place / 'index.html'} has all of it.")
 

@@ -164,8 +164,11 @@ class Classifier(LightningModule):
     # How it is judged
 
     def setup(self, stage: str) -> None:
-        """Check that the data are of the kind that the network was made for."""
-        data: Any = getattr(self.trainer, "datamodule", None)
+        """Called by Lightning."""
+        self.check(getattr(self.trainer, "datamodule", None))
+
+    def check(self, data: Any) -> None:
+        """Refuse data of more classes or another size; with fewer classes they have the network's from now on."""
         classes, size = getattr(data, "num_classes", None), getattr(data, "image_size", None)
         if classes is not None:
             if classes > self.num_classes or (classes < self.num_classes and not getattr(data, "numbered", False)):
