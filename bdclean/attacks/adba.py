@@ -45,7 +45,7 @@ class ADBA(Attack):
         target_class: int = 0,
         poison_rate: float = 0.1,
         seed: int = 0,
-        mask_weight: float = 1.0,
+        mask_weight: float = 3.0,
         shadow_weight: float = 1.0,
         trigger_lr: float = 0.02,
         learning_share: float = 0.5,
