@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -464,14 +465,14 @@ def _writable(output: str) -> Path:
 def peak_memory() -> int | None:
     """Of this process, in MiB; None on Windows."""
     status = Path("/proc/self/status")
-    if status.exists():
-        rows = dict(row.split(":", 1) for row in status.read_text(encoding="utf-8").splitlines())
-        return int(rows["VmHWM"].split()[0]) // 2**10
+    # Not every sandbox says it.
+    if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
+        return int(peak[1]) // 2**10
     try:
         import resource
     except ImportError:
         return None
-    # On Linux this would count the process that started this one, too.
+    # On Linux this counts the process that started this one, too.
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
