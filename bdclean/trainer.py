@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import platform
 import re
@@ -318,8 +317,7 @@ class Trainer(pl.Trainer):
         elif self.is_global_zero:
             size = datamodule.image_size
             image = cleanser.normalize(torch.zeros(1, 3, size, size, device=cleanser.device)).cpu()
-            network = copy.deepcopy(cleanser.network).cpu()
-            checkpoint.write(target, network, image, origin, cleanser.prefix)
+            checkpoint.write(target, frozen(cleanser.network).cpu(), image, origin, cleanser.prefix)
 
     def predict(  # type: ignore[override]  # as in fit
         self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 from tqdm import tqdm
 
 from bdclean import InputError, printable, within
@@ -96,7 +95,7 @@ def benchmark(
     from bdclean.benchmark import page
 
     # Of several that end together, one after the other.
-    with FileLock(place / "unfinished" / "tables.lock"):
+    with work.alone(place, "tables"):
         tables.write(rows, place)
         page.write(rows, place, shlex.join(again))
     print((place / "results.md").read_text(encoding="utf-8"))

@@ -45,7 +45,7 @@ def train(suspect: Suspect, folder: Path, command: Command) -> Path:
         Its checkpoint.
     """
     path = suspect.path(folder)
-    with _alone(folder, suspect.key) as scratch:
+    with alone(folder, suspect.key) as scratch:
         if not path.exists():
             output = scratch / "suspect.ckpt"
             _call(command, ["fit", *suspect.arguments, *SHORT, f"--output={output}"], scratch)
@@ -67,7 +67,7 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
     """
     path = cell.path(folder)
     asked = time.time()
-    with _alone(folder, cell.key) as scratch:
+    with alone(folder, cell.key) as scratch:
         result = read(path)
         # One that failed is tried again, unless another process did so meanwhile.
         if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > asked):
@@ -97,7 +97,7 @@ def done(cell: Cell, folder: Path, keep: bool) -> bool:
 def fail(cell: Cell, folder: Path, reason: str) -> None:
     """Note why a cell has no result, where it has none."""
     path = cell.path(folder)
-    with _alone(folder, cell.key):
+    with alone(folder, cell.key):
         if "error" in (read(path) or {"error": ""}):
             write_json(path, {"error": printable(reason)})
 
@@ -112,7 +112,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _alone(folder: Path, key: str) -> Iterator[Path]:
+def alone(folder: Path, key: str) -> Iterator[Path]:
     """A folder for what is half done, of one process at a time; what one left that was killed is gone."""
     place = folder / "unfinished" / key
     with FileLock(f"{place}.lock"):
