@@ -74,6 +74,8 @@ class ScanDistill(StrongDistillCleanseModule):
             first 30 % of the steps, then falls to 0 along a cosine.
         share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
             if it takes over all.
+        temperature: As in DistillCleanseModule, where no class stands out. It does not rise: at 4 a student learns
+            again some backdoors that are in the shares of the suspect's answers alone.
         **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class
             stands out, momentum and weight decay alone are used of them.
 
@@ -88,9 +90,10 @@ class ScanDistill(StrongDistillCleanseModule):
         suspect: Classifier,
         aimed_lr: float = 0.02,
         share: tuple[float, float] = (0.1, 0.4),
+        temperature: tuple[float, float] = (1.0, 1.0),
         **options: Any,
     ) -> None:
-        super().__init__(suspect, **options)
+        super().__init__(suspect, temperature=temperature, **options)
         # Of the two one is used, and either is heard.
         self.within("aimed_lr", aimed_lr, 0, above=True)
         self.within("lr", self.lr, 0, above=True)
