@@ -917,11 +917,24 @@ def test_fst_pushes_a_new_head_away_from_the_old_one_and_keeps_its_norm() -> Non
     assert [norm.item() for norm in norms] == pytest.approx([old.norm().item()] * 4, rel=1e-5)
 
 
-def test_distillation_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "options", "temperatures"),
+    [
+        (cleansing.DistillCleanseModule, {"temperature": (1.0, 3.0)}, (1.0, 1.5, 2.0, 2.5, 3.0)),
+        (cleansing.ScanDistill, {}, (1.0,) * 5),
+    ],
+)
+def test_distillation_warms_up(
+    method: type[cleansing.DistillCleanseModule],
+    options: dict[str, tuple[float, float]],
+    temperatures: tuple[float, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ScanDistill, where no class stands out, does not."""
     monkeypatch.setattr(cleansing.DistillCleanseModule, "trainer", SimpleNamespace(max_epochs=5))
-    cleanser = unit(cleansing.DistillCleanseModule, ladder(), temperature=(1.0, 3.0))
+    cleanser = unit(method, ladder(), **options)
     images = random_images().double()
-    for epoch, temperature in enumerate((1.0, 1.5, 2.0, 2.5, 3.0)):
+    for epoch, temperature in enumerate(temperatures):
         monkeypatch.setattr(cleansing.DistillCleanseModule, "current_epoch", epoch)
         student, teacher = (
             distributions.Categorical(logits=network(normalised(images)) / temperature)
