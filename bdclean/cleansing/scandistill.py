@@ -58,8 +58,9 @@ class ScanDistill(StrongDistillCleanseModule):
     the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
     any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
     them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is re-initialised.
-    Where no class stands out it does what StrongDistillCleanseModule does, for longer; if that takes the network apart,
-    so that it hardly answers as the suspect any more, it begins once more, at half the rate.
+    Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a temperature that does
+    not rise; if that takes the network apart, so that it hardly answers as the suspect any more, it begins once more,
+    at half the rate.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
