@@ -924,13 +924,12 @@ def test_fst_pushes_a_new_head_away_from_the_old_one_and_keeps_its_norm() -> Non
         (cleansing.ScanDistill, {}, (1.0,) * 5),
     ],
 )
-def test_distillation_warms_up(
+def test_the_temperature_rises_unless_the_default_says_otherwise(
     method: type[cleansing.DistillCleanseModule],
     options: dict[str, tuple[float, float]],
     temperatures: tuple[float, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ScanDistill, where no class stands out, does not."""
     monkeypatch.setattr(cleansing.DistillCleanseModule, "trainer", SimpleNamespace(max_epochs=5))
     cleanser = unit(method, ladder(), **options)
     images = random_images().double()

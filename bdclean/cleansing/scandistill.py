@@ -75,8 +75,8 @@ class ScanDistill(StrongDistillCleanseModule):
             first 30 % of the steps, then falls to 0 along a cosine.
         share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
             if it takes over all.
-        temperature: As in DistillCleanseModule, where no class stands out. It does not rise: at 4 a student learns
-            again some backdoors that are in the shares of the suspect's answers alone.
+        temperature: As in DistillCleanseModule, where no class stands out; by default it does not rise: at 4 a student
+            learns again some backdoors that are in the shares of the suspect's answers alone.
         **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class
             stands out, momentum and weight decay alone are used of them.
 
