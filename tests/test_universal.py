@@ -226,6 +226,20 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
     assert scheduler.base_lrs == [0.05 if anew else 0.1]
 
 
+def test_where_no_class_stands_out_dropout_acts_in_the_first_half() -> None:
+    suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
+    suspect.network = nn.Sequential(nn.Flatten(), nn.Dropout1d(0.3), nn.Linear(3072, 3))
+    cleanser, acts = ScanDistill(suspect), []
+    for epoch in range(5):
+        cleanser._trainer = SimpleNamespace(max_epochs=5, current_epoch=epoch)  # type: ignore[assignment]
+        cleanser.on_train_epoch_start()
+        # As Lightning does around a validation.
+        cleanser.eval()
+        cleanser.train()
+        acts.append(cleanser.network[1].training)  # type: ignore[index]
+    assert acts == [True, True, True, False, False]
+
+
 def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
