@@ -31,7 +31,8 @@ class SCAR(Attack):
 
     How the student depends on w is seen by implicit differentiation: where its weights are a fixed point of a step of
     gradient descent on the distillation loss D with rate r, dL/dw = -r v^T d2D/ds dw with v = sum of (I - r d2D/ds2)^k
-    times dL/ds, of which so many terms are taken. The suspect has a low ASR; what counts is that of its students.
+    times dL/ds, of which so many terms are taken. The suspect has a low ASR; what counts is that of its students, which
+    the small networks measured so far hand on no backdoor to (docs/measurements.md).
 
     Source: Chen et al., "Taught Well Learned Ill: Towards Distillation-conditional Backdoor Attack", NeurIPS 2025.
     There the student starts anew in each epoch and takes many steps before the network takes one; here both go on
