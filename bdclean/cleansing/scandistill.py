@@ -58,10 +58,9 @@ class ScanDistill(StrongDistillCleanseModule):
     the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
     any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
     them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is re-initialised.
-    Where no class stands out it does what StrongDistillCleanseModule does, for longer, with a temperature that does not
-    rise, and with dropout, if the network has any, in the first half alone: it helps to forget a backdoor, and costs
-    accuracy. If that takes the network apart, so that it hardly answers as the suspect any more, it begins once more,
-    at half the rate.
+    Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a temperature that does
+    not rise; if that takes the network apart, so that it hardly answers as the suspect any more, it begins once more,
+    at half the rate. Dropout never acts.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -86,6 +85,8 @@ class ScanDistill(StrongDistillCleanseModule):
     """
 
     scans = True
+    # The suspect's answers are those without.
+    drops = False
 
     def __init__(
         self,
@@ -131,9 +132,6 @@ class ScanDistill(StrongDistillCleanseModule):
             return
         # Re-initialised it was before anybody knew.
         self.network.load_state_dict(self.teacher.state_dict())
-        # The suspect's answers are those without dropout.
-        self.drops = False
-        self.set_mode(self.network.training)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.aims:
@@ -146,12 +144,6 @@ class ScanDistill(StrongDistillCleanseModule):
         loss = kd_loss(self(self.changed(batch)), self.teach(batch), 1.0)
         self.log_loss(loss, batch)
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        """Called by Lightning: where no class stands out, dropout acts in the first half of the epochs alone."""
-        if not self.aims and self.current_epoch >= (self.trainer.max_epochs or 0) / 2:
-            self.drops = False
-            self.set_mode(True)
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
