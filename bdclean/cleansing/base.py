@@ -61,7 +61,7 @@ class Cleanser(Classifier):
     """Whether it looks at images at all."""
     in_eval_mode: ClassVar[bool] = False
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
-    drops: bool = True
+    drops: ClassVar[bool] = True
     """Whether the student's dropout acts in training."""
     lr_option = "--method.lr"
 
