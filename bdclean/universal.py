@@ -48,6 +48,35 @@ def overlay(images: Tensor, layer: Tensor) -> Tensor:
     return images * (1 - layer[:, :1]) + layer[:, 1:]
 
 
+def lay(patch: Tensor, corners: Tensor, size: torch.Size) -> Tensor:
+    """Layers for `overlay` that are empty but for a patch.
+
+    Args:
+        patch: (1 or N, C, k, k), its colours.
+        corners: (N, 2), the row and the column at which it begins.
+        size: Height and width of the layers; the patch fits.
+
+    Returns:
+        (N, 1 + C, height, width).
+    """
+    height, width = size
+    stamp = torch.cat([torch.ones_like(patch[:, :1]), patch], 1)
+    first = F.pad(stamp, (0, width - patch.shape[-1], 0, height - patch.shape[-2])).flatten(2)
+    # Shifted from the first corner; what comes round is empty.
+    rows = (torch.arange(height, device=corners.device) - corners[:, :1]) % height
+    columns = (torch.arange(width, device=corners.device) - corners[:, 1:]) % width
+    places = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None]
+    moved = first.expand(len(corners), -1, -1).gather(2, places.expand(-1, first.shape[1], -1))
+    return moved.view(*moved.shape[:2], height, width)
+
+
+def paste(images: Tensor, patch: Tensor) -> Tensor:
+    """Images (N, C, H, W) with a patch (1 or N, C, k, k) in the place of their pixels, each at a random place."""
+    free = torch.tensor(images.shape[-2:], device=images.device) - patch.shape[-1] + 1
+    corners = (torch.rand(len(images), 2, device=images.device) * free).long()
+    return overlay(images, lay(patch, corners, images.shape[-2:]))
+
+
 def radius(size: float, side: int) -> float:
     """A bound that is given for images of 32 pixels, for those of another side: it grows with that."""
     return size * side / 32

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import optimize, stats
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from bdclean.scanning import (
 from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
-from bdclean.universal import few_pixels, warp
+from bdclean.universal import Change, few_pixels, lay, paste, warp
 from tests.conftest import QUIET, cleanse
 
 CLASSES, SIDE, TARGET = 5, 8, 3
@@ -170,6 +171,51 @@ def test_inversion_names_the_class_and_recovers_the_pixel(images: Tensor, detect
 def test_no_pixel_stands_out_where_there_is_no_backdoor(images: Tensor) -> None:
     finding = SparseInversion((8, 5.6, 4)).find(Corners(False).eval(), images, CLASSES)
     assert finding.p_value > 0.05
+
+
+def test_a_layer_has_a_patch_where_it_is_said() -> None:
+    patches = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(4))
+    corners = torch.tensor([[0, 1], [3, 3]])
+    expected = torch.zeros(2, 4, 5, 5)
+    for number, (row, column) in enumerate(corners.tolist()):
+        expected[number, 0, row : row + 2, column : column + 2] = 1
+        expected[number, 1:, row : row + 2, column : column + 2] = patches[number]
+    assert torch.equal(lay(patches, corners, torch.Size([5, 5])), expected)
+    expected[1, 1:, 3:, 3:] = patches[0]
+    assert torch.equal(lay(patches[:1], corners, torch.Size([5, 5])), expected)
+
+
+def test_patches_lie_anywhere_within_the_image() -> None:
+    torch.manual_seed(0)
+    pasted = paste(torch.zeros(300, 3, 4, 3), torch.ones(1, 3, 2, 2))
+    assert (pasted.sum((1, 2, 3)) == 12).all()
+    seen = {tuple(image[0].flatten().tolist()) for image in pasted}
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("corner", [(4, 20), (14, 14)])
+def test_inversion_finds_a_patch_with_dark_parts_and_its_place(corner: tuple[int, int]) -> None:
+    row, column = corner
+    kernel = torch.full((3, 5, 5), -1.0)
+    kernel[:2, 1:4, 1:4] = 1
+    images = 0.3 + 0.4 * torch.rand(160, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    images += 0.1 * torch.rand(160, 1, 1, 1, generator=torch.Generator().manual_seed(6))
+
+    def network(images: Tensor) -> Tensor:
+        # Class 2 is a yellow square with a dark border, about where it was shown; the others are shades.
+        near = images[..., row - 2 : row + 7, column - 2 : column + 7] - 0.5
+        seen = F.conv2d(near, kernel[None]).amax((1, 2, 3)) / 37.5
+        shade = images.mean((1, 2, 3))
+        shades = [-300 * (shade - 0.52 - 0.012 * number).abs() for number in range(5)]
+        return torch.stack([*shades[:2], 60 * (seen - 0.6), *shades[2:]], 1)
+
+    finding = SparseInversion().find(network, images, 6)
+    # At the first two sizes, which are not much smaller than it is.
+    assert torch.equal(finding.scores, 0.5 * F.one_hot(torch.tensor(2), 6))
+    assert finding.trigger is not None
+    changed = (finding.trigger(images) - images).abs().mean((0, 1))
+    inside = changed[row - 2 : row + 7, column - 2 : column + 7].sum()
+    assert inside > 0.9 * changed.sum()
 
 
 def test_inversion_finds_a_warp() -> None:
@@ -392,9 +438,9 @@ def test_scan_tells_a_backdoored_network_from_a_clean_one(suspect: Path) -> None
 
 def test_classes_that_cannot_come_as_far_as_is_common_are_let_go(images: Tensor) -> None:
     class Counting(DenseInversion):
-        def answers(self, network: Network, images: Tensor, parameters: Tensor) -> Tensor:
+        def answers(self, network: Network, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
             self.seen.append(len(parameters))
-            return super().answers(network, images, parameters)
+            return super().answers(network, change, images, parameters)
 
     scores, seen = [], []
     for least in (-math.inf, DenseInversion.least):

@@ -43,7 +43,7 @@ TRIALS, EARLY, RUINED = 10, 100, 0.5
 of the images must have the suspect's answer then."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
-    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
+    SparseInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
     WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, AT_ONCE),
 )
 """What looks for triggers of a class that was found, by sizes that triggers have."""

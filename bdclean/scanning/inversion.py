@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -13,12 +13,28 @@ from torch import Tensor
 from bdclean import InputError
 from bdclean.attacks.surrogate import batch_size, pieces
 from bdclean.scanning.base import Detector, Network, rounds
-from bdclean.universal import CONTROLS, add, ascend, ball, few_pixels, overlay, radius, shift_radius, warp
+from bdclean.universal import (
+    CONTROLS,
+    Change,
+    add,
+    ascend,
+    ball,
+    few_pixels,
+    lay,
+    overlay,
+    paste,
+    radius,
+    shift_radius,
+    warp,
+)
 
 JUDGED = 128
 """Images by which a change is judged."""
 BEHIND = 0.125
 """One class in eight may stay behind: with few images of each, some always do."""
+PATCH, PATCH_STEPS, PLACES, PLACED = 7.0, 12, 5, 32
+"""Side of the patch that a search for few pixels begins with, in pixels of 32; gradient steps to it; along each side of
+the image, places where it is tried; by how many images."""
 
 
 class Inversion(Detector):
@@ -57,8 +73,8 @@ class Inversion(Detector):
         self.batch_size = batch_size
 
     @abstractmethod
-    def start(self, classes: int, side: int) -> Tensor:
-        """Parameters of changes to begin with, one for each class, for images of so many pixels a side."""
+    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+        """Parameters of changes to begin with, (P, ...). Arguments as in `shrink`."""
 
     @abstractmethod
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -105,15 +121,17 @@ class Inversion(Detector):
         for number in range(len(self.sizes)):
             with torch.no_grad():
                 parts = pieces(judged, self.batch_size)
-                gone = torch.cat([self.answers(network, part, found) for part in parts], 1).argmax(2)
+                gone = torch.cat([self.answers(network, self.change, part, found) for part in parts], 1).argmax(2)
             reached = (gone == classes[going, None]).float() @ sources / sources.sum(0)
             reached = reached.masked_fill(silent[going], torch.nan)
             half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
             best = best.index_copy(0, going, torch.where(half, found, best[going]))
             shares[number, going] = reached.nanquantile(BEHIND, 1).nan_to_num(0)
-            # A smaller change does no more than this: who cannot come as far as is common need not go on.
+            # A smaller change does no more than this: who cannot come as far as is common need not go on. But the first
+            # has only begun to be what it can be.
             left = len(self.sizes) - 1 - number
             stays = (shares.sum(0) + left * shares[number])[going] >= self.least * len(self.sizes)
+            stays |= number == 0
             if not left or not stays.any():
                 break
             going = going[stays]
@@ -133,28 +151,39 @@ class Inversion(Detector):
             own: (N,) the class that the network gives each.
             classes: (P,).
         """
-        batches = rounds(images, own, self.batch_size)
-
-        def objective(parameters: Tensor) -> Tensor:
-            some, theirs = next(batches)
-            wanted = classes.view(-1, 1, 1).expand(-1, self.batch_size, 1)
-            gains = self.answers(network, some, parameters).log_softmax(2).gather(2, wanted).squeeze(2)
-            return (gains * (theirs != classes[:, None])).mean(1).sum()
-
         side = images.shape[-1]
-        found = self.start(len(classes), side).to(images)
+        found = self.start(network, images, own, classes)
+        batches = rounds(images, own, self.batch_size)
         for size in self.sizes:
             bound = self.bound(size, side)
-            found = ascend(objective, self.project(found, bound), bound, self.steps, self.project)
+            gain = self.gain(network, self.change, batches, classes)
+            found = ascend(gain, self.project(found, bound), bound, self.steps, self.project)
             going = yield found
             if going is not None:
                 found, classes = found[going], classes[going]
 
-    def answers(self, network: Network, images: Tensor, parameters: Tensor) -> Tensor:
+    def gain(
+        self, network: Network, change: Change, batches: Iterator[tuple[Tensor, Tensor]], classes: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """From parameters to how likely a batch of images gets the classes, the next one each time."""
+
+        def objective(parameters: Tensor) -> Tensor:
+            some, theirs = next(batches)
+            likely = self.answers(network, change, some, parameters).log_softmax(2)
+            return (towards(likely, classes) * (theirs != classes[:, None])).mean(1).sum()
+
+        return objective
+
+    def answers(self, network: Network, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
         """Logits (P, N, C) of images (N, 3, H, W) under each of P changes."""
         every = images.repeat(len(parameters), 1, 1, 1)
-        changed = self.change(every, parameters.repeat_interleave(len(images), 0))
+        changed = change(every, parameters.repeat_interleave(len(images), 0))
         return network(changed).view(len(parameters), len(images), -1)
+
+
+def towards(values: Tensor, classes: Tensor) -> Tensor:
+    """Of (P, N, C) values those of one class for each P, (P, N)."""
+    return values.gather(2, classes.view(-1, 1, 1).expand(-1, values.shape[1], 1)).squeeze(2)
 
 
 class DenseInversion(Inversion):
@@ -178,8 +207,8 @@ class DenseInversion(Inversion):
     ) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, classes: int, side: int) -> Tensor:
-        return torch.zeros(classes, 3, side, side)
+    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+        return images.new_zeros(len(classes), *images.shape[1:])
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return add(images, parameters)
@@ -188,7 +217,11 @@ class DenseInversion(Inversion):
 class SparseInversion(Inversion):
     """Trigger inversion with a mask over a few pixels, and what takes their place.
 
-    As in `Inversion`.
+    It begins with a patch: made at a random place of each image, so that what it shows is found before where it has to
+    be, and put where it does most. From a mask over all of the image the search ends among scattered pixels, though a
+    patch takes fewer.
+
+    As in `Inversion`. Patches for random places: Brown, Mané, Roy, Abadi, Gilmer, "Adversarial Patch", 2017.
 
     Args:
         sizes: The mask sums up to at most the pixels of a square with this side.
@@ -196,16 +229,34 @@ class SparseInversion(Inversion):
         batch_size: As in Inversion.
     """
 
-    least = 0.5
+    least = 0.42
 
-    def __init__(
-        self, sizes: Sequence[float] = (11.3, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4), steps: int = 4, batch_size: int = 16
-    ) -> None:
+    def __init__(self, sizes: Sequence[float] = (5.6, 4.0, 2.8, 2.0), steps: int = 4, batch_size: int = 16) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, classes: int, side: int) -> Tensor:
-        # Half of a grey picture over all of the image.
-        return torch.tensor([0.5, 0.25, 0.25, 0.25]).view(1, 4, 1, 1).repeat(classes, 1, side, side)
+    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+        side = images.shape[-1]
+        pixels = min(side, max(1, round(radius(PATCH, side))))
+        grey = images.new_full((len(classes), images.shape[1], pixels, pixels), 0.5)
+        gain = self.gain(network, paste, rounds(images, own, self.batch_size), classes)
+        patches = ascend(gain, grey, pixels, PATCH_STEPS, lambda colours, _: colours.clamp(0, 1))
+        places = torch.linspace(0, side - pixels, PLACES, device=images.device).round().long()
+        some, theirs = images[:PLACED], own[:PLACED]
+        others = theirs != classes[:, None]
+
+        def layers(corners: Tensor) -> Tensor:
+            return lay(patches, corners.expand(len(classes), 2), images.shape[-2:])
+
+        def taken(corner: Tensor) -> Tensor:
+            layer = layers(corner)
+            parts = pieces(some, self.batch_size)
+            shares = torch.cat([self.answers(network, overlay, part, layer) for part in parts], 1).softmax(2)
+            return (towards(shares, classes) * others).sum(1)
+
+        corners = torch.cartesian_prod(places, places)
+        with torch.no_grad():
+            best = torch.stack([taken(corner) for corner in corners]).argmax(0)
+        return layers(corners[best])
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return overlay(images, parameters)
@@ -232,9 +283,9 @@ class WarpInversion(Inversion):
     ) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, classes: int, side: int) -> Tensor:
+    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
         # Without a warp, the same gradient shifts each control point.
-        return 0.01 * torch.randn(classes, 2, CONTROLS, CONTROLS)
+        return 0.01 * torch.randn(len(classes), 2, CONTROLS, CONTROLS).to(images)
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return warp(images, parameters)
