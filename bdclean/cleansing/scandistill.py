@@ -41,6 +41,8 @@ ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
 of the images must have the suspect's answer then."""
+POINTS = 0.05
+"""From this p-value down a detector also points to a class that stands out for another."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
     SparseInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
@@ -53,7 +55,7 @@ class ScanDistill(StrongDistillCleanseModule):
     """Scans the suspect, and lets the student unlearn what is found.
 
     Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
-    class, of the kind by which it was found: in the suspect, and in the student as it now is. In each batch a share of
+    class, of the kinds by which it is found: in the suspect, and in the student as it now is. In each batch a share of
     the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
     the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
     any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
@@ -282,9 +284,9 @@ def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
     found = []
     for finding in findings:
         if stands_out(finding, len(findings)):
+            target = finding.suspected
+            kinds = [one.detector for one in findings if one.suspected == target and one.p_value <= POINTS]
+            hunters = [hunter for hunter in HUNTERS if type(hunter).__name__ in kinds]
             # Who found no trigger says nothing of its kind.
-            kinds = [
-                hunter for hunter in HUNTERS if finding.trigger is None or type(hunter).__name__ == finding.detector
-            ]
-            found += [(hunter, finding.suspected) for hunter in kinds]
+            found += [(hunter, target) for hunter in hunters or HUNTERS]
     return list(dict.fromkeys(found))
