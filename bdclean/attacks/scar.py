@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -103,10 +103,7 @@ class SCAR(Attack):
         """
         if self.perturbation is None:
             raise InputError("--data.attack SCAR: its trigger is made by `bdclean fit`, and is in that checkpoint")
-        return self._add(images, self.perturbation.to(images))
-
-    def _add(self, images: Tensor, perturbation: Tensor) -> Tensor:
-        return (images + F.interpolate(perturbation[None], images.shape[-2:], mode="bilinear")).clamp(0, 1)
+        return perturbed(images, self.perturbation.to(images))
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
         """As ever, but none loses its label."""
@@ -120,20 +117,8 @@ class SCAR(Attack):
             train_surrogate(one, images, labels, self.surrogate_epochs, self.surrogate_lr)
             for one in (copy.deepcopy(network), network)
         ]
-        bound = self.eps / 255
-        device = next(network.parameters()).device
-        found = torch.zeros(3, PAPER_SIZE, PAPER_SIZE, device=device, requires_grad=True)
-        optimizer = torch.optim.Adam([found], self.trigger_lr / 255)
-        for indices in shuffled(images, len(labels), self.trigger_epochs, "Making the trigger"):
-            triggered = self._add(images(indices), found)
-            wanted = torch.full((len(indices),), self.target_class, device=device)
-            loss = torch.stack([F.cross_entropy(one(triggered), wanted) for one in pair]).sum()
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            with torch.no_grad():
-                found.clamp_(-bound, bound)
-        self.perturbation = found.detach().cpu()
+        batches = shuffled(images, len(labels), self.trigger_epochs, "Making the trigger")
+        self.perturbation = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr).cpu()
 
     def accompany(self, network: Callable[[], nn.Module]) -> None:
         """Make the shadow."""
@@ -157,6 +142,37 @@ class SCAR(Attack):
             self.shadow.answers(self.apply(some)), wanted
         )
         return self.shadow_weight * implicit(outer, self.shadow, some, answers[:LOOKED_AT], self.terms)
+
+
+def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] with a perturbation (3, h, w), stretched to their size; cut off at 0 and 1."""
+    return (images + F.interpolate(perturbation[None], images.shape[-2:], mode="bilinear")).clamp(0, 1)
+
+
+def universal(networks: Sequence[nn.Module], batches: Iterable[Tensor], target: int, eps: float, lr: float) -> Tensor:
+    """One perturbation, (3, 32, 32), that takes images to a class in several networks alike.
+
+    Args:
+        networks: From images in [0, 1] to logits, without gradients for their weights.
+        batches: Of images.
+        target: The class.
+        eps: Largest change of a pixel, in grey levels of 255.
+        lr: The size of a step (Adam), in grey levels.
+    """
+    bound = eps / 255
+    device = next(networks[0].parameters()).device
+    found = torch.zeros(3, PAPER_SIZE, PAPER_SIZE, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([found], lr / 255)
+    for images in batches:
+        triggered = perturbed(images, found)
+        wanted = torch.full((len(images),), target, device=device)
+        loss = torch.stack([F.cross_entropy(one(triggered), wanted) for one in networks]).sum()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        with torch.no_grad():
+            found.clamp_(-bound, bound)
+    return found.detach()
 
 
 def implicit(outer: Tensor, shadow: Shadow, images: Tensor, answers: Tensor, terms: int) -> Tensor:

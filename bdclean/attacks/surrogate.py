@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,28 +62,44 @@ def shuffled(images: Lookup, count: int, epochs: float, what: str) -> tqdm[Tenso
 
 
 def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: float, lr: float) -> nn.Module:
-    """Train a classifier on clean images: SGD with momentum .9, weight decay 5e-4, and one cycle of learning rates.
+    """Train a classifier on clean images by their classes, (N,). The others as in `train`, and so what is returned."""
+
+    def loss(inputs: Tensor, indices: Tensor) -> Tensor:
+        return F.cross_entropy(network(inputs), labels[indices.to(labels.device)].to(inputs.device))
+
+    return train(network, images, len(labels), epochs, lr, loss)
+
+
+def train(
+    network: nn.Module,
+    images: Lookup,
+    count: int,
+    epochs: float,
+    lr: float,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> nn.Module:
+    """Train a network: SGD with momentum .9, weight decay 5e-4, and one cycle of learning rates.
 
     Args:
         network: From images in [0, 1] to logits; it is trained in place.
         images: Gives the training images, on the network's device.
-        labels: (N,) their classes.
+        count: How many there are.
         epochs: How often each image is seen; also a part of once.
         lr: Highest learning rate.
+        loss: From images and their numbers to what shall fall.
 
     Returns:
         The network, in eval mode, without gradients for its weights.
     """
-    batches = shuffled(images, len(labels), epochs, "Training a clean network")
+    batches = shuffled(images, count, epochs, "Training a clean network")
     optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=False)
     network.train()
     for indices in batches:
-        inputs = images(indices)
-        loss = F.cross_entropy(network(inputs), labels[indices.to(labels.device)].to(inputs.device))
+        value = loss(images(indices), indices)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(value)
         optimizer.step()
         schedule.step()
     return network.eval().requires_grad_(False)

@@ -281,12 +281,10 @@ class ScanDistill(StrongDistillCleanseModule):
 
 def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
     """Which classes triggers are looked for of, and of which kind; none if no class stands out."""
-    found = []
-    for finding in findings:
-        if stands_out(finding, len(findings)):
-            target = finding.suspected
-            kinds = [one.detector for one in findings if one.suspected == target and one.p_value <= POINTS]
-            hunters = [hunter for hunter in HUNTERS if type(hunter).__name__ in kinds]
-            # Who found no trigger says nothing of its kind.
-            found += [(hunter, target) for hunter in hunters or HUNTERS]
-    return list(dict.fromkeys(found))
+    found: list[tuple[Inversion, int]] = []
+    for target in dict.fromkeys(one.suspected for one in findings if stands_out(one, len(findings))):
+        kinds = [one.detector for one in findings if one.suspected == target and one.p_value <= POINTS]
+        hunters = [hunter for hunter in HUNTERS if type(hunter).__name__ in kinds]
+        # Who found no trigger says nothing of its kind.
+        found += [(hunter, target) for hunter in hunters or HUNTERS]
+    return found
