@@ -27,6 +27,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {
     "SAU": ({}, 8, 10),
     "NPD": ({"method.lr": 0.001}, 10, 40),
     "Reinitialise": ({}, 6, 10),
+    "ScanDistill": ({}, 2, 5),
 }
 """For each method: options beside those of the benchmark, and how much ACC it may cost and ASR it may leave.
 

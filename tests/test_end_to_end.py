@@ -11,17 +11,27 @@ from tests.conftest import CONFIGS, QUIET, cleanse
 
 @pytest.mark.scans
 def test_a_backdoored_network_is_cleansed(suspect: Path) -> None:
-    report = cleanse(suspect)
-    assert report["epochs"] == 11  # 15 are for those where no class stands out
+    report = cleanse(suspect, "--trainer.max_epochs", "4")
     before, after = report["suspect"], report["cleansed"]
     assert before["acc"] >= 95
     assert before["asr"] >= 95
+    assert after["acc"] >= before["acc"] - 4
+    assert after["asr"] <= 5
+    assert after["ra"] >= 90
+
+
+@pytest.mark.slow
+def test_a_backdoored_network_is_cleansed_by_default(suspect: Path) -> None:
+    report = cleanse(suspect)
+    assert report["epochs"] == 11  # 15 are for those where no class stands out
+    before, after = report["suspect"], report["cleansed"]
     assert after["acc"] >= before["acc"] - 2
     assert after["asr"] <= 5
     assert after["ra"] >= 90
     assert after["agreement"] >= 95
 
 
+@pytest.mark.slow
 def test_distillation_without_reinitialisation_leaves_the_backdoor(suspect: Path) -> None:
     report = cleanse(suspect, "--method", "Distill", "--method.lr", "0.01", "--trainer.max_epochs", "4")
     assert report["cleansed"]["asr"] >= 80
