@@ -19,7 +19,7 @@ import pytest
 from bdclean import attacks
 from bdclean.cli import main
 from bdclean.data import sources
-from bdclean.scanning import DenseInversion, MaximumMargin, SparseInversion, WarpInversion
+from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -43,7 +43,7 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Scans are of one step of each detector, and followed by few epochs, but in tests marked `slow` or `scans`."""
     if {"slow", "scans"} & set(request.keywords):
         return
-    inversions = (DenseInversion, SparseInversion, WarpInversion)
+    inversions = (DenseInversion, SparseInversion, PatchInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
     monkeypatch.setattr("bdclean.scanning.inversion.PATCH_STEPS", 1)

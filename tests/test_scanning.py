@@ -14,14 +14,16 @@ from bdclean import InputError, report
 from bdclean.__main__ import run
 from bdclean.cli import main
 from bdclean.scanning import (
-    ALPHA,
+    DETECTORS,
     DenseInversion,
     Detector,
     Finding,
     MaximumMargin,
+    PatchInversion,
     SparseInversion,
     WarpInversion,
     p_value,
+    stands_out,
     taken,
 )
 from bdclean.scanning.base import Network, grubbs
@@ -98,7 +100,18 @@ def test_of_few_classes_one_has_to_stand_out_as_far_as_of_ten(images: Tensor, cl
 
     detector = One()
     for detector.reached, found in ((0.53, False), (0.58, True)):
-        assert (detector.find(nn.Identity(), images, classes).p_value < ALPHA / 4) == found
+        assert stands_out(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
+
+
+@pytest.mark.parametrize("classes", [10, 43])
+def test_a_margin_has_to_be_several_times_as_large_as_the_others(images: Tensor, classes: int) -> None:
+    class One(MaximumMargin):
+        def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
+            return torch.where(torch.arange(num_classes) == 1, self.times, 1.0).log(), None
+
+    detector = One()
+    for detector.times, found in ((4.0, False), (10.0, True)):
+        assert stands_out(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
 
 
 def test_several_detectors_share_the_risk() -> None:
@@ -212,7 +225,7 @@ def test_inversion_finds_a_patch_with_dark_parts_and_its_place(corner: tuple[int
         shades = [-300 * (shade - 0.52 - 0.012 * number).abs() for number in range(5)]
         return torch.stack([*shades[:2], 60 * (seen - 0.6), *shades[2:]], 1)
 
-    finding = SparseInversion().find(network, images, 6)
+    finding = PatchInversion().find(network, images, 6)
     # At the first two sizes, which are not much smaller than it is.
     assert torch.equal(finding.scores, 0.5 * F.one_hot(torch.tensor(2), 6))
     assert finding.trigger is not None
@@ -252,7 +265,7 @@ def test_the_same_is_found_again_and_randomness_is_left_alone(images: Tensor) ->
 def test_sizes_are_those_of_images_of_32_pixels(images: Tensor) -> None:
     sides = {8: 2.0, 32: 8.0, 64: 16.0}
     for side, norm in sides.items():
-        for detector in (DenseInversion(), SparseInversion()):
+        for detector in (DenseInversion(), SparseInversion(), PatchInversion()):
             assert detector.bound(8.0, side) == norm
     # Shifts of a 32nd of the side in both directions, at each control point.
     field = torch.full((1, 2, 4, 4), 1 / 31)
@@ -265,7 +278,8 @@ def test_images_of_a_single_class_say_nothing(images: Tensor) -> None:
     def sure(images: Tensor) -> Tensor:
         return images.mean((1, 2, 3))[:, None] * 0 + torch.tensor([9.0, 0.0, 0.0, 0.0])
 
-    for detector in (DenseInversion((1.0,)), SparseInversion((2.0,)), WarpInversion((1.0,)), MaximumMargin()):
+    inversions = (kind((1.0,)) for kind in (DenseInversion, SparseInversion, PatchInversion, WarpInversion))
+    for detector in (*inversions, MaximumMargin()):
         finding = detector.find(sure, images, 4)
         assert finding.scores.isfinite().all()
         assert finding.p_values.isfinite().all()

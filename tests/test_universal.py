@@ -13,7 +13,7 @@ from bdclean import InputError
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.scandistill import aims
 from bdclean.modules import Suspect
-from bdclean.scanning import Detector, Finding, SparseInversion
+from bdclean.scanning import Detector, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.base import Network
 from bdclean.universal import add, ascend, overlay, warp
 from tests.conftest import QUICK, cleanse
@@ -115,17 +115,18 @@ def test_a_class_is_aimed_at_by_who_found_it() -> None:
     sparse = finding("SparseInversion", 2, 0.001)
     (aim,) = aims([sparse, finding("DenseInversion", 1, 0.006)])
     assert (type(aim[0]), aim[1]) == (SparseInversion, 2)
-    # Who points to a class that stands out for another need not be as sure.
-    assert [type(hunter).__name__ for hunter, _ in aims([sparse, finding("DenseInversion", 2, 0.04)])] == [
-        "DenseInversion",
-        "SparseInversion",
-    ]
-    # Who knows the class alone has it looked for by who points to it, or by all; nobody does it twice.
+    # Two of them look for the same kind of change.
+    assert [type(hunter) for hunter, _ in aims([sparse, finding("PatchInversion", 2, 0.0005)])] == [PatchInversion]
+    assert [type(hunter) for hunter, _ in aims([sparse, finding("PatchInversion", 2, 0.001)])] == [SparseInversion]
+    dense = finding("DenseInversion", 2, 0.002)
+    assert [type(hunter).__name__ for hunter, _ in aims([dense, sparse])] == ["SparseInversion", "DenseInversion"]
+    # What knows the class alone has it looked for by what finds a trigger of it, or by all.
     known = finding("MaximumMargin", 2, 0.001, recovered=False)
     assert [(type(hunter), target) for hunter, target in aims([known, sparse])] == [(SparseInversion, 2)]
     assert [(type(hunter).__name__, target) for hunter, target in aims([known, finding("WarpInversion", 2, 0.06)])] == [
         ("DenseInversion", 2),
         ("SparseInversion", 2),
+        ("PatchInversion", 2),
         ("WarpInversion", 2),
     ]
     assert aims([finding("SparseInversion", 2, 0.02)]) == []
@@ -165,7 +166,7 @@ def test_weights_are_new_only_where_no_class_stands_out(
     monkeypatch.setattr(ScanDistill, "training_step", watched)
     cleanse(tiny_suspect, "--method", "ScanDistill", *QUICK)
     cleanser = made[0]
-    assert len(cleanser.aims) == (3 if p < 0.01 else 0)
+    assert len(cleanser.aims) == (4 if p < 0.01 else 0)
     assert all(target == 9 for _, target in cleanser.aims)
     assert renewed[0] == (p > 0.01)
     assert f"| Certain | 9 | {p:.2g} |" in capsys.readouterr().out

@@ -18,7 +18,16 @@ from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-from bdclean.scanning import DenseInversion, Finding, Inversion, SparseInversion, WarpInversion, shown, stands_out
+from bdclean.scanning import (
+    DenseInversion,
+    Finding,
+    Inversion,
+    PatchInversion,
+    SparseInversion,
+    WarpInversion,
+    shown,
+    stands_out,
+)
 from bdclean.universal import Change
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
@@ -29,7 +38,7 @@ AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 search to the next."""
 LONGEST = 100
 """Epochs, at most: few images are not seen for ever."""
-SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 128
+SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 64
 """Images that searches draw from; that one search looks at; at once; by how many what it finds is judged."""
 GONE = 0.05
 """How many of the images may still go over to say that what was found is unlearned."""
@@ -41,11 +50,10 @@ ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
 of the images must have the suspect's answer then."""
-POINTS = 0.05
-"""From this p-value down a detector also points to a class that stands out for another."""
 HUNTERS = (
     DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
-    SparseInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
+    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
+    PatchInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
     WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, AT_ONCE),
 )
 """What looks for triggers of a class that was found, by sizes that triggers have."""
@@ -192,7 +200,7 @@ class ScanDistill(StrongDistillCleanseModule):
         """Take the weights back towards the suspect's, or on beyond the student's."""
         suspect = {name: value for name, value in self.teacher.state_dict().items() if value.is_floating_point()}
         student = {name: value.clone() for name, value in self.network.state_dict().items() if name in suspect}
-        found, judged = self.changes[len(self.aims) :], (self.sample[: 4 * JUDGED], self.own[: 4 * JUDGED])
+        found, judged = self.changes[len(self.aims) :], (self.sample[: 8 * JUDGED], self.own[: 8 * JUDGED])
 
         def mix(share: float) -> None:
             mixed = {name: suspect[name].lerp(value, share) for name, value in student.items()}
@@ -280,11 +288,16 @@ class ScanDistill(StrongDistillCleanseModule):
 
 
 def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
-    """Which classes triggers are looked for of, and of which kind; none if no class stands out."""
+    """Which classes triggers are looked for of, and by what; none if no class stands out."""
+    outstanding = [one for one in findings if stands_out(one, len(findings))]
     found: list[tuple[Inversion, int]] = []
-    for target in dict.fromkeys(one.suspected for one in findings if stands_out(one, len(findings))):
-        kinds = [one.detector for one in findings if one.suspected == target and one.p_value <= POINTS]
-        hunters = [hunter for hunter in HUNTERS if type(hunter).__name__ in kinds]
-        # Who found no trigger says nothing of its kind.
-        found += [(hunter, target) for hunter in hunters or HUNTERS]
+    for target in dict.fromkeys(one.suspected for one in outstanding):
+        # For each kind of change, what is surest of it.
+        hunters: dict[object, Inversion] = {}
+        for one in sorted(outstanding, key=lambda one: one.p_value):
+            for hunter in HUNTERS:
+                if one.suspected == target and type(hunter).__name__ == one.detector:
+                    hunters.setdefault(type(hunter).change, hunter)
+        # What found no trigger says nothing of its kind.
+        found += [(hunter, target) for hunter in hunters.values() or HUNTERS]
     return found

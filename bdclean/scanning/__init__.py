@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
-from bdclean.scanning.inversion import DenseInversion, Inversion, SparseInversion, WarpInversion
+from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
-DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion)
+DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, PatchInversion, WarpInversion)
 
 
 def scan(
@@ -30,6 +30,7 @@ __all__ = [
     "Inversion",
     "MaximumMargin",
     "Network",
+    "PatchInversion",
     "SparseInversion",
     "WarpInversion",
     "p_value",

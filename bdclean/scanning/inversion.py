@@ -32,7 +32,7 @@ JUDGED = 128
 """Images by which a change is judged."""
 BEHIND = 0.125
 """One class in eight may stay behind: with few images of each, some always do."""
-PATCH, PATCH_STEPS, PLACES, PLACED = 7.0, 12, 5, 32
+PATCH, PATCH_STEPS, PLACES, PLACED = 7.0, 12, 5, 8
 """Side of the patch that a search for few pixels begins with, in pixels of 32; gradient steps to it; along each side of
 the image, places where it is tried; by how many images."""
 
@@ -217,11 +217,7 @@ class DenseInversion(Inversion):
 class SparseInversion(Inversion):
     """Trigger inversion with a mask over a few pixels, and what takes their place.
 
-    It begins with a patch: made at a random place of each image, so that what it shows is found before where it has to
-    be, and put where it does most. From a mask over all of the image the search ends among scattered pixels, though a
-    patch takes fewer.
-
-    As in `Inversion`. Patches for random places: Brown, Mané, Roy, Abadi, Gilmer, "Adversarial Patch", 2017.
+    As in `Inversion`.
 
     Args:
         sizes: The mask sums up to at most the pixels of a square with this side.
@@ -229,7 +225,38 @@ class SparseInversion(Inversion):
         batch_size: As in Inversion.
     """
 
-    least = 0.42
+    least = 0.5
+
+    def __init__(
+        self, sizes: Sequence[float] = (11.3, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4), steps: int = 4, batch_size: int = 16
+    ) -> None:
+        super().__init__(sizes, steps, batch_size)
+
+    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+        # Half of a grey picture over all of the image.
+        grey = images.new_tensor([0.5, *[0.25] * images.shape[1]]).view(1, -1, 1, 1)
+        return grey.repeat(len(classes), 1, *images.shape[-2:])
+
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return overlay(images, parameters)
+
+    def project(self, parameters: Tensor, size: float) -> Tensor:
+        return few_pixels(parameters, size)
+
+
+class PatchInversion(SparseInversion):
+    """Trigger inversion with a patch, of which fewer and fewer pixels are left.
+
+    The patch is made at a random place of each image, so that what it shows is found before where it has to be, and put
+    where it does most: what works in many places is found so, and from a mask over all of the image seldom.
+
+    As in `SparseInversion`. Patches for random places: Brown, Mané, Roy, Abadi, Gilmer, "Adversarial Patch", 2017.
+
+    Args:
+        sizes: As in SparseInversion.
+        steps: As in Inversion.
+        batch_size: As in Inversion.
+    """
 
     def __init__(self, sizes: Sequence[float] = (5.6, 4.0, 2.8, 2.0), steps: int = 4, batch_size: int = 16) -> None:
         super().__init__(sizes, steps, batch_size)
@@ -257,12 +284,6 @@ class SparseInversion(Inversion):
         with torch.no_grad():
             best = torch.stack([taken(corner) for corner in corners]).argmax(0)
         return layers(corners[best])
-
-    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return overlay(images, parameters)
-
-    def project(self, parameters: Tensor, size: float) -> Tensor:
-        return few_pixels(parameters, size)
 
 
 class WarpInversion(Inversion):
