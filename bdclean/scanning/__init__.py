@@ -8,7 +8,7 @@ from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Net
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
-DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, PatchInversion, WarpInversion)
+DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
 
 
 def scan(
