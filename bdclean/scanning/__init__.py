@@ -9,6 +9,7 @@ from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion
 from bdclean.scanning.margin import MaximumMargin
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
+"""Of equally sure ones the first is believed: clean networks, too, have patches that take images to a class."""
 
 
 def scan(
