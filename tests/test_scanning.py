@@ -164,7 +164,6 @@ def test_few_pixels_is_the_nearest_mask() -> None:
     assert torch.equal(few_pixels(small, 1.5)[:, 0], small.amax(1))
 
 
-@pytest.mark.scans
 @pytest.mark.parametrize(
     "detector", [SparseInversion((8, 5.6, 4)), DenseInversion((4, 2.8, 2, 1.4, 1))], ids=["sparse", "dense"]
 )
@@ -182,7 +181,6 @@ def test_inversion_names_the_class_and_recovers_the_pixel(images: Tensor, detect
     assert taken(finding, Corners(False), images) != share
 
 
-@pytest.mark.scans
 def test_no_pixel_stands_out_where_there_is_no_backdoor(images: Tensor) -> None:
     finding = SparseInversion((8, 5.6, 4)).find(Corners(False).eval(), images, CLASSES)
     assert finding.p_value > 0.05

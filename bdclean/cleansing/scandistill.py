@@ -290,14 +290,15 @@ class ScanDistill(StrongDistillCleanseModule):
 def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
     """Which classes triggers are looked for of, and by what; none if no class stands out."""
     outstanding = [one for one in findings if stands_out(one, len(findings))]
+    known = {type(hunter).__name__: hunter for hunter in HUNTERS}
     found: list[tuple[Inversion, int]] = []
     for target in dict.fromkeys(one.suspected for one in outstanding):
+        finders = [one for one in outstanding if one.suspected == target and one.detector in known]
         # For each kind of change, what is surest of it.
         hunters: dict[object, Inversion] = {}
-        for one in sorted(outstanding, key=lambda one: one.p_value):
-            for hunter in HUNTERS:
-                if one.suspected == target and type(hunter).__name__ == one.detector:
-                    hunters.setdefault(type(hunter).change, hunter)
+        for one in sorted(finders, key=lambda one: one.p_value):
+            hunter = known[one.detector]
+            hunters.setdefault(type(hunter).change, hunter)
         # What found no trigger says nothing of its kind.
         found += [(hunter, target) for hunter in hunters.values() or HUNTERS]
     return found
