@@ -77,6 +77,28 @@ def paste(images: Tensor, patch: Tensor) -> Tensor:
     return overlay(images, lay(patch, corners, images.shape[-2:]))
 
 
+def boxes(corners: Tensor, sides: Tensor, colours: Tensor, size: torch.Size) -> Tensor:
+    """Squares of one colour as layers for `overlay`; what lies outside is cut off.
+
+    Args:
+        corners: (P, 2), the row and the column at which each begins.
+        sides: (P,), in pixels.
+        colours: (P, C).
+        size: Height and width of the layers.
+
+    Returns:
+        (P, 1 + C, height, width).
+    """
+
+    def within(length: int, first: Tensor) -> Tensor:
+        behind = torch.arange(length, device=first.device) - first[:, None]
+        return (behind >= 0) & (behind < sides[:, None])
+
+    rows, columns = (within(length, first) for length, first in zip(size, corners.unbind(1), strict=True))
+    masks = (rows[:, :, None] & columns[:, None])[:, None].to(colours)
+    return torch.cat([masks, masks * colours[:, :, None, None]], 1)
+
+
 def radius(size: float, side: int) -> float:
     """A bound that is given for images of 32 pixels, for those of another side: it grows with that."""
     return size * side / 32

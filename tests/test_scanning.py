@@ -232,6 +232,51 @@ def test_inversion_finds_a_patch_with_dark_parts_and_its_place(corner: tuple[int
     assert inside > 0.9 * changed.sum()
 
 
+class Square(nn.Module):
+    """Class 3 if a square that begins at row 5, column 20 has its colour to a third of a grey level; else class 0."""
+
+    def __init__(self, side: int, colour: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("colour", torch.tensor(colour).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        part = images[:, :, 5 : 5 + self.side, 20 : 20 + self.side]
+        off = (part - self.colour).abs().amax((1, 2, 3))
+        return torch.stack([torch.zeros_like(off), off - 9, off - 9, 5 - 4000 * off], 1)
+
+
+@pytest.mark.parametrize("side", [3, 6])
+@pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("hunter", [SparseInversion(), PatchInversion()])
+def test_in_the_place_of_a_mask_a_square_is_found(
+    side: int, colour: tuple[float, float, float], hunter: SparseInversion
+) -> None:
+    # A mask that is a pixel and a half beside the middle, of another size and of many colours.
+    torch.manual_seed(0)
+    layer = torch.zeros(1, 4, 32, 32)
+    layer[:, :, 6 : 6 + side, 21 : 22 + side] = 0.5 * torch.rand(1, 4, side, side + 1)
+    network, seen = Square(side, colour), 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
+    own = torch.arange(40) % 4
+    (found,) = hunter.simplify(network, seen, own, 3, layer)
+    expected = torch.zeros(4, 32, 32)
+    expected[0, 5 : 5 + side, 20 : 20 + side] = 1
+    expected[1:, 5 : 5 + side, 20 : 20 + side] = torch.tensor(colour).view(3, 1, 1)
+    assert torch.equal(found, expected)
+
+
+def test_there_is_not_always_something_plainer() -> None:
+    layer = torch.zeros(1, 4, 32, 32)
+    layer[:, :, 6:9, 21:24] = 0.5
+    own = torch.arange(40) % 4
+    seen = 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
+    white, pink = Square(3, (1.0, 1.0, 1.0)), Square(3, (1.0, 0.5, 1.0))
+    # Neither where it is another colour, nor if no image is of another class, nor for other kinds of change.
+    assert SparseInversion().simplify(pink, seen, own, 3, layer).shape == (0, 4, 32, 32)
+    assert not len(SparseInversion().simplify(white, seen, torch.full((40,), 3), 3, layer))
+    assert not len(WarpInversion().simplify(white, seen, own, 3, torch.rand(1, 2, 4, 4)))
+
+
 def test_inversion_finds_a_warp() -> None:
     grid = torch.arange(32) / 31
     base = 0.5 + 0.5 * torch.sin(6.3 * grid)

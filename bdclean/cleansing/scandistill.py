@@ -45,7 +45,7 @@ GONE = 0.05
 BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 """How much of the way from the suspect to the student is left in the end if it is; how many more of the images may go
 over for that."""
-ON, LOST = (1.05, 1.1, 1.15, 1.2), 0.03
+ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
@@ -64,13 +64,14 @@ class ScanDistill(StrongDistillCleanseModule):
 
     Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
     class, of the kinds by which it is found: in the suspect, and in the student as it now is. In each batch a share of
-    the images carries one of them; all shall get what the suspect answers to the clean image. The share is the larger,
-    the more images those found in the student take there. In the end, if what was found in the suspect takes hardly
-    any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes more of
-    them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is re-initialised.
-    Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a temperature that does
-    not rise; if that takes the network apart, so that it hardly answers as the suspect any more, it begins once more,
-    at half the rate. Dropout never acts.
+    the images carries one of them; all shall get what the suspect answers to the clean image. If a square of one
+    colour, about where a mask was found in the suspect, takes half of the images there, too, it is among them. The
+    share is the larger, the more images those found in the student take there. In the end, if what was found in the
+    suspect takes hardly any images there any more, the weights go back towards the suspect's, as far as that stays so;
+    if it takes more of them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing
+    is re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a
+    temperature that does not rise; if that takes the network apart, so that it hardly answers as the suspect any more,
+    it begins once more, at half the rate. Dropout never acts.
 
     From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -117,6 +118,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.sample = torch.empty(0)
         self.own = torch.empty(0)
         self.changes: list[tuple[Change, Tensor]] = []
+        self.plain: list[Tensor] = []
         self.danger = 1.0
         self.seen = self.searches = 0
         self.start: dict[str, Tensor] = {}
@@ -186,6 +188,16 @@ class ScanDistill(StrongDistillCleanseModule):
             ]
             for network in (self, self.teach_through)
         )
+        if not self.plain:
+            self.plain = [
+                hunter.simplify(self.teach_through, images, own, target, found[-1:])
+                for (hunter, target), (_, found) in zip(self.aims, suspect, strict=True)
+            ]
+        # As often as those of all sizes together.
+        suspect = [
+            (change, torch.cat([found, *[plain] * len(found)]))
+            for (change, found), plain in zip(suspect, self.plain, strict=True)
+        ]
         self.changes = [*student, *suspect]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
@@ -194,7 +206,7 @@ class ScanDistill(StrongDistillCleanseModule):
     def finish(self) -> None:
         if self.aims:
             self.walk()
-        self.sample, self.own, self.start, self.changes = torch.empty(0), torch.empty(0), {}, []
+        self.sample, self.own, self.start, self.changes, self.plain = torch.empty(0), torch.empty(0), {}, [], []
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""

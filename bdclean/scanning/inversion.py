@@ -19,6 +19,7 @@ from bdclean.universal import (
     add,
     ascend,
     ball,
+    boxes,
     few_pixels,
     lay,
     overlay,
@@ -35,6 +36,9 @@ BEHIND = 0.125
 PATCH, PATCH_STEPS, PLACES, PLACED = 7.0, 12, 5, 8
 """Side of the patch that a search for few pixels begins with, in pixels of 32; gradient steps to it; along each side of
 the image, places where it is tried; by how many images."""
+SIDES, AROUND, GLANCED, LIKELY, LARGER = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), 2, 4, 16, 0.01
+"""Sides of the squares of one colour that are tried in the place of a mask, in pixels of 32; how many places to each
+side of it; by how many images; how many of them by all; which share of the images a pixel of its side has to add."""
 
 
 class Inversion(Detector):
@@ -162,6 +166,18 @@ class Inversion(Detector):
             if going is not None:
                 found, classes = found[going], classes[going]
 
+    def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
+        """Something plainer than a change that was found, (1, ...), and does what it does; (0, ...) if there is none.
+
+        Args:
+            network: What is searched.
+            images: (N, 3, H, W) in [0, 1].
+            own: (N,) the class that the network gives each.
+            target: The class.
+            parameters: (1, ...) of the change.
+        """
+        return parameters[:0]
+
     def gain(
         self, network: Network, change: Change, batches: Iterator[tuple[Tensor, Tensor]], classes: Tensor
     ) -> Callable[[Tensor], Tensor]:
@@ -242,6 +258,44 @@ class SparseInversion(Inversion):
 
     def project(self, parameters: Tensor, size: float) -> Tensor:
         return few_pixels(parameters, size)
+
+    def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
+        """A square of one colour about where the mask is, if it takes half of the images.
+
+        Gradients end in patterns that work as well as such a square, and are none: who unlearns them may keep that.
+        """
+        others = images[own != target]
+        if not len(others):
+            return parameters[:0]
+        size, device = images.shape[-2:], images.device
+        mask = parameters[0, 0]
+        grid = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij"))
+        centre = (grid * mask).sum((1, 2)) / mask.sum()
+        steps = radius(1, min(size)) * torch.arange(-AROUND, AROUND + 1, device=device)
+        sides = radius(1, min(size)) * torch.tensor(SIDES, device=device)
+        colours = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], device=device)] * images.shape[1])
+        tried = torch.cartesian_prod(*(torch.arange(len(n), device=device) for n in (steps, steps, sides, colours)))
+        down, right, side, colour = tried.unbind(1)
+        side = sides[side].round()
+        corners = (centre + 0.5 - side[:, None] / 2).round() + torch.stack([steps[down], steps[right]], 1).round()
+
+        @torch.no_grad()
+        def likely(chosen: Tensor, number: int) -> Tensor:
+            """How likely so many images of other classes get the class, with each of some squares, (P, N)."""
+            some = others[:number]
+            shares = []
+            for part in pieces(chosen, max(1, batch_size(images) // number)):
+                layers = boxes(corners[part], side[part], colours[colour[part]], size)
+                shares.append(self.answers(network, overlay, some, layers).softmax(2)[:, :, target])
+            return torch.cat(shares)
+
+        # Of two that do as much, the smaller one.
+        cost = LARGER * side / radius(1, min(size))
+        first = (likely(torch.arange(len(tried), device=device), GLANCED).mean(1) - cost).topk(LIKELY).indices
+        shares = (likely(first, JUDGED) > 0.5).float().mean(1)
+        best = (shares - cost[first]).argmax(0, keepdim=True)
+        chosen = first[best[shares[best] >= 0.5]]
+        return boxes(corners[chosen], side[chosen], colours[colour[chosen]], size)
 
 
 class PatchInversion(SparseInversion):
