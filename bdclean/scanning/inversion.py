@@ -267,35 +267,38 @@ class SparseInversion(Inversion):
         others = images[own != target]
         if not len(others):
             return parameters[:0]
-        size, device = images.shape[-2:], images.device
-        mask = parameters[0, 0]
-        grid = torch.stack(torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing="ij"))
-        centre = (grid * mask).sum((1, 2)) / mask.sum()
-        steps = radius(1, min(size)) * torch.arange(-AROUND, AROUND + 1, device=device)
-        sides = radius(1, min(size)) * torch.tensor(SIDES, device=device)
-        colours = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], device=device)] * images.shape[1])
-        tried = torch.cartesian_prod(*(torch.arange(len(n), device=device) for n in (steps, steps, sides, colours)))
-        down, right, side, colour = tried.unbind(1)
-        side = sides[side].round()
-        corners = (centre + 0.5 - side[:, None] / 2).round() + torch.stack([steps[down], steps[right]], 1).round()
+        corners, sides, colours = squares(parameters[0, 0], images.shape[1])
+
+        def layers(chosen: Tensor) -> Tensor:
+            return boxes(corners[chosen], sides[chosen], colours[chosen], images.shape[-2:])
 
         @torch.no_grad()
         def likely(chosen: Tensor, number: int) -> Tensor:
-            """How likely so many images of other classes get the class, with each of some squares, (P, N)."""
-            some = others[:number]
-            shares = []
-            for part in pieces(chosen, max(1, batch_size(images) // number)):
-                layers = boxes(corners[part], side[part], colours[colour[part]], size)
-                shares.append(self.answers(network, overlay, some, layers).softmax(2)[:, :, target])
-            return torch.cat(shares)
+            """How likely so many images get the class with each of some squares, (P, N)."""
+            parts = pieces(chosen, max(1, batch_size(images) // number))
+            answers = [self.answers(network, overlay, others[:number], layers(part)) for part in parts]
+            return torch.cat(answers).softmax(2)[:, :, target]
 
         # Of two that do as much, the smaller one.
-        cost = LARGER * side / radius(1, min(size))
-        first = (likely(torch.arange(len(tried), device=device), GLANCED).mean(1) - cost).topk(LIKELY).indices
+        cost = LARGER * sides / radius(1, min(images.shape[-2:]))
+        every = torch.arange(len(sides), device=images.device)
+        first = (likely(every, GLANCED).mean(1) - cost).topk(LIKELY).indices
         shares = (likely(first, JUDGED) > 0.5).float().mean(1)
         best = (shares - cost[first]).argmax(0, keepdim=True)
-        chosen = first[best[shares[best] >= 0.5]]
-        return boxes(corners[chosen], side[chosen], colours[colour[chosen]], size)
+        return layers(first[best[shares[best] >= 0.5]])
+
+
+def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Squares about the middle of a mask (H, W), as `boxes` takes them: corners (P, 2), sides (P,), colours (P, C)."""
+    unit = radius(1, min(mask.shape))
+    rows, columns = (torch.arange(length, device=mask.device) for length in mask.shape)
+    middle = torch.stack([(mask.sum(1) * rows).sum(), (mask.sum(0) * columns).sum()]) / mask.sum()
+    shifts = torch.arange(-AROUND, AROUND + 1.0, device=mask.device)
+    either = torch.tensor([0.0, 1.0], device=mask.device)
+    every = torch.cartesian_prod(shifts, shifts, torch.tensor(SIDES, device=mask.device), *[either] * channels)
+    sides = (unit * every[:, 2]).round()
+    corners = (middle + 0.5 - sides[:, None] / 2).round() + (unit * every[:, :2]).round()
+    return corners, sides, every[:, 3:]
 
 
 class PatchInversion(SparseInversion):
