@@ -265,6 +265,22 @@ def test_in_the_place_of_a_mask_a_square_is_found(
     assert torch.equal(found, expected)
 
 
+def test_a_square_has_to_do_as_much_as_what_was_found() -> None:
+    torch.manual_seed(0)
+    seen, own = 0.2 + 0.6 * torch.rand(40, 3, 32, 32), torch.arange(40) % 4
+    pink, white = Square(3, (1.0, 0.5, 1.0)), Square(3, (1.0, 1.0, 1.0))
+
+    def network(images: Tensor) -> Tensor:
+        """The one, or for two images in three the other."""
+        return torch.where(images[:, :1, 0, 0] < 0.6, torch.maximum(pink(images), white(images)), pink(images))
+
+    layer = torch.zeros(1, 4, 32, 32)
+    layer[:, :, 5:8, 20:23] = 0.5
+    assert len(SparseInversion().simplify(network, seen, own, 3, layer)) == 1
+    layer[:, :, 5:8, 20:23] = torch.tensor([1.0, 1.0, 0.5, 1.0]).view(4, 1, 1)
+    assert not len(SparseInversion().simplify(network, seen, own, 3, layer))
+
+
 def test_there_is_not_always_something_plainer() -> None:
     layer = torch.zeros(1, 4, 32, 32)
     layer[:, :, 6:9, 21:24] = 0.5

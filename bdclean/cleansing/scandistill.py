@@ -65,11 +65,11 @@ class ScanDistill(StrongDistillCleanseModule):
     Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
     class, of the kinds by which it is found: in the suspect, and in the student as it now is. In each batch a share of
     the images carries one of them; all shall get what the suspect answers to the clean image. If a square of one
-    colour, about where a mask was found in the suspect, takes half of the images there, too, it is among them. The
-    share is the larger, the more images those found in the student take there. In the end, if what was found in the
-    suspect takes hardly any images there any more, the weights go back towards the suspect's, as far as that stays so;
-    if it takes more of them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing
-    is re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a
+    colour, about where a mask was found in the suspect, takes as many images there, it is among them. The share is the
+    larger, the more images those found in the student take there. In the end, if what was found in the suspect takes
+    hardly any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes
+    more of them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is
+    re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a
     temperature that does not rise; if that takes the network apart, so that it hardly answers as the suspect any more,
     it begins once more, at half the rate. Dropout never acts.
 

@@ -260,7 +260,7 @@ class SparseInversion(Inversion):
         return few_pixels(parameters, size)
 
     def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
-        """A square of one colour about where the mask is, if it takes half of the images.
+        """A square of one colour about where the mask is, if it takes half of the images, and no fewer than that.
 
         Gradients end in patterns that work as well as such a square, and are none: who unlearns them may keep that.
         """
@@ -273,19 +273,20 @@ class SparseInversion(Inversion):
             return boxes(corners[chosen], sides[chosen], colours[chosen], images.shape[-2:])
 
         @torch.no_grad()
-        def likely(chosen: Tensor, number: int) -> Tensor:
-            """How likely so many images get the class with each of some squares, (P, N)."""
-            parts = pieces(chosen, max(1, batch_size(images) // number))
-            answers = [self.answers(network, overlay, others[:number], layers(part)) for part in parts]
-            return torch.cat(answers).softmax(2)[:, :, target]
+        def likely(tried: Tensor, number: int) -> Tensor:
+            """How likely so many images get the class under each of some layers, (P, N)."""
+            return self.answers(network, overlay, others[:number], tried).softmax(2)[:, :, target]
+
+        def taken(tried: Tensor) -> Tensor:
+            return (likely(tried, JUDGED) > 0.5).float().mean(1)
 
         # Of two that do as much, the smaller one.
         cost = LARGER * sides / radius(1, min(images.shape[-2:]))
-        every = torch.arange(len(sides), device=images.device)
-        first = (likely(every, GLANCED).mean(1) - cost).topk(LIKELY).indices
-        shares = (likely(first, JUDGED) > 0.5).float().mean(1)
+        parts = pieces(torch.arange(len(sides), device=images.device), max(1, batch_size(images) // GLANCED))
+        first = (torch.cat([likely(layers(part), GLANCED).mean(1) for part in parts]) - cost).topk(LIKELY).indices
+        shares = torch.cat([taken(layers(one)) for one in first[:, None]])
         best = (shares - cost[first]).argmax(0, keepdim=True)
-        return layers(first[best[shares[best] >= 0.5]])
+        return layers(first[best[shares[best] >= taken(parameters).clamp(min=0.5)]])
 
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
