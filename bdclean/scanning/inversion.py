@@ -124,8 +124,7 @@ class Inversion(Detector):
         found = best = next(smaller)
         for number in range(len(self.sizes)):
             with torch.no_grad():
-                parts = pieces(judged, self.batch_size)
-                gone = torch.cat([self.answers(network, self.change, part, found) for part in parts], 1).argmax(2)
+                gone = self.answers(network, self.change, judged, found).argmax(2)
             reached = (gone == classes[going, None]).float() @ sources / sources.sum(0)
             reached = reached.masked_fill(silent[going], torch.nan)
             half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
@@ -191,10 +190,14 @@ class Inversion(Detector):
         return objective
 
     def answers(self, network: Network, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
-        """Logits (P, N, C) of images (N, 3, H, W) under each of P changes."""
-        every = images.repeat(len(parameters), 1, 1, 1)
-        changed = change(every, parameters.repeat_interleave(len(images), 0))
-        return network(changed).view(len(parameters), len(images), -1)
+        """Logits (P, N, C) of images (N, 3, H, W) under each of P changes, of a batch of the images at once."""
+
+        def of(part: Tensor) -> Tensor:
+            every = part.repeat(len(parameters), 1, 1, 1)
+            changed = change(every, parameters.repeat_interleave(len(part), 0))
+            return network(changed).view(len(parameters), len(part), -1)
+
+        return torch.cat([of(part) for part in pieces(images, self.batch_size)], 1)
 
 
 def towards(values: Tensor, classes: Tensor) -> Tensor:
@@ -281,7 +284,7 @@ class SparseInversion(Inversion):
             return (likely(tried, JUDGED) > 0.5).float().mean(1)
 
         # Of two that do as much, the smaller one.
-        cost = LARGER * sides / radius(1, min(images.shape[-2:]))
+        cost = LARGER * sides / radius(1, images.shape[-1])
         parts = pieces(torch.arange(len(sides), device=images.device), max(1, batch_size(images) // GLANCED))
         first = (torch.cat([likely(layers(part), GLANCED).mean(1) for part in parts]) - cost).topk(LIKELY).indices
         shares = torch.cat([taken(layers(one)) for one in first[:, None]])
@@ -291,9 +294,9 @@ class SparseInversion(Inversion):
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Squares about the middle of a mask (H, W), as `boxes` takes them: corners (P, 2), sides (P,), colours (P, C)."""
-    unit = radius(1, min(mask.shape))
-    rows, columns = (torch.arange(length, device=mask.device) for length in mask.shape)
-    middle = torch.stack([(mask.sum(1) * rows).sum(), (mask.sum(0) * columns).sum()]) / mask.sum()
+    unit = radius(1, mask.shape[-1])
+    along = torch.arange(float(mask.shape[-1]), device=mask.device)
+    middle = torch.stack([mask.sum(1), mask.sum(0)]) @ along / mask.sum()
     shifts = torch.arange(-AROUND, AROUND + 1.0, device=mask.device)
     either = torch.tensor([0.0, 1.0], device=mask.device)
     every = torch.cartesian_prod(shifts, shifts, torch.tensor(SIDES, device=mask.device), *[either] * channels)
@@ -335,9 +338,7 @@ class PatchInversion(SparseInversion):
             return lay(patches, corners.expand(len(classes), 2), images.shape[-2:])
 
         def taken(corner: Tensor) -> Tensor:
-            layer = layers(corner)
-            parts = pieces(some, self.batch_size)
-            shares = torch.cat([self.answers(network, overlay, part, layer) for part in parts], 1).softmax(2)
+            shares = self.answers(network, overlay, some, layers(corner)).softmax(2)
             return (towards(shares, classes) * others).sum(1)
 
         corners = torch.cartesian_prod(places, places)
