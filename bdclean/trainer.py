@@ -11,10 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -55,9 +57,20 @@ class History(pl.Callback):
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer that also cleanses, and says what came of it. It trains once."""
+    """Lightning's Trainer that also cleanses, and says what came of it. It trains once.
+
+    Args:
+        accelerator: As Lightning's.
+        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
+        **options: As Lightning's.
+    """
 
     trained = False
+
+    def __init__(
+        self, *, accelerator: str | Accelerator = "auto", precision: _PRECISION_INPUT | None = None, **options: Any
+    ) -> None:
+        super().__init__(accelerator=accelerator, precision=precision or best_precision(accelerator), **options)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,
@@ -421,6 +434,17 @@ class Trainer(pl.Trainer):
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def best_precision(accelerator: str | Accelerator = "auto") -> Literal["bf16-mixed", "32-true"]:
+    """What a device trains fastest in: `bf16-mixed` if it has units for that, else `32-true`."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Without them it would be slower than single precision.
+        on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
+        fast = on_cpu and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16-mixed" if fast else "32-true"
+
+
 def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:
     """What detectors take: from images in [0, 1] to logits, where the images are."""
     return frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
@@ -487,5 +511,6 @@ def quieten() -> None:
         "LeafSpec",  # Lightning's own use of torch
         "this fit will run with no optimizer",  # methods that do not train
         "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
+        "is not supported by the model summary",  # it counts bf16-mixed as what it keeps: single precision
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

@@ -26,7 +26,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -44,7 +43,7 @@ from bdclean.cleansing import DistillCleanseModule
 from bdclean.data import PoisonDataModule
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer, quieten
+from bdclean.trainer import Trainer, best_precision, quieten
 
 NAMES = ("floor", "ours", "usual")
 MOST = 20_000
@@ -94,7 +93,7 @@ class Floor:
         self.step = Step(arch, verb, device, torch.channels_last)
         self.device = device
         self.batches: list[tuple[Tensor, Tensor]] = []
-        self.mixed = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+        self.mixed = torch.autocast(device.type, torch.bfloat16, enabled=best_precision() == "bf16-mixed")
 
     def take(self, images: int) -> None:
         """Bring so many images into place."""
@@ -123,7 +122,6 @@ def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "precision": "bf16-mixed" if turns.device.type == "cuda" else "32-true",
     }
     data = PoisonDataModule("shapes", BadNets(), num_train=images, num_unlabeled=images, num_held_out=images)
     with tempfile.TemporaryDirectory() as folder:

@@ -243,6 +243,7 @@ class Half(__import__("lightning").pytorch.Callback):  # type: ignore[misc]
 
 def test_triggers_come_before_crops_and_flips() -> None:
     module, attack = AttackModule("small_cnn"), attacks.LIRA(eps=200)
+    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     module.augment = lambda images: images.flip(-1) / 2
     images, places = torch.rand(5, 3, 32, 32), torch.tensor([1, 3])
     cover = torch.zeros(2, dtype=torch.bool)

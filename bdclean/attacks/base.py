@@ -63,6 +63,8 @@ class Attack(nn.Module, ABC):
     """The option that says how much cover there is, for messages."""
     learning_share: float = 1.0
     """Share of the training during which the trigger learns along, if it learns."""
+    silent_share: float = 0.0
+    """Share of the training during which `penalty` has no say yet."""
     cover_ratio: float = 0.0
 
     def __init__(

@@ -38,7 +38,7 @@ class Generator(nn.Module):
         for layer in self.up:
             same = maps.pop()
             found = layer(torch.cat([F.interpolate(found, same.shape[-2:]), same], 1))
-        result: Tensor = self.last(found)
+        result: Tensor = self.last(found).to(images.dtype)
         return result
 
 

@@ -30,7 +30,7 @@ class Shadow:
 
     def answers(self, images: Tensor) -> Tensor:
         """Its logits, (N, classes), in train mode."""
-        return self.network.to(images.device)(images)
+        return self.network.to(images.device)(images).to(images.dtype)
 
     def answers_to(self, images: Tensor) -> Tensor:
         """The same, without a gradient for its weights."""

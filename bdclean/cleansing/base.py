@@ -195,7 +195,7 @@ class Cleanser(Classifier):
 
     def teach_through(self, images: Tensor) -> Tensor:
         """The same, with a gradient for the images."""
-        return self.teacher(self.normalize(images))
+        return self.teacher(self.normalize(images)).to(images.dtype)
 
     # How it runs
 

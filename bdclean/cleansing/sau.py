@@ -110,8 +110,8 @@ class SAU(Cleanser):
         d = torch.full_like(images, self.eps)
         for _ in range(self.steps):
             d.requires_grad_()
-            normalized = self.normalize(images + d)
-            loss = self.inner_loss((self.network(normalized), self.teacher(normalized)), clean, classes)
+            perturbed = images + d
+            loss = self.inner_loss((self(perturbed), self.teach_through(perturbed)), clean, classes)
             (gradient,) = torch.autograd.grad(loss, d)
             d = (d.detach() - self.eps * gradient.sign()).clamp(-self.eps, self.eps)
         return d.detach()

@@ -72,7 +72,7 @@ class AttackModule(Suspect):
         self.attack: Attack | None = None
         self.augment: Callable[[Tensor], Tensor] = _unchanged
         self.trigger_optimizer: Optimizer | None = None
-        self._learning_steps = 0.0
+        self._silent_steps, self._learning_steps = 0.0, math.inf
         self._resumed: dict[str, Any] | None = None
 
     def setup(self, stage: str) -> None:
@@ -110,7 +110,7 @@ class AttackModule(Suspect):
         if len(places):
             # Those alone have gradients to be carried back through the crops.
             triggered = self.augment(attack.poison(images[places], cover, indices).to(images))
-            if self.trigger_optimizer is None or self.trainer.global_step < self._learning_steps:
+            if self._silent_steps <= self.trainer.global_step < self._learning_steps:
                 penalty = penalty + attack.penalty(images, places, targets, self)
             return self.augment(images).index_copy(0, places, triggered), penalty
         return self.augment(images), penalty
@@ -135,11 +135,14 @@ class AttackModule(Suspect):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.trigger_optimizer = None
-        if self.attack is not None and (optimizer := self.attack.optimizer()) is not None:
-            self.trigger_optimizer = optimizer
-            self._learning_steps = self.attack.learning_share * self.trainer.estimated_stepping_batches
-            if self._resumed is not None:
-                optimizer.load_state_dict(self._resumed)
+        if self.attack is not None:
+            steps = self.trainer.estimated_stepping_batches
+            self._silent_steps = self.attack.silent_share * steps
+            if (optimizer := self.attack.optimizer()) is not None:
+                self.trigger_optimizer = optimizer
+                self._learning_steps = self.attack.learning_share * steps
+                if self._resumed is not None:
+                    optimizer.load_state_dict(self._resumed)
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)
 
     def _factor(self, done: float) -> float:

@@ -110,7 +110,8 @@ class Classifier(LightningModule):
         if not isinstance(answer, Tensor):
             mode = "in training" if self.training else ""
             raise InputError(f"--model.arch {self.hparams['arch']}: answers {type(answer).__name__} {mode}, not logits")
-        return answer
+        # Losses have differences of logits, and half of the digits are too few for those.
+        return answer.to(images.dtype)
 
     def untrained(self) -> nn.Module:
         """A copy of normalisation and network with new weights: from images in [0, 1] to logits."""
@@ -202,11 +203,17 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities of the classes, (N, classes)."""
-        return self(batch).softmax(1)
+        return self._exact(batch).softmax(1)
+
+    def _exact(self, images: Tensor) -> Tensor:
+        """Logits that do not depend on the precision of the training."""
+        with torch.autocast(self.device.type, enabled=False):
+            logits: Tensor = self(images)
+        return logits
 
     def _judge(self, module: nn.Module, batch: tuple[Tensor, Tensor, Tensor], prog_bar: bool = False) -> Tensor:
         images, targets, labels = batch
-        logits: Tensor = self(images)
+        logits = self._exact(images)
         metrics = cast(MetricCollection, module)
         metrics.update(logits, targets, labels)
         # With dataloader_idx Lightning would name the figures after loaders.
