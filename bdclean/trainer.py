@@ -107,6 +107,8 @@ class Trainer(pl.Trainer):
             )
         datamodule.prepare_attack(model.untrained, model.hparams, self.strategy.root_device, self.local_rank == 0)
         self._train(model, datamodule, ckpt_path)
+        # Where processes were forked, they were told of it, and this one was not.
+        self.datamodule = datamodule
         self.save_checkpoint(target, weights_only=True)
         result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         self._log_pictures(model, datamodule, "suspect")
@@ -367,6 +369,10 @@ class Trainer(pl.Trainer):
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
+        if self._forgets():
+            # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
+            for logger in self._tensorboards():
+                logger.experiment.close()
         try:
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except SystemExit:

@@ -367,8 +367,9 @@ def test_two_processes_judge_as_one(tiny_suspect: Path, capfd: pytest.CaptureFix
     ]
 
 
-def test_two_processes_write_one_report(cifar_like: Path) -> None:
-    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+def test_two_processes_write_one_report(strategy: str, cifar_like: Path) -> None:
+    several = ["--trainer.devices", "2", "--trainer.strategy", strategy, *QUIET]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for words in (
         ["fit", "--config", str(CONFIGS / "badnet.yaml"), "--data.source", "cifar10.npz", "--trainer.max_epochs", "1"],
