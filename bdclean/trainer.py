@@ -61,16 +61,25 @@ class Trainer(pl.Trainer):
 
     Args:
         accelerator: As Lightning's.
-        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
+        devices: As Lightning's.
+        precision: As Lightning's; by default `bf16-mixed` where one device alone is asked for that computes in it, else
+            `32-true`: several processes trained worse in the former (docs/measurements.md).
         **options: As Lightning's.
     """
 
     trained = False
 
     def __init__(
-        self, *, accelerator: str | Accelerator = "auto", precision: _PRECISION_INPUT | None = None, **options: Any
+        self,
+        *,
+        accelerator: str | Accelerator = "auto",
+        devices: list[int] | str | int = "auto",
+        precision: _PRECISION_INPUT | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(accelerator=accelerator, precision=precision or best_precision(accelerator), **options)
+        alone = devices in (1, "1") or (devices == "auto" and torch.cuda.device_count() < 2)
+        chosen = precision or (best_precision(accelerator) if alone else "32-true")
+        super().__init__(accelerator=accelerator, devices=devices, precision=chosen, **options)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,

@@ -46,6 +46,7 @@ def test_half_precision_is_what_devices_with_units_for_it_train_in(
 def test_what_is_asked_for_is_what_is_done() -> None:
     options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     assert Trainer(**options).precision == best_precision("cpu")
+    assert Trainer(devices=2, **options).precision == "32-true"
     assert Trainer(precision=32, **options).precision == "32-true"
     assert Trainer(precision="bf16-mixed", **options).precision == "bf16-mixed"
 
