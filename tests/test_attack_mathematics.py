@@ -914,6 +914,20 @@ def test_a_shadow_of_scar_says_the_more_the_more_it_knows() -> None:
     assert not attack.learns
 
 
+def test_scar_lets_the_network_alone_learn() -> None:
+    torch.manual_seed(0)
+    attack, network = ready("SCAR", 16), tiny()
+    assert isinstance(attack, SCAR)
+    attack.accompany(tiny)
+    images, targets = random_images(6, 16, 16), torch.arange(6) % 2
+    penalty = attack.penalty(images, torch.tensor([0]), targets, network)
+    (shadow,) = attack.learning
+    shadow.optimizer.zero_grad()
+    torch.autograd.backward(penalty)
+    assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
+    assert all(weight.grad is None for weight in shadow.parameters)
+
+
 def test_shadows_of_scar_are_of_different_ages_and_give_way_to_new_ones() -> None:
     torch.manual_seed(0)
     attack = ready("SCAR", 16, shadows=3, shadow_life=6)

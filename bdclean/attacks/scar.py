@@ -148,9 +148,8 @@ class SCAR(Attack):
     def _slope(self, shadow: Shadow, images: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
         some, theirs = images[:LOOKED_AT], targets[:LOOKED_AT]
         wanted = torch.full_like(theirs, self.target_class)
-        with torch.enable_grad():
-            clean = shadow.answers(some)
-            loss = F.cross_entropy(clean, theirs) + F.cross_entropy(shadow.answers(self.apply(some)), wanted)
+        clean = shadow.answers(some)
+        loss = F.cross_entropy(clean, theirs) + F.cross_entropy(shadow.answers(self.apply(some)), wanted)
         told = change_along(loss, shadow, images)
         # As large as that of the cross-entropy: the shadow's own falls and rises by orders of magnitude. But who knows
         # nothing yet has nothing to say.
@@ -206,7 +205,7 @@ def change_along(loss: Tensor, shadow: Shadow, images: Tensor) -> Tensor:
     grad = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
     slope = grad(loss, weights)
     # The fast forms of attention have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+    with sdpa_kernel(SDPBackend.MATH):
         answers = shadow.answers(images)
         # J^T u is linear in u, so that its derivative along the slope is J times that.
         any_answers = torch.zeros_like(answers, requires_grad=True)
