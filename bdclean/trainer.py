@@ -62,6 +62,7 @@ class Trainer(pl.Trainer):
     Args:
         accelerator: As Lightning's.
         devices: As Lightning's.
+        num_nodes: As Lightning's.
         precision: As Lightning's; by default `bf16-mixed` where one device alone is asked for that computes in it, else
             `32-true`: several processes trained worse in the former (docs/measurements.md).
         **options: As Lightning's.
@@ -74,12 +75,13 @@ class Trainer(pl.Trainer):
         *,
         accelerator: str | Accelerator = "auto",
         devices: list[int] | str | int = "auto",
+        num_nodes: int = 1,
         precision: _PRECISION_INPUT | None = None,
         **options: Any,
     ) -> None:
-        alone = devices in (1, "1") or (devices == "auto" and torch.cuda.device_count() < 2)
+        alone = num_nodes == 1 and (devices in (1, "1") or (devices == "auto" and torch.cuda.device_count() < 2))
         chosen = precision or (best_precision(accelerator) if alone else "32-true")
-        super().__init__(accelerator=accelerator, devices=devices, precision=chosen, **options)
+        super().__init__(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=chosen, **options)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,

@@ -47,6 +47,7 @@ def test_what_is_asked_for_is_what_is_done() -> None:
     options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     assert Trainer(**options).precision == best_precision("cpu")
     assert Trainer(devices=2, **options).precision == "32-true"
+    assert Trainer(devices=1, num_nodes=2, **options).precision == "32-true"
     assert Trainer(precision=32, **options).precision == "32-true"
     assert Trainer(precision="bf16-mixed", **options).precision == "bf16-mixed"
 
