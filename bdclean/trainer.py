@@ -11,13 +11,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
-from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -60,28 +61,19 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer that also cleanses, and says what came of it. It trains once.
 
     Args:
-        accelerator: As Lightning's.
-        devices: As Lightning's.
-        num_nodes: As Lightning's.
-        precision: As Lightning's; by default `bf16-mixed` where one device alone is asked for that computes in it, else
-            `32-true`: several processes trained worse in the former (docs/measurements.md).
+        precision: As Lightning's; by default `bf16-mixed` where one process trains, on a device that computes in
+            it, else `32-true`: several processes trained worse in the former (docs/measurements.md).
         **options: As Lightning's.
     """
 
     trained = False
 
-    def __init__(
-        self,
-        *,
-        accelerator: str | Accelerator = "auto",
-        devices: list[int] | str | int = "auto",
-        num_nodes: int = 1,
-        precision: _PRECISION_INPUT | None = None,
-        **options: Any,
-    ) -> None:
-        alone = num_nodes == 1 and (devices in (1, "1") or (devices == "auto" and torch.cuda.device_count() < 2))
-        chosen = precision or (best_precision(accelerator) if alone else "32-true")
-        super().__init__(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=chosen, **options)
+    def __init__(self, *, precision: _PRECISION_INPUT | None = None, **options: Any) -> None:
+        super().__init__(precision=precision, **options)
+        # Not before this is it known which device was chosen, and whether there are others.
+        device, free = self.strategy.root_device, precision is None and type(self.precision_plugin) is Precision
+        if free and isinstance(self.strategy, SingleDeviceStrategy) and computes_in_bf16(device):
+            self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,
@@ -451,15 +443,11 @@ class Trainer(pl.Trainer):
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def best_precision(accelerator: str | Accelerator = "auto") -> Literal["bf16-mixed", "32-true"]:
-    """What a device trains fastest in: `bf16-mixed` if it has units for that, else `32-true`."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Without them it would be slower than single precision.
-        on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
-        fast = on_cpu and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return "bf16-mixed" if fast else "32-true"
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device has units for it: without them it would be slower than single precision."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:

@@ -43,7 +43,7 @@ from bdclean.cleansing import DistillCleanseModule
 from bdclean.data import PoisonDataModule
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer, best_precision, quieten
+from bdclean.trainer import Trainer, computes_in_bf16, quieten
 
 NAMES = ("floor", "ours", "usual")
 MOST = 20_000
@@ -93,7 +93,7 @@ class Floor:
         self.step = Step(arch, verb, device, torch.channels_last)
         self.device = device
         self.batches: list[tuple[Tensor, Tensor]] = []
-        self.mixed = torch.autocast(device.type, torch.bfloat16, enabled=best_precision() == "bf16-mixed")
+        self.mixed = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
 
     def take(self, images: int) -> None:
         """Bring so many images into place."""

@@ -1,55 +1,60 @@
 """In which precision is trained and in which measured, and when attacks are heard."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import nn
 
 from bdclean.attacks import WaNet
 from bdclean.data import PoisonDataModule
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer, best_precision
+from bdclean.trainer import Trainer, computes_in_bf16
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "avx512", "amx", "cuda", "mps", "expected"),
+    ("device", "avx512", "amx", "cuda", "expected"),
     [
-        ("cpu", True, False, False, False, "bf16-mixed"),
-        ("cpu", False, True, False, False, "bf16-mixed"),
-        ("cpu", False, False, False, False, "32-true"),
-        ("cpu", False, False, True, False, "32-true"),
-        ("auto", False, False, True, False, "bf16-mixed"),
-        ("gpu", False, False, True, False, "bf16-mixed"),
-        ("auto", True, False, False, False, "bf16-mixed"),
-        ("auto", True, False, False, True, "32-true"),
-        ("mps", True, False, False, True, "32-true"),
+        ("cpu", True, False, False, True),
+        ("cpu", False, True, False, True),
+        ("cpu", False, False, False, False),
+        ("cpu", False, False, True, False),
+        ("cuda:1", False, False, True, True),
+        ("cuda:1", True, True, False, False),
+        ("mps", True, True, True, False),
     ],
 )
-def test_half_precision_is_what_devices_with_units_for_it_train_in(
-    accelerator: str,
-    avx512: bool,
-    amx: bool,
-    cuda: bool,
-    mps: bool,
-    expected: str,
-    monkeypatch: pytest.MonkeyPatch,
+def test_half_precision_is_for_devices_with_units_for_it(
+    device: str, avx512: bool, amx: bool, cuda: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert best_precision(accelerator) == expected
+    assert computes_in_bf16(torch.device(device)) is expected
 
 
-def test_what_is_asked_for_is_what_is_done() -> None:
-    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    assert Trainer(**options).precision == best_precision("cpu")
-    assert Trainer(devices=2, **options).precision == "32-true"
-    assert Trainer(devices=1, num_nodes=2, **options).precision == "32-true"
-    assert Trainer(precision=32, **options).precision == "32-true"
-    assert Trainer(precision="bf16-mixed", **options).precision == "bf16-mixed"
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "bf16-mixed"),
+        ({"devices": 1}, "bf16-mixed"),
+        ({"strategy": "auto", "num_nodes": 1}, "bf16-mixed"),
+        ({"devices": 2}, "32-true"),
+        ({"devices": 1, "num_nodes": 2}, "32-true"),
+        ({"devices": 1, "strategy": "ddp"}, "32-true"),
+        ({"precision": 32}, "32-true"),
+        ({"precision": "64-true"}, "64-true"),
+        ({"plugins": DoublePrecision()}, "64-true"),
+        ({"devices": 2, "precision": "bf16-mixed"}, "bf16-mixed"),
+    ],
+)
+def test_half_precision_is_for_one_process_unless_another_was_asked_for(
+    options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options).precision == expected
 
 
 class Kinds(nn.Module):
