@@ -36,8 +36,9 @@ from bdclean.attacks.input_aware import repetition
 from bdclean.attacks.label_consistent import pgd
 from bdclean.attacks.scar import change_along
 from bdclean.attacks.shadow import Shadow
-from bdclean.attacks.surrogate import batch_size, shuffled, train_surrogate
+from bdclean.attacks.surrogate import shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
+from bdclean.batching import batch_size
 
 NAMES = [name for name in attacks.__all__ if name != "Attack"]
 COLOUR_ONLY = ["ADBA", "LIRA", "SCAR", "SSBA", "InputAware", "TrojanNN"]

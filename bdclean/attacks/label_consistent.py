@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bdclean.attacks.base import POISONED, Attack, Lookup, scaled, within
 from bdclean.attacks.pictures import corners
-from bdclean.attacks.surrogate import batch_size, check_training, progress, train_surrogate
+from bdclean.attacks.surrogate import check_training, progress, train_surrogate
+from bdclean.batching import batch_size
 
 
 class LabelConsistent(Attack):

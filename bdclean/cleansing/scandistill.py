@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.distillation import kd_loss

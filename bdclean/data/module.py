@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from bdclean import InputError, first_line
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
-from bdclean.attacks.surrogate import BATCH, at_once
+from bdclean.batching import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
 from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.batching import batch_size, pieces
 from bdclean.scanning.base import Detector, Network, rounds
 from bdclean.universal import (
     CONTROLS,

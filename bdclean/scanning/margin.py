@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean.attacks.surrogate import batch_size, pieces
+from bdclean.batching import batch_size, pieces
 from bdclean.scanning.base import Detector, Network
 from bdclean.universal import radius, uphill
 
