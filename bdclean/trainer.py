@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -61,8 +61,7 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer that also cleanses, and says what came of it. It trains once.
 
     Args:
-        precision: As Lightning's; by default `bf16-mixed` where one process trains, on a device that computes in
-            it, else `32-true`: several processes trained worse in the former (docs/measurements.md).
+        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
         **options: As Lightning's.
     """
 
@@ -70,9 +69,12 @@ class Trainer(pl.Trainer):
 
     def __init__(self, *, precision: _PRECISION_INPUT | None = None, **options: Any) -> None:
         super().__init__(precision=precision, **options)
-        # Not before this is it known which device was chosen, and whether there are others.
-        device, free = self.strategy.root_device, precision is None and type(self.precision_plugin) is Precision
-        if free and isinstance(self.strategy, SingleDeviceStrategy) and computes_in_bf16(device):
+        # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
+        # a GPU that is asked before processes are forked is lost to them.
+        device = self.strategy.root_device
+        free = precision is None and type(self.precision_plugin) is Precision
+        whole = isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy)
+        if free and whole and (device.type == "cpu" or not self._forgets()) and computes_in_bf16(device):
             self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword

@@ -41,16 +41,16 @@ def test_half_precision_is_for_devices_with_units_for_it(
         ({}, "bf16-mixed"),
         ({"devices": 1}, "bf16-mixed"),
         ({"strategy": "auto", "num_nodes": 1}, "bf16-mixed"),
-        ({"devices": 2}, "32-true"),
-        ({"devices": 1, "num_nodes": 2}, "32-true"),
-        ({"devices": 1, "strategy": "ddp"}, "32-true"),
+        ({"devices": 2}, "bf16-mixed"),
+        ({"devices": 1, "num_nodes": 2, "strategy": "ddp"}, "bf16-mixed"),
+        ({"devices": 2, "strategy": "ddp_fork"}, "bf16-mixed"),
         ({"precision": 32}, "32-true"),
         ({"precision": "64-true"}, "64-true"),
         ({"plugins": DoublePrecision()}, "64-true"),
-        ({"devices": 2, "precision": "bf16-mixed"}, "bf16-mixed"),
+        ({"devices": 2, "precision": "32-true"}, "32-true"),
     ],
 )
-def test_half_precision_is_for_one_process_unless_another_was_asked_for(
+def test_half_precision_is_the_default_unless_another_was_asked_for(
     options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
