@@ -74,7 +74,9 @@ class Trainer(pl.Trainer):
         device = self.strategy.root_device
         free = precision is None and type(self.precision_plugin) is Precision
         whole = isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy)
-        if free and whole and (device.type == "cpu" or not self._forgets()) and computes_in_bf16(device):
+        asked = device.type == "cpu" or not self._forgets()
+        self._bf16_by_default = free and whole and asked and computes_in_bf16(device)
+        if self._bf16_by_default:
             self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
@@ -103,7 +105,7 @@ class Trainer(pl.Trainer):
             model.load(resumed, "--ckpt_path")
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
-        self._begin()
+        self._begin(model)
         attack = datamodule.attack
         if attack is not None and attack.learns and self._forgets():
             raise InputError(
@@ -176,7 +178,11 @@ class Trainer(pl.Trainer):
         Returns:
             The cleanser with the cleansed network, the report, and what was logged: name to epochs and values.
         """
-        self._begin()
+        forked = self.strategy.launcher is not None and self.strategy.launcher.is_interactive_compatible
+        if forked and self.strategy.root_device.type == "cuda":
+            # A scan will have used it by then.
+            raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
+        self._begin(model)
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)
@@ -186,8 +192,8 @@ class Trainer(pl.Trainer):
                 "--data.seed, --data.num_val or --data.num_held_out."
             )
         self._log_pictures(model, datamodule, "suspect")
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self.strategy.root_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.strategy.root_device)
         started = time.perf_counter()
         cleanser = method(model)
         if cleanser.scans and self._scannable(model):
@@ -363,15 +369,21 @@ class Trainer(pl.Trainer):
             report.write_csv(target, ["image", "class", "probability"], rows)
         return batches
 
-    def _begin(self) -> None:
-        """Refuse a training without an end, and one that would begin where another ended."""
+    def _begin(self, model: Classifier) -> None:
+        """Refuse a training without an end, and one that would begin where another ended; see to the precision."""
         if self.max_epochs is not None and self.max_epochs < 0:
             raise InputError(f"--trainer.max_epochs {self.max_epochs}: must be at least 0; max_time may end it before")
         if self.trained:
             raise InputError("this Trainer has trained already: make another for another training")
         self.trained = True
+        if self._bf16_by_default and not _bears_bf16(model):
+            self.strategy.precision_plugin = Precision()
+            if self.is_global_zero:
+                print("This network does not compute in bf16: it is trained in single precision.")
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
+        # Lightning says so later: how large batches are depends on the number of processes.
+        datamodule.trainer = self
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self._forgets():
@@ -450,6 +462,18 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@torch.no_grad()
+def _bears_bf16(model: Classifier) -> bool:
+    """Whether a network computes under autocast: some mix what this makes of an answer with what it leaves as it is."""
+    image = torch.zeros(1, 3, model.image_size, model.image_size, device=model.device)
+    try:
+        with torch.autocast(model.device.type, torch.bfloat16):
+            _as_scanned(model, image)(image)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:

@@ -316,12 +316,14 @@ def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labe
     soft = noise(60, CLASSES, seed=1).softmax(1)
     targets = (soft.argmax(1) if labels else soft).split((7, 23, 30))
     cleanser.images = batches(*parts, targets=targets)
+    # What the first of several processes found counts.
+    cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share - 1))
     change = {"network.8.weight": noise(CLASSES, 8), "network.4.running_var": cleanser.network[4].running_var + 1}
     before, other = state(cleanser.network), copy.deepcopy(cleanser.network).eval()
     other[8].weight.data, other[4].running_var = change["network.8.weight"], change["network.4.running_var"]
     tops = [int(other(normalised(image[None])).argmax()) for part in parts for image in part]
     hits = sum(top == int(wanted) for top, wanted in zip(tops, soft.argmax(1), strict=True))
-    assert cleanser.score(change) == pytest.approx(100 * hits / 60)
+    assert cleanser.score(change) == pytest.approx(100 * hits / 60 - 1)
     assert 0 < hits < 60
     assert cleanser.network.training
     assert equal(state(cleanser.network), before)

@@ -1,6 +1,7 @@
 """Images of any size and format, and what is none."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -211,3 +212,10 @@ def test_large_images_go_through_in_pieces(size: int, batch: int, steps: int) ->
     data = PoisonDataModule(None, unlabeled="procedural", image_size=size)
     assert (data.batch_size, data.accumulate) == (batch, steps)
     assert PoisonDataModule(None, unlabeled="procedural", image_size=size, batch_size=4).accumulate == 1
+
+
+@pytest.mark.parametrize(("size", "batch", "steps"), [(32, 128, 1), (224, 80, 2), (512, 64, 2), (128, 128, 1)])
+def test_each_process_has_its_pieces(size: int, batch: int, steps: int) -> None:
+    data = PoisonDataModule(None, unlabeled="procedural", image_size=size)
+    data.trainer = SimpleNamespace(world_size=8)
+    assert (data.batch_size, data.accumulate) == (batch, steps)

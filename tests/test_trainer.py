@@ -8,7 +8,9 @@ import torch
 from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import nn
 
+from bdclean import InputError
 from bdclean.attacks import WaNet
+from bdclean.cleansing import Distill
 from bdclean.data import PoisonDataModule
 from bdclean.modules import AttackModule
 from bdclean.trainer import Trainer, computes_in_bf16
@@ -82,6 +84,54 @@ def test_training_is_in_half_precision_and_figures_are_not() -> None:
     # What losses are made of is in single precision.
     with torch.autocast("cpu", torch.bfloat16):
         assert model.train()(torch.rand(2, 3, 32, 32)).dtype == torch.float32
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("source", ["shapes", None])
+def test_agreement_is_in_single_precision(source: str | None) -> None:
+    suspect = AttackModule("small_cnn")
+    suspect.network = Kinds()
+    data = PoisonDataModule(source, unlabeled="procedural", num_unlabeled=40, num_agreement=16, image_size=32)
+    cleanser = Distill(suspect)
+    student, teacher = cleanser.network, cleanser.teacher
+    options = {"precision": "bf16-mixed", "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    figures = Trainer(**options).test(cleanser, datamodule=data, verbose=False)
+    assert figures[0]["test/agreement"] == 100
+    assert isinstance(student, Kinds)
+    assert isinstance(teacher, Kinds)
+    assert student.seen[False] == teacher.seen[False] == {torch.float32}
+
+
+class Mixing(Kinds):
+    """Mixes what autocast leaves as it is with what it makes of a convolution's answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.lerp(images, self.convolution(images), 0.5))
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    suspect = AttackModule("small_cnn")
+    suspect.network = Mixing()
+    data = PoisonDataModule("shapes", batch_size=64)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.run(suspect, data, Distill)
+    assert trainer.precision == "32-true"
+    assert "in single precision" in capsys.readouterr().out
+
+
+def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(devices=2, strategy="ddp_fork", accelerator="cpu", logger=False)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda:0"))
+    with pytest.raises(InputError, match="take ddp"):
+        trainer.run(AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -161,7 +161,8 @@ class Cleanser(Classifier):
             right = correct(logits, classes_of(targets))
             hits, total = hits + right.sum(), total + len(images)
         self.set_mode(mode)
-        return 100 * float(hits) / total
+        # Processes whose last bits differ would choose differently.
+        return self.trainer.strategy.broadcast(100 * float(hits) / total)
 
     def furthest(
         self, levels: Sequence[Level], change: Callable[[Level], Mapping[str, Tensor]], tolerance: float
@@ -247,7 +248,9 @@ class Cleanser(Classifier):
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
         """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        answers, teacher = self(images) if logits is None else logits, self.teach(images)
+        # As all figures, not in the precision of the training.
+        with torch.autocast(self.device.type, enabled=False):
+            answers, teacher = self(images) if logits is None else logits, self.teach(images)
         metric = cast(Metric, self.agreement[stage])
         metric.update(answers, teacher)
         self.log(f"{stage}/agreement", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)

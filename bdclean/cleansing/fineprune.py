@@ -68,7 +68,7 @@ class FinePrune(FineTune):
             self(images)
         hook.remove()
         self.set_mode(True)
-        order = total.argsort()
+        order = self.trainer.strategy.broadcast(total.argsort())
 
         def without(count: int) -> dict[str, Tensor]:
             kept = torch.ones_like(self.kept)

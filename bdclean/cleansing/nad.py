@@ -28,7 +28,9 @@ def attention_map(features: Tensor, p: float) -> Tensor:
     Returns:
         (N, positions), of norm 1.
     """
-    return F.normalize(features.abs().pow(p).sum(channel_axis(features)).flatten(1), dim=1)
+    # Maps of student and tutor differ by little: half of the digits would turn the gradient elsewhere.
+    exact = features.to(torch.promote_types(features.dtype, torch.float32))
+    return F.normalize(exact.abs().pow(p).sum(channel_axis(features)).flatten(1), dim=1)
 
 
 class NAD(TwoPhases):

@@ -271,7 +271,7 @@ class ScanDistill(StrongDistillCleanseModule):
         for part, kind in zip(images[:number].tensor_split(len(order)), order, strict=True):
             if len(part):
                 change, parameters = self.changes[kind]
-                chosen = torch.randint(len(parameters), (len(part),)).to(images.device)
+                chosen = torch.randint(len(parameters), (len(part),), device=images.device)
                 parts.append(change(part, parameters[chosen]))
         return torch.cat([*parts, images[number:]])
 

@@ -129,10 +129,7 @@ class PoisonDataModule(LightningDataModule):
         self.num_val = num_val
         self.num_train = num_train
         self.image_size = size
-        fitting = at_once(size**2)
-        self.batch_size = fitting if batch_size is None else batch_size
-        self.accumulate = round(BATCH / fitting) if batch_size is None else 1
-        """How many batches make a step."""
+        self.asked_batch_size = batch_size
         self.triggered: Triggered | None = None
         """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
         self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
@@ -155,6 +152,17 @@ class PoisonDataModule(LightningDataModule):
         }
         # Plain values only, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
+
+    @property
+    def batch_size(self) -> int:
+        """Images that go through the network at once, over all processes together."""
+        processes = self.trainer.world_size if self.trainer else 1
+        return self.asked_batch_size or min(BATCH, processes * at_once(self.image_size**2))
+
+    @property
+    def accumulate(self) -> int:
+        """How many batches make a step."""
+        return 1 if self.asked_batch_size else round(BATCH / self.batch_size)
 
     @property
     def labelled(self) -> bool:

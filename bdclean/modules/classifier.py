@@ -110,7 +110,7 @@ class Classifier(LightningModule):
         if not isinstance(answer, Tensor):
             mode = "in training" if self.training else ""
             raise InputError(f"--model.arch {self.hparams['arch']}: answers {type(answer).__name__} {mode}, not logits")
-        # Losses have differences of logits, and half of the digits are too few for those.
+        # Losses have differences of logits: what is reckoned with them is not rounded once more.
         return answer.to(images.dtype)
 
     def untrained(self) -> nn.Module:
