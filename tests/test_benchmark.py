@@ -145,11 +145,15 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     # Started again it does nothing but what failed.
     written = {path: path.stat().st_mtime_ns for path in Path("bench").rglob("*.ckpt")}
     cells = {path: path.stat().st_mtime_ns for path in Path("bench/cells").glob("*.json")}
+    # As of processes that were killed when their results were written already.
+    for path in (*written, *cells):
+        Path("bench/unfinished", path.stem).mkdir()
     main(["benchmark", "--config", "grid.yaml"])
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
     again = {path for path, when in cells.items() if path.stat().st_mtime_ns != when}
     assert {"error" in json.loads(path.read_text()) for path in again} == {True}
     assert len(again) == 2
+    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
     assert results() == found
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
 

@@ -111,6 +111,8 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         for key, suspect in suspects.items()
     ]
     cells = {one.key: one for one in left}
+    for key in {name for one in grid for name in (one.key, one.suspect.key)} - cells.keys() - suspects.keys():
+        work.tidy(folder, key)
     for key, one in cells.items():
         needs = (one.suspect.key,) if one.suspect.key in suspects else ()
         log = folder / "logs" / f"{key}.log"

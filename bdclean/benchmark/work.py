@@ -124,6 +124,13 @@ def alone(folder: Path, key: str) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def tidy(folder: Path, key: str) -> None:
+    """Remove what a process left that was killed when its result was written already."""
+    if (folder / "unfinished" / key).exists():
+        with alone(folder, key):
+            pass
+
+
 def _reason(error: Exception) -> str:
     """An error in one line; its kind too, if it is not one of ours."""
     text = str(error) if isinstance(error, _WrongInputError) else f"{type(error).__name__}: {error}"
