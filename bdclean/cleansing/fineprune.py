@@ -68,7 +68,8 @@ class FinePrune(FineTune):
             self(images)
         hook.remove()
         self.set_mode(True)
-        order = self.trainer.strategy.broadcast(total.argsort())
+        # On the CPU, as other processes do not have this one's device.
+        order = self.trainer.strategy.broadcast(total.argsort().cpu())
 
         def without(count: int) -> dict[str, Tensor]:
             kept = torch.ones_like(self.kept)
