@@ -248,8 +248,7 @@ class Cleanser(Classifier):
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
         """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        # As all figures, not in the precision of the training.
-        with torch.autocast(self.device.type, enabled=False):
+        with self._exact():
             answers, teacher = self(images) if logits is None else logits, self.teach(images)
         metric = cast(Metric, self.agreement[stage])
         metric.update(answers, teacher)

@@ -203,17 +203,17 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities of the classes, (N, classes)."""
-        return self._exact(batch).softmax(1)
+        with self._exact():
+            return cast(Tensor, self(batch)).softmax(1)
 
-    def _exact(self, images: Tensor) -> Tensor:
-        """Logits that do not depend on the precision of the training."""
-        with torch.autocast(self.device.type, enabled=False):
-            logits: Tensor = self(images)
-        return logits
+    def _exact(self) -> torch.autocast:
+        """Where figures are computed: they do not depend on the precision of the training."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def _judge(self, module: nn.Module, batch: tuple[Tensor, Tensor, Tensor], prog_bar: bool = False) -> Tensor:
         images, targets, labels = batch
-        logits = self._exact(images)
+        with self._exact():
+            logits: Tensor = self(images)
         metrics = cast(MetricCollection, module)
         metrics.update(logits, targets, labels)
         # With dataloader_idx Lightning would name the figures after loaders.
