@@ -27,6 +27,7 @@ from bdclean import InputError, __version__, checkpoint, report, scanning, withi
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
+from bdclean.models import folded
 from bdclean.modules import Classifier
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
@@ -198,7 +199,7 @@ class Trainer(pl.Trainer):
         cleanser = method(model)
         if cleanser.scans and self._scannable(model):
             images = self._scanned(datamodule, True)
-            found = scanning.scan(_as_scanned(model, images), images, model.num_classes)
+            found = self._findings(_as_scanned(model, images), images, model.num_classes)
             # Whose last bits differ would go on differently.
             cleanser.found = self.strategy.broadcast(found)
         plan = self._tell(cleanser, "")
@@ -272,11 +273,12 @@ class Trainer(pl.Trainer):
             raise InputError(f"--output {output}: findings are a .json file")
         target = _writable(output)
         model.check(datamodule)
+        self._see_to_precision(model)
         started = time.perf_counter()
         looking = detector is None or detector.uses_images
         images = self._scanned(datamodule, looking)
         detectors = None if detector is None else [detector]
-        findings = scanning.scan(_as_scanned(model, images), images, model.num_classes, detectors)
+        findings = self._findings(_as_scanned(model, images), images, model.num_classes, detectors)
         outcome: dict[str, Any] = {
             "checkpoint": None if model.origin is None else model.origin.path,
             "output": output,
@@ -313,10 +315,18 @@ class Trainer(pl.Trainer):
         """What `scan` finds in both networks, and pictures of what was recovered in the suspect."""
         images = self._scanned(datamodule, True)
         networks = [_as_scanned(model, images) for model in (suspect, cleansed)]
-        after = scanning.scan(networks[1], images, suspect.num_classes)
-        before = cleansed.found or scanning.scan(networks[0], images, suspect.num_classes)
+        after = self._findings(networks[1], images, suspect.num_classes)
+        before = cleansed.found or self._findings(networks[0], images, suspect.num_classes)
         shares = [[taken(finding, network, images) for network in networks] for finding in before]
         return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
+
+    def _findings(
+        self, network: nn.Module, images: Tensor, num_classes: int, detectors: Sequence[Detector] | None = None
+    ) -> list[Finding]:
+        """What detectors say of a network, which computes in bf16 where training does."""
+        if self.precision == "bf16-mixed":
+            network = _InBf16(network)
+        return scanning.scan(network, images, num_classes, detectors)
 
     def _tell(self, cleanser: Cleanser, told: str) -> str:
         """Say what the method does, if it is news."""
@@ -370,16 +380,20 @@ class Trainer(pl.Trainer):
         return batches
 
     def _begin(self, model: Classifier) -> None:
-        """Refuse a training without an end, and one that would begin where another ended; see to the precision."""
+        """Refuse a training without an end, and one that would begin where another ended."""
         if self.max_epochs is not None and self.max_epochs < 0:
             raise InputError(f"--trainer.max_epochs {self.max_epochs}: must be at least 0; max_time may end it before")
         if self.trained:
             raise InputError("this Trainer has trained already: make another for another training")
         self.trained = True
+        self._see_to_precision(model)
+
+    def _see_to_precision(self, model: Classifier) -> None:
+        """Let a network that does not compute in bf16 do so in single precision, where nothing else was said."""
         if self._bf16_by_default and not _bears_bf16(model):
             self.strategy.precision_plugin = Precision()
             if self.is_global_zero:
-                print("This network does not compute in bf16: it is trained in single precision.")
+                print("This network does not compute in bf16: it does in single precision.")
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         # Lightning says so later: how large batches are depends on the number of processes.
@@ -476,9 +490,25 @@ def _bears_bf16(model: Classifier) -> bool:
     return True
 
 
+class _InBf16(nn.Module):
+    """A network that computes in bf16, from images in single precision to logits in it.
+
+    Its layers alone: what detectors count and compare would lose digits that matter.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return cast(Tensor, self.network(images)).to(images.dtype)
+
+
 def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:
     """What detectors take: from images in [0, 1] to logits, where the images are."""
-    return frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
+    network = frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
+    return folded(network, model.image_size)
 
 
 def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple[str, Tensor]]:

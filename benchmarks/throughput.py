@@ -5,7 +5,7 @@
 For `fit` (BadNets) and `cleanse` (the paper's method), on the embedded images:
 
 - floor: bare forward and backward passes on batches that are in place, channels last, in the precision that the device
-  is best at; for `cleanse` with the teacher's forward pass. No optimiser, no data, no Trainer.
+  is best at; for `cleanse` with the teacher's forward pass, its batch norms folded. No optimiser, no data, no Trainer.
 - ours: whole epochs of the Trainer, from the end of one to the end of the next, without validation.
 - usual: the same step in a loop by hand, fed as in most code of this field: PIL images, torchvision's transforms image
   by image, a DataLoader with worker processes, contiguous layout, single precision, the loss read in each step; see
@@ -41,7 +41,8 @@ from bdclean.__main__ import start_anew
 from bdclean.attacks import BadNets
 from bdclean.cleansing import DistillCleanseModule
 from bdclean.data import PoisonDataModule
-from bdclean.data.shapes import draw_shapes
+from bdclean.data.shapes import SIDE, draw_shapes
+from bdclean.models import folded
 from bdclean.modules import AttackModule
 from bdclean.trainer import Trainer, computes_in_bf16, quieten
 
@@ -91,6 +92,8 @@ class Floor:
 
     def __init__(self, arch: str, verb: str, device: torch.device) -> None:
         self.step = Step(arch, verb, device, torch.channels_last)
+        if self.step.teacher is not None:
+            self.step.teacher = folded(self.step.teacher, SIDE)
         self.device = device
         self.batches: list[tuple[Tensor, Tensor]] = []
         self.mixed = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
@@ -123,13 +126,17 @@ def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    data = PoisonDataModule("shapes", BadNets(), num_train=images, num_unlabeled=images, num_held_out=images)
+    # Of the one set either the attacker's part or the defender's can be as large.
+    parts = ("num_train",) if verb == "fit" else ("num_held_out", "num_unlabeled")
+    data = PoisonDataModule("shapes", BadNets(), **dict.fromkeys(parts, images))
     with tempfile.TemporaryDirectory() as folder:
         trainer, model = Trainer(default_root_dir=folder, **options), AttackModule(arch)
         if verb == "fit":
             trainer.fit(model, data, output=str(Path(folder, "suspect.ckpt")))
         else:
             trainer.run(model, data, lambda suspect: DistillCleanseModule(suspect, ratios=0))
+    # Else rates would be of fewer images than they say.
+    assert trainer.num_training_batches * BATCH == images
 
 
 def measure(arch: str, verb: str, options: argparse.Namespace) -> dict[str, list[float]]:

@@ -62,12 +62,12 @@ def test_normalised_images_are_scanned_in_the_range_of_images(
     images = ((torch.rand(3, 32, 32) - mean) / std).repeat(40, 1, 1, 1)
     scanned: list[tuple[nn.Module, torch.Tensor]] = []
 
-    def scan(network: nn.Module, images: torch.Tensor, classes: int) -> list[scanning.Finding]:
+    def scan(network: nn.Module, images: torch.Tensor, *_: object) -> list[scanning.Finding]:
         scanned.append((network, images))
         return []
 
     monkeypatch.setattr(scanning, "scan", scan)
-    bdclean.cleanse(model, images, **OPTIONS)
+    bdclean.cleanse(model, images, precision="32-true", **OPTIONS)
     network, seen = scanned[0]
     assert (seen.amin((0, 2, 3)).tolist(), seen.amax((0, 2, 3)).tolist()) == ([0, 0, 0], [1, 1, 1])
     assert torch.allclose(network(seen), model.eval()(images)[: len(seen)], atol=1e-4)

@@ -5,7 +5,7 @@ from torchvision import models
 
 from bdclean import InputError
 from bdclean.cleansing.reinitialise import stage_ratios
-from bdclean.models import Normalize, build_network, find_stages, weights
+from bdclean.models import Normalize, build_network, find_stages, folded, weights
 from bdclean.models.cifar import NETWORKS
 
 FAMILIES = [
@@ -112,6 +112,67 @@ def test_every_layer_of_every_torchvision_network_is_in_a_stage(arch: str) -> No
     stages = [layer.stage for layer in layers]
     assert sorted(set(stages)) == list(range(stages[-1] + 1))
     assert 4 <= stages[-1] + 1 <= 9
+
+
+class TwoNorms(nn.Module):
+    """A convolution whose answer is used behind a batch norm and without it, or that acts twice."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.twice = twice
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 5, 1)
+        self.norm, self.after = nn.BatchNorm2d(3), nn.BatchNorm2d(5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer = self.first(images)
+        normed = self.norm(self.first(answer) if self.twice else answer)
+        return self.after(self.second(normed + answer)).mean((2, 3))
+
+
+class AsksItsNorm(TwoNorms):
+    """Looks at its norm layer, and not only at what that answers."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * self.after.momentum
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+    return network.eval().requires_grad_(False)
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize(("arch", "left"), [("resnet20", 0), ("preact_resnet18", 8), ("mobilenet_v2", 0)])
+def test_folded_batch_norms_answer_the_same(arch: str, left: int) -> None:
+    network = with_statistics(build_network(arch, 7, 32))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    quick, images = folded(network, 32), torch.rand(5, 3, 32, 32)
+    assert norms(quick) == left  # those that stand before their convolutions
+    answers = network(images)
+    assert torch.allclose(quick(images), answers, atol=1e-4 * float(answers.abs().max()))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in quick.parameters())
+
+
+def test_what_is_not_the_same_folded_stays() -> None:
+    for twice in (True, False):
+        quick = folded(with_statistics(TwoNorms(twice)), 8)
+        assert isinstance(quick.norm, nn.BatchNorm2d)
+        assert isinstance(quick.after, nn.Identity)
+    network = with_statistics(AsksItsNorm(True))
+    assert folded(network, 8) is network
+    # What TorchScript compiled cannot be looked into.
+    compiled = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
+    network = nn.Sequential(compiled, nn.Flatten(), nn.Linear(256, 2)).eval()
+    assert folded(network, 8) is network
+    assert norms(folded(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), 8)) == 0
 
 
 def test_a_probe_leaves_the_network_as_it_was() -> None:

@@ -13,6 +13,7 @@ from bdclean.attacks import WaNet
 from bdclean.cleansing import Distill
 from bdclean.data import PoisonDataModule
 from bdclean.modules import AttackModule
+from bdclean.scanning import Detector
 from bdclean.trainer import Trainer, computes_in_bf16
 
 
@@ -125,6 +126,37 @@ def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
     trainer.run(suspect, data, Distill)
     assert trainer.precision == "32-true"
     assert "in single precision" in capsys.readouterr().out
+
+
+class Watching(Detector):
+    """Notes in which precision a network answers, and in which it computes."""
+
+    def score(self, network: nn.Module, images: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, None]:
+        seen = next(module.seen for module in network.modules() if isinstance(module, Kinds))[False]
+        seen.clear()
+        self.kinds = (network(images).dtype, seen)
+        return torch.zeros(num_classes), None
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("network", "precision", "expected"),
+    [
+        (Kinds, "bf16-mixed", torch.bfloat16),
+        (Kinds, "32-true", torch.float32),
+        (Kinds, None, torch.bfloat16),
+        (Mixing, None, torch.float32),
+    ],
+)
+def test_a_scan_computes_as_training_does(
+    network: type[Kinds], precision: Any, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    suspect, detector = AttackModule("small_cnn"), Watching()
+    suspect.network = network()
+    trainer = Trainer(precision=precision, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer.scan(suspect, PoisonDataModule("shapes"), detector)
+    assert detector.kinds == (torch.float32, {expected})
 
 
 def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:

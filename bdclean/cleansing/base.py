@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 import bdclean
 from bdclean import InputError
 from bdclean.metrics import Agreement, correct
+from bdclean.models import folded
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
 from bdclean.scanning import Finding
@@ -74,6 +75,8 @@ class Cleanser(Classifier):
         self.supervision = supervision
         self.origin, self.prefix = suspect.origin, suspect.prefix
         self.teacher = frozen(suspect.network)
+        self.quick = folded(nn.Sequential(self.normalize, self.teacher), self.image_size)
+        """The teacher as it answers in training: from images in [0, 1]."""
         # Lightning does not call train() before it fits, and the suspect was in eval mode when it was judged.
         self.train()
         self.agreement = nn.ModuleDict({"val": Agreement(), "test": Agreement()})
@@ -196,7 +199,7 @@ class Cleanser(Classifier):
 
     def teach_through(self, images: Tensor) -> Tensor:
         """The same, with a gradient for the images."""
-        return self.teacher(self.normalize(images)).to(images.dtype)
+        return cast(Tensor, self.quick(images)).to(images.dtype)
 
     # How it runs
 
@@ -213,6 +216,7 @@ class Cleanser(Classifier):
         super().train(mode)
         if hasattr(self, "teacher"):
             self.teacher.eval()
+            self.quick.eval()
             self.set_mode(mode)
         return self
 
@@ -249,7 +253,9 @@ class Cleanser(Classifier):
         """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         with self._exact():
-            answers, teacher = self(images) if logits is None else logits, self.teach(images)
+            answers = self(images) if logits is None else logits
+            with torch.no_grad():
+                teacher = self.teacher(self.normalize(images)).to(images.dtype)
         metric = cast(Metric, self.agreement[stage])
         metric.update(answers, teacher)
         self.log(f"{stage}/agreement", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)

@@ -65,7 +65,8 @@ class DistillCleanseModule(Cleanser):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert isinstance(batch, Tensor)
         first, last = self.temperature
-        loss = kd_loss(self(batch), self.teach(batch), first + self.progress * (last - first))
+        answers = self.teach(batch)  # before the student's, whose activations the backward pass needs at once
+        loss = kd_loss(self(batch), answers, first + self.progress * (last - first))
         self.log_loss(loss, batch)
         return loss
 

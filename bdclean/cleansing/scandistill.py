@@ -153,7 +153,8 @@ class ScanDistill(StrongDistillCleanseModule):
             self.search()
             self.searches += 1
         self.seen += len(batch) * self.trainer.world_size
-        loss = kd_loss(self(self.changed(batch)), self.teach(batch), 1.0)
+        answers = self.teach(batch)  # first, as in DistillCleanseModule
+        loss = kd_loss(self(self.changed(batch)), answers, 1.0)
         self.log_loss(loss, batch)
         return loss
 

@@ -1,6 +1,7 @@
 """Networks by name, which network weights belong to, and the stages and channels of any network."""
 
 from bdclean.models.channels import Channels, find_channels, scale
+from bdclean.models.folding import folded
 from bdclean.models.networks import (
     Normalize,
     Stem,
@@ -26,6 +27,7 @@ __all__ = [
     "find_channels",
     "find_features",
     "find_stages",
+    "folded",
     "is_own_class",
     "last_rows",
     "normalization",

@@ -51,7 +51,9 @@ class Normalize(nn.Module):
         """Normalise (N, C, H, W) images in [0, 1]."""
         if self.mean.shape[1] == 1 and images.shape[1] > 1:
             images = images.mean(1, keepdim=True)
-        return (images - self.mean) / self.std
+        # For each pixel: numbers that are only there three at a time would be worked off three at a time.
+        mean, std = (torch.zeros_like(images[:1]) + value for value in (self.mean, self.std))
+        return (images - mean).div_(std)
 
 
 def normalization(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.conv import _ConvNd
 
 
@@ -41,7 +42,7 @@ def probe(network: nn.Module, image_size: int) -> list[Call]:
         image_size: Height and width of the images it is made for, in pixels.
 
     Returns:
-        Every call of a module, parts and wholes, in the order in which they ended.
+        Every call of a module, parts and wholes, in the order in which they ended, but of compiled ones (TorchScript).
     """
     calls: list[Call] = []
 
@@ -55,7 +56,9 @@ def probe(network: nn.Module, image_size: int) -> list[Call]:
         return module.register_forward_hook(note)
 
     modes = {module: module.training for module in network.modules()}
-    hooks = [watch(name, module) for name, module in network.named_modules() if name]
+    # What TorchScript compiled takes no hooks.
+    watched = {name: part for name, part in network.named_modules() if name and not isinstance(part, ScriptModule)}
+    hooks = [watch(name, module) for name, module in watched.items()]
     image = torch.zeros(1, 3, image_size, image_size)
     try:
         network.eval()

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bdclean import InputError, __version__, first_ten
@@ -90,6 +90,8 @@ class Classifier(LightningModule):
             # Not in groups: torchmetrics takes figures for one and the same that are equal after a batch, as 0 and 0.
             MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}, compute_groups=False),
         ]
+        # Not a number is no reason to wait for the device in each step: see `on_train_epoch_end`.
+        self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_metrics = nn.ModuleList(part.clone(prefix="val/") for part in parts)
         self.test_metrics = nn.ModuleList(part.clone(prefix="test/") for part in parts)
         matrices = len(parts) if num_classes <= CONFUSION_CLASSES else 0
@@ -224,8 +226,11 @@ class Classifier(LightningModule):
 
     def log_loss(self, loss: Tensor, images: Tensor) -> None:
         """Log the training loss, averaged over the epoch: nothing waits for the device before its end."""
-        size = len(images)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
+        first = not self.train_loss.update_called
+        self.train_loss.update(loss.detach(), len(images))
+        if first:
+            # Once an epoch says it all, and in each step it would take as long as an optimiser does.
+            self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
         """Stop where the loss is no number any more.
