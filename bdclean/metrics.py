@@ -105,3 +105,25 @@ class Agreement(_Percentage):
 
     def update(self, logits: Tensor, others: Tensor) -> None:
         self.count(agreements(logits, others))
+
+
+class MeanLoss(Metric):
+    """The mean of batches' losses over their images, of all processes; nothing waits for the device in between."""
+
+    # torchmetrics' own looks for values that are no numbers in each step, or takes all batches for equally large.
+    full_state_update = False
+    loss: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, images: int) -> None:
+        """Count the mean loss of a batch of so many images."""
+        self.loss += loss.detach() * images
+        self.images += images
+
+    def compute(self) -> Tensor:
+        return self.loss / self.images

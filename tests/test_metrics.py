@@ -65,3 +65,12 @@ def test_defense_effectiveness_rate(
     suspect: tuple[float, float], cleansed: tuple[float, float], expected: float
 ) -> None:
     assert metrics.defense_effectiveness_rate(suspect, cleansed) == expected
+
+
+def test_the_mean_loss_is_that_of_images() -> None:
+    metric = metrics.MeanLoss()
+    for loss, images in ((2.0, 3), (6.0, 1)):
+        metric.update(torch.tensor(loss, requires_grad=True), images)
+    assert metric.compute() == 3
+    metric.update(torch.tensor(math.nan), 1)
+    assert metric.compute().isnan()

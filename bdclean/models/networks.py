@@ -52,7 +52,10 @@ class Normalize(nn.Module):
         if self.mean.shape[1] == 1 and images.shape[1] > 1:
             images = images.mean(1, keepdim=True)
         # For each pixel: numbers that are only there three at a time would be worked off three at a time.
-        mean, std = (torch.zeros_like(images[:1]) + value for value in (self.mean, self.std))
+        mean, std = (
+            value.expand(1, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
+            for value in (self.mean, self.std)
+        )
         return (images - mean).div_(std)
 
 

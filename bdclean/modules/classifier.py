@@ -13,12 +13,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bdclean import InputError, __version__, first_ten
 from bdclean.checkpoint import MARK, Checkpoint
-from bdclean.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
+from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy
 from bdclean.models import Normalize, Stem, best_prefix, closest, shapes_of, without
 
 PARTS = ("clean", "triggered")
@@ -90,8 +90,7 @@ class Classifier(LightningModule):
             # Not in groups: torchmetrics takes figures for one and the same that are equal after a batch, as 0 and 0.
             MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}, compute_groups=False),
         ]
-        # Not a number is no reason to wait for the device in each step: see `on_train_epoch_end`.
-        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanLoss()
         self.val_metrics = nn.ModuleList(part.clone(prefix="val/") for part in parts)
         self.test_metrics = nn.ModuleList(part.clone(prefix="test/") for part in parts)
         matrices = len(parts) if num_classes <= CONFUSION_CLASSES else 0
@@ -227,7 +226,7 @@ class Classifier(LightningModule):
     def log_loss(self, loss: Tensor, images: Tensor) -> None:
         """Log the training loss, averaged over the epoch: nothing waits for the device before its end."""
         first = not self.train_loss.update_called
-        self.train_loss.update(loss.detach(), len(images))
+        self.train_loss.update(loss, len(images))
         if first:
             # Once an epoch says it all, and in each step it would take as long as an optimiser does.
             self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
