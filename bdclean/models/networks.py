@@ -53,7 +53,7 @@ class Normalize(nn.Module):
             images = images.mean(1, keepdim=True)
         # For each pixel: numbers that are only there three at a time would be worked off three at a time.
         mean, std = (
-            value.expand(1, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
+            value.expand(-1, -1, *images.shape[2:]).contiguous(memory_format=torch.channels_last)
             for value in (self.mean, self.std)
         )
         return (images - mean).div_(std)
