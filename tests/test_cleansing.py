@@ -96,6 +96,7 @@ def test_the_student_starts_from_the_suspect_and_the_teacher_stays(suspect: Clas
     )
     assert not cleanser.teacher.training
     assert cleanser.network.training
+    assert torch.equal(cleanser.teacher(cleanser.normalize(images)), suspect(images))
     assert torch.allclose(cleanser.teach(images), suspect(images), atol=1e-5)
     assert not cleanser.teach(images).requires_grad
     cleanser.train()
