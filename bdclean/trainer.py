@@ -199,7 +199,7 @@ class Trainer(pl.Trainer):
         cleanser = method(model)
         if cleanser.scans and self._scannable(model):
             images = self._scanned(datamodule, True)
-            found = self._findings(_as_scanned(model, images), images, model.num_classes)
+            found = scanning.scan(self._as_scanned(model, images), images, model.num_classes)
             # Whose last bits differ would go on differently.
             cleanser.found = self.strategy.broadcast(found)
         plan = self._tell(cleanser, "")
@@ -278,7 +278,7 @@ class Trainer(pl.Trainer):
         looking = detector is None or detector.uses_images
         images = self._scanned(datamodule, looking)
         detectors = None if detector is None else [detector]
-        findings = self._findings(_as_scanned(model, images), images, model.num_classes, detectors)
+        findings = scanning.scan(self._as_scanned(model, images), images, model.num_classes, detectors)
         outcome: dict[str, Any] = {
             "checkpoint": None if model.origin is None else model.origin.path,
             "output": output,
@@ -314,19 +314,16 @@ class Trainer(pl.Trainer):
     ) -> tuple[dict[str, Any], list[tuple[str, Tensor]]]:
         """What `scan` finds in both networks, and pictures of what was recovered in the suspect."""
         images = self._scanned(datamodule, True)
-        networks = [_as_scanned(model, images) for model in (suspect, cleansed)]
-        after = self._findings(networks[1], images, suspect.num_classes)
-        before = cleansed.found or self._findings(networks[0], images, suspect.num_classes)
+        networks = [self._as_scanned(model, images) for model in (suspect, cleansed)]
+        after = scanning.scan(networks[1], images, suspect.num_classes)
+        before = cleansed.found or scanning.scan(networks[0], images, suspect.num_classes)
         shares = [[taken(finding, network, images) for network in networks] for finding in before]
         return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
 
-    def _findings(
-        self, network: nn.Module, images: Tensor, num_classes: int, detectors: Sequence[Detector] | None = None
-    ) -> list[Finding]:
-        """What detectors say of a network, which computes in bf16 where training does."""
-        if self.precision == "bf16-mixed":
-            network = _InBf16(network)
-        return scanning.scan(network, images, num_classes, detectors)
+    def _as_scanned(self, model: Classifier, images: Tensor) -> nn.Module:
+        """What detectors take: faster than `_whole`, and in bf16 where training is."""
+        network = folded(_whole(model, images), model.image_size)
+        return _InBf16(network) if self.precision == "bf16-mixed" else network
 
     def _tell(self, cleanser: Cleanser, told: str) -> str:
         """Say what the method does, if it is news."""
@@ -508,11 +505,6 @@ class _InBf16(nn.Module):
 def _whole(model: Classifier, images: Tensor) -> nn.Module:
     """A network with its normalisation, frozen: from images in [0, 1] to logits, where the images are."""
     return frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
-
-
-def _as_scanned(model: Classifier, images: Tensor) -> nn.Module:
-    """What detectors take, as `_whole`, only faster."""
-    return folded(_whole(model, images), model.image_size)
 
 
 def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple[str, Tensor]]:

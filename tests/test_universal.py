@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
 
 from bdclean import InputError
@@ -103,6 +104,12 @@ def cleanser() -> ScanDistill:
     suspect.network = Weak()
     suspect.network.layer = nn.Linear(1, 1)
     return ScanDistill(suspect)
+
+
+def trainer(precision: Precision | None = None, **more: Any) -> Any:
+    """What a cleanser asks its Trainer for."""
+    alone = SimpleNamespace(broadcast=lambda value: value)
+    return SimpleNamespace(strategy=alone, precision_plugin=precision or Precision(), **more)
 
 
 def certain(p: float) -> type[Detector]:
@@ -230,12 +237,11 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
         network.bias[1] = bias
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    cleanser._trainer = SimpleNamespace(  # type: ignore[assignment]
+    cleanser._trainer = trainer(
         max_epochs=20,
         global_step=60 * epoch,
         current_epoch=epoch - 1,
         callback_metrics={},
-        strategy=SimpleNamespace(broadcast=lambda value: value),
         optimizers=[optimizer],
         lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)],
     )
@@ -249,7 +255,7 @@ def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeyp
     searched = []
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
     cleanser.changes = [(add, torch.zeros(1, 3, 32, 32))]
-    cleanser._trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    cleanser._trainer = trainer(world_size=2)
     monkeypatch.setattr(cleanser, "search", lambda: searched.append(cleanser.seen))
     monkeypatch.setattr(cleanser, "log_loss", lambda loss, batch: None)
     batch = torch.rand(8, 3, 32, 32)
@@ -272,6 +278,7 @@ def test_what_is_plainer_than_a_change_of_the_suspect_is_unlearned_as_often(
     monkeypatch.setattr(SparseInversion, "simplify", simplify)
     cleanser.sample = images_of_all_classes
     cleanser.own = cleanser(images_of_all_classes).argmax(1)
+    cleanser._trainer = trainer()
     for _ in range(2):
         cleanser.search()
         (_, student), (_, suspect) = cleanser.changes
@@ -286,11 +293,13 @@ def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_class
     (sparse,) = cleanser.aims
     corner = torch.zeros(1, 4, 32, 32)
     corner[..., :3, :3] = 1
-    both = [(overlay, torch.cat([corner, torch.zeros_like(corner)]))]
+    nothing = torch.zeros_like(corner)
     own = cleanser(images_of_all_classes).argmax(1)
     own[:10] = sparse[1]  # which do not count
-    assert cleanser.taken(both, images_of_all_classes, own) == pytest.approx(0.5)
-    assert math.isnan(cleanser.taken(both, images_of_all_classes[:10], own[:10]))
+    cleanser._trainer = trainer()
+    for parameters, expected in ((torch.cat([corner, nothing]), 0.5), (torch.cat([corner, nothing, nothing]), 1 / 3)):
+        assert cleanser.taken([(overlay, parameters)], images_of_all_classes, own) == pytest.approx(expected)
+        assert math.isnan(cleanser.taken([(overlay, parameters)], images_of_all_classes[:10], own[:10]))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +321,7 @@ def test_weights_go_back_or_on_by_the_images_that_go_over(
     corner = torch.zeros(1, 4, 32, 32)
     corner[..., :3, :3] = 1
     cleanser.changes = 2 * [(overlay, corner)]
-    cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share))  # type: ignore[assignment]
+    cleanser._trainer = trainer()
     own = cleanser(images_of_all_classes).argmax(1)
     network: Any = cleanser.network
     with torch.no_grad():
@@ -320,6 +329,20 @@ def test_weights_go_back_or_on_by_the_images_that_go_over(
     cleanser.sample, cleanser.own = images_of_all_classes, own
     cleanser.finish()
     assert network.bias.tolist() == pytest.approx([expected * bias for bias in biases])
+
+
+def test_the_student_is_judged_in_the_precision_of_the_training() -> None:
+    suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
+    suspect.network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
+    cleanser, images, answered = ScanDistill(suspect), torch.rand(8, 3, 32, 32), []
+    linear: Any = cleanser.network[1]  # type: ignore[index]
+    linear.register_forward_hook(lambda module, taken, answer: answered.append(answer.dtype))
+    cleanser._trainer = trainer(MixedPrecision("bf16-mixed", "cpu"))
+    for target in range(3):
+        # As weights come in the end: in place, so that what was cast of the last ones must be forgotten.
+        cleanser.network.load_state_dict({"1.weight": torch.zeros(3, 3072), "1.bias": torch.eye(3)[target]})
+        assert cleanser.classes(images.split(4)).tolist() == 8 * [target]
+    assert answered == 6 * [torch.bfloat16]
 
 
 def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_never_has_dropout() -> None:
@@ -339,7 +362,7 @@ def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_never_has
     cleanser.prepare()
     assert torch.equal(network[2].weight, original)
     assert (network.training, network[1].training) == (True, False)
-    cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share))  # type: ignore[assignment]
+    cleanser._trainer = trainer()
     cleanser.search()
     assert (network.training, network[1].training) == (True, False)
     cleanser.finish()

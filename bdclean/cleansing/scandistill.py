@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -251,16 +251,23 @@ class ScanDistill(StrongDistillCleanseModule):
         shares = []
         for (change, parameters), (_, target) in zip(changes, self.aims, strict=True):
             others = own != target
-            for one in parameters[:, None]:
-                answers = torch.cat([self(change(part, one)).argmax(1) for part in parts])
-                shares.append(((answers == target) & others).sum() / others.sum())
-        return float(torch.stack(shares).nanmean())
+            # The plain one is there several times.
+            distinct, times = torch.unique(parameters, dim=0, return_counts=True)
+            gone = [self.classes(change(part, one) for part in parts) == target for one in distinct[:, None]]
+            shares.append(((torch.stack(gone) & others).sum(1) / others.sum()).repeat_interleave(times))
+        return float(torch.cat(shares).nanmean())
 
-    @torch.no_grad()
     def kept(self) -> float:
         """Which share of the images that searches draw from have the suspect's answer."""
         parts = pieces(self.sample, batch_size(self.sample))
-        return float((torch.cat([self(part).argmax(1) for part in parts]) == self.own).float().mean())
+        return float((self.classes(parts) == self.own).float().mean())
+
+    @torch.no_grad()
+    def classes(self, parts: Iterable[Tensor]) -> Tensor:
+        """What the student takes images for, (N,), given in parts (n, 3, H, W), in the precision of the training."""
+        # Not one context for several calls: it keeps the weights as they were cast, and they change.
+        with self.trainer.precision_plugin.forward_context():
+            return torch.cat([self(part).argmax(1) for part in parts])
 
     def changed(self, images: Tensor) -> Tensor:
         """A batch of which the first images carry a change, each a random one of its kind."""
