@@ -86,7 +86,6 @@ def cleanse(
     if isinstance(method, str):
         method = getattr(cleansing, _known(method))
     options = {
-        "devices": 1,
         "num_sanity_val_steps": 0,
         "limit_val_batches": 0,
         "logger": False,

@@ -348,6 +348,8 @@ def _mistake(error: BaseException | None) -> str | None:
         return printable(_readable(" ".join(str(error).split())))
     if isinstance(error, MisconfigurationException):
         return printable(f"--trainer: {error}")
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return printable(f"--trainer.deterministic true: {first_line(error)}")
     if match := re.search(r"Parameter '(\w+)' from '(\S+)\.__init__' does not specify a type", str(error)):
         return f"{match[2]}: the argument {match[1]} of its constructor has no type"
     while error is not None and not isinstance(error, InputError):

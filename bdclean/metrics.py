@@ -34,14 +34,14 @@ def attack_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         labels: (N,) true classes.
 
     Returns:
-        (n,) bool, without the images whose target is their true class: they prove nothing.
+        (N,) bool, False where the target is the true class: such images prove nothing, and do not count.
     """
-    return (logits.argmax(1) == targets)[targets != labels]
+    return (logits.argmax(1) == targets) & (targets != labels)
 
 
 def robust_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
     """Which triggered images get their true class all the same: RA is the share of them. As `attack_successes`."""
-    return correct(logits, labels)[targets != labels]
+    return correct(logits, labels) & (targets != labels)
 
 
 def agreements(logits: Tensor, others: Tensor) -> Tensor:
@@ -70,10 +70,11 @@ class _Percentage(Metric):
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
-    def count(self, hits: Tensor) -> None:
-        """Count a batch, (N,) bool."""
+    def count(self, hits: Tensor, counted: Tensor | None = None) -> None:
+        """Count a batch, (N,) bool, of which all images count or some, (N,) bool."""
+        # Sums alone: to leave some out would be to wait until a device has said how many.
         self.hits += hits.sum()
-        self.total += hits.numel()
+        self.total += hits.numel() if counted is None else counted.sum()
 
     def compute(self) -> Tensor:
         return 100 * self.hits / self.total
@@ -90,14 +91,14 @@ class AttackSuccessRate(_Percentage):
     """The share of `attack_successes`."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
-        self.count(attack_successes(logits, targets, labels))
+        self.count(attack_successes(logits, targets, labels), targets != labels)
 
 
 class RobustAccuracy(_Percentage):
     """The share of `robust_successes`."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
-        self.count(robust_successes(logits, targets, labels))
+        self.count(robust_successes(logits, targets, labels), targets != labels)
 
 
 class Agreement(_Percentage):

@@ -63,13 +63,16 @@ class Trainer(pl.Trainer):
 
     Args:
         precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
+        devices: As Lightning's; by default one: what comes of several differs, as each has batch norms of its own.
         **options: As Lightning's.
     """
 
     trained = False
 
-    def __init__(self, *, precision: _PRECISION_INPUT | None = None, **options: Any) -> None:
-        super().__init__(precision=precision, **options)
+    def __init__(
+        self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
+    ) -> None:
+        super().__init__(precision=precision, devices=devices, **options)
         # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
         # a GPU that is asked before processes are forked is lost to them.
         device = self.strategy.root_device
@@ -322,7 +325,8 @@ class Trainer(pl.Trainer):
 
     def _as_scanned(self, model: Classifier, images: Tensor) -> nn.Module:
         """What detectors take: faster than `_whole`, and in bf16 where training is."""
-        network = folded(_whole(model, images), model.image_size)
+        # Before it is on a GPU, whose convolutions round more than what folding may change.
+        network = folded(_whole(model).cpu(), model.image_size).to(images.device)
         return _InBf16(network) if self.precision == "bf16-mixed" else network
 
     def _tell(self, cleanser: Cleanser, told: str) -> str:
@@ -387,7 +391,7 @@ class Trainer(pl.Trainer):
 
     def _see_to_precision(self, model: Classifier) -> None:
         """Let a network that does not compute in bf16 do so in single precision, where nothing else was said."""
-        if self._bf16_by_default and not _bears_bf16(model):
+        if self._bf16_by_default and not _bears_bf16(model, self.strategy.root_device):
             self.strategy.precision_plugin = Precision()
             if self.is_global_zero:
                 print("This network does not compute in bf16: it does in single precision.")
@@ -476,12 +480,12 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 @torch.no_grad()
-def _bears_bf16(model: Classifier) -> bool:
+def _bears_bf16(model: Classifier, device: torch.device) -> bool:
     """Whether a network computes under autocast: some mix what this makes of an answer with what it leaves as it is."""
-    image = torch.zeros(1, 3, model.image_size, model.image_size, device=model.device)
+    image = torch.zeros(1, 3, model.image_size, model.image_size, device=device)
     try:
-        with torch.autocast(model.device.type, torch.bfloat16):
-            _whole(model, image)(image)
+        with torch.autocast(device.type, torch.bfloat16):
+            _whole(model).to(device)(image)
     except RuntimeError:
         return False
     return True
@@ -502,9 +506,9 @@ class _InBf16(nn.Module):
             return cast(Tensor, self.network(images)).to(images.dtype)
 
 
-def _whole(model: Classifier, images: Tensor) -> nn.Module:
-    """A network with its normalisation, frozen: from images in [0, 1] to logits, where the images are."""
-    return frozen(nn.Sequential(model.normalize, model.network)).to(images.device, images.dtype)
+def _whole(model: Classifier) -> nn.Module:
+    """A network with its normalisation, frozen: from images in [0, 1], in single precision, to logits."""
+    return frozen(nn.Sequential(model.normalize, model.network)).float()
 
 
 def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple[str, Tensor]]:

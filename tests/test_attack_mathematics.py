@@ -1,7 +1,9 @@
 """Each attack against a slow, obvious reference of its formula, pixel by pixel."""
 
+import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -927,6 +929,21 @@ def test_scar_lets_the_network_alone_learn() -> None:
     torch.autograd.backward(penalty)
     assert any(weight.grad is not None and weight.grad.abs().max() > 0 for weight in network.parameters())
     assert all(weight.grad is None for weight in shadow.parameters)
+
+
+def test_a_copy_of_scar_has_no_copy_of_the_module_that_it_is_trained_in() -> None:
+    class Module:
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise AssertionError("copied, with all its images")
+
+        def untrained(self) -> nn.Module:
+            return tiny()
+
+    attack = ready("SCAR", 16)
+    attack.accompany(Module().untrained)
+    attack.penalty(random_images(6, 16, 16), torch.tensor([0]), torch.arange(6) % 2, tiny())
+    # As where images are on another device than the attack is.
+    assert torch.equal(copy.deepcopy(attack).perturbation, attack.perturbation)  # type: ignore[arg-type]
 
 
 def test_shadows_of_scar_are_of_different_ages_and_give_way_to_new_ones() -> None:

@@ -240,6 +240,22 @@ def test_crop_and_flip_against_torchvision(monkeypatch: pytest.MonkeyPatch) -> N
         assert torch.equal(result.permute(2, 0, 1), transforms.horizontal_flip(expected) if flip else expected)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_crop_and_flip_carry_gradients_back_to_the_pixels_that_are_seen(flip: bool) -> None:
+    # Each pixel has a number, from 1: what is there says where it comes from.
+    pixels = (1.0 + torch.arange(6 * 10 * 12)).view(6, 10, 12, 1).expand(-1, -1, -1, 3)
+    weights = torch.rand(6, 10, 12, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    expected = random_crop_flip(pixels, 2, flip)
+    torch.manual_seed(1)
+    leaf = pixels.clone().requires_grad_()
+    out = random_crop_flip(leaf, 2, flip)
+    assert torch.equal(out, expected)
+    (gradient,) = torch.autograd.grad((out * weights).sum(), leaf)
+    seen = torch.zeros(6 * 10 * 12 + 1, 3).index_add(0, out[..., 0].long().flatten(), weights.flatten(0, 2))
+    torch.testing.assert_close(gradient.flatten(0, 2), seen[1:])
+
+
 def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
     pixels = torch.randint(256, (5, 8, 8, 3), dtype=torch.uint8)
     attack = BadNets()

@@ -445,6 +445,22 @@ def test_a_fault_of_the_program_is_no_backdoor(
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("tiny_shapes")
+def test_what_no_gpu_can_do_in_a_fixed_order_is_said_of_the_option_that_asks_for_it(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*given: object) -> list[Finding]:
+        raise RuntimeError(
+            "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you want it"
+        )
+
+    monkeypatch.setattr("bdclean.scanning.scan", refused)
+    with pytest.raises(SystemExit) as caught:
+        main(["scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT])
+    assert caught.value.code == 2
+    assert "--trainer.deterministic true: grid_sampler_2d_backward_cuda does not" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

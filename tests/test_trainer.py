@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import nn
 
@@ -58,6 +59,13 @@ def test_half_precision_is_the_default_unless_another_was_asked_for(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options).precision == expected
+
+
+def test_one_device_is_used_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 4))
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    assert Trainer(**options).world_size == 1
+    assert Trainer(devices="auto", **options).world_size == 4
 
 
 class Kinds(nn.Module):

@@ -255,7 +255,8 @@ def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeyp
     searched = []
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
     cleanser.changes = [(add, torch.zeros(1, 3, 32, 32))]
-    cleanser._trainer = trainer(world_size=2)
+    # Of two processes, each with half a batch.
+    cleanser._trainer = trainer(datamodule=SimpleNamespace(trained_count=160, batch_size=16))
     monkeypatch.setattr(cleanser, "search", lambda: searched.append(cleanser.seen))
     monkeypatch.setattr(cleanser, "log_loss", lambda loss, batch: None)
     batch = torch.rand(8, 3, 32, 32)

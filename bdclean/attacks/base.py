@@ -273,11 +273,20 @@ def within(name: str, value: float, low: float, high: float = math.inf, above: b
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of the CPU that are the same for the same seed; those outside stay what they would have been."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Random numbers that are the same for the same seed; those outside stay what they would have been.
+
+    Args:
+        seed: Of them.
+        device: Whose they are besides those of the CPU, if it is a GPU.
+    """
+    gpus = [] if device is None or device.type != "cuda" else [device]
+    with torch.random.fork_rng(devices=gpus):
         # Not torch.manual_seed, which also seeds the other devices.
         torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -127,7 +127,8 @@ class SCAR(Attack):
 
     def accompany(self, network: Callable[[], nn.Module]) -> None:
         """Keep what makes a shadow."""
-        self.untrained = network
+        # A function of its own: a copy of the attack would have a copy of whose method it is given.
+        self.shadow: Callable[[], Shadow] = lambda: Shadow(network(), self.shadow_lr)
         self.learning: list[Shadow] = []
         self.steps = 0
 
@@ -137,7 +138,7 @@ class SCAR(Attack):
         """A number whose gradient for the network is that of the shadows' losses; they take a step before."""
         answers = network(images)
         if self.steps % (self.shadow_life // self.shadows) == 0:
-            self.learning = [*self.learning, Shadow(self.untrained(), self.shadow_lr)][-self.shadows :]
+            self.learning = [*self.learning, self.shadow()][-self.shadows :]
         for shadow in self.learning:
             shadow.learn(images, answers)
         looked_at = self.learning[self.steps % len(self.learning)]

@@ -120,7 +120,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.changes: list[tuple[Change, Tensor]] = []
         self.plain: list[Tensor] = []
         self.danger = 1.0
-        self.seen = self.searches = 0
+        self.seen, self.searches = 0.0, 0
         self.start: dict[str, Tensor] = {}
         """The re-initialised weights, where no class stands out, as long as it may begin once more."""
 
@@ -128,6 +128,12 @@ class ScanDistill(StrongDistillCleanseModule):
     def aims(self) -> list[tuple[Inversion, int]]:
         """Which classes triggers are looked for of, and by what; none if no class stands out."""
         return aims(self.found)
+
+    @property
+    def stride(self) -> float:
+        """How many images a batch has, over all processes: for each of them the same, though their shares differ."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.trained_count / math.ceil(data.trained_count / data.batch_size)
 
     def epochs_of(self, images: int) -> int:
         return min(LONGEST, math.ceil((AIMED if self.aims else BLIND) / images))
@@ -152,7 +158,7 @@ class ScanDistill(StrongDistillCleanseModule):
         if self.seen >= self.searches * BETWEEN:
             self.search()
             self.searches += 1
-        self.seen += len(batch) * self.trainer.world_size
+        self.seen += self.stride
         answers = self.teach(batch)  # first, as in DistillCleanseModule
         loss = kd_loss(self(self.changed(batch)), answers, 1.0)
         self.log_loss(loss, batch)

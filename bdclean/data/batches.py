@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.attacks.base import CLEAN, COVER
-from bdclean.data.images import Images
+from bdclean.data.images import Images, across
 
 AT_ONCE = 1_024_000
 """Pixels that triggers are put on at once: their maps shall not fill the memory."""
@@ -79,7 +79,7 @@ class Poisoned:
         """Images (n, H, W, C), which are changed, by their numbers."""
         rows = self.rows[indices]
         places = (rows >= 0).nonzero().squeeze(1)
-        pixels[places.to(pixels.device)] = self.pixels[rows[places].to(pixels.device)]
+        pixels[across(places, pixels.device)] = self.pixels[across(rows[places], pixels.device)]
         return pixels
 
 
@@ -115,6 +115,10 @@ def random_crop_flip(pixels: Tensor, padding: int, flip: bool) -> Tensor:
     # Rows of the result lie in one piece there, one beginning at each pixel: much faster than pixel by pixel.
     _, high, wide, _ = padded.shape
     begins = (images * high + rows) * wide + columns
+    if pixels.requires_grad:
+        # The gradient of pieces that overlap would be that of each of them: many times as much as the images.
+        places = begins[..., None] + torch.arange(width, device=device)
+        return padded.reshape(-1, channels).index_select(0, places.flatten()).view(pixels.shape)
     pieces = padded.contiguous().as_strided((len(padded) * high * wide - width + 1, width * channels), (channels, 1))
     return pieces.index_select(0, begins.flatten()).view(pixels.shape)
 

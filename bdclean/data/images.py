@@ -34,6 +34,11 @@ warnings.filterwarnings("ignore", module="PIL")
 Stored = TypeVar("Stored", bound="StoredImages")
 
 
+def across(numbers: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without waiting for what that is still at: from pinned memory, to a GPU."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
 class Images(ABC):
     """Images of one size with their labels.
 
@@ -96,7 +101,7 @@ class StoredImages(Images):
         """The images of these indices as they lie there, (n, H, W, C), on their device."""
         rows = indices if self.rows is None else self.rows[indices]
         # Whole images at once, where an index would copy number by number.
-        return self.pixels.index_select(0, rows.to(self.pixels.device))
+        return self.pixels.index_select(0, across(rows, self.pixels.device))
 
     def whole(self) -> Tensor:
         """All images as they lie there, (N, H, W, C), not to be changed."""

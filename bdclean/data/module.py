@@ -391,7 +391,7 @@ class PoisonDataModule(LightningDataModule):
             made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.image_size}
             place = find(self.attack, made_of, folder)
             if first and not place.exists():
-                images = images.in_memory(self.num_workers) if fits else images
+                images = images.in_memory(self.num_workers).to(device) if fits else images
                 make(self.attack, images, self.num_classes, network, device, place)
             else:
                 read(self.attack, place)

@@ -67,7 +67,7 @@ def make(
         return to_float(images.batch(indices).to(device))
 
     attack.to(device)
-    with seeded(attack.seed):
+    with seeded(attack.seed, device):
         attack.prepare(look_up, images.labels.cpu(), num_classes, network().to(device))
     attack.cpu()
     state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}

@@ -117,7 +117,10 @@ class Detector(ABC):
         """
 
     def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
-        """What is to be said of a network; always the same of the same network and images. Arguments as in `score`."""
+        """What is to be said of a network. Arguments as in `score`.
+
+        On a CPU always the same of the same network and images; GPUs add up some gradients in any order.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(0)
             scores, trigger = self.score(network, images, num_classes)

@@ -102,7 +102,8 @@ class Inversion(Detector):
         found = [self.search(network, images, own, part) for part in pieces(classes, together)]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
-        return shares, partial(self._put_on, parameters[best : best + 1])
+        # From one process to others it goes by way of the CPU.
+        return shares, partial(self._put_on, parameters[best : best + 1].cpu())
 
     def _put_on(self, parameters: Tensor, images: Tensor) -> Tensor:
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
