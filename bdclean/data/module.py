@@ -347,8 +347,8 @@ class PoisonDataModule(LightningDataModule):
             return [clean]
         victims = images.subset(others.to(labels.device))
         columns = (targets[others], victims.labels)
-        # What acts in the training step may look other after each.
-        if isinstance(victims, MemoryImages) and not self.attack.dynamic:
+        # What learns in the training step looks other after each.
+        if isinstance(victims, MemoryImages) and not self.attack.learns:
             pixels = trigger(victims.whole(), self.attack)
             return [clean, Batches(MemoryImages(pixels, victims.labels), columns)]
         return [clean, Batches(victims, columns, stamp=self._trigger)]
@@ -357,8 +357,11 @@ class PoisonDataModule(LightningDataModule):
         """Bring images into memory, onto the device, where they are few enough."""
         if not self._fits(images.size_in_memory()):
             return images
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        return images.in_memory(self.num_workers).to(device)
+        return images.in_memory(self.num_workers).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def _fits(self, size: int) -> bool:
         return size <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
@@ -478,7 +481,7 @@ class PoisonDataModule(LightningDataModule):
 
     def _loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Any]:
         # Worker processes would put on triggers as they were when these started.
-        stale = batches.stamp is not None and self.attack is not None and self.attack.dynamic
+        stale = batches.stamp is not None and self.attack is not None and self.attack.learns
         workers = 0 if stale or isinstance(batches.images, MemoryImages) else self.num_workers
         return DataLoader(
             batches,
@@ -486,6 +489,8 @@ class PoisonDataModule(LightningDataModule):
             sampler=BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared),
             num_workers=workers,
             persistent_workers=workers > 0,
+            # So that a GPU fetches them while it is at the batch before.
+            pin_memory=workers > 0 and self._device.type == "cuda",
         )
 
     # Checkpoints
