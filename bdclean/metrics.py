@@ -123,7 +123,8 @@ class MeanLoss(Metric):
 
     def update(self, loss: Tensor, images: int) -> None:
         """Count the mean loss of a batch of so many images."""
-        self.loss += loss.detach() * images
+        # A module in half precision takes its metrics along, where a sum ends at 65,504 or no longer grows.
+        self.loss = self.loss.float() + loss.detach().float() * images
         self.images += images
 
     def compute(self) -> Tensor:

@@ -324,7 +324,7 @@ class Trainer(pl.Trainer):
         return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
 
     def _as_scanned(self, model: Classifier, images: Tensor) -> nn.Module:
-        """What detectors take: faster than `_whole`, and in bf16 where training is."""
+        """What detectors take: faster than `_whole`, and in bf16 where training is in `bf16-mixed`."""
         # Before it is on a GPU, whose convolutions round more than what folding may change.
         network = folded(_whole(model).cpu(), model.image_size).to(images.device)
         return _InBf16(network) if self.precision == "bf16-mixed" else network

@@ -76,10 +76,11 @@ def figures(network: nn.Module, test: Images, trigger: Tensor) -> str:
     first = torch.arange(min(TESTED, len(test)))
     images, labels = to_float(test.batch(first)), test.labels[first]
     answers, targets = network(perturbed(images, trigger)), torch.full_like(labels, TARGET)
+    others = targets != labels
     shares = (
         correct(network(images), labels),
-        attack_successes(answers, targets, labels),
-        robust_successes(answers, targets, labels),
+        attack_successes(answers, targets, labels)[others],
+        robust_successes(answers, targets, labels)[others],
     )
     acc, asr, ra = (100 * share.float().mean().item() for share in shares)
     return f"{acc:.1f} / {asr:.1f}, RA {ra:.1f}"

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean import metrics
 from bdclean.modules import AttackModule
@@ -74,3 +74,12 @@ def test_the_mean_loss_is_that_of_images() -> None:
     assert metric.compute() == 3
     metric.update(torch.tensor(math.nan), 1)
     assert metric.compute().isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_mean_loss_does_not_lose_digits_with_the_network(dtype: torch.dtype) -> None:
+    metric = metrics.MeanLoss()
+    nn.ModuleList([metric]).to(dtype)
+    for _ in range(400):
+        metric.update(torch.tensor(2.0, dtype=dtype), 128)
+    assert metric.compute() == 2

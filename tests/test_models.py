@@ -39,7 +39,10 @@ def test_normalize() -> None:
     images = torch.rand(2, 3, 4, 4)
     expected = torch.stack([(images[:, c] - m) / s for c, (m, s) in enumerate([(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)])], 1)
     layer = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
-    torch.testing.assert_close(layer(images), expected)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        normalised = layer(images.contiguous(memory_format=layout))
+        torch.testing.assert_close(normalised, expected)
+        assert normalised.is_contiguous(memory_format=layout)
     assert not layer.state_dict()
 
 
@@ -136,6 +139,23 @@ class AsksItsNorm(TwoNorms):
         return super().forward(images) * self.after.momentum
 
 
+class AsksItsWeight(TwoNorms):
+    """Looks at a weight, which is another once it is folded."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * self.second.weight.abs().mean()
+
+
+class GoesByTheBatch(TwoNorms):
+    """Has batch norms that do not know eval mode."""
+
+    def train(self, mode: bool = True) -> "GoesByTheBatch":
+        super().train(mode)
+        self.norm.train()
+        self.after.train()
+        return self
+
+
 def with_statistics(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -166,8 +186,9 @@ def test_what_is_not_the_same_folded_stays() -> None:
         quick = folded(with_statistics(TwoNorms(twice)), 8)
         assert isinstance(quick.norm, nn.BatchNorm2d)
         assert isinstance(quick.after, nn.Identity)
-    network = with_statistics(AsksItsNorm(True))
-    assert folded(network, 8) is network
+    for kind in (AsksItsNorm, AsksItsWeight, GoesByTheBatch):
+        network = with_statistics(kind(True))
+        assert folded(network, 8) is network
     # What TorchScript compiled cannot be looked into.
     compiled = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
     network = nn.Sequential(compiled, nn.Flatten(), nn.Linear(256, 2)).eval()

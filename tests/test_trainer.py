@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -15,7 +16,7 @@ from bdclean.cleansing import Distill
 from bdclean.data import PoisonDataModule
 from bdclean.modules import AttackModule
 from bdclean.scanning import Detector
-from bdclean.trainer import Trainer, computes_in_bf16
+from bdclean.trainer import History, Trainer, computes_in_bf16
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,25 @@ def test_a_scan_computes_as_training_does(
     trainer = Trainer(precision=precision, accelerator="cpu", logger=False, enable_progress_bar=False)
     trainer.scan(suspect, PoisonDataModule("shapes"), detector)
     assert detector.kinds == (torch.float32, {expected})
+
+
+class Breaks(pl.Callback):
+    """Breaks the training off in its second step."""
+
+    def on_train_batch_start(self, *given: Any) -> None:
+        if given[-1] == 1:
+            raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_loss_is_logged_again_after_a_training_that_was_broken_off() -> None:
+    model, data = AttackModule("small_cnn"), PoisonDataModule("shapes", batch_size=64)
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
+    with pytest.raises(ZeroDivisionError):
+        Trainer(callbacks=[Breaks()], **options).fit(model, data)
+    history = History()
+    Trainer(callbacks=[history], **options).fit(model, data)
+    assert len(history.curves["train/loss"]) == 1
 
 
 def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -480,9 +480,10 @@ class PoisonDataModule(LightningDataModule):
         return self._loader(Batches(self._place(self._predicted[0])))
 
     def _loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Any]:
-        # Worker processes would put on triggers as they were when these started.
-        stale = batches.stamp is not None and self.attack is not None and self.attack.learns
-        workers = 0 if stale or isinstance(batches.images, MemoryImages) else self.num_workers
+        # What acts in the training step is on the device, where worker processes cannot go; and what learns there would
+        # be with them as it was when they started.
+        away = batches.stamp is not None and self.attack is not None and self.attack.dynamic
+        workers = 0 if away or isinstance(batches.images, MemoryImages) else self.num_workers
         return DataLoader(
             batches,
             batch_size=None,

@@ -65,6 +65,8 @@ def folded(network: nn.Module, image_size: int) -> nn.Module:
         for norm in once
         if type(norm.module) in NORMS
         and cast(Any, norm.module).running_mean is not None
+        # Somebody's may go by the batch at all times.
+        and not norm.module.training
         and norm.taken is not None
         and id(norm.taken) in answered
         and uses.of(norm.taken) == 1

@@ -51,10 +51,11 @@ class Normalize(nn.Module):
         """Normalise (N, C, H, W) images in [0, 1]."""
         if self.mean.shape[1] == 1 and images.shape[1] > 1:
             images = images.mean(1, keepdim=True)
-        # For each pixel: numbers that are only there three at a time would be worked off three at a time.
+        # For each pixel, in the images' layout: numbers that are there three at a time are worked off three at a time.
+        behind = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if behind else torch.contiguous_format
         mean, std = (
-            value.expand(-1, -1, *images.shape[2:]).contiguous(memory_format=torch.channels_last)
-            for value in (self.mean, self.std)
+            value.expand(-1, -1, *images.shape[2:]).contiguous(memory_format=layout) for value in (self.mean, self.std)
         )
         return (images - mean).div_(std)
 

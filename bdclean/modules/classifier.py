@@ -168,6 +168,8 @@ class Classifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Called by Lightning."""
         self.check(getattr(self.trainer, "datamodule", None))
+        # A training that was broken off leaves it full, and then the next would not be logged.
+        self.train_loss.reset()
 
     def check(self, data: Any) -> None:
         """Refuse data of more classes or another size; with fewer classes they have the network's from now on."""
