@@ -189,6 +189,9 @@ def test_what_is_not_the_same_folded_stays() -> None:
     for kind in (AsksItsNorm, AsksItsWeight, GoesByTheBatch):
         network = with_statistics(kind(True))
         assert folded(network, 8) is network
+    network = with_statistics(TwoNorms(True))
+    network.second.train()
+    assert folded(network, 8) is network
     # What TorchScript compiled cannot be looked into.
     compiled = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
     network = nn.Sequential(compiled, nn.Flatten(), nn.Linear(256, 2)).eval()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from bdclean import InputError
 from bdclean.cleansing import ScanDistill
@@ -256,7 +257,7 @@ def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeyp
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
     cleanser.changes = [(add, torch.zeros(1, 3, 32, 32))]
     # Of two processes, each with half a batch.
-    cleanser._trainer = trainer(datamodule=SimpleNamespace(trained_count=160, batch_size=16))
+    cleanser._trainer = trainer(train_dataloader=DataLoader(range(160), batch_size=16))  # type: ignore[arg-type]
     monkeypatch.setattr(cleanser, "search", lambda: searched.append(cleanser.seen))
     monkeypatch.setattr(cleanser, "log_loss", lambda loss, batch: None)
     batch = torch.rand(8, 3, 32, 32)

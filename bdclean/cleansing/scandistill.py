@@ -132,8 +132,8 @@ class ScanDistill(StrongDistillCleanseModule):
     @property
     def stride(self) -> float:
         """How many images a batch has, over all processes: for each of them the same, though their shares differ."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        return data.trained_count / math.ceil(data.trained_count / data.batch_size)
+        loader: Any = self.trainer.train_dataloader
+        return len(loader.dataset) / len(loader)
 
     def epochs_of(self, images: int) -> int:
         return min(LONGEST, math.ceil((AIMED if self.aims else BLIND) / images))

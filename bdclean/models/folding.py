@@ -58,15 +58,14 @@ def folded(network: nn.Module, image_size: int) -> nn.Module:
     except Exception:  # somebody's network may not bear to be watched
         return network
     times = Counter(call.module for call in calls)
-    once = [call for call in calls if times[call.module] == 1]
+    # Somebody's may stay in train mode, and go by the batch at all times.
+    once = [call for call in calls if times[call.module] == 1 and not call.module.training]
     answered = {id(call.answer): call for call in once if type(call.module) in CONVOLUTIONS}
     pairs = [
         (answered[id(norm.taken)].name, norm.name)
         for norm in once
         if type(norm.module) in NORMS
         and cast(Any, norm.module).running_mean is not None
-        # Somebody's may go by the batch at all times.
-        and not norm.module.training
         and norm.taken is not None
         and id(norm.taken) in answered
         and uses.of(norm.taken) == 1
