@@ -57,21 +57,23 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
     """Cleanse a network of a backdoor, with images that need no labels.
 
     Args:
-        model: From images (N, C, H, H) to logits (N, classes). It is not changed.
+        model: From images (N, C, H, H) to logits (N, classes), or to probabilities, log-probabilities, one number for
+            two classes, or a tuple, dictionary or object that holds them. It is not changed.
         images: A float tensor (N, C, H, H) or a DataLoader of such: what the network takes. Batches of a loader may be
             tuples, of which the first entry is used. Or images in [0, 1], as a uint8 tensor or the name of a folder, of
             an `.npz` or `.npy` file, of a set of torchvision, or `procedural`: these need `mean` and `std`.
-        **options: `mean` and `std`, numbers for each channel or one of `imagenet`, `cifar10`, `none`; `image_size` in
-            pixels, for images of any size; `num_unlabeled`, at most so many images are used, by default 5,000;
-            `batch_size`; `method`, the name of a class in `bdclean.cleansing` or something that makes a Cleanser of a
-            Classifier; `epochs`, by default the method's own; `seed`; and those of Lightning's Trainer, such as
-            `accelerator`.
+        **options: `mean` and `std`, one number for all channels or one each, or a name for both: `imagenet`, `cifar10`,
+            `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or `none`; `image_size` in pixels, for images of any
+            size; `num_unlabeled`, the most images that are used, 5,000 by default; `batch_size`; `method`, the name of
+            a class in `bdclean.cleansing` or a function from a Classifier to a Cleanser; `epochs` (or `max_epochs`), by
+            default the method's own; `seed`; and any option of Lightning's Trainer, such as `accelerator`.
 
     Returns:
         The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model.
 
     Raises:
-        InputError: If the network does not take the images, or something is needed to tell.
+        InputError: If the network does not take the images, cannot be trained (its weights are quantised, complex or
+            not there, or its outputs carry no gradient), outputs nan or inf, or an argument is missing or wrong.
     """
     # Importing bdclean is instant, and torch is not.
     from bdclean.api import cleanse as run

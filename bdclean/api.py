@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,16 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
-from bdclean.models import normalization
+from bdclean.models import (
+    Moments,
+    channels_of,
+    check_finite,
+    check_trainable,
+    duplicate,
+    noise,
+    normalization,
+    plain,
+)
 from bdclean.modules import Classifier
 from bdclean.modules.suspect import count_classes, fitting_size
 from bdclean.trainer import Trainer, quieten
@@ -39,12 +49,23 @@ class GivenImages(Source):
         return MemoryImages(self.pixels)
 
 
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Within it errors name arguments, not options of the command line."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error).replace("--model.arch None", "model").replace("--model.arch", "model")
+        raise InputError(re.sub(r"--(?:(?:model|data|method|trainer)\.)?(\w+)", r"\1", message)) from error
+
+
+@_arguments_named()
 def cleanse(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
     *,
-    mean: Sequence[float] | str | None = None,
-    std: Sequence[float] | str | None = None,
+    mean: Moments = None,
+    std: Moments = None,
     image_size: int | None = None,
     num_unlabeled: int | None = None,
     batch_size: int | None = None,
@@ -53,8 +74,12 @@ def cleanse(
     seed: int = 0,
     **trainer: Any,
 ) -> nn.Module:
-    """What `bdclean.cleanse` does, which says it all."""
+    """As `bdclean.cleanse`."""
     quieten()
+    if "max_epochs" in trainer:
+        if epochs is not None:
+            raise InputError(f"epochs {epochs}: means the same as max_epochs; give one of them")
+        epochs = trainer.pop("max_epochs")
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
     given: GivenImages | None = None
@@ -72,11 +97,16 @@ def cleanse(
                 raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
         given = GivenImages(pixels)
         image_size = given.image_size
-    means, stds = normalization(mean, std)
-    network = copy.deepcopy(model).cpu().float()
+    check_trainable(model)
+    network = duplicate(model).cpu().float()
     if image_size is None:
-        image_size = fitting_size(network, len(means), Source(str(images), option="images").image_size, "the network")
-    suspect = Classifier(network, count_classes(network, image_size, len(means), "model"), image_size, means, stds)
+        image_size = fitting_size(network, Source(str(images), option="images").image_size, "the network")
+    channels = given.pixels.shape[-1] if given else channels_of(network, image_size)
+    means, stds = normalization(mean, std, channels)
+    suspect = Classifier(network, count_classes(network, image_size, channels, "model"), image_size, means, stds)
+    check_finite(suspect, noise(channels, image_size), "model")
+    if outputs := suspect.outputs.describe():
+        print(f"model: {outputs}")
     # Options are names; images that are in memory take the place of those that are named.
     name = "procedural" if given else str(images)
     data = PoisonDataModule(
@@ -96,7 +126,7 @@ def cleanse(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cleanser, _, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
-    cleansed = cleanser.network.to(memory_format=torch.contiguous_format).eval()
+    cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
     for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
     one = next(model.parameters(), torch.zeros(0))

@@ -178,6 +178,7 @@ class CommandLine(LightningCLI):
             return
         if self.checkpoint is None:
             super().instantiate_classes()
+            self._say_outputs()
             return
         recognised = self._identify(self.checkpoint)
         super().instantiate_classes()
@@ -189,8 +190,15 @@ class CommandLine(LightningCLI):
                 f"--ckpt {self.checkpoint.path}: its triggered images have classes beyond the network's "
                 f"{self.model.num_classes}"
             )
-        if not self.checkpoint.own and self.trainer.is_global_zero:
+        if self.checkpoint.own:
+            self._say_outputs()
+        elif self.trainer.is_global_zero:
             print(printable(describe(self.model, recognised)))
+
+    def _say_outputs(self) -> None:
+        """Say what the network outputs, if it is not logits."""
+        if (outputs := self.model.outputs.describe()) and self.trainer.is_global_zero:
+            print(printable(f"{self.model.hparams['arch']}: {outputs}"))
 
     def _identify(self, suspect: Checkpoint) -> bool:
         """Complete the options of the network, and say whether it was recognised."""

@@ -119,7 +119,11 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
     # What a hostile file says is text here, never markup.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
     page = environment.get_template(template).render(
-        figure=lambda value: "\u2013" if value is None else f"{value:.2f}", verdict=verdict, shown=shown, **values
+        figure=lambda value: "\u2013" if value is None else f"{value:.2f}",
+        verdict=verdict,
+        shown=shown,
+        warnings=warnings(values["r"]),
+        **values,
     )
     _write(path, page)
 
@@ -170,7 +174,13 @@ def summary(report: Mapping[str, Any]) -> str:
         lines += [scan["doubts"]] if scan["doubts"] else []
     if suspect["acc"] is None:
         lines += ["", _moved_most(report["classes"])]
+    lines += warnings(report)
     return "\n".join(lines)
+
+
+def warnings(report: Mapping[str, Any]) -> list[str]:
+    """What a report warns of, a line each."""
+    return [f"WARNING: {one}." for one in report["warnings"]]
 
 
 def found(findings: Sequence[Finding], alpha: float) -> dict[str, Any]:

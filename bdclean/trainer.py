@@ -24,11 +24,12 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
 from bdclean import InputError, __version__, checkpoint, report, scanning, within
+from bdclean.batching import batch_size, pieces
 from bdclean.cleansing import Cleanser, ScanDistill
-from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
-from bdclean.models import folded
+from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
+from bdclean.modules.symptoms import LOOKED_AT, find_symptom
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
 MANY = 64
@@ -187,6 +188,7 @@ class Trainer(pl.Trainer):
             # A scan will have used it by then.
             raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
         self._begin(model)
+        symptom = self._look(model, datamodule)
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)
@@ -200,6 +202,8 @@ class Trainer(pl.Trainer):
             torch.cuda.reset_peak_memory_stats(self.strategy.root_device)
         started = time.perf_counter()
         cleanser = method(model)
+        if cleanser.epochs:
+            check_gradient(_whole(model).cpu(), noise(3, model.image_size))
         if cleanser.scans and self._scannable(model):
             images = self._scanned(datamodule, True)
             found = scanning.scan(self._as_scanned(model, images), images, model.num_classes)
@@ -241,6 +245,8 @@ class Trainer(pl.Trainer):
             "unreadable_images": len(datamodule.unreadable),
             "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
             "network": dict(cleanser.hparams),
+            "outputs": model.outputs.describe() or None,
+            "warnings": [] if symptom is None else [symptom],
             "bdclean": __version__,
         }
         return cleanser, outcome, history.curves
@@ -277,8 +283,10 @@ class Trainer(pl.Trainer):
         target = _writable(output)
         model.check(datamodule)
         self._see_to_precision(model)
-        started = time.perf_counter()
         looking = detector is None or detector.uses_images
+        symptom = self._look(model, datamodule) if looking else None
+        check_gradient(_whole(model).cpu(), noise(3, model.image_size))
+        started = time.perf_counter()
         images = self._scanned(datamodule, looking)
         detectors = None if detector is None else [detector]
         findings = scanning.scan(self._as_scanned(model, images), images, model.num_classes, detectors)
@@ -288,15 +296,36 @@ class Trainer(pl.Trainer):
             "images": len(images) if looking else 0,
             "seconds": round(time.perf_counter() - started, 1),
             "device": self._device_name(),
+            "outputs": model.outputs.describe() or None,
+            "warnings": [] if symptom is None else [symptom],
             "bdclean": __version__,
         } | report.found(findings, alpha)
         if self.is_global_zero:
             report.write_json(target, outcome)
             report.write_scan(target.with_suffix(".html"), outcome, _trigger_pictures(findings, images))
             print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
+            for warning in report.warnings(outcome):
+                print(warning)
         if exit_code and outcome["backdoor"]:
             raise SystemExit(1)
         return outcome
+
+    def _look(self, model: Classifier, datamodule: PoisonDataModule) -> str | None:
+        """What speaks against the network's normalisation, once it has been tried on some unlabeled images.
+
+        Raises:
+            InputError: If it outputs nan or inf for some of them.
+        """
+        if self.is_global_zero:
+            datamodule.prepare_data()
+        images = datamodule.unlabeled_examples(LOOKED_AT).to(self.strategy.root_device)
+        network = _whole(model).to(images.device)
+        what = "--model.arch" if model.origin is None else f"--ckpt {model.origin.path}"
+        logits = [check_finite(network, part, what) for part in pieces(images, batch_size(images))]
+        symptom = find_symptom(torch.cat(logits))
+        if symptom is not None and self.is_global_zero:
+            print(f"WARNING: {symptom}.")
+        return symptom
 
     def _scannable(self, model: Classifier) -> bool:
         """Whether a cleansing can afford a scan of such a network."""
@@ -354,7 +383,7 @@ class Trainer(pl.Trainer):
         elif self.is_global_zero:
             size = datamodule.image_size
             image = cleanser.normalize(torch.zeros(1, 3, size, size, device=cleanser.device)).cpu()
-            checkpoint.write(target, frozen(cleanser.network).cpu(), image, origin, cleanser.prefix)
+            checkpoint.write(target, plain(frozen(cleanser.network)).cpu(), image, origin, cleanser.prefix)
 
     def predict(  # type: ignore[override]  # as in fit
         self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"

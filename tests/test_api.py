@@ -94,9 +94,9 @@ def test_types_and_frozen_weights_stay() -> None:
     assert model.conv.weight.dtype == torch.bfloat16
 
 
-def test_a_network_that_answers_more_in_training_is_named() -> None:
-    with pytest.raises(bdclean.InputError, match="answers tuple in training, not logits"):
-        bdclean.cleanse(Auxiliary(), torch.rand(20, 3, 16, 16), **OPTIONS)
+def test_a_network_may_return_more_in_training() -> None:
+    cleansed = bdclean.cleanse(Auxiliary(), torch.rand(20, 3, 16, 16), **OPTIONS)
+    assert isinstance(cleansed.train()(torch.rand(2, 3, 16, 16)), tuple)
 
 
 def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
@@ -111,7 +111,7 @@ def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
     ("images", "options", "reason"),
     [
         (torch.rand(9, 32, 32), {}, r"images: torch.float32 \(9, 32, 32\)"),
-        (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "--model.mean: needed"),
+        (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "^mean: needed"),
         (torch.randn(9, 3, 32, 32), {"mean": "cifar10"}, "images: from -.* to .*; where mean and std"),
         (torch.rand(9, 3, 40, 40), {}, "model: does not take 40x40 images"),
         ([], {}, "images: the loader gives none"),

@@ -148,7 +148,7 @@ def test_timm() -> None:
         ({"arch": "no_such.Thing"}, "--model.arch no_such.Thing: cannot be imported"),
         ({"arch": f"{HERE}.torch"}, "cannot be made"),
         ({"arch": f"{HERE}.VGG", "arch_kwargs": {"depth": 3}}, r"--model.arch_kwargs .*depth.*: cannot be made"),
-        ({"arch": f"{HERE}.Two", "image_size": 32}, f"--model.arch {HERE}.Two: answers tuple"),
+        ({"arch": f"{HERE}.Shapeless", "image_size": 32}, f"--model.arch {HERE}.Shapeless: outputs tuple"),
         ({"arch": f"{HERE}.VGG", "image_size": 40}, f"--model.arch {HERE}.VGG: does not take 40x40 images"),
         ({"arch": "resnet18", "arch_kwargs": {"a": 1}}, "does not fit resnet18"),
     ],
@@ -180,11 +180,23 @@ def test_differences_are_listed() -> None:
         ("none", None, ([0, 0, 0], [1, 1, 1])),
         ("imagenet", "imagenet", ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])),
         ((0.1, 0.2, 0.3), (1, 2, 3), ([0.1, 0.2, 0.3], [1, 2, 3])),
-        ((0.5,), (0.25,), ([0.5], [0.25])),
+        ((0.5,), (0.25,), ([0.5] * 3, [0.25] * 3)),
+        (0.5, 0.25, ([0.5] * 3, [0.25] * 3)),
+        (0, (0.1, 0.2, 0.3), ([0] * 3, [0.1, 0.2, 0.3])),
+        ("half", None, ([0.5] * 3, [0.5] * 3)),
+        ("byte", None, ([0] * 3, [1 / 255] * 3)),
+        ("mnist", None, ([0.1307] * 3, [0.3081] * 3)),
     ],
 )
 def test_normalization(mean: Any, std: Any, expected: Any) -> None:
-    assert normalization(mean, std) == expected
+    assert normalization(mean, std, 3) == expected
+
+
+def test_a_name_or_a_number_is_for_as_many_channels_as_there_are() -> None:
+    assert normalization("half", None, 1) == ([0.5], [0.5])
+    assert normalization(0.1307, 0.3081, 1) == ([0.1307], [0.3081])
+    with pytest.raises(InputError, match="3 and 3 numbers for images of 1 channels"):
+        normalization("imagenet", None, 1)
 
 
 @pytest.mark.parametrize(
@@ -199,11 +211,15 @@ def test_normalization(mean: Any, std: Any, expected: Any) -> None:
         ("none", (1, 1, 1)),
         ((0, 0), (1, 1)),
         ((0,) * 3, (1, 0, 1)),
+        (0.5, 58.4),
+        (0.0, 1e-45),
+        (-1e308, 1.0),
+        (-1e30, 1.0),
     ],
 )
 def test_normalization_is_not_guessed(mean: Any, std: Any) -> None:
-    with pytest.raises(InputError, match="--model.mean"):
-        normalization(mean, std)
+    with pytest.raises(InputError, match=r"--model\.(mean|std)"):
+        normalization(mean, std, 3)
 
 
 def test_stranger_is_importable_from_the_current_folder(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -15,9 +14,8 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
-from bdclean import InputError
 from bdclean.metrics import Agreement, correct
-from bdclean.models import folded
+from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
 from bdclean.scanning import Finding
@@ -30,13 +28,6 @@ Level = TypeVar("Level")
 def classes_of(targets: Tensor) -> Tensor:
     """The classes (N,) of what `Cleanser.supervise` says that images shall get."""
     return targets if targets.ndim == 1 else targets.argmax(1)
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """The same network in eval mode and without gradients, as modules of their own that share its numbers."""
-    shared: dict[int, Any] = {id(value): value.detach() for value in network.buffers()}
-    shared |= {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in network.parameters()}
-    return copy.deepcopy(network, shared).eval()
 
 
 class Cleanser(Classifier):
@@ -67,11 +58,7 @@ class Cleanser(Classifier):
     lr_option = "--method.lr"
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
-        try:
-            student = copy.deepcopy(suspect.network).requires_grad_(True)
-        except RuntimeError as error:
-            raise InputError(f"--model.arch {suspect.hparams['arch']}: cannot be copied ({error})") from error
-        super().__init__(student, **suspect.hparams)
+        super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
         self.supervision = supervision
         self.origin, self.prefix = suspect.origin, suspect.prefix
         self.teacher = frozen(suspect.network)

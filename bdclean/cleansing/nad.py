@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bdclean import InputError
-from bdclean.cleansing.base import Supervision, frozen
+from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.phases import TwoPhases
-from bdclean.models import channel_axis, find_features
+from bdclean.models import channel_axis, duplicate, find_features, frozen
 from bdclean.modules import Classifier
 
 
@@ -80,7 +79,7 @@ class NAD(TwoPhases):
         self.tutor: nn.Module = nn.Identity()
 
     def turn(self) -> None:
-        self.tutor = frozen(copy.deepcopy(self.network))
+        self.tutor = frozen(duplicate(self.network))
         self.network.load_state_dict(self.teacher.state_dict())
 
     def attend(self, network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:

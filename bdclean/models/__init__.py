@@ -1,36 +1,55 @@
 """Networks by name, which network weights belong to, and the stages and channels of any network."""
 
 from bdclean.models.channels import Channels, find_channels, scale
+from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen
+from bdclean.models.finite import check_finite
 from bdclean.models.folding import folded
 from bdclean.models.networks import (
+    Moments,
     Normalize,
     Stem,
     build_network,
+    channels_of,
     is_own_class,
     normalization,
     usual_size,
 )
-from bdclean.models.probe import channel_axis
+from bdclean.models.outputs import Outputs, find_tensor, noise, outputs_of, plain, read_logits
+from bdclean.models.probe import channel_axis, in_eval_mode
 from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
     "Channels",
     "Layer",
+    "Moments",
     "Normalize",
+    "Outputs",
     "Recognised",
     "Stem",
     "best_prefix",
     "build_network",
     "channel_axis",
+    "channels_of",
+    "check_finite",
+    "check_gradient",
+    "check_trainable",
     "closest",
+    "duplicate",
     "find_channels",
     "find_features",
     "find_stages",
+    "find_tensor",
     "folded",
+    "frozen",
+    "in_eval_mode",
     "is_own_class",
     "last_rows",
+    "noise",
     "normalization",
+    "outputs_of",
+    "plain",
+    "read_logits",
     "recognise",
     "scale",
     "shapes_of",

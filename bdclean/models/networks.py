@@ -6,7 +6,6 @@ import copy
 import difflib
 import importlib
 import inspect
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,14 @@ from torchvision import models
 
 from bdclean import InputError, first_line
 from bdclean.models.cifar import NETWORKS
+from bdclean.models.outputs import noise
+from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
 
+LARGEST_INPUT = 1e6
+"""Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
+LARGEST_STD = 5.0
+"""Larger ones are meant for images in [0, 255], where they are about 60."""
 SMALL_IMAGE = 64
 """Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
 
@@ -27,9 +32,21 @@ Stem = Literal["photo", "small"]
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    # Most repositories on traffic signs; BackdoorBench does not normalise them.
+    "gtsrb": ((0.3337, 0.3064, 0.3171), (0.2672, 0.2564, 0.2629)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    # The same for all channels, of which a network may take one or three.
+    "mnist": ((0.1307,), (0.3081,)),
+    "half": ((0.5,), (0.5,)),
+    "byte": ((0.0,), (1 / 255,)),
+    "none": ((0.0,), (1.0,)),
 }
-"""Mean and standard deviation of each channel, by the name that `--model.mean` takes."""
+"""Mean and standard deviation of the channels, by the name that `--model.mean` takes: `byte` is for networks that take
+images in [0, 255], `half` for those that take [-1, 1], `none` for those that take [0, 1]."""
+
+Moments = float | Sequence[float] | str | None
+"""A mean or a standard deviation as the user gives it: a number for all channels, one each, or a known name."""
 
 
 class Normalize(nn.Module):
@@ -60,36 +77,71 @@ class Normalize(nn.Module):
         return (images - mean).div_(std)
 
 
-def normalization(
-    mean: Sequence[float] | str | None, std: Sequence[float] | str | None
-) -> tuple[list[float], list[float]]:
-    """What `--model.mean` and `--model.std` say: numbers, or the name of a known pair in either place.
+def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, from `--model.mean` and `--model.std`.
+
+    Args:
+        mean: A number for all channels, a number for each, or a name of `NORMALIZATIONS`, which stands for both.
+        std: The same.
+        channels: How many channels the images have that the network takes.
 
     Raises:
         InputError: If they say nothing, contradict each other, or cannot be.
     """
-    names = {value for value in (mean, std) if isinstance(value, str)}
     known = ", ".join(NORMALIZATIONS)
+    given = f"--model.mean {mean} --model.std {std}"
+    names = {value for value in (mean, std) if isinstance(value, str)}
     if names:
         name = names.pop()
-        if names or name not in NORMALIZATIONS or not all(value is None or value == name for value in (mean, std)):
-            raise InputError(f"--model.mean {mean} --model.std {std}: one of {known}, or numbers for both")
+        if names or not all(value in (None, name) for value in (mean, std)):
+            raise InputError(f"{given}: one name stands for both; it goes with no numbers, and with no other name")
+        if name not in NORMALIZATIONS:
+            raise InputError(f"--model.mean {name}: no such normalisation; there are {known}; or give numbers")
         mean, std = NORMALIZATIONS[name]
-    if mean is None or std is None:
+    if mean is None and std is None:
         raise InputError(
-            f"--model.mean: needed, as nothing says how the network's images are normalised: {known}, or the mean of "
-            "each channel, with --model.std"
+            f"--model.mean: needed, as nothing says how the network's images are normalised: {known}; or a number for "
+            "each channel or for all of them, with --model.std"
         )
-    if isinstance(mean, str) or isinstance(std, str):
-        raise InputError(f"--model.mean {mean} --model.std {std}: one of {known}, or numbers for both")
-    finite = all(math.isfinite(value) for value in (*mean, *std))
-    if finite and max(map(float, mean), default=0) > 1:
-        raise InputError(f"--model.mean {mean}: images are in [0, 1]; divide mean and std by 255")
-    if not finite or len(mean) not in (1, 3) or len(std) != len(mean) or min(map(float, std)) <= 0:
-        raise InputError(
-            f"--model.mean {mean} --model.std {std}: three numbers each, or one for grey images, no std of 0 or less"
-        )
-    return [float(value) for value in mean], [float(value) for value in std]
+    if mean is None:
+        raise InputError(f"--model.mean: needed beside --model.std {std}")
+    if std is None:
+        raise InputError(f"--model.std: needed beside --model.mean {mean}")
+    assert not isinstance(mean, str)
+    assert not isinstance(std, str)
+    means, stds = (_each(values, channels) for values in (mean, std))
+    if len(means) != channels or len(stds) != channels:
+        raise InputError(f"{given}: {len(means)} and {len(stds)} numbers for images of {channels} channels")
+    # In the precision that they are used in: 1e-45 is 0 there, and 1e308 infinite.
+    numbers = torch.tensor([means, stds])
+    if not numbers.isfinite().all() or numbers[1].min() <= 0:
+        raise InputError(f"{given}: must be finite numbers, and the std above 0, in single precision")
+    if numbers[0].max() > 1 or numbers[1].max() > LARGEST_STD:
+        raise InputError(f"{given}: images are in [0, 1], so divide both by 255; `byte` is for networks of [0, 255]")
+    if (numbers[0].abs().clamp(min=1) / numbers[1]).max() > LARGEST_INPUT:
+        raise InputError(f"{given}: would make inputs of the network larger than {LARGEST_INPUT:g}")
+    return means, stds
+
+
+def _each(values: float | Sequence[float], channels: int) -> list[float]:
+    """One number a channel."""
+    numbers = [values] if isinstance(values, (int, float)) else list(values)
+    return [float(value) for value in (numbers * channels if len(numbers) == 1 else numbers)]
+
+
+def channels_of(network: nn.Module, image_size: int) -> int:
+    """How many channels the images have that a network takes, 1 or 3: from its first convolution, or by trial."""
+    convolutions = (part.in_channels for part in network.modules() if isinstance(part, nn.Conv2d))
+    found = next((channels for channels in convolutions if channels in (1, 3)), None)
+    if found is not None:
+        return found
+    images = noise(3, image_size)
+    try:
+        with torch.no_grad(), in_eval_mode(network):
+            network(images.to(next(network.parameters(), images)))
+    except Exception:  # a network can fail in any way
+        return 1
+    return 3
 
 
 def known_architectures() -> list[str]:

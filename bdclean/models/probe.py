@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,18 @@ def channel_axis(answer: Tensor) -> int:
     return -1 if last else 1
 
 
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within it a network is in eval mode; afterwards each of its modules is in the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def probe(network: nn.Module, image_size: int) -> list[Call]:
     """Send an empty image through a network, and watch.
 
@@ -55,18 +69,14 @@ def probe(network: nn.Module, image_size: int) -> list[Call]:
 
         return module.register_forward_hook(note)
 
-    modes = {module: module.training for module in network.modules()}
     # What TorchScript compiled takes no hooks.
     watched = {name: part for name, part in network.named_modules() if name and not isinstance(part, ScriptModule)}
     hooks = [watch(name, module) for name, module in watched.items()]
     image = torch.zeros(1, 3, image_size, image_size)
     try:
-        network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), in_eval_mode(network):
             network(image.to(next(network.parameters(), image)))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return calls

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from bdclean import InputError
 from bdclean.attacks import Attack
-from bdclean.models import Stem
+from bdclean.models import Moments, Stem
 from bdclean.modules.suspect import Suspect
 
 
@@ -28,9 +28,10 @@ class AttackModule(Suspect):
             `my_package.my_module.MyNet`.
         num_classes: How many classes it tells apart.
         image_size: Height and width of its images, in pixels.
-        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey. Or `imagenet`,
-            `cifar10`, `none`, for mean and std. By default .5 and .25.
-        std: What each channel is divided by after that.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
+            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`. By default .5,
+            with a std of .25.
+        std: The channels are divided by it after that: one number for all, or one each.
         lr: Highest learning rate of SGD.
         momentum: Of SGD.
         weight_decay: Of SGD.
@@ -47,8 +48,8 @@ class AttackModule(Suspect):
         arch: str = "resnet20",
         num_classes: int = 10,
         image_size: int = 32,
-        mean: Sequence[float] | str | None = None,
-        std: Sequence[float] | str | None = None,
+        mean: Moments = None,
+        std: Moments = None,
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
@@ -59,7 +60,7 @@ class AttackModule(Suspect):
         arch_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if mean is None and std is None:
-            mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+            mean, std = 0.5, 0.25
         super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
         if not 0 <= warmup < 1:
             raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,19 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from bdclean import InputError, __version__, first_ten
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy
-from bdclean.models import Normalize, Stem, best_prefix, closest, shapes_of, without
+from bdclean.models import (
+    Normalize,
+    Stem,
+    best_prefix,
+    check_finite,
+    check_trainable,
+    closest,
+    duplicate,
+    noise,
+    read_logits,
+    shapes_of,
+    without,
+)
 
 PARTS = ("clean", "triggered")
 """What the validation and test loaders hold, in their order."""
@@ -35,16 +46,19 @@ class Classifier(LightningModule):
     Its `state_dict` is the network's own, without a prefix: what a checkpoint holds loads into the bare architecture.
 
     Args:
-        network: From normalised images (N, C, image_size, image_size) to logits (N, num_classes).
-        num_classes: How many classes it tells apart.
+        network: From normalised images (N, C, image_size, image_size) to logits, or to anything that `read_logits`
+            reads as logits; from now on it returns these.
+        num_classes: Width of its outputs: how many classes it tells apart, or 1 where one number stands for two.
         image_size: Height and width of its images, in pixels.
-        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey.
-        std: What each channel is divided by after that.
+        mean: Subtracted from each channel of an image in [0, 1]; one number makes images grey.
+        std: Each channel is divided by it after that.
         arch: Name of the network, as `build_network` takes it; with it a checkpoint can be read without other options.
         stem: As in `build_network`.
         arch_kwargs: As in `build_network`.
 
     Attributes:
+        num_classes: How many classes it tells apart.
+        outputs: What the network outputs by itself.
         origin: The checkpoint that the weights come from, if they come from one.
         prefix: What stood before the name of each tensor there.
     """
@@ -65,8 +79,8 @@ class Classifier(LightningModule):
         arch_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise InputError(f"--model.num_classes {num_classes}: must be at least 2")
+        if num_classes < 1:
+            raise InputError(f"--model.num_classes {num_classes}: must be at least 1")
         description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
@@ -78,7 +92,9 @@ class Classifier(LightningModule):
         }
         # Plain values only, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
-        self.num_classes = num_classes
+        check_trainable(network)
+        self.outputs = read_logits(network, noise(len(mean), image_size))
+        self.num_classes = num_classes = self.outputs.num_classes
         self.image_size = image_size
         self.origin: Checkpoint | None = None
         self.prefix = ""
@@ -107,16 +123,13 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] to (N, classes) logits."""
-        answer = self.network(self.normalize(images))
-        if not isinstance(answer, Tensor):
-            mode = "in training" if self.training else ""
-            raise InputError(f"--model.arch {self.hparams['arch']}: answers {type(answer).__name__} {mode}, not logits")
-        # Losses have differences of logits: what is reckoned with them is not rounded once more.
-        return answer.to(images.dtype)
+        logits: Tensor = self.network(self.normalize(images))
+        # Losses are differences of logits: they are computed without rounding these once more.
+        return logits.to(images.dtype)
 
     def untrained(self) -> nn.Module:
         """A copy of normalisation and network with new weights: from images in [0, 1] to logits."""
-        copied = copy.deepcopy(nn.Sequential(self.normalize, self.network)).train()
+        copied = duplicate(nn.Sequential(self.normalize, self.network)).train()
         for module in copied.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
@@ -138,7 +151,8 @@ class Classifier(LightningModule):
             option: The option that named it, for the message.
 
         Raises:
-            InputError: If its weights are not those of this network; the message says what differs.
+        InputError: If its weights are not those of this network, or it outputs nan or inf with them; the message says
+            what differs, or which part makes it so.
         """
         option = f"{option} {checkpoint.path}"
         own = self.network.state_dict()
@@ -158,6 +172,7 @@ class Classifier(LightningModule):
         cast(Any, state)._metadata = cast(Any, own)._metadata
         self.network.load_state_dict(state, strict=False)
         self.origin, self.prefix = checkpoint, prefix
+        check_finite(self, noise(3, self.image_size), option)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark it as ours: of nobody else's is more believed than the weights."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bdclean import InputError, first_line, first_ten
 from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
+    Moments,
     Stem,
     best_prefix,
     build_network,
+    channels_of,
     closest,
     is_own_class,
     last_rows,
+    noise,
     normalization,
+    outputs_of,
     recognise,
     shapes_of,
     usual_size,
@@ -42,9 +45,10 @@ class Suspect(Classifier):
         image_size: Height and width of its images, in pixels.
         stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default as the
             weights have it.
-        mean: What is subtracted from each channel of an image in [0, 1]; one number makes images grey. Or `imagenet`,
-            `cifar10`, `none`, for mean and std.
-        std: What each channel is divided by after that.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
+            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half` (.5 and .5), `byte` (for inputs
+            in [0, 255]), `none` (for inputs in [0, 1]). By default as the checkpoint has it.
+        std: The channels are divided by it after that: one number for all, or one each.
 
     Raises:
         InputError: If something is unknown, or no such network can be built.
@@ -57,8 +61,8 @@ class Suspect(Classifier):
         num_classes: int | None = None,
         image_size: int | None = None,
         stem: Stem | None = None,
-        mean: Sequence[float] | str | None = None,
-        std: Sequence[float] | str | None = None,
+        mean: Moments = None,
+        std: Moments = None,
     ) -> None:
         for name, value in (("arch", arch), ("num_classes", num_classes), ("image_size", image_size)):
             if value is None:
@@ -66,36 +70,28 @@ class Suspect(Classifier):
         assert arch is not None
         assert num_classes is not None
         assert image_size is not None
-        means, stds = normalization(mean, std)
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
-        if len(means) != 3 and not is_own_class(arch):
-            raise InputError(f"--model.mean {mean}: {arch} takes colour images, with three numbers each")
+        means, stds = normalization(mean, std, channels_of(network, image_size))
         if is_own_class(arch):
-            num_classes = count_classes(network, image_size, len(means), f"--model.arch {arch}")
+            # The class may have a mind of its own. Where one number stands for two classes, it is built with one.
+            counted = count_classes(network, image_size, len(means), f"--model.arch {arch}")
+            num_classes = counted if num_classes > 1 else num_classes
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
 
 
 def count_classes(network: nn.Module, image_size: int, channels: int, option: str) -> int:
-    """How many classes a network tells apart: it is shown an empty image. Its mode and statistics stay.
+    """How many classes a network tells apart: tried with noise images. Its mode and statistics stay.
 
     Raises:
-        InputError: If it does not take such images, or answers anything but logits.
+        InputError: If it does not take such images, or its outputs are not those of a classifier.
     """
-    modes = {module: module.training for module in network.modules()}
-    parameter = next(network.parameters(), torch.zeros(0))
     try:
-        with torch.no_grad():
-            answer = network.eval()(torch.zeros(1, channels, image_size, image_size).to(parameter))
-    except Exception as error:  # somebody's network may fail in any way
+        return outputs_of(network, noise(channels, image_size)).num_classes
+    except InputError as error:
+        raise InputError(str(error).replace("--model.arch", option, 1)) from error
+    except Exception as error:  # a network can fail in any way
         reason = first_line(error)
         raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    if not isinstance(answer, Tensor) or answer.ndim != 2 or answer.shape[1] < 2:
-        what = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InputError(f"{option}: answers {what}, not (images, classes)")
-    return answer.shape[1]
 
 
 def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
@@ -124,9 +120,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
         if "image_size" not in known:
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
-            mean = known.get("mean")
-            channels = 3 if mean is None or isinstance(mean, str) else len(mean)
-            known["image_size"] = fitting_size(network, channels, image_size, f"--model.arch {arch}")
+            known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
         return known
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
@@ -154,7 +148,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
     """How many classes make a class of the user's fit the weights: tried with each number of rows, the last first."""
     given = shapes_of(checkpoint.weights)
-    rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2 and shape[0] > 1]
+    rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2]
     for count in [*dict.fromkeys(rows)][:10]:
         network = build_network(arch, count, 0, arch_kwargs=arch_kwargs)
         if not best_prefix(shapes_of(network.state_dict()), given)[1]:
@@ -162,13 +156,12 @@ def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Ch
     return last_rows(given)
 
 
-def fitting_size(network: nn.Module, channels: int, image_size: int | None, what: str) -> int:
-    """The size of the images that a network takes, in pixels: found by showing it some.
+def fitting_size(network: nn.Module, image_size: int | None, what: str) -> int:
+    """The size of the images that a network takes, in pixels: found by trial.
 
     Args:
         network: The network.
-        channels: Of its images.
-        image_size: Taken if the network does.
+        image_size: Used if the network takes it.
         what: The network, for messages.
 
     Raises:
@@ -177,7 +170,7 @@ def fitting_size(network: nn.Module, channels: int, image_size: int | None, what
     taken: list[int] = []
     for size in SIZES if image_size is None else (image_size, *SIZES):
         try:
-            count_classes(network, size, channels, what)
+            count_classes(network, size, channels_of(network, size), what)
         except InputError:
             continue
         if size == image_size:
@@ -189,7 +182,8 @@ def fitting_size(network: nn.Module, channels: int, image_size: int | None, what
             )
     if not taken:
         # With the reason.
-        count_classes(network, image_size or SIZES[0], channels, what)
+        size = image_size or SIZES[0]
+        count_classes(network, size, channels_of(network, size), what)
     return taken[0]
 
 
@@ -205,6 +199,8 @@ def describe(model: Classifier, recognised: bool) -> str:
     left = f"; {others} more are not the network's" if others else ""
     if backdoorbench.wrote(origin.content) and origin.triggered is None:
         left += "; its triggered test images cannot be read"
+    if outputs := model.outputs.describe():
+        left += f"; {outputs}"
     return (
         f"{origin.path}: {said['arch']}{' (recognised from the weights)' if recognised else ''}, "
         f"{model.num_classes} classes, {model.image_size}x{model.image_size} images, {norm}; "

@@ -1,0 +1,80 @@
+"""Networks whose logits are not finite numbers, and which of their parts makes them so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from bdclean import InputError
+from bdclean.models.probe import in_eval_mode
+
+
+@torch.no_grad()
+def check_finite(network: nn.Module, images: Tensor, what: str) -> Tensor:
+    """Refuse a network that outputs nan or inf for images. Its mode and statistics stay.
+
+    Args:
+        network: From images in [0, 1] to logits.
+        images: (N, C, H, W).
+        what: The option and value that brought the network, for the message.
+
+    Returns:
+        The logits, (N, classes).
+
+    Raises:
+        InputError: If one of them is not finite; the message names the first part that makes it so.
+    """
+    with in_eval_mode(network):
+        logits: Tensor = network(images)
+        if logits.isfinite().all():
+            return logits
+        share = 100 * float((~logits.isfinite()).any(1).float().mean())
+        culprit = _first_culprit(network, images)
+    raise InputError(f"{what}: the network outputs nan or inf for {share:.0f} % of the images{culprit}")
+
+
+def _first_culprit(network: nn.Module, images: Tensor) -> str:
+    """The first part with finite inputs and other outputs, as the end of a sentence; empty if none was seen."""
+    found: list[tuple[str, nn.Module]] = []
+
+    def watch(name: str, part: nn.Module) -> RemovableHandle:
+        def note(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all() and all(map(_is_finite, inputs)):
+                found.append((name, part))
+
+        return part.register_forward_hook(note)
+
+    parts = {name: part for name, part in network.named_modules() if not isinstance(part, ScriptModule)}
+    hooks = [watch(name, part) for name, part in parts.items() if name and not list(part.children())]
+    try:
+        network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        return ""
+    name, part = found[0]
+    return f"; {name.removeprefix('network.')} ({type(part).__name__}) is the first part to do so{_reason(part)}"
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, Tensor) or bool(value.isfinite().all())
+
+
+def _reason(module: nn.Module) -> str:
+    """Which of a part's values is out of the ordinary, as the end of a sentence."""
+    if isinstance(module, _BatchNorm) and module.running_var is not None and module.running_var.min() < 0:
+        return f": its running_var falls to {float(module.running_var.min()):.3g}"
+    values = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    largest = [
+        (float(value.abs().max()), name) for name, value in values if value.is_floating_point() and value.numel()
+    ]
+    if not largest:
+        return ""
+    size, name = max(largest)
+    return f": its {name} reaches {size:.3g}"
