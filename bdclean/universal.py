@@ -135,8 +135,13 @@ def shift_radius(shift: float) -> float:
 
 
 def uphill(value: Tensor, parameters: Tensor, length: float) -> Tensor:
-    """Steps of a length along the gradient of a value with respect to parameters (P, ...), of each of them."""
+    """Steps of a length along the gradient of a value with respect to parameters (P, ...), of each of them.
+
+    Where the gradient is not finite there is no step: searches stay finite whatever a network does, as they must, since
+    the backward pass of `grid_sample` writes out of bounds for a field of nan.
+    """
     (gradient,) = torch.autograd.grad(value, parameters)
+    gradient = gradient.nan_to_num(0, 0, 0)
     norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, *[1] * (parameters.ndim - 1))
     return length * gradient / norm
 

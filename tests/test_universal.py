@@ -16,7 +16,7 @@ from bdclean import InputError
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.scandistill import aims
 from bdclean.modules import Suspect
-from bdclean.scanning import Detector, Finding, PatchInversion, SparseInversion
+from bdclean.scanning import DenseInversion, Detector, Finding, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.base import Network
 from bdclean.universal import add, ascend, boxes, overlay, warp
 from tests.conftest import QUICK, cleanse
@@ -124,6 +124,25 @@ def certain(p: float) -> type[Detector]:
             return Finding("Certain", torch.arange(float(num_classes)), torch.full((num_classes,), p))
 
     return Certain
+
+
+def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
+    torch.manual_seed(0)
+
+    def network(images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :4] * torch.nan
+
+    start = torch.ones(2, 5)
+    assert torch.equal(ascend(lambda x: (x * torch.nan).sum(), start, 10, 3), start)
+    assert torch.equal(ascend(lambda x: (x * torch.inf).sum(), start, 10, 3), start)
+    own, classes = torch.zeros(len(images), dtype=torch.long), torch.arange(1, 3)
+    for hunter in (
+        DenseInversion((1.0,), 2),
+        SparseInversion((4.0,), 2),
+        PatchInversion((4.0,), 2),
+        WarpInversion((1.0,), 2),
+    ):
+        assert all(found.isfinite().all() for found in hunter.shrink(network, images, own, classes))
 
 
 def test_a_class_is_aimed_at_by_who_found_it() -> None:
