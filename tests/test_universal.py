@@ -252,9 +252,6 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
     )
     network: Any = cleanser.network
     cleanser.prepare()
-    with torch.no_grad():
-        # All images of one class, or as the suspect.
-        network.bias[1] = bias
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     cleanser._trainer = trainer(
@@ -265,6 +262,10 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
         optimizers=[optimizer],
         lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)],
     )
+    cleanser.on_train_start()
+    with torch.no_grad():
+        # All images of one class, or as the suspect.
+        network.bias[1] = bias
     # Every tenth of the training, in its first half.
     cleanser.on_train_epoch_end()
     assert network.bias[1] == (0 if anew else bias)

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
+from bdclean import InputError
 from bdclean.metrics import Agreement, correct
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
@@ -23,11 +25,18 @@ from bdclean.scanning import Finding
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
 Level = TypeVar("Level")
+MOST_DIVERGENCES = 6
+"""A training begins anew so many times, each time at a quarter of the rate: down to 1/4096."""
 
 
 def classes_of(targets: Tensor) -> Tensor:
     """The classes (N,) of what `Cleanser.supervise` says that images shall get."""
     return targets if targets.ndim == 1 else targets.argmax(1)
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
 
 
 class Cleanser(Classifier):
@@ -55,7 +64,7 @@ class Cleanser(Classifier):
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
     drops: ClassVar[bool] = True
     """Whether the student's dropout acts in training."""
-    lr_option = "--method.lr"
+    option_group = "--method."
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
@@ -70,6 +79,9 @@ class Cleanser(Classifier):
         few = self.num_classes <= CONFUSION_CLASSES
         self.moves = MulticlassConfusionMatrix(self.num_classes) if few else None
         self.moved: Tensor | None = None
+        self.begun: dict[str, Tensor] = {}
+        """Parameters and buffers before the training, for a beginning anew at a lower rate."""
+        self.first_epoch, self.divergences = 0, 0
         self.found: list[Finding] = []
         """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
 
@@ -106,7 +118,8 @@ class Cleanser(Classifier):
     @property
     def progress(self) -> float:
         """From 0 in the first epoch to 1 in the last."""
-        return self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
+        done, last = (epoch - self.first_epoch for epoch in (self.current_epoch, (self.trainer.max_epochs or 1) - 1))
+        return done / max(1, last)
 
     def supervise(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images of a batch, and what the student shall answer: as `torch.nn.functional.cross_entropy` takes it.
@@ -194,8 +207,53 @@ class Cleanser(Classifier):
         """Called by Lightning."""
         self.prepare()
 
+    def on_train_start(self) -> None:
+        """Called by Lightning, once the optimisers are there."""
+        trained = {id(value) for optimizer in self.trainer.optimizers for value in _parameters(optimizer)}
+        parameters = {name: value for name, value in self.named_parameters() if id(value) in trained}
+        buffers = {f"network.{name}": value for name, value in self.network.named_buffers()}
+        self.begun = {name: value.detach().clone() for name, value in (parameters | buffers).items()}
+
+    def on_divergence(self, loss: float) -> None:
+        """Begin anew at a quarter of the rate, with as many epochs.
+
+        Raises:
+            InputError: If that has not helped often enough.
+        """
+        self.divergences += 1
+        rate = max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
+        if self.divergences > MOST_DIVERGENCES:
+            raise InputError(
+                f"--method {type(self).__name__}: its training diverged {self.divergences} times, down to a learning "
+                f"rate of {rate:.2g}: this network cannot be trained in this way; nothing was written"
+            )
+        if self.trainer.is_global_zero:
+            print(
+                f"The loss became {loss} in epoch {self.current_epoch}: training begins anew at a quarter of its rate."
+            )
+        self.begin_anew(1 / 4)
+        for configuration in self.trainer.lr_scheduler_configs:
+            scheduler: Any = configuration.scheduler
+            scheduler.last_epoch = -1
+            scheduler.step()
+        done = self.current_epoch + 1
+        self.trainer.fit_loop.max_epochs = done + (self.trainer.max_epochs or 0) - self.first_epoch
+        self.first_epoch = done
+
+    def begin_anew(self, factor: float) -> None:
+        """Give parameters and buffers the values from before the training, and multiply all learning rates."""
+        self.change(self.begun)
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
+        for configuration in self.trainer.lr_scheduler_configs:
+            scheduler: Any = configuration.scheduler
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
     def on_train_end(self) -> None:
         """Called by Lightning."""
+        self.begun = {}
         self.finish()
 
     def train(self, mode: bool = True) -> Cleanser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -121,8 +120,8 @@ class ScanDistill(StrongDistillCleanseModule):
         self.plain: list[Tensor] = []
         self.danger = 1.0
         self.seen, self.searches = 0.0, 0
-        self.start: dict[str, Tensor] = {}
-        """The re-initialised weights, where no class stands out, as long as it may begin once more."""
+        self.looked_after = False
+        """Whether it may still begin anew because the network was taken apart."""
 
     @property
     def aims(self) -> list[tuple[Inversion, int]]:
@@ -146,7 +145,7 @@ class ScanDistill(StrongDistillCleanseModule):
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
         if not self.aims:
-            self.start = copy.deepcopy(self.network.state_dict())
+            self.looked_after = True
             return
         # Re-initialised it was before anybody knew.
         self.network.load_state_dict(self.teacher.state_dict())
@@ -167,7 +166,7 @@ class ScanDistill(StrongDistillCleanseModule):
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
         super().on_train_epoch_end()
-        if not self.start:
+        if not self.looked_after:
             return
         done, epochs = self.current_epoch + 1, self.trainer.max_epochs or 0
         if done % math.ceil(epochs / TRIALS) or done > epochs // 2 or self.trainer.global_step < EARLY:
@@ -176,11 +175,8 @@ class ScanDistill(StrongDistillCleanseModule):
         ruined = self.kept() < RUINED
         self.set_mode(True)
         if self.trainer.strategy.broadcast(ruined):
-            self.network.load_state_dict(self.start)
-            self.start = {}
-            self.trainer.optimizers[0].state.clear()
-            scheduler = self.trainer.lr_scheduler_configs[0].scheduler
-            scheduler.base_lrs = [rate / 2 for rate in scheduler.base_lrs]
+            self.begin_anew(1 / 2)
+            self.looked_after = False
 
     def search(self) -> None:
         """Look for changes that take images to the classes that were found."""
@@ -213,7 +209,7 @@ class ScanDistill(StrongDistillCleanseModule):
     def finish(self) -> None:
         if self.aims:
             self.walk()
-        self.sample, self.own, self.start, self.changes, self.plain = torch.empty(0), torch.empty(0), {}, [], []
+        self.sample, self.own, self.changes, self.plain = torch.empty(0), torch.empty(0), [], []
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
@@ -301,9 +297,7 @@ class ScanDistill(StrongDistillCleanseModule):
             return cosine(max(done, 0.01), warmup=0.3)
 
         smaller = min(1.0, images / AIMED_BATCH)
-        made = self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
-        self.lr_option = "--method.aimed_lr"
-        return made
+        return self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
 
     def describe(self) -> str:
         if not self.found:

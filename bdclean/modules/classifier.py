@@ -64,8 +64,8 @@ class Classifier(LightningModule):
     """
 
     network: nn.Module
-    lr_option = "--model.lr"
-    """The option that sets the learning rate, for messages."""
+    option_group = "--model."
+    """Before the names of its options, for messages."""
 
     def __init__(
         self,
@@ -249,14 +249,18 @@ class Classifier(LightningModule):
             self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
-        """Stop where the loss is no number any more.
-
-        Raises:
-            InputError: If it is infinite or not a number.
-        """
+        """Called by Lightning: look whether the loss is still a finite number."""
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
-            raise InputError(f"{self.lr_option}: too high, the loss became {loss.item()} in epoch {self.current_epoch}")
+            self.on_divergence(loss.item())
+
+    def on_divergence(self, loss: float) -> None:
+        """Called at the end of an epoch whose mean loss is infinite or nan.
+
+        Raises:
+            InputError: Always: whoever chose the learning rate has to choose another.
+        """
+        raise InputError(f"--model.lr: too high, the loss became {loss} in epoch {self.current_epoch}")
 
     def sgd(
         self,
@@ -276,7 +280,7 @@ class Classifier(LightningModule):
             parameters: What is trained, as optimisers of torch take it; by default the whole network.
         """
         if lr <= 0 or momentum < 0 or weight_decay < 0:
-            group = self.lr_option.removesuffix("lr")
+            group = self.option_group
             raise InputError(
                 f"{group}lr {lr} {group}momentum {momentum} {group}weight_decay {weight_decay}: "
                 "the first must be above 0, the others not below"

@@ -1,0 +1,66 @@
+"""A training that diverges begins anew at a lower rate by itself."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import bdclean
+from bdclean.cleansing import Cleanser
+from bdclean.modules import Classifier
+from bdclean.modules.classifier import Batch
+from tests.strangers import Pooled
+
+OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"}
+
+
+class Explodes(Cleanser):
+    """Diverges in some epochs, whatever the rate."""
+
+    def __init__(self, suspect: Classifier, epochs: set[int]) -> None:
+        super().__init__(suspect)
+        self.explosions = epochs
+        self.rates: list[float] = []
+        self.first: list[Tensor] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        assert isinstance(batch, Tensor)
+        if batch_idx == 0:
+            self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+            self.first.append(next(self.network.parameters()).detach().clone())
+        loss = F.cross_entropy(self(batch), self.teach(batch).argmax(1))
+        loss = loss * (torch.nan if self.current_epoch in self.explosions else 1)
+        self.log_loss(loss, batch)
+        return loss
+
+    def configure_optimizers(self) -> object:
+        return self.sgd(0.4, 0.9, 0.0, lambda done: 1 - done)
+
+
+def run(*epochs: int) -> Explodes:
+    made: list[Explodes] = []
+
+    def method(suspect: Classifier) -> Explodes:
+        made.append(Explodes(suspect, set(epochs)))
+        return made[0]
+
+    torch.manual_seed(0)
+    bdclean.cleanse(Pooled(), torch.rand(40, 3, 16, 16), method=method, **OPTIONS)
+    return made[0]
+
+
+def test_a_training_that_diverges_begins_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    cleanser = run(0, 2)
+    # Epochs 1 and 2 are the second attempt, 3 and 4 the third, each from the first weights and its whole rate.
+    assert len(cleanser.rates) == 5
+    assert [cleanser.rates[epoch] for epoch in (0, 1, 3)] == pytest.approx([0.4, 0.1, 0.025])
+    assert torch.equal(cleanser.first[0], cleanser.first[1])
+    assert torch.equal(cleanser.first[0], cleanser.first[3])
+    assert not torch.equal(cleanser.first[3], cleanser.first[4])
+    assert all(value.isfinite().all() for value in cleanser.network.state_dict().values())
+    assert capsys.readouterr().out.count("training begins anew at a quarter of its rate") == 2
+
+
+def test_a_training_that_always_diverges_is_given_up() -> None:
+    with pytest.raises(bdclean.InputError, match=r"^method Explodes: its training diverged 7 times"):
+        run(*range(20))
