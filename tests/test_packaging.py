@@ -41,7 +41,7 @@ def imported() -> set[str]:
 
 
 def test_every_import_is_declared() -> None:
-    missing = {NAMES.get(name, name).lower() for name in imported()} - declared()
+    missing = {NAMES.get(name, name).lower().replace("_", "-") for name in imported()} - declared()
     assert not missing
 
 
