@@ -1,10 +1,12 @@
-"""The program's start: the version at once, everything else after torch and lightning have been imported."""
+"""The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
 
 import os
+import signal
 import sys
 import traceback
 
-from bdclean import __version__
+from bdclean import InputError, early, printable
+from bdclean.exits import Exit, interruption
 
 ALLOCATOR = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864:"
@@ -25,18 +27,28 @@ def start_anew() -> None:
 
 def run() -> None:
     """What the shell's `bdclean` calls."""
-    if sys.argv[1:] == ["--version"]:
-        print(__version__)
-        return
-    start_anew()
-    from bdclean.cli import main
-
+    words = sys.argv[1:]
     try:
+        # Whoever stops the program is answered as Ctrl-C is.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if early.answer(words):
+            return
+        early.check(words)
+        early.check_classes(words)
+        start_anew()
+        from bdclean.cli import main
+
         main()
-    except Exception:
+    except KeyboardInterrupt as error:
+        print(interruption(error), file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)
+    except InputError as error:
+        print(f"bdclean: error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(Exit.MISTAKE)
+    except Exception as error:
         traceback.print_exc()
-        # Not 1: that is what `bdclean scan --exit_code true` says of a backdoor.
-        sys.exit(3)
+        print(f"bdclean: fault: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
+        sys.exit(Exit.FAULT)
 
 
 if __name__ == "__main__":

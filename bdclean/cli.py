@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean import InputError, __version__, attacks, cleansing, first_line, printable
+from bdclean import InputError, __version__, attacks, cleansing, early, first_line, printable
 from bdclean.benchmark import benchmark
-from bdclean.checkpoint import Checkpoint, read
+from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
+from bdclean.exits import Exit, interruption
+from bdclean.mistakes import mistake
 from bdclean.models import is_own_class
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.scanning import DETECTORS
@@ -33,6 +32,14 @@ ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
 TRAINING = ("target_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
+CLASSES = {
+    "data.attack": ATTACKS,
+    "method": METHODS,
+    "detector": [kind.__name__ for kind in DETECTORS],
+    "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
+    "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
+}
+"""Options that name a class, and the classes that there are by short names."""
 FUNCTIONS = {"benchmark": benchmark}
 """Subcommands that have no network of their own."""
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
@@ -45,11 +52,10 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Called by Lightning in one process, when training starts."""
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if isinstance(logger, loggers.TensorBoardLogger):
                 text = self.parser.dump(self.config)
                 os.makedirs(logger.log_dir, exist_ok=True)
-                with open(os.path.join(logger.log_dir, "config.yaml"), "w", encoding="utf-8") as file:
-                    file.write(text)
+                write_text(Path(logger.log_dir, "config.yaml"), text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
 
 
@@ -172,6 +178,15 @@ class CommandLine(LightningCLI):
         del options["config"]
         FUNCTIONS[subcommand](**options, command=main)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Make the Trainer, from options that Lightning checks in a constructor of its own."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except InputError:
+            raise
+        except (ValueError, TypeError, ImportError) as error:
+            raise InputError(f"--trainer: {first_line(error)}") from error
+
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
         if self.subcommand in FUNCTIONS:
@@ -278,7 +293,7 @@ def _configurations(arguments: Sequence[str]) -> list[Any]:
             try:
                 with open(path, encoding="utf-8") as file:
                     contents.append(yaml.safe_load(file))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
                 raise InputError(f"--config {path}: not readable as YAML ({error})") from error
     return contents
 
@@ -321,13 +336,17 @@ def main(args: list[str] | None = None) -> None:
         args: Its words after the program's name; by default those of the shell.
 
     Raises:
-        SystemExit: With 2 after one line on standard error, if something the user gave was wrong.
+        SystemExit: With a code of `bdclean.exits`, after one line on standard error.
     """
+    words = sys.argv[1:] if args is None else args
+    if early.answer(words):
+        raise SystemExit(Exit.DONE)
     quieten()
     if not sys.stderr.isatty():
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
+        early.check(words)
         CommandLine(
             AttackModule,
             PoisonDataModule,
@@ -339,46 +358,20 @@ def main(args: list[str] | None = None) -> None:
             save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=sys.argv[1:] if args is None else args,
+            args=words,
         )
+    except KeyboardInterrupt as error:
+        _say(interruption(error))
+        raise SystemExit(Exit.INTERRUPTED) from error
     except Exception as error:
-        mistake = _mistake(error)
-        if mistake is None:
+        line = mistake(error, words[0] if words else "", CLASSES)
+        if line is None:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"bdclean: error: {mistake}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _say(f"bdclean: error: {line}")
+        raise SystemExit(Exit.MISTAKE) from error
 
 
-def _mistake(error: BaseException | None) -> str | None:
-    """What the user can mend, in one line, or None where it is the program that is wrong."""
-    if isinstance(error, ArgumentError):
-        return printable(_readable(" ".join(str(error).split())))
-    if isinstance(error, MisconfigurationException):
-        return printable(f"--trainer: {error}")
-    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
-        return printable(f"--trainer.deterministic true: {first_line(error)}")
-    if match := re.search(r"Parameter '(\w+)' from '(\S+)\.__init__' does not specify a type", str(error)):
-        return f"{match[2]}: the argument {match[1]} of its constructor has no type"
-    while error is not None and not isinstance(error, InputError):
-        # jsonargparse wraps what a constructor raises.
-        error = error.__cause__ or error.__context__
-    # A worker's error brings its traceback along, and ends in the message.
-    return None if error is None else printable(str(error).rpartition("InputError: ")[2])
-
-
-def _readable(text: str) -> str:
-    """A message of jsonargparse, with options written as the user writes them."""
-    if match := re.search(r"arguments are required: (\S+)", text):
-        return f"--{match[1].partition('.')[2]}: required"
-    if match := re.search(r'Parser key "([\w.]+)":', text):
-        key = match[1]
-        known = {"data.attack": ATTACKS, "method": METHODS, "detector": [kind.__name__ for kind in DETECTORS]}.get(key)
-        if known and (wrong := re.search(r"Expected a dot import path string: (\S+)", text)):
-            return f"--{key} {wrong[1]}: no such class; there are {', '.join(known)}"
-        if wrong := re.search(r"Option '(\S+)' is not accepted", text):
-            return f"--{key}.{wrong[1]}: no such option"
-        if wrong := re.search(r"NestedArg\(key='(\w+)', val='(.*)'\)", text):
-            return f"--{key}.{wrong[1]} {wrong[2]}: no such value"
-        text = f"--{key}: {text[match.end() :].strip()}"
-    return text
+def _say(line: str) -> None:
+    """Print a line on standard error, once for all processes."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr)

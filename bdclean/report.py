@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from bdclean.checkpoint import write_whole
+from bdclean.checkpoint import write_text
 from bdclean.metrics import defense_effectiveness_rate
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
@@ -38,7 +38,7 @@ def figures(results: list[Mapping[str, float]], names: tuple[str, ...] = FIGURES
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
     """Write a report whole or not at all."""
-    _write(path, json.dumps(report, indent=2) + "\n")
+    write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -47,11 +47,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text.getvalue())
 
 
 def movements(matrix: Tensor) -> list[dict[str, float | None]]:
@@ -125,7 +121,7 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
         warnings=warnings(values["r"]),
         **values,
     )
-    _write(path, page)
+    write_text(path, page)
 
 
 def _pngs(pictures: Sequence[tuple[str, Tensor]]) -> list[tuple[str, str]]:

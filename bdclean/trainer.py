@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import platform
 import re
+import signal
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
@@ -23,10 +25,12 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, report, scanning, within
+from bdclean import InputError, __version__, checkpoint, earlier, outputs, report, scanning, within
 from bdclean.batching import batch_size, pieces
+from bdclean.checkpoint.whole import WholeFiles
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.data import PoisonDataModule
+from bdclean.exits import Exit, Interrupted
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom
@@ -83,6 +87,8 @@ class Trainer(pl.Trainer):
         self._bf16_by_default = free and whole and asked and computes_in_bf16(device)
         if self._bf16_by_default:
             self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = WholeFiles()
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,
@@ -90,6 +96,7 @@ class Trainer(pl.Trainer):
         datamodule: PoisonDataModule,
         ckpt_path: str | None = None,
         output: str = "suspect.ckpt",
+        overwrite: bool = False,
     ) -> dict[str, float | None]:
         """Train a backdoored network, and write suspect.ckpt.
 
@@ -98,13 +105,18 @@ class Trainer(pl.Trainer):
             datamodule: Its images.
             ckpt_path: A checkpoint of an interrupted run, to go on from there.
             output: Where the network is written when training has finished.
+            overwrite: Whether `output` may replace a file that the same command did not write.
 
         Returns:
             ACC, ASR and RA on the test images, in percent; None where one cannot be known.
         """
-        target = _target(output)
-        if target.suffix != ".ckpt":
+        _check_name(output)
+        if Path(output).suffix != ".ckpt":
             raise InputError(f"--output {output}: a trained network is a .ckpt file")
+        if option := self._without_training():
+            raise InputError(f"{option}: no step of training, so that the network would stay untrained")
+        files = outputs.plan(output, size=_size(model))
+        earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
         if ckpt_path is not None:
             resumed = checkpoint.read(ckpt_path, "--ckpt_path")
             model.load(resumed, "--ckpt_path")
@@ -117,17 +129,20 @@ class Trainer(pl.Trainer):
                 f"--trainer.strategy: {type(attack).__name__} learns along with the network, in processes whose memory "
                 "would be lost: take ddp"
             )
-        datamodule.prepare_attack(model.untrained, model.hparams, self.strategy.root_device, self.local_rank == 0)
-        self._train(model, datamodule, ckpt_path)
-        # Where processes were forked, they were told of it, and this one was not.
-        self.datamodule = datamodule
-        self.save_checkpoint(target, weights_only=True)
-        result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
-        self._log_pictures(model, datamodule, "suspect")
-        for logger in self._tensorboards():
-            if examples := datamodule.poisoned_examples(8):
-                logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
-        self._log_hyperparameters(model, datamodule, result)
+        with self._writing(files):
+            datamodule.prepare_attack(model.untrained, model.hparams, self.strategy.root_device, self.local_rank == 0)
+            self._train(model, datamodule, ckpt_path)
+            if self.global_step == 0 and not self._forgets():
+                raise InputError("--trainer: ended before the first step of training, so that no network is written")
+            # Where processes were forked, they were told of it, and this one was not.
+            self.datamodule = datamodule
+            self.save_checkpoint(files.result, weights_only=True)
+            result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+            self._log_pictures(model, datamodule, "suspect")
+            for logger in self._tensorboards():
+                if examples := datamodule.poisoned_examples(8):
+                    logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
+            self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
             print(f"{report.table({output: result})}\nAll figures in percent, on the test images.")
         return result
@@ -139,6 +154,7 @@ class Trainer(pl.Trainer):
         method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
         output: str | None = None,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Cleanse a suspect with unlabeled images, and write the network and its report.
 
@@ -152,27 +168,42 @@ class Trainer(pl.Trainer):
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
                 report lies beside it, under the same name with `.json` and `.html`.
+            overwrite: Whether these may replace files that are no results of cleansing the same suspect.
 
         Returns:
             The report.
         """
         origin = model.origin
         suffix = Path(origin.path).suffix if origin else ".ckpt"
-        target = _target(output or f"cleansed{suffix if suffix in checkpoint.FORMATS else '.pt'}")
-        checkpoint.check(target, f"--output {target}")
-        if origin is not None and target.exists() and target.samefile(origin.path):
-            raise InputError(f"--output {target}: that is the suspect itself")
-        cleanser, outcome, history = self.run(model, datamodule, method)
-        outcome |= {"checkpoint": None if origin is None else origin.path, "output": str(target)}
-        # First: a scan may take longer than somebody waits.
-        self._save(target, cleanser, datamodule)
-        scan = scan and self._scannable(model)
-        outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
-        if self.is_global_zero:
-            report.write_json(target.with_suffix(".json"), outcome)
-            pictures = self._pictures(model, cleanser, datamodule)
-            report.write_html(target.with_suffix(".html"), outcome, pictures, triggers, history, cleanser.describe())
-            print(report.summary(outcome))
+        output = output or f"cleansed{suffix if suffix in checkpoint.FORMATS else '.pt'}"
+        _check_name(output)
+        checkpoint.check(Path(output), f"--output {output}")
+        files = outputs.plan(output, (".json", ".html"), _size(model))
+        if origin is not None and files.result.exists() and files.result.samefile(origin.path):
+            raise InputError(f"--output {output}: that is the suspect itself")
+        source = earlier.origin(files.result, None if origin is None else origin.path)
+        earlier.refuse_others(files, overwrite, lambda path: earlier.cleansed_alike(path, files.result, source, model))
+        with self._writing(files):
+            cleanser, outcome, history = self.run(model, datamodule, method)
+            outcome |= {
+                "checkpoint": None if origin is None else origin.path,
+                "origin": source,
+                "output": output,
+                "scan": None,
+            }
+            if self.is_global_zero:
+                files.forget_reports()
+            # First: a scan may take longer than somebody waits.
+            self._save(files.result, cleanser, datamodule)
+            if self.is_global_zero:
+                report.write_json(files.reports[0], outcome)
+            scan = scan and self._scannable(model)
+            outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
+            if self.is_global_zero:
+                report.write_json(files.reports[0], outcome)
+                pictures = self._pictures(model, cleanser, datamodule)
+                report.write_html(files.reports[1], outcome, pictures, triggers, history, cleanser.describe())
+                print(report.summary(outcome))
         return outcome
 
     def run(
@@ -259,6 +290,7 @@ class Trainer(pl.Trainer):
         alpha: float = ALPHA,
         exit_code: bool = False,
         output: str = "scan.json",
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Say whether a network has a backdoor, and towards which class.
 
@@ -270,6 +302,7 @@ class Trainer(pl.Trainer):
                 accused, as far as their classes stand out normally.
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: Where the findings are written, as `.json`; a page with pictures lies beside it as `.html`.
+            overwrite: Whether these may replace files that are no scan of the same network.
 
         Returns:
             The findings.
@@ -280,34 +313,40 @@ class Trainer(pl.Trainer):
         within("--alpha", alpha, 0, 1)
         if Path(output).suffix != ".json":
             raise InputError(f"--output {output}: findings are a .json file")
-        target = _writable(output)
+        files = outputs.plan(output, (".html",))
+        path = None if model.origin is None else model.origin.path
+        source = earlier.origin(files.result, path)
+        earlier.refuse_others(files, overwrite, lambda path: earlier.scanned_alike(path, source, model))
         model.check(datamodule)
         self._see_to_precision(model)
         looking = detector is None or detector.uses_images
-        symptom = self._look(model, datamodule) if looking else None
-        check_gradient(_whole(model).cpu(), noise(3, model.image_size))
-        started = time.perf_counter()
-        images = self._scanned(datamodule, looking)
-        detectors = None if detector is None else [detector]
-        findings = scanning.scan(self._as_scanned(model, images), images, model.num_classes, detectors)
-        outcome: dict[str, Any] = {
-            "checkpoint": None if model.origin is None else model.origin.path,
-            "output": output,
-            "images": len(images) if looking else 0,
-            "seconds": round(time.perf_counter() - started, 1),
-            "device": self._device_name(),
-            "outputs": model.outputs.describe() or None,
-            "warnings": [] if symptom is None else [symptom],
-            "bdclean": __version__,
-        } | report.found(findings, alpha)
-        if self.is_global_zero:
-            report.write_json(target, outcome)
-            report.write_scan(target.with_suffix(".html"), outcome, _trigger_pictures(findings, images))
-            print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
-            for warning in report.warnings(outcome):
-                print(warning)
+        with self._writing(files):
+            symptom = self._look(model, datamodule) if looking else None
+            check_gradient(_whole(model).cpu(), noise(3, model.image_size))
+            started = time.perf_counter()
+            images = self._scanned(datamodule, looking)
+            detectors = None if detector is None else [detector]
+            findings = scanning.scan(self._as_scanned(model, images), images, model.num_classes, detectors)
+            outcome: dict[str, Any] = {
+                "checkpoint": path,
+                "origin": source,
+                "output": output,
+                "images": len(images) if looking else 0,
+                "seconds": round(time.perf_counter() - started, 1),
+                "device": self._device_name(),
+                "network": dict(model.hparams),
+                "outputs": model.outputs.describe() or None,
+                "warnings": [] if symptom is None else [symptom],
+                "bdclean": __version__,
+            } | report.found(findings, alpha)
+            if self.is_global_zero:
+                report.write_json(files.result, outcome)
+                report.write_scan(files.reports[0], outcome, _trigger_pictures(findings, images))
+                print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
+                for warning in report.warnings(outcome):
+                    print(warning)
         if exit_code and outcome["backdoor"]:
-            raise SystemExit(1)
+            raise SystemExit(Exit.FOUND)
         return outcome
 
     def _look(self, model: Classifier, datamodule: PoisonDataModule) -> str | None:
@@ -373,6 +412,13 @@ class Trainer(pl.Trainer):
         elif bool(self.max_epochs) != bool(own):
             does = "does not train" if self.max_epochs else "trains"
             raise InputError(f"--trainer.max_epochs {self.max_epochs}: {type(cleanser).__name__} {does}")
+        if own and (option := self._without_training()):
+            raise InputError(f"{option}: {type(cleanser).__name__} trains")
+
+    def _without_training(self) -> str | None:
+        """The option that leaves no step of a training, if one does."""
+        names = ("max_epochs", "max_steps", "limit_train_batches")
+        return next((f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0), None)
 
     def _save(self, target: Path, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Write the network: our own checkpoint, or the form that the suspect's file has."""
@@ -386,7 +432,11 @@ class Trainer(pl.Trainer):
             checkpoint.write(target, plain(frozen(cleanser.network)).cpu(), image, origin, cleanser.prefix)
 
     def predict(  # type: ignore[override]  # as in fit
-        self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        output: str = "predictions.csv",
+        overwrite: bool = False,
     ) -> Any:
         """Write the class that each image gets, and its probability, to predictions.csv.
 
@@ -394,19 +444,24 @@ class Trainer(pl.Trainer):
             model: The network.
             datamodule: Its unlabeled images, if it was given a source of them, or its test images.
             output: Where the predictions are written, one row an image.
+            overwrite: Whether they may replace a file.
 
         Returns:
             Probabilities, one (n, classes) tensor a batch.
         """
-        target = _target(output)
+        _check_name(output)
         if self.world_size > 1:
             raise InputError(f"--trainer.devices {self.world_size}: predictions are made by one process")
-        batches = cast(list[Tensor] | None, super().predict(model, datamodule=datamodule))
-        if batches:
-            probability, label = torch.cat(batches).max(1)
-            shares = (f"{value:.4f}" for value in probability.tolist())
-            rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
-            report.write_csv(target, ["image", "class", "probability"], rows)
+        files = outputs.plan(output)
+        # Nothing in the file says whose predictions it holds.
+        earlier.refuse_others(files, overwrite, lambda path: False)
+        with self._writing(files):
+            batches = cast(list[Tensor] | None, super().predict(model, datamodule=datamodule))
+            if batches:
+                probability, label = torch.cat(batches).max(1)
+                shares = (f"{value:.4f}" for value in probability.tolist())
+                rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
+                report.write_csv(files.result, ["image", "class", "probability"], rows)
         return batches
 
     def _begin(self, model: Classifier) -> None:
@@ -434,14 +489,55 @@ class Trainer(pl.Trainer):
             # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
             for logger in self._tensorboards():
                 logger.experiment.close()
-        try:
+        with self._interruptible():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        except SystemExit:
-            # Lightning's answer to Ctrl-C, after it has shut down.
-            if self.state.status == TrainerStatus.INTERRUPTED and self.is_global_zero:
-                path = getattr(self.checkpoint_callback, "best_model_path", "")
-                print(f"Interrupted. The last good checkpoint is {path}" if path else "Interrupted in the first epoch.")
+
+    def test(self, *args: Any, **options: Any) -> Any:
+        """Measure ACC, ASR and RA on the test images: as Lightning's."""
+        with self._interruptible():
+            return super().test(*args, **options)
+
+    def validate(self, *args: Any, **options: Any) -> Any:
+        """Measure ACC, ASR and RA on the validation images: as Lightning's."""
+        with self._interruptible():
+            return super().validate(*args, **options)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one."""
+        try:
+            yield
+        except BaseException as error:
+            if self.strategy.launcher is not None:
+                with suppress(ProcessLookupError):
+                    self.strategy.launcher.kill(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+            if isinstance(error, SystemExit) and self.state.status == TrainerStatus.INTERRUPTED:
+                raise KeyboardInterrupt from error
             raise
+
+    @contextmanager
+    def _writing(self, files: outputs.Outputs) -> Iterator[None]:
+        """Let an interruption say what was written."""
+        started = time.time()
+        try:
+            with self._interruptible():
+                yield
+        except KeyboardInterrupt as interruption:
+            last = self._last_checkpoint(started)
+            more = f"; the last checkpoint is {last}" if last else ""
+            raise Interrupted(files.state() + more) from interruption
+
+    def _last_checkpoint(self, started: float) -> Path | None:
+        """The newest checkpoint of the training, if there is one.
+
+        Args:
+            started: When the command began, in seconds since 1970: older checkpoints are another run's.
+        """
+        folders = [getattr(callback, "dirpath", None) for callback in self.checkpoint_callbacks]
+        folders += [Path(logger.log_dir or "", "checkpoints") for logger in self.loggers if hasattr(logger, "log_dir")]
+        found = [path for folder in folders if folder is not None for path in Path(folder).glob("*.ckpt")]
+        times = {path: path.stat().st_mtime for path in found}
+        return max((path for path, time in times.items() if time >= started), key=times.__getitem__, default=None)
 
     def _forgets(self) -> bool:
         """Whether training runs in processes that give back nothing but the network."""
@@ -553,25 +649,15 @@ def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple
     ]
 
 
-def _target(output: str) -> Path:
-    """Where a result goes: refused now if it cannot be written, not after hours."""
+def _check_name(output: str) -> None:
+    """Refuse the name of a report for a result."""
     if Path(output).suffix in (".json", ".html"):
         raise InputError(f"--output {output}: that is the name of the report")
-    return _writable(output)
 
 
-def _writable(output: str) -> Path:
-    """The path of a file, if it can be written there."""
-    path = Path(output)
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
-        raise InputError(f"--output {output}: {reason}")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"--output {output}: cannot be written there ({error.strerror})") from error
-    return path
+def _size(model: Classifier) -> int:
+    """Bytes that a network takes in a file."""
+    return sum(value.nbytes for value in model.state_dict().values() if isinstance(value, Tensor))
 
 
 def peak_memory() -> int | None:

@@ -243,7 +243,7 @@ WRONG = {
     "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
     "fit --data.source nowhere": "--data.source nowhere: neither a folder",
     "fit --model.arch resnet_18": "--model.arch resnet_18: no such network; did you mean resnet18",
-    "fit --model.lr abc": "--model.lr: Expected",
+    "fit --model.lr abc": "--model.lr abc: no such value; expected a number",
     "fit --model.lr -1": "--model.lr -1.0",
     "fit --model.lr 1e30": "--model.lr: too high, the loss became nan in epoch 0",
     "fit --output nowhere/suspect.ckpt": "--output nowhere/suspect.ckpt: there is no folder nowhere",
@@ -257,15 +257,36 @@ WRONG = {
     "fit --data.source empty --data.image_size 8": "--data.source empty: has no labelled images of two classes or more",
     "fit --data.attack.size 33": "--data.attack.size 33: larger than images of 32 pixels",
     "fit --trainer.accelerator gpu --trainer.devices 4": "--trainer",
-    "fit --nonsense 3": "--nonsense",
-    "fitt": "fitt",
+    "fit --nonsense 3": "--nonsense: no such option; bdclean fit --help lists them",
+    "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
+    "fit --data.attack BadNet": "--data.attack BadNet: no such class; did you mean BadNets?",
+    "fit --data.attack.position bottom_left": (
+        "--data.attack.position bottom_left: no such value; did you mean bottom-left? Expected top-left, top-right,"
+    ),
+    "fit --trainer.max_steps abc": "--trainer.max_steps abc: no such value; expected a whole number",
+    "fit --data.batch_size abc": "--data.batch_size abc: no such value; expected a whole number or null",
+    "fit --trainer.strategy foo": "--trainer: You selected an invalid strategy name",
+    "fit --trainer.devices x": "--trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
+    "fit --trainer.callbacks EarlyStopping": "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.monitor",
+    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
+    "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
+    "fit --trainer.limit_train_batches 0": "--trainer.limit_train_batches 0.0: no step of training",
+    "fit --trainer.max_time 00:00:00:00": "--trainer: ended before the first step of training",
+    "fitt": "fitt: no such command; did you mean fit?",
     "test": "--ckpt: required",
     "test --ck SUSPECT": "--ck",
-    "tset --ckpt SUSPECT": "tset",
+    "tset --ckpt SUSPECT": "tset: no such command; did you mean test?",
+    "test --config nowhere.yaml": "--config nowhere.yaml: no such file",
+    "benchmark": "--suspects and --methods: required",
     "test --config broken.yaml": "--config broken.yaml: not readable as YAML",
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
     "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
-    "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option",
+    "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option; did you mean --method.ratios?",
+    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method NoSuch: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
+        "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
+    ),
+    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "batches 0.0: Distill trains",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
         "--method Distill: its training diverged 7 times, down to a learning rate of 2.4e+26"
@@ -292,7 +313,7 @@ def test_wrong_input_ends_in_one_line(command: str, tiny_suspect: Path, capsys: 
     before = set(Path.cwd().iterdir())
     words = [str(tiny_suspect) if word == "SUSPECT" else word for word in command.split()]
     with pytest.raises(SystemExit) as caught:
-        main([words[0], *([] if words[0] in ("fitt", "tset") else QUICK), *words[1:]])
+        main([words[0], *([] if words[0] in ("fitt", "tset", "benchmark") else QUICK), *words[1:]])
     lines = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
     assert len(lines) == 1
@@ -335,7 +356,7 @@ def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
     # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
     process = subprocess.Popen(
         [*command, *options],
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -344,12 +365,12 @@ def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
         while not list(Path("runs").rglob("*.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     last = next(Path("runs").rglob("*.ckpt"))
-    assert process.returncode == 1
-    assert str(last) in out
+    assert process.returncode == 130
+    assert err.strip() == f"bdclean: interrupted: did not write suspect.ckpt; the last checkpoint is {last}"
     assert not Path("suspect.ckpt").exists()
     assert json.dumps(torch.load(last, weights_only=True)["hyper_parameters"])
     main(["test", "--ckpt", str(last), *QUIET])

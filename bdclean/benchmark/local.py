@@ -64,9 +64,12 @@ def run(tasks: Iterable[Task], jobs: int | None) -> Iterator[Progress]:
     count = jobs or len(devices) or max(1, min(cores, _memory() // MEMORY_PER_JOB))
     places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
     threads = max(1, cores // count)
-    # Its children have torch and lightning imported already, and nothing else: no threads, no devices.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bdclean.cli"])
+    # Children of a server have torch and lightning imported already, and nothing else: no threads, no devices. Windows
+    # has no such server.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["bdclean.cli"])
     waiting, done, failed = list(tasks), set[str](), dict[str, str]()
     running: dict[Any, tuple[Task, Any, str | None]] = {}
     try:

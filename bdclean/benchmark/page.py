@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bdclean import __version__
 from bdclean.benchmark.tables import Row, groups, markdown
-from bdclean.checkpoint import write_whole
+from bdclean.checkpoint import write_text, write_whole
 
 
 def write(rows: Sequence[Row], folder: Path, command: str) -> None:
@@ -35,7 +35,7 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> None:
     html = environment.get_template("page.html.j2").render(
         tables=_tables(markdown(rows)), pictures=pictures, command=command, version=__version__
     )
-    write_whole(folder / "index.html", lambda temporary: temporary.write_text(html, encoding="utf-8"))
+    write_text(folder / "index.html", html)
 
 
 def heatmap(rows: Sequence[Row]) -> Figure:

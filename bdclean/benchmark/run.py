@@ -13,8 +13,9 @@ from tqdm import tqdm
 from bdclean import InputError, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
-from bdclean.checkpoint import write_whole
+from bdclean.checkpoint import write_text
 from bdclean.data.shared import sharing
+from bdclean.exits import Interrupted
 
 
 def benchmark(
@@ -68,7 +69,7 @@ def benchmark(
             whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
             rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
             text = yaml.safe_dump(whole | rest, sort_keys=False)
-            write_whole(place / "grid.yaml", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_text(place / "grid.yaml", text)
     except OSError as error:
         raise InputError(f"--folder {folder}: cannot be written ({error.strerror})") from error
     again = ["bdclean", "benchmark", "--config", str(place / "grid.yaml")]
@@ -86,9 +87,10 @@ def benchmark(
         return
     try:
         _do(grid, place, jobs, command, keep_networks)
-    except KeyboardInterrupt:
-        print("Interrupted. Started again, it goes on where it was.")
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as interruption:
+        done = sum(work.done(one, place, keep_networks) for one in grid)
+        kept = f"{place} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
+        raise Interrupted(kept) from interruption
     results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
     rows = tables.rows(results)
     # Matplotlib is for those alone who want pictures.

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from bdclean.benchmark.grid import Cell
-from bdclean.checkpoint import write_whole
+from bdclean.checkpoint import write_text
 from bdclean.metrics import defense_effectiveness_rate
 from bdclean.report import write_csv
 
@@ -135,8 +135,7 @@ def write(found: Sequence[Row], folder: Path) -> None:
     """Write `results.csv`, `results.md`, and the same grid for TensorBoard's HParams."""
     values = [["" if row[name] is None else row[name] for name in COLUMNS] for row in found]
     write_csv(folder / "results.csv", COLUMNS, values)
-    text = markdown(found)
-    write_whole(folder / "results.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(folder / "results.md", markdown(found))
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for row in found:
         if row["error"] is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
+import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -38,18 +40,18 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
     own = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     state = own if like is None else _renamed(own, like.weights, prefix)
     if path.suffix == ".onnx":
-        write_whole(path, lambda temporary: _onnx(temporary, network, image))
+        write_whole(path, lambda file: _onnx(Path(file.name), network, image))
     elif path.suffix == ".safetensors":
         from safetensors.torch import save
 
         # Every tensor its own: the format knows no tensors that share memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        write_whole(path, lambda temporary: temporary.write_bytes(save(separate, {"format": "pt"})))
+        write_whole(path, lambda file: file.write(save(separate, {"format": "pt"})))
     else:
         content = state
         if like is not None and not like.own and Path(like.path).suffix != ".safetensors":
             content = _replaced(like.content, {name: value for name, value in own.items() if prefix + name in state})
-        write_whole(path, lambda temporary: torch.save(content, temporary))
+        write_whole(path, lambda file: torch.save(content, file))
 
 
 def check(path: Path, option: str) -> None:
@@ -124,11 +126,43 @@ def _onnx(path: Path, network: nn.Module, image: Tensor) -> None:
         network.train(training)
 
 
-def write_whole(path: Path, save: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: what `save` writes under a temporary name gets the path's."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def write_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: The file. If it is a link, the file that it leads to is replaced.
+        save: Writes to a file of another name in the same folder, which gets the path's name in the end.
+
+    Raises:
+        OSError: With the path, if the system refuses: the disk is full, the name too long.
+    """
+    final = Path(os.path.realpath(path))
+    # Short, so that it is no longer than what the path's own name can be.
+    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        save(temporary)
-        temporary.replace(path)
+        with open(temporary, "xb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise OSError(refusal.errno, refusal.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all: as `write_whole`."""
+    # Names of files may hold bytes that are no UTF-8.
+    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The error of the system behind another: torch makes a RuntimeError of it."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__cause__ or error.__context__
+    return error

@@ -73,7 +73,7 @@ def make(
     state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}
     if not all(value.isfinite().all() for value in state.values()):
         raise InputError(f"--data.attack {type(attack).__name__}: what it made is not finite; lower its learning rate")
-    write_whole(path, lambda temporary: torch.save(state, temporary))
+    write_whole(path, lambda file: torch.save(state, file))
 
 
 def read(attack: Attack, path: Path) -> None:

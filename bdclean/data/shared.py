@@ -54,7 +54,7 @@ def together(name: str, load: Callable[[], Images]) -> Images:
                 return images
             content = {"pixels": images.pixels, "size": images.size, "labels": images.labels}
             try:
-                write_whole(place, lambda temporary: torch.save(content, temporary))
+                write_whole(place, lambda file: torch.save(content, file))
             except (OSError, RuntimeError):  # there is no room
                 return images
     return ArrayImages(**torch.load(place, mmap=True, weights_only=True))

@@ -1,0 +1,96 @@
+"""Whose a file is that stands where a command writes: that of the same command, run earlier, or another's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bdclean import InputError, checkpoint, printable
+from bdclean.data import PoisonDataModule
+from bdclean.modules import Classifier
+from bdclean.outputs import Outputs
+
+LARGEST_REPORT = 64 * 2**20
+"""Bytes of a report that are read to find out whose it is."""
+
+
+def refuse_others(files: Outputs, overwrite: bool, own: Callable[[Path], bool]) -> None:
+    """Refuse to replace what another command made.
+
+    Args:
+        files: The files of this command.
+        overwrite: The value of `--overwrite`: whether anything may be replaced.
+        own: Whether a file that stands there is of this command, run earlier.
+
+    Raises:
+        InputError: If one of the files stands there and is something else.
+    """
+    found = [] if overwrite else [path for path in files.paths if path.exists()]
+    for path in found:
+        if not own(path):
+            raise InputError(f"--output {files.result}: {path} {described(path)}; --overwrite true replaces it")
+
+
+def trained_alike(path: Path, model: Classifier, datamodule: PoisonDataModule) -> bool:
+    """Whether a file holds a network of the same description, trained on the same images with the same attack."""
+    try:
+        found = checkpoint.read(str(path), "--output")
+    except InputError:
+        return False
+    described = [[found.model, found.data], [dict(model.hparams), dict(datamodule.hparams)]]
+    # As a file has it, which knows no tuples.
+    there, here = (json.dumps(one, sort_keys=True, default=str) for one in described)
+    return found.own and there == here
+
+
+def cleansed_alike(path: Path, result: Path, source: str | None, model: Classifier) -> bool:
+    """Whether a file is of an earlier cleansing of the same suspect, with the same `--output`."""
+    found = read_report(result.with_suffix(".json"))
+    named = path != result or Path(str(found.get("output"))).name == result.name
+    return "method" in found and named and _same_suspect(found, source, model)
+
+
+def scanned_alike(path: Path, source: str | None, model: Classifier) -> bool:
+    """Whether a file is of an earlier scan of the same network."""
+    found = read_report(path.with_suffix(".json"))
+    return "detectors" in found and _same_suspect(found, source, model)
+
+
+def _same_suspect(found: Mapping[str, Any], source: str | None, model: Classifier) -> bool:
+    """Whether a report is of a file at the same place, or of a network of the same description that is in memory."""
+    alike = source is not None or found.get("network") == json.loads(json.dumps(dict(model.hparams), default=str))
+    return found.get("origin", "") == source and alike
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report of an earlier run; empty if the file is no such thing."""
+    try:
+        if path.stat().st_size > LARGEST_REPORT:
+            return {}
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return report if isinstance(report, dict) and {"bdclean", "checkpoint"} <= report.keys() else {}
+
+
+def origin(report: Path, suspect: str | None) -> str | None:
+    """The path of a suspect's file from the folder of its report: it holds wherever commands are run."""
+    if suspect is None:
+        return None
+    path = os.path.realpath(suspect)
+    try:
+        return os.path.relpath(path, os.path.realpath(report.parent))
+    except ValueError:  # another drive of Windows
+        return path
+
+
+def described(path: Path) -> str:
+    """What stands there, for a message."""
+    report = read_report(path.with_suffix(".json"))
+    if not report:
+        return "is there already, and nothing says that this command wrote it"
+    kind = "the result of cleansing" if "method" in report else "the scan of"
+    return printable(f"is {kind} {report.get('checkpoint') or 'a network in memory'}")

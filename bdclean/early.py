@@ -1,0 +1,151 @@
+"""Answers to what needs no torch, which takes seconds to import: help, the version, and the commonest mistakes.
+
+What is refused here the parser would refuse too: in doubt nothing is said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from bdclean import InputError, __version__
+from bdclean.exits import table
+from bdclean.options import SUBCOMMANDS, Options, descriptions, options, suggestion
+
+FILES = ("ckpt", "ckpt_path", "config")
+"""Options that name files to be read."""
+
+
+def answer(words: Sequence[str]) -> bool:
+    """Print the version or the help, if that is asked for.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Returns:
+        Whether that was all.
+    """
+    if list(words) == ["--version"]:
+        print(__version__)
+    elif list(words) in (["--help"], ["-h"]):
+        print(usage())
+    else:
+        return False
+    return True
+
+
+def usage() -> str:
+    """What `bdclean --help` prints."""
+    commands = "\n".join(f"  {name:<10} {text}" for name, text in descriptions().items())
+    return (
+        "usage: bdclean COMMAND [options]\n\n"
+        f"{commands}\n\n"
+        "`bdclean COMMAND --help` lists the options of a command, `bdclean --version` prints the version.\n\n"
+        f"exit codes:\n{table()}"
+    )
+
+
+def check(words: Sequence[str]) -> None:
+    """Refuse a subcommand, an option or a file that certainly is not there.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Raises:
+        InputError: With the name that was meant, perhaps.
+    """
+    if not words:
+        if not _has_variables():
+            raise InputError(f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+        return
+    subcommand, *rest = words
+    if subcommand.startswith("-"):
+        return
+    if subcommand not in SUBCOMMANDS:
+        close = suggestion(subcommand, SUBCOMMANDS)
+        raise InputError(f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}"))
+    if _asks_for_help(rest):
+        return
+    known = options(subcommand)
+    given = _given(rest)
+    for name, _ in given:
+        _check_name(name, known, subcommand)
+    last = {name: value for name, value in given if name != "config"}
+    for name, value in [*last.items(), *(pair for pair in given if pair[0] == "config")]:
+        if name in FILES and name in known.names and value is not None:
+            _check_file(name, value)
+
+
+def check_classes(words: Sequence[str]) -> None:
+    """Refuse a class or an option of a class that is not in this package.
+
+    Only where nothing else can be meant: before anything is imported, without configuration files, variables and
+    classes of the user's own.
+
+    Args:
+        words: Those of the command line after the program's name, which `check` has let pass.
+
+    Raises:
+        InputError: With the name that was meant, perhaps.
+    """
+    if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
+        return
+    given = _given(words[1:])
+    if {"config", "data"} & {name for name, _ in given}:
+        return
+    for option, classes in options(words[0]).classes.items():
+        named = [value or "" for name, value in given if name in (option, f"{option}.class_path")]
+        if not all(map(str.isidentifier, named)):
+            continue
+        for value in named:
+            if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
+                close = suggestion(value, classes.names)
+                raise InputError(
+                    f"--{option} {value}: no such class" + (close or f"; there are {', '.join(classes.names)}")
+                )
+        for name, _ in given:
+            inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
+            if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
+                close = suggestion(inner, classes.parameters, f"--{option}.")
+                raise InputError(f"--{name}: no such option{close or f'; --{option}.help NAME lists those of a class'}")
+
+
+def _has_variables() -> bool:
+    """Whether options may stand in environment variables."""
+    return any(name.startswith("BDCLEAN_") for name in os.environ)
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    """Whether the parser stops before it finds a mistake."""
+    return any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in words)
+
+
+def _given(words: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Names of the options among words, without dashes, and their values, where one follows."""
+    given: list[tuple[str, str | None]] = []
+    for word, following in zip(words, [*words, None][1:], strict=True):
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        # A word with a space in its name is a value.
+        if match := re.fullmatch(r"--(\S+)|-(c)", name):
+            given.append(("config" if match[2] else match[1], value if equals else following))
+    return given
+
+
+def _check_name(name: str, known: Options, subcommand: str) -> None:
+    """Refuse an option that is not there; what follows the name of one belongs to its value."""
+    group, *rest = name.split(".")
+    grouped = any(other.startswith(f"{group}.") for other in known.names)
+    wanted = f"{group}.{rest[0]}" if grouped and rest else group
+    if group not in known.open and wanted.rstrip("+") not in known.names:
+        close = suggestion(name, known.everything, "--")
+        raise InputError(f"--{name}: no such option" + (close or f"; bdclean {subcommand} --help lists them"))
+
+
+def _check_file(name: str, value: str) -> None:
+    """Refuse the name of a file that is not there."""
+    # A configuration may stand there itself, an address is no file, and an option no value.
+    if not re.search(r"[:{\[\n]|^-", value) and value not in ("", "null", "None", "~") and not os.path.lexists(value):
+        raise InputError(f"--{name} {value}: no such file")
