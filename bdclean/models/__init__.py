@@ -6,12 +6,22 @@ from bdclean.models.networks import (
     Normalize,
     Stem,
     build_network,
+    input_channels,
     is_own_class,
     normalization,
     usual_size,
 )
 from bdclean.models.probe import channel_axis
-from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
+from bdclean.models.recognise import (
+    Recognised,
+    best_prefix,
+    closest,
+    largest_layer,
+    last_rows,
+    recognise,
+    shapes_of,
+    without,
+)
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
@@ -28,7 +38,9 @@ __all__ = [
     "find_features",
     "find_stages",
     "folded",
+    "input_channels",
     "is_own_class",
+    "largest_layer",
     "last_rows",
     "normalization",
     "recognise",

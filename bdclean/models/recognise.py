@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
-from bdclean.models.cifar import NETWORKS
-from bdclean.models.networks import Stem, assemble
+from bdclean.models.cifar import FIXED, NETWORKS
+from bdclean.models.networks import Stem, assemble, input_channels, usual_size
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Heads that only training uses: a file may hold them, the network has none."""
+CLOSE = 0.5
+"""Of the tensors of some weights and of a network, so many differ at most if these are close: most are in both."""
 MANY = 7919
 """A number of classes that is no other size: where a shape holds it, there is the class count."""
 
@@ -50,6 +53,38 @@ class _WithoutData(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
+
+
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as torch leaves it
+    """Watches how many numbers the largest tensor has that is computed inside."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
+    """How many numbers the largest output of a known network's layers has for one image: nothing is computed.
+
+    0 if it does not take images of that size.
+
+    Args:
+        arch: Its name.
+        image_size: Height and width of the image, in pixels.
+        stem: Which stem it has, where there are two.
+    """
+    with _WithoutData():
+        network = assemble(arch, MANY, image_size, stem).to("meta").eval()
+    with _Largest() as largest:  # type: ignore[no-untyped-call]  # as above
+        try:
+            network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
+        except (RuntimeError, ValueError, AssertionError):
+            return 0
+    return largest.numbers
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
@@ -119,7 +154,12 @@ def recognise(
 
 
 def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> tuple[Recognised | None, list[str]]:
-    """The known network that differs least from weights, and what differs; as `recognise`."""
+    """The known network that differs least from weights, and what differs; None if none of all is close.
+
+    Args:
+        weights: As in `recognise`.
+        archs: The networks to try, one of which is returned, close or not; by default all.
+    """
     given = without(shapes_of(weights), prefixes([*weights])[-1])
     # Whatever stands before all names, known or not.
     while len(first := {name.partition(".")[0] for name in given}) == 1 and all("." in name for name in given):
@@ -130,7 +170,7 @@ def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -
         for stem in _stems(arch):
             found = _compare(arch, stem, given)
             share = len(found[1]) / (len(given) + len(_shapes(arch, stem, found[0].image_size)))
-            if share < least:
+            if share < least and (archs is not None or share <= CLOSE):
                 best, least = found, share
     return best
 
@@ -144,7 +184,7 @@ def _compare(
 ) -> tuple[Recognised, list[str]]:
     """A known network with the class count and the image size of some weights, and what differs."""
     given = _used(given, arch)
-    size = _patched_size(given) if arch.startswith("vit_") else None
+    size = usual_size(arch, stem) if arch in FIXED else _patched_size(given) if arch.startswith("vit_") else None
     wanted = _shapes(arch, stem, size or (image_size if arch.startswith("timm/") else None))
     counts = [
         given[name][position]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from bdclean import InputError
 from bdclean.attacks import Attack
-from bdclean.models import Stem
+from bdclean.models import Stem, input_channels
 from bdclean.modules.suspect import Suspect
 
 
@@ -59,7 +59,7 @@ class AttackModule(Suspect):
         arch_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if mean is None and std is None:
-            mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+            mean, std = (0.5,) * input_channels(arch), (0.25,) * input_channels(arch)
         super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
         if not 0 <= warmup < 1:
             raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")

@@ -15,6 +15,7 @@ from bdclean.models import (
     best_prefix,
     build_network,
     closest,
+    input_channels,
     is_own_class,
     last_rows,
     normalization,
@@ -68,8 +69,9 @@ class Suspect(Classifier):
         assert image_size is not None
         means, stds = normalization(mean, std)
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
-        if len(means) != 3 and not is_own_class(arch):
-            raise InputError(f"--model.mean {mean}: {arch} takes colour images, with three numbers each")
+        if not is_own_class(arch) and len(means) != (channels := input_channels(arch)):
+            colours = "grey images, with one number" if channels == 1 else "colour images, with three numbers each"
+            raise InputError(f"--model.mean {mean}: {arch} takes {colours}")
         if is_own_class(arch):
             num_classes = count_classes(network, image_size, len(means), f"--model.arch {arch}")
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
@@ -133,14 +135,17 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)
-        name = f"{near.arch} with {near.num_classes} classes" if near else "none"
         if arch is None:
-            raise InputError(
-                f"--model.arch: needed, as {checkpoint.path} fits no known network; the closest is {name}: "
-                f"{first_ten(wrong)}"
-            )
+            advice = "--model.arch my_module.MyNet, the class that made it"
+            if near is not None:
+                advice = f"the closest is {near.arch} with {near.num_classes} classes: {first_ten(wrong)}"
+            raise InputError(f"--model.arch: needed, as {checkpoint.path} fits no known network; {advice}")
+        closest_one = f"; the closest known network is {near.arch} with {near.num_classes} classes" if near else ""
+        raise InputError(f"{option}: does not fit {arch}: {first_ten(differences)}{closest_one}")
+    classes = known.get("num_classes", found.num_classes)
+    if classes != found.num_classes:
         raise InputError(
-            f"{option}: does not fit {arch}: {first_ten(differences)}; the closest known network is {name}"
+            f"{option}: does not fit {found.arch} with {classes} classes: its weights are for {found.num_classes}"
         )
     size = found.image_size or usual_size(found.arch, found.stem)
     if "image_size" not in known and found.image_size is None and image_size not in (None, size):
