@@ -24,6 +24,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
 from bdclean import InputError, __version__, checkpoint, report, scanning, within
+from bdclean.checkpoint.resume import CheckedIO
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
@@ -109,6 +110,9 @@ class Trainer(pl.Trainer):
             model.load(resumed, "--ckpt_path")
             if not resumed.resumable:
                 raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
+            if isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy):
+                # Others have formats of their own.
+                self.strategy.checkpoint_io = CheckedIO()
         self._begin(model)
         attack = datamodule.attack
         if attack is not None and attack.learns and self._forgets():

@@ -14,6 +14,7 @@ from bdclean.models.networks import (
 from bdclean.models.probe import channel_axis
 from bdclean.models.recognise import (
     Recognised,
+    WithoutData,
     best_prefix,
     closest,
     largest_layer,
@@ -30,6 +31,7 @@ __all__ = [
     "Normalize",
     "Recognised",
     "Stem",
+    "WithoutData",
     "best_prefix",
     "build_network",
     "channel_axis",

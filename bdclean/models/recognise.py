@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
+from bdclean import InputError, first_line
 from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.networks import Stem, assemble, input_channels, usual_size
 
@@ -47,24 +47,12 @@ class Recognised:
     image_size: int | None
 
 
-class _WithoutData(TorchFunctionMode):
+class WithoutData(TorchFunctionMode):
     """Networks made inside have parameters with shapes and no data. Everything else is computed as usual."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
-
-
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as torch leaves it
-    """Watches how many numbers the largest tensor has that is computed inside."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numbers = max(self.numbers, result.numel())
-        return result
 
 
 def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
@@ -77,14 +65,23 @@ def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
         image_size: Height and width of the image, in pixels.
         stem: Which stem it has, where there are two.
     """
-    with _WithoutData():
-        network = assemble(arch, MANY, image_size, stem).to("meta").eval()
-    with _Largest() as largest:  # type: ignore[no-untyped-call]  # as above
-        try:
-            network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
-        except (RuntimeError, ValueError, AssertionError):
-            return 0
-    return largest.numbers
+    largest = 0
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
+
+    try:
+        with WithoutData():
+            network = assemble(arch, MANY, image_size, stem).to("meta").eval()
+        for module in network.modules():
+            module.register_forward_hook(note)
+        network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError):
+        return 0
+    return largest
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
@@ -211,8 +208,14 @@ def last_rows(given: Shapes) -> int:
 @functools.cache
 def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
     """Of a known network with `MANY` classes."""
-    with _WithoutData():
-        return shapes_of(assemble(arch, MANY, image_size or 224, stem).state_dict())
+    size = image_size or 224
+    try:
+        with WithoutData():
+            return shapes_of(assemble(arch, MANY, size, stem).state_dict())
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(f"--model.arch {arch}: does not take {size}x{size} images ({first_line(error)})") from error
 
 
 def _patched_size(given: Shapes) -> int | None:

@@ -12,6 +12,7 @@ from bdclean import InputError, first_line, first_ten
 from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
     Stem,
+    WithoutData,
     best_prefix,
     build_network,
     closest,
@@ -124,6 +125,12 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         if given.get("arch") is None:
             raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
+        if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
+            # Without memory: a file can ask for layers of any size.
+            with WithoutData():
+                shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
+            if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
+                raise InputError(f"{option}: does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
         if "image_size" not in known:
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
             mean = known.get("mean")
@@ -161,8 +168,9 @@ def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Ch
     given = shapes_of(checkpoint.weights)
     rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2 and shape[0] > 1]
     for count in [*dict.fromkeys(rows)][:10]:
-        network = build_network(arch, count, 0, arch_kwargs=arch_kwargs)
-        if not best_prefix(shapes_of(network.state_dict()), given)[1]:
+        with WithoutData():
+            shapes = shapes_of(build_network(arch, count, 0, arch_kwargs=arch_kwargs).state_dict())
+        if not best_prefix(shapes, given)[1]:
             return count
     return last_rows(given)
 
