@@ -24,7 +24,7 @@ from bdclean.modules import Suspect, identify
 from tests.strangers import VGG, Pooled, Sorted
 
 HERE = "tests.strangers"
-SHARED = Path(__file__).resolve().parents[2] / "shared/suspects"
+SHARED = Path(__file__).parent.parent.parent / "shared/suspects"
 
 
 def made(arch: str, classes: int, size: int) -> nn.Module:

@@ -21,7 +21,10 @@ ARCHIVE = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
 """What a file of PyTorch before 1.6 begins with, as a pickle."""
 PROTOCOL = 1001
-DAMAGES = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGES = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    struct.error,
+)
 """What damaged pickles and archives lead to."""
 COUNT = struct.Struct("<q")
 """Before the numbers of each storage there: how many they are."""
@@ -85,8 +88,6 @@ def _run(machine: Machine) -> Any:
 
 def _archive(data: memoryview) -> Description:
     members = _members(data)
-    if (other := kinds.of_members([*members])) is not None:
-        raise RefusedError(other)
     root = next(iter(members)).partition("/")[0]
     code = members.get(f"{root}/data.pkl")
     if code is None:
@@ -122,6 +123,8 @@ def _members(data: memoryview) -> dict[str, memoryview]:
         raise RefusedError(f"it is cut off or damaged: {error}") from error
     if not entries:
         raise RefusedError("it is an empty archive")
+    if (other := kinds.of_members([entry.filename for entry in entries])) is not None:
+        raise RefusedError(other)
     claimed = sum(entry.file_size for entry in entries)
     if claimed > len(data):
         raise RefusedError(f"it unpacks to {claimed} bytes, more than the file has")
