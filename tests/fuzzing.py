@@ -133,8 +133,8 @@ def content(rng: random.Random, own: Content) -> Content:
     for number in range(rng.choice((0, 0, 1, 3))):
         made[f"x{number}"] = beside(rng)
     if rng.random() < 0.2:
-        name = rng.choice([*state])
-        state[name] = odd(rng) if rng.random() < 0.5 else state[name].to(rng.choice((torch.float16, torch.int64)))
+        name, dtype = rng.choice([*own["state_dict"]]), rng.choice((torch.float16, torch.int64))
+        state[name] = odd(rng) if rng.random() < 0.5 else own["state_dict"][name].to(dtype)
     return made
 
 
