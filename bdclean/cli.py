@@ -259,10 +259,6 @@ class CommandLine(LightningCLI):
         attack = self.datamodule.attack
         wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
         changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
-        for key in changed:
-            if isinstance(stored[key], str) and isinstance(wanted.get(key), (bool, int, float)):
-                # Else it would count as the user's wish, and the trigger be drawn anew, from files that this one names.
-                raise InputError(f"--ckpt {suspect.path}: its attack's {key} is a text")
         if attack is None:
             return
         name = type(attack).__name__
@@ -369,9 +365,13 @@ def _check_options(attack: str, options: Mapping[str, Any], what: str) -> None:
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "attack")
     try:
-        parser.parse_object({"attack": {name: _listed(value) for name, value in options.items()}})
+        parsed = parser.parse_object({"attack": {name: _listed(value) for name, value in options.items()}}).attack
     except ArgumentError as error:
         raise InputError(f"{what}: its attack: {_readable(' '.join(str(error).split()))}") from error
+    for name, value in options.items():
+        # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
+        if isinstance(value, str) and not isinstance(parsed[name], str):
+            raise InputError(f"{what}: its attack's {name} is a text")
 
 
 def main(args: list[str] | None = None) -> None:
