@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from bdclean import InputError, __version__, attacks, cleansing, early, first_line, printable
+from bdclean.attacks.badnets import PATTERNS
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
-from bdclean.data.sources import Source
+from bdclean.data.sources import EMBEDDED, Source
 from bdclean.exits import Exit, interruption
+from bdclean.messages import readable
 from bdclean.mistakes import mistake
-from bdclean.models import is_own_class
+from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.scanning import DETECTORS
 from bdclean.trainer import Trainer, quieten
@@ -40,6 +45,8 @@ CLASSES = {
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }
 """Options that name a class, and the classes that there are by short names."""
+MOST_NUMBERS = 2**24
+"""In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
 FUNCTIONS = {"benchmark": benchmark}
 """Subcommands that have no network of their own."""
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
@@ -63,6 +70,8 @@ class CommandLine(LightningCLI):
     """Lightning's command line with the subcommands of this field, and suspects that are read with suspicion."""
 
     checkpoint: Checkpoint | None = None
+    asked: Callable[[str], Any]
+    """What the user says of an option, and not the checkpoint; None for nothing."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         known = {*self.subcommands(), *FUNCTIONS}
@@ -131,7 +140,8 @@ class CommandLine(LightningCLI):
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
         subcommand = next(iter(self._asked), "")
         configurations = _configurations(args)
-        path = _early(args, configurations, "ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
+        self.asked = partial(_early, args, configurations)
+        path = self.asked("ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
         path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None
         if path is not None:
             self.checkpoint = read(path)
@@ -139,7 +149,7 @@ class CommandLine(LightningCLI):
         if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
                 classes = (f"{key}.class_path", key)
-                asked = (value for name in classes if (value := _early(args, configurations, name)))
+                asked = (value for name in classes if (value := self.asked(name)))
                 self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
@@ -196,6 +206,7 @@ class CommandLine(LightningCLI):
             self._say_outputs()
             return
         recognised = self._identify(self.checkpoint)
+        suggestion = self._suggestion(self.checkpoint)
         super().instantiate_classes()
         self.model.load(self.checkpoint, "--ckpt")
         self._load_trigger(self.checkpoint)
@@ -205,10 +216,13 @@ class CommandLine(LightningCLI):
                 f"--ckpt {self.checkpoint.path}: its triggered images have classes beyond the network's "
                 f"{self.model.num_classes}"
             )
-        if self.checkpoint.own:
-            self._say_outputs()
-        elif self.trainer.is_global_zero:
-            print(printable(describe(self.model, recognised)))
+        if self.trainer.is_global_zero:
+            outputs = self.model.outputs.describe()
+            own = [f"{self.checkpoint.path}: {outputs}"] if outputs else []
+            said = own if self.checkpoint.own else [describe(self.model, recognised)]
+            said += [f"{self.checkpoint.path}: {note}" for note in self.checkpoint.notes]
+            for line in [*said, *suggestion]:
+                print(printable(line))
 
     def _say_outputs(self) -> None:
         """Say what the network outputs, if it is not logits."""
@@ -219,6 +233,7 @@ class CommandLine(LightningCLI):
         """Complete the options of the network, and say whether it was recognised."""
         model, data = self.config[self.config.subcommand].model, self.config[self.config.subcommand].data
         recognised = model.arch is None
+        self._check_cost(suspect)
         names = [(data.source, "--data.source"), (data.unlabeled, "--data.unlabeled")]
         sizes = (Source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
         size = data.image_size or next((size for size in sizes if size is not None), None)
@@ -227,6 +242,32 @@ class CommandLine(LightningCLI):
         if data.image_size is None:
             data.image_size = model.image_size
         return recognised
+
+    def _check_cost(self, suspect: Checkpoint) -> None:
+        """Refuse a size of images that the checkpoint names, and that would fill the memory."""
+        model = self.config[self.config.subcommand].model
+        arch, size = model.arch, suspect.model.get("image_size")
+        if size is None or arch is None or is_own_class(arch) or any(map(self.asked, ("model.image_size", "model"))):
+            return
+        numbers = largest_layer(arch, size, model.stem)
+        if numbers > MOST_NUMBERS:
+            raise InputError(
+                f"--ckpt {suspect.path}: with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
+                f"numbers for each; give --model.image_size {size} if that is right"
+            )
+
+    def _suggestion(self, suspect: Checkpoint) -> list[str]:
+        """Which images the checkpoint names, unless the user names some: a file decides nothing about what is read."""
+        named, data = suspect.data.get("source"), self.config[self.config.subcommand].data
+        if data.source is not None or named is None:
+            return []
+        option = f"--data.source {shlex.quote(named)}"
+        if data.unlabeled is None:
+            raise InputError(
+                f"--data.source: needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
+                f"which is not read unasked: {option}"
+            )
+        return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]
 
     def before_test(self) -> None:
         """Called by Lightning: refuse to measure nothing."""
@@ -243,10 +284,6 @@ class CommandLine(LightningCLI):
         attack = self.datamodule.attack
         wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
         changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
-        for key in changed:
-            if isinstance(stored[key], str) and isinstance(wanted.get(key), (bool, int, float)):
-                # Else it would count as the user's wish, and the trigger be drawn anew, from files that this one names.
-                raise InputError(f"--ckpt {suspect.path}: its attack's {key} is a text")
         if attack is None:
             return
         name = type(attack).__name__
@@ -256,6 +293,12 @@ class CommandLine(LightningCLI):
                 other = f"with another --data.attack.{changed[0]}" if changed else "there"
                 raise InputError(
                     f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}"
+                )
+            picture = stored.get("trigger", PATTERNS[0])
+            if picture not in PATTERNS and "trigger" not in changed and not self.asked("data.attack.trigger"):
+                raise InputError(
+                    f"--data.attack.trigger: needed, to make the trigger anew; {suspect.path} names {picture}, "
+                    "which is not read unasked"
                 )
             return
         try:
@@ -316,6 +359,8 @@ def _early(arguments: Sequence[str], configurations: Sequence[Any], key: str) ->
 def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     """What a checkpoint says, as defaults of the options."""
     data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
+    if data["source"] not in EMBEDDED:
+        data["source"] = None
     model = dict(suspect.model)
     if is_own_class(str(model.get("arch"))):
         # A class that the user has not named is not run.
@@ -324,9 +369,34 @@ def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     if name is not None:
         if name not in ATTACKS:
             raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
+        _check_options(name, options, f"--ckpt {suspect.path}")
         data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
     sections = {"model": model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+
+
+def _check_options(attack: str, options: Mapping[str, Any], what: str) -> None:
+    """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
+
+    Raises:
+        InputError: If there are such.
+    """
+    kind = getattr(attacks, attack)
+    hints = get_type_hints(kind.__init__)
+    for name, value in options.items():
+        # The parser takes None for an option that is not given.
+        if value is None and type(None) not in get_args(hints.get(name, None)):
+            raise InputError(f"{what}: its attack's {name} cannot be None")
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "attack")
+    try:
+        parsed = parser.parse_object({"attack": {name: _listed(value) for name, value in options.items()}}).attack
+    except ArgumentError as error:
+        raise InputError(f"{what}: its attack: {readable(' '.join(str(error).split()), '', CLASSES)}") from error
+    for name, value in options.items():
+        # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
+        if isinstance(value, str) and not isinstance(parsed[name], str):
+            raise InputError(f"{what}: its attack's {name} is a text")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError, __version__, checkpoint, earlier, outputs, report, scanning, within
 from bdclean.batching import batch_size, pieces
-from bdclean.checkpoint.whole import WholeFiles
+from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.data import PoisonDataModule
 from bdclean.exits import Exit, Interrupted
@@ -88,7 +88,7 @@ class Trainer(pl.Trainer):
         if self._bf16_by_default:
             self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
-            self.strategy.checkpoint_io = WholeFiles()
+            self.strategy.checkpoint_io = CheckedFiles()
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,

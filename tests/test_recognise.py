@@ -9,12 +9,22 @@ from torch import nn
 from torchvision import models
 
 from bdclean import InputError
-from bdclean.checkpoint import Checkpoint
-from bdclean.models import build_network, closest, normalization, recognise
+from bdclean.checkpoint import Checkpoint, read
+from bdclean.models import (
+    Recognised,
+    build_network,
+    closest,
+    input_channels,
+    largest_layer,
+    normalization,
+    recognise,
+)
+from bdclean.models.cifar import PreActBlock, ResNet
 from bdclean.modules import Suspect, identify
 from tests.strangers import VGG, Pooled, Sorted
 
 HERE = "tests.strangers"
+SHARED = Path(__file__).parent.parent.parent / "shared/suspects"
 
 
 def made(arch: str, classes: int, size: int) -> nn.Module:
@@ -48,12 +58,64 @@ def test_known_networks(
 
 
 def test_unknown_networks_are_not_guessed() -> None:
-    state = VGG().state_dict()
-    assert recognise(state) is None
-    near, wrong = closest(state)
+    thin = ResNet(PreActBlock, (32, 64, 128, 256), (2, 2, 2, 2), 10, stem_norm=False).state_dict()
+    assert recognise(thin) is None
+    near, wrong = closest(thin)
     assert near is not None
-    assert near.arch.startswith("vgg")
-    assert any(difference.startswith("features.0.weight is") for difference in wrong)
+    assert near.arch == "preact_resnet18"
+    assert any(difference.startswith("conv1.weight is") for difference in wrong)
+
+
+@pytest.mark.parametrize("network", [VGG(), Pooled(), nn.Sequential(nn.Conv2d(3, 6, 5), nn.Linear(400, 10))])
+def test_nothing_is_called_close_that_is_not(network: nn.Module) -> None:
+    """A network that differs in most of its tensors is no help, and was called the closest of an eight-tensor CNN."""
+    assert closest(network.state_dict()) == (None, [])
+    assert closest(network.state_dict(), ["resnet20"])[0] is not None
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (1, 32), (3, 28), (3, 32)])
+def test_the_cnn_of_the_badnets_repositories(channels: int, size: int) -> None:
+    network = made(f"badnets_cnn_{channels}x{size}", 10, size)
+    found = recognise(network.state_dict())
+    assert found is not None
+    assert (found.num_classes, found.image_size, input_channels(found.arch)) == (10, size, channels)
+    grey = [0.5] * channels
+    suspect = Suspect(**identify(checkpoint(network), {"mean": grey, "std": grey}, None))
+    assert suspect(torch.rand(2, 3, size, size)).sum(1).allclose(torch.ones(2))
+    with pytest.raises(InputError, match=r"--model.mean .*: badnets_cnn_\dx\d\d takes (grey|colour) images"):
+        Suspect(**identify(checkpoint(network), {"mean": [0.5] * (4 - channels), "std": [0.5] * (4 - channels)}, None))
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "size"),
+    [
+        ("verazuo_mnist", "badnets_cnn_1x28", 28),
+        ("verazuo_cifar", "badnets_cnn_3x32", 32),
+        ("coldchair_mnist", "badnets_cnn_1x28", 28),
+    ],
+)
+def test_course_repositories(name: str, arch: str, size: int) -> None:
+    file = SHARED / f"{name}.pth"
+    if not file.exists():
+        pytest.skip("needs ../shared/suspects")
+    found = recognise(read(str(file)).weights)
+    assert found == Recognised(arch, None, 10, size)
+
+
+def test_a_file_asks_for_no_layers_that_it_has_not() -> None:
+    """What a file says of a class of the user's costs no memory before it is known to fit: here 4 TiB."""
+    huge = {"widths": (8, 8, 30_000)}
+    said = checkpoint(VGG(3, (8, 8, 8)), arch=f"{HERE}.VGG", arch_kwargs=huge)
+    with pytest.raises(InputError, match="does not fit tests.strangers.VGG with .*30000.*, as it says"):
+        identify(said, {"arch": f"{HERE}.VGG", "arch_kwargs": huge}, 32)
+    with pytest.raises(InputError, match="does not fit resnet20 with 90000 classes: its weights are for 10"):
+        identify(checkpoint(made("resnet20", 10, 32), arch="resnet20", num_classes=90_000), {}, 32)
+
+
+def test_the_largest_layer_is_found_without_computing() -> None:
+    assert largest_layer("small_cnn", 32, None) == 16 * 32 * 32
+    assert largest_layer("wrn_28_10", 800, None) == 160 * 800**2
+    assert largest_layer("vit_b_16", 17, None) == 0
 
 
 def checkpoint(network: nn.Module, **said: Any) -> Checkpoint:
@@ -139,10 +201,10 @@ def test_timm() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"arch": "resnet20"}, r"--ckpt file.pth: does not fit resnet20: missing conv1.weight, .*closest .* is vgg"),
+        ({"arch": "resnet20"}, r"--ckpt file.pth: does not fit resnet20: missing conv1.weight, surplus"),
         (
             {},
-            r"--model.arch: needed, as file.pth fits no known network; the closest is vgg\w+ with 10 classes: missing",
+            r"--model.arch: needed, as file.pth fits no known network; --model.arch my_module.MyNet, the class",
         ),
         ({"arch": f"{HERE}.Nothing"}, f"--model.arch {HERE}.Nothing: cannot be imported"),
         ({"arch": "no_such.Thing"}, "--model.arch no_such.Thing: cannot be imported"),

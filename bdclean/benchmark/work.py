@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bdclean import printable
+from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
 from bdclean.report import write_json
 
@@ -75,7 +75,10 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
         output = scratch / "cleansed.ckpt"
         try:
             suspect = str(train(cell.suspect, folder, command))
-            _call(command, ["cleanse", *cell.arguments, *SHORT, f"--ckpt={suspect}", f"--output={output}"], scratch)
+            # First, so that the cell's own options come after it.
+            source = f"--data.source={checkpoint.read(suspect).data['source']}"
+            words = ["cleanse", source, *cell.arguments, *SHORT, f"--ckpt={suspect}", f"--output={output}"]
+            _call(command, words, scratch)
             result = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
             result |= {"checkpoint": suspect, "output": None}
             if keep:

@@ -83,6 +83,8 @@ def triggered(content: dict[str, Any], path: str) -> Triggered | None:
 
 def _row(entry: Any, folder: Path) -> tuple[Any, int, int]:
     """Image, target and true class."""
+    if not isinstance(entry, (dict, list, tuple)):
+        raise TypeError
     image, (target, label, *_) = (
         (entry["path"], entry["other_info"]) if isinstance(entry, dict) else (entry[0], entry[1:])
     )

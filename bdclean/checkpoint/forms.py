@@ -26,6 +26,10 @@ MOST_SHARED = 4
 """Layers may share weights, but not more than so many times."""
 MOST_VALUES = 1000
 """An option may hold so many values, and things that hold them."""
+LARGEST_IMAGE = 800
+"""Height and width that a file may ask for, in pixels: no published classifier takes larger images."""
+LARGEST_ARGUMENT = 2**15
+"""Of a network's constructor, where a file names it: layers and their widths."""
 WEIGHTS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
     *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
@@ -54,8 +58,9 @@ def _channels(value: Any) -> bool:
     return finite and len(value) in (1, 3)
 
 
-def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float)) or _text(value)
+def _scalar(value: Any, most: float = 2**63) -> bool:
+    # Whole numbers beyond 64 bits are none to torch, and infinite ones none to anybody.
+    return value is None or (isinstance(value, (bool, int, float)) and -most <= value < most) or _text(value)
 
 
 def _plain(value: Any) -> bool:
@@ -74,7 +79,7 @@ def _nested(value: Any) -> bool:
             waiting += list(one.values())[:MOST_VALUES]
         elif isinstance(one, (list, tuple)):
             waiting += one[:MOST_VALUES]
-        elif not _scalar(one):
+        elif not _scalar(one, LARGEST_ARGUMENT):
             return False
     return False
 
@@ -86,7 +91,7 @@ def _options(value: Any) -> bool:
 MODEL: dict[str, Callable[[Any], bool]] = {
     "arch": _text,
     "num_classes": _number(2, 100_000),
-    "image_size": _number(1, 4096),
+    "image_size": _number(1, LARGEST_IMAGE),
     "mean": _channels,
     "std": _channels,
     "stem": _optional(lambda value: value in ("photo", "small")),
@@ -101,8 +106,8 @@ DATA: dict[str, Callable[[Any], bool]] = {
     "num_held_out": _optional(_number(1, 10**9)),
     "num_val": _optional(_number(1, 10**9)),
     "num_train": _optional(_number(1, 10**9)),
-    "image_size": _number(1, 4096),
-    "crop_padding": _optional(_number(0, 4096)),
+    "image_size": _number(1, LARGEST_IMAGE),
+    "crop_padding": _optional(_number(0, LARGEST_IMAGE)),
     "flip": lambda value: type(value) is bool,
     "seed": _number(0, 2**63),
 }
@@ -124,6 +129,7 @@ class Checkpoint:
         trigger: The `state_dict` of the attack.
         triggered: Its triggered test images, if it comes with any.
         resumable: Whether training can go on from it.
+        notes: What was left out or changed when it was read, a line each.
     """
 
     path: str
@@ -136,6 +142,7 @@ class Checkpoint:
     trigger: dict[str, Tensor] = field(default_factory=dict)
     triggered: Triggered | None = None
     resumable: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def read(path: str, option: str = "--ckpt") -> Checkpoint:
@@ -150,11 +157,13 @@ def read(path: str, option: str = "--ckpt") -> Checkpoint:
             says what ours never say.
     """
     option = f"{option} {path}"
-    content = load(path, option)
+    loaded = load(path, option)
+    content = loaded.content
     if isinstance(content, dict) and MARK in content:
         return _own(path, content, option)
     place, weights = _find_weights(content, option)
-    checkpoint = Checkpoint(path, content, _tensors(weights, f"{option}: {place or 'the file'}"), place)
+    tensors = _tensors(weights, f"{option}: {place or 'the file'}")
+    checkpoint = Checkpoint(path, content, tensors, place, notes=loaded.notes)
     if not backdoorbench.wrote(content):
         return checkpoint
     model = _vetted(backdoorbench.network(content), MODEL, f"{option}: what BackdoorBench says")
@@ -165,16 +174,22 @@ def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
     missing = [part for part in ("state_dict", "hyper_parameters") if part not in content]
     if missing:
         raise InputError(f"{option}: a damaged checkpoint of bdclean, without {' and '.join(missing)}")
-    data = content.get("PoisonDataModule", {})
-    trigger = data.get("trigger", {}) if isinstance(data, dict) else None
+    module = content.get("PoisonDataModule", {})
+    trigger = module.get("trigger", {}) if isinstance(module, dict) else None
+    model = _vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters")
+    what = f"{option}: datamodule_hyper_parameters"
+    data = _vetted(content.get("datamodule_hyper_parameters", {}), DATA, what)
+    size, padding = data.get("image_size", LARGEST_IMAGE), data.get("crop_padding")
+    if padding is not None and padding > size:
+        raise InputError(f"{what}: crop_padding cannot be {padding} for images of {size} pixels")
     return Checkpoint(
         path=path,
         content=content,
         weights=_tensors(content["state_dict"], f"{option}: state_dict"),
         place="state_dict",
         own=True,
-        model=_vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters"),
-        data=_vetted(content.get("datamodule_hyper_parameters", {}), DATA, f"{option}: datamodule_hyper_parameters"),
+        model=model,
+        data=data,
         trigger=_tensors(trigger, f"{option}: trigger"),
         resumable="optimizer_states" in content,
     )

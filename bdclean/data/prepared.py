@@ -84,7 +84,7 @@ def read(attack: Attack, path: Path) -> None:
     """
     while not path.exists():
         time.sleep(0.5)
-    for name, value in load(str(path), f"--data.root: {path}").items():
+    for name, value in load(str(path), f"--data.root: {path}").content.items():
         module, _, own = name.rpartition(".")
         place = attack.get_submodule(module)
         if own in place._parameters:

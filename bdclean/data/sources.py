@@ -23,6 +23,8 @@ from bdclean.data.shared import together
 ONLY = "the array"
 """What the one array of an `.npy` file is called in messages."""
 MOST_CLASSES = 100_000
+EMBEDDED = ("shapes",)
+"""Sets that are part of the program: using one reads no file and downloads nothing."""
 SHAPES_IMAGES = {"train": 30_000, "test": 2_000}
 SHAPES_SEED = {"train": 0, "test": 1}
 

@@ -10,13 +10,24 @@ from bdclean.models.networks import (
     Stem,
     build_network,
     channels_of,
+    input_channels,
     is_own_class,
     normalization,
     usual_size,
 )
 from bdclean.models.outputs import Outputs, find_tensor, noise, outputs_of, plain, read_logits
 from bdclean.models.probe import channel_axis, in_eval_mode
-from bdclean.models.recognise import Recognised, best_prefix, closest, last_rows, recognise, shapes_of, without
+from bdclean.models.recognise import (
+    Recognised,
+    WithoutData,
+    best_prefix,
+    closest,
+    largest_layer,
+    last_rows,
+    recognise,
+    shapes_of,
+    without,
+)
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
@@ -27,6 +38,7 @@ __all__ = [
     "Outputs",
     "Recognised",
     "Stem",
+    "WithoutData",
     "best_prefix",
     "build_network",
     "channel_axis",
@@ -43,7 +55,9 @@ __all__ = [
     "folded",
     "frozen",
     "in_eval_mode",
+    "input_channels",
     "is_own_class",
+    "largest_layer",
     "last_rows",
     "noise",
     "normalization",

@@ -177,11 +177,41 @@ def small_cnn(num_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes))
 
 
+class BadNetsCNN(nn.Module):
+    """Two 5x5 convolutions and two linear layers: the network of the BadNets repositories. It ends in a softmax.
+
+    Source: https://github.com/verazuo/badnets-pytorch, after Gu, Dolan-Gavitt, Garg, "BadNets: Identifying
+    Vulnerabilities in the Machine Learning Model Supply Chain", 2017.
+
+    Args:
+        num_classes: Width of the output.
+        channels: Of the images.
+        image_size: Height and width of the images, in pixels.
+    """
+
+    def __init__(self, num_classes: int, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, 16, 5), nn.ReLU(), nn.AvgPool2d(2))
+        self.conv2 = nn.Sequential(nn.Conv2d(16, 32, 5), nn.ReLU(), nn.AvgPool2d(2))
+        side = ((image_size - 4) // 2 - 4) // 2
+        self.fc1 = nn.Sequential(nn.Linear(32 * side**2, 512), nn.ReLU())
+        self.fc2 = nn.Sequential(nn.Linear(512, num_classes), nn.Softmax(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, image_size, image_size) to (N, classes) probabilities."""
+        return self.fc2(self.fc1(self.conv2(self.conv1(x)).flatten(1)))
+
+
 _WIDE = (64, 128, 256, 512)
 _NARROW = (16, 32, 64)
 _padded = partial(BasicBlock, padded=True)
 
+FIXED: dict[str, tuple[int, int]] = {
+    f"badnets_cnn_{channels}x{size}": (channels, size) for channels in (1, 3) for size in (28, 32)
+}
+"""Networks that take images of one kind alone: their channels, and their height and width in pixels."""
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    **{name: partial(BadNetsCNN, channels=channels, image_size=size) for name, (channels, size) in FIXED.items()},
     "cifar_resnet18": lambda n: ResNet(BasicBlock, _WIDE, (2, 2, 2, 2), n),
     "cifar_resnet34": lambda n: ResNet(BasicBlock, _WIDE, (3, 4, 6, 3), n),
     "preact_resnet18": lambda n: ResNet(PreActBlock, _WIDE, (2, 2, 2, 2), n, stem_norm=False),

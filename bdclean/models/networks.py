@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from bdclean import InputError, first_line
-from bdclean.models.cifar import NETWORKS
+from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.outputs import noise
 from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
@@ -154,8 +154,15 @@ def is_own_class(arch: str) -> bool:
     return "." in arch and not arch.startswith("timm/")
 
 
+def input_channels(arch: str) -> int:
+    """How many channels the images of a known network have."""
+    return FIXED[arch][0] if arch in FIXED else 3
+
+
 def usual_size(arch: str, stem: Stem | None) -> int:
     """Height and width of the images that a known network is made for, in pixels."""
+    if arch in FIXED:
+        return FIXED[arch][1]
     if arch in NETWORKS or stem == "small":
         return 32
     if arch.startswith("timm/"):
@@ -197,7 +204,8 @@ def build_network(
     try:
         network = assemble(arch, num_classes, image_size, stem)
         # Meta tensors have shapes and no data: the trial costs no computation.
-        answer = copy.deepcopy(network).to("meta").eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
+        images = torch.empty(1, input_channels(arch), image_size, image_size, device="meta")
+        answer = copy.deepcopy(network).to("meta").eval()(images)
         if answer.shape != (1, num_classes):
             raise RuntimeError(f"answers {tuple(answer.shape)}")
     except InputError:

@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from bdclean.models.cifar import NETWORKS
-from bdclean.models.networks import Stem, assemble
+from bdclean import InputError, first_line
+from bdclean.models.cifar import FIXED, NETWORKS
+from bdclean.models.networks import Stem, assemble, input_channels, usual_size
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Heads that only training uses: a file may hold them, the network has none."""
+CLOSE = 0.5
+"""Of the tensors of some weights and of a network, so many differ at most if these are close: most are in both."""
 MANY = 7919
 """A number of classes that is no other size: where a shape holds it, there is the class count."""
 
@@ -44,12 +47,41 @@ class Recognised:
     image_size: int | None
 
 
-class _WithoutData(TorchFunctionMode):
+class WithoutData(TorchFunctionMode):
     """Networks made inside have parameters with shapes and no data. Everything else is computed as usual."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
+
+
+def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
+    """How many numbers the largest output of a known network's layers has for one image: nothing is computed.
+
+    0 if it does not take images of that size.
+
+    Args:
+        arch: Its name.
+        image_size: Height and width of the image, in pixels.
+        stem: Which stem it has, where there are two.
+    """
+    largest = 0
+
+    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
+
+    try:
+        with WithoutData():
+            network = assemble(arch, MANY, image_size, stem).to("meta").eval()
+        for module in network.modules():
+            module.register_forward_hook(note)
+        network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError):
+        return 0
+    return largest
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
@@ -119,7 +151,12 @@ def recognise(
 
 
 def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> tuple[Recognised | None, list[str]]:
-    """The known network that differs least from weights, and what differs; as `recognise`."""
+    """The known network that differs least from weights, and what differs; None if none of all is close.
+
+    Args:
+        weights: As in `recognise`.
+        archs: The networks to try, one of which is returned, close or not; by default all.
+    """
     given = without(shapes_of(weights), prefixes([*weights])[-1])
     # Whatever stands before all names, known or not.
     while len(first := {name.partition(".")[0] for name in given}) == 1 and all("." in name for name in given):
@@ -130,7 +167,7 @@ def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -
         for stem in _stems(arch):
             found = _compare(arch, stem, given)
             share = len(found[1]) / (len(given) + len(_shapes(arch, stem, found[0].image_size)))
-            if share < least:
+            if share < least and (archs is not None or share <= CLOSE):
                 best, least = found, share
     return best
 
@@ -144,7 +181,7 @@ def _compare(
 ) -> tuple[Recognised, list[str]]:
     """A known network with the class count and the image size of some weights, and what differs."""
     given = _used(given, arch)
-    size = _patched_size(given) if arch.startswith("vit_") else None
+    size = usual_size(arch, stem) if arch in FIXED else _patched_size(given) if arch.startswith("vit_") else None
     wanted = _shapes(arch, stem, size or (image_size if arch.startswith("timm/") else None))
     counts = [
         given[name][position]
@@ -171,8 +208,14 @@ def last_rows(given: Shapes) -> int:
 @functools.cache
 def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
     """Of a known network with `MANY` classes."""
-    with _WithoutData():
-        return shapes_of(assemble(arch, MANY, image_size or 224, stem).state_dict())
+    size = image_size or 224
+    try:
+        with WithoutData():
+            return shapes_of(assemble(arch, MANY, size, stem).state_dict())
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(f"--model.arch {arch}: does not take {size}x{size} images ({first_line(error)})") from error
 
 
 def _patched_size(given: Shapes) -> int | None:

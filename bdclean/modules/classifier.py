@@ -160,8 +160,8 @@ class Classifier(LightningModule):
         if wrong:
             near, _ = closest(checkpoint.weights)
             raise InputError(
-                f"{option}: does not fit {self.hparams['arch']} with {self.num_classes} classes: {first_ten(wrong)}; "
-                f"the closest known network is {near and near.arch}"
+                f"{option}: does not fit {self.hparams['arch']} with {self.num_classes} classes: {first_ten(wrong)}"
+                + (f"; the closest known network is {near.arch}" if near else "")
             )
         weights = without(checkpoint.weights, prefix)
         for name, value in weights.items():

@@ -12,6 +12,7 @@ from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
     Moments,
     Stem,
+    WithoutData,
     best_prefix,
     build_network,
     channels_of,
@@ -118,6 +119,12 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         if given.get("arch") is None:
             raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
+        if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
+            # Without memory: a file can ask for layers of any size.
+            with WithoutData():
+                shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
+            if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
+                raise InputError(f"{option}: does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
         if "image_size" not in known:
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
             known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
@@ -127,14 +134,17 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)
-        name = f"{near.arch} with {near.num_classes} classes" if near else "none"
         if arch is None:
-            raise InputError(
-                f"--model.arch: needed, as {checkpoint.path} fits no known network; the closest is {name}: "
-                f"{first_ten(wrong)}"
-            )
+            advice = "--model.arch my_module.MyNet, the class that made it"
+            if near is not None:
+                advice = f"the closest is {near.arch} with {near.num_classes} classes: {first_ten(wrong)}"
+            raise InputError(f"--model.arch: needed, as {checkpoint.path} fits no known network; {advice}")
+        closest_one = f"; the closest known network is {near.arch} with {near.num_classes} classes" if near else ""
+        raise InputError(f"{option}: does not fit {arch}: {first_ten(differences)}{closest_one}")
+    classes = known.get("num_classes", found.num_classes)
+    if classes != found.num_classes:
         raise InputError(
-            f"{option}: does not fit {arch}: {first_ten(differences)}; the closest known network is {name}"
+            f"{option}: does not fit {found.arch} with {classes} classes: its weights are for {found.num_classes}"
         )
     size = found.image_size or usual_size(found.arch, found.stem)
     if "image_size" not in known and found.image_size is None and image_size not in (None, size):
@@ -150,8 +160,9 @@ def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Ch
     given = shapes_of(checkpoint.weights)
     rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2]
     for count in [*dict.fromkeys(rows)][:10]:
-        network = build_network(arch, count, 0, arch_kwargs=arch_kwargs)
-        if not best_prefix(shapes_of(network.state_dict()), given)[1]:
+        with WithoutData():
+            shapes = shapes_of(build_network(arch, count, 0, arch_kwargs=arch_kwargs).state_dict())
+        if not best_prefix(shapes, given)[1]:
             return count
     return last_rows(given)
 

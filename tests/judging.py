@@ -1,0 +1,129 @@
+"""What becomes of files that are almost checkpoints: in bounded memory and time, or it is a failure."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bdclean import InputError, attacks
+from bdclean.checkpoint import Checkpoint, read, write
+from bdclean.cli import _defaults
+from bdclean.inert import guard
+from bdclean.modules import Suspect, identify
+
+MEMORY = 1 << 30
+"""Bytes that a file of a hundredth of that may take more than the process had."""
+SECONDS = 2
+"""Of computing."""
+GUARDED = 20
+"""Of so many files one is read in another process first, as all are in earnest: that takes longer than the file."""
+NUMPY = [np.dtype, np.ndarray, np._core.multiarray._reconstruct, np._core.multiarray.scalar, Image.Image, frozenset]
+NUMPY += [
+    type(np.dtype(name)) for name in ("b1", "i1", "u1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16", "U1", "S1")
+]
+"""What has to be allowed to torch, where a suspect holds it, and then in the result."""
+Case = tuple[str, str, bytes]
+"""Name, suffix and content of a file."""
+
+
+def judge(path: str, whole: bool = True) -> str:
+    """What becomes of a file: the message, or that the suspect works and can be written.
+
+    Args:
+        path: The file.
+        whole: Whether a network is made of what was read; that takes longer than all the rest.
+    """
+    try:
+        checkpoint = read(path)
+        given: dict[str, Any] = {"arch": None, "mean": "none", "std": None}
+        if checkpoint.own:
+            given = {}
+            take_attack(checkpoint)
+        if not whole:
+            return "read"
+        model = Suspect(**identify(checkpoint, given, 32))
+        model.load(checkpoint, "--ckpt")
+    except InputError as error:
+        message = str(error)
+        assert message.startswith("--"), message
+        assert len(message) < 20_000
+        return message
+    answer = model.eval()(torch.rand(2, 3, model.image_size, model.image_size))
+    write(Path("written.pt"), model.network, torch.zeros(1), checkpoint, model.prefix)
+    if loads(path):
+        assert loads("written.pt")
+    return "loaded" if answer.isfinite().all() else "loaded, but its logits are not finite"
+
+
+def loads(path: str) -> bool:
+    """Whether torch loads a file, without bdclean's help."""
+    try:
+        with torch.serialization.safe_globals(NUMPY):
+            torch.load(path, weights_only=True)
+    except Exception:  # whatever torch has against it
+        return False
+    return True
+
+
+def take_attack(checkpoint: Checkpoint) -> None:
+    """What the command line does with what a checkpoint says of its attack."""
+    chosen = _defaults(checkpoint).get("data.attack")
+    if chosen is not None:
+        attack = getattr(attacks, chosen["class_path"].rpartition(".")[2])(**chosen["init_args"])
+        with suppress(RuntimeError):
+            attack.load_state_dict(checkpoint.trigger)
+
+
+def judge_all(made: Callable[[], Iterable[Case]], whole: int) -> None:
+    """In a process of its own, with bounded memory: into the file `outcomes`, a line for each case.
+
+    Args:
+        made: Makes the cases.
+        whole: Of so many cases one is made into a network.
+    """
+    torch.set_num_threads(1)
+    judge("suspect.ckpt")  # what is imported on first use is no file's fault
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+    guarded = guard.enduring
+    with open("outcomes", "a") as file:
+        for number, (name, suffix, data) in enumerate(made()):
+            guard.enduring = (lambda _: nullcontext()) if number % GUARDED else guarded
+            path = f"case{suffix}"
+            Path(path).write_bytes(data)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            began, before = time.process_time(), most_memory()
+            try:
+                outcome = judge(path, number % whole == 0)
+            except BaseException as error:  # what must not happen
+                outcome = f"FAILED {type(error).__name__}: {error}"[:500]
+                traceback.print_exc()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            took = time.process_time() - began, most_memory() - before
+            print(json.dumps([name + suffix, outcome, *took]), file=file, flush=True)
+            Path(path).unlink()
+
+
+def most_memory() -> int:
+    """Of this process until now, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def judge_apart(made: Callable[[], Iterable[Case]], whole: int = 1) -> int | None:
+    """As `judge_all`, in another process, whose exit code is returned."""
+    process = multiprocessing.get_context("fork").Process(target=judge_all, args=(made, whole))
+    process.start()
+    process.join()
+    return process.exitcode

@@ -1,0 +1,98 @@
+"""Small hostile files that once took gigabytes, or killed the program: each ends in one line, or is read."""
+
+import contextlib
+import io
+import os
+import re
+import resource
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bdclean.cli import main
+from tests.conftest import QUIET
+
+MAKER = Path(__file__).parent.parent.parent / "shared/cases/make_hostile.py"
+SECONDS = 2
+MEMORY = 2**30
+ANSWERS = {
+    "storage_bomb.pt": "a storage that is made by its size",
+    "hex_dash_bomb.pt": "_codecs.encode of anything but latin1",
+    "hex_plain.pt": "_codecs.encode of anything but latin1",
+    "other_case.pt": "it has no data.pkl",
+    "legacy_and_zip.pth": "builtins.bytearray of other than bytes",
+    "tuple_key_300k.pt": "a dictionary key of very many values",
+    "tuple_key_10k.pt": "a dictionary key of very many values",
+    "items_shadowed.pt": "a storage that is made by its size",
+    "deep_beside.pt": "nested more than 100 deep",
+    "dtype_beside.pt": None,
+    "none_option.ckpt": "its attack's poison_rate cannot be None",
+    "hugesize.ckpt": "image_size cannot be 4096",
+    "hugecrop.ckpt": "crop_padding cannot be 4096",
+    "sys_source.ckpt": "--data.source: needed, or --data.unlabeled",
+}
+"""What is said of each; None for the one that is read. The others are refused for what their networks compute."""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_suspect: Path) -> Path:
+    if not MAKER.exists():
+        pytest.skip("needs ../shared/cases")
+    folder = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(sys, "argv", [str(MAKER), str(folder), str(tiny_suspect)])
+        runpy.run_path(str(MAKER))
+    return folder
+
+
+def in_a_child(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, float, int]:
+    """Exit status, what was said, seconds and bytes of memory of a run of the command line."""
+    read, write = os.pipe()
+    began = time.monotonic()
+    if not (child := os.fork()):
+        os.dup2(write, 2)
+        os.dup2(write, 1)
+        sys.stdout = sys.stderr = open(write, "w", buffering=1)  # noqa: SIM115  # the process ends before it does
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        code = 3
+        try:
+            main(words)
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            print(f"\nmemory {grown}", flush=True)
+            os._exit(code)
+    os.close(write)
+    with open(read) as said:
+        text = said.read()
+    status = os.waitpid(child, 0)[1]
+    seconds = time.monotonic() - began
+    memory = re.search(r"memory (\d+)", text)
+    assert memory is not None, f"killed: {status} {text}"
+    return os.waitstatus_to_exitcode(status), text[: memory.start()], seconds, int(memory[1]) * 1024
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("command", ["test", "scan"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_hostile_files(name: str, command: str, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [command, "--ckpt", str(hostile / name), *QUIET, "--trainer.logger", "false"]
+    if not name.endswith(".ckpt"):
+        words += ["--model.mean", "none", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
+    code, said, seconds, memory = in_a_child(words, monkeypatch)
+    answer = ANSWERS[name]
+    if answer is None:
+        assert "recognised from the weights" in said
+    else:
+        assert code == 2
+        assert [line for line in said.splitlines() if "bdclean: error: --" in line and answer in line]
+        assert len(said.strip().splitlines()) == 1
+        assert seconds < SECONDS
+        assert not list(Path.cwd().iterdir())
+    assert memory < MEMORY
+    assert "Traceback" not in said
