@@ -10,7 +10,7 @@ from PIL import Image
 
 from bdclean import InputError
 from bdclean.data import PoisonDataModule
-from bdclean.data.images import FileImages
+from bdclean.data.files import FileImages
 from bdclean.data.sources import Source
 
 RED = (200, 30, 10)

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from bdclean import InputError, first_ten, printable
 from bdclean.data.batches import Batches
-from bdclean.data.images import FileImages, Images
+from bdclean.data.files import FileImages
+from bdclean.data.images import Images
 
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000

@@ -23,7 +23,8 @@ from bdclean.batching import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
 from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split
-from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
+from bdclean.data.files import FileImages
+from bdclean.data.images import ArrayImages, Images, MemoryImages
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from torchvision import datasets
 
 from bdclean import InputError, first_line
-from bdclean.data.images import SUFFIXES, ArrayImages, FileImages, Images, MemoryImages
+from bdclean.data.files import FileImages
+from bdclean.data.images import ArrayImages, Images, MemoryImages
 from bdclean.data.procedural import draw_procedural
 from bdclean.data.shapes import CLASSES, SIDE, draw_shapes
 from bdclean.data.shared import together
+from bdclean.decoding import SUFFIXES
 
 ONLY = "the array"
 """What the one array of an `.npy` file is called in messages."""
