@@ -182,7 +182,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     """An image of 16 or 32 bits, scaled: Pillow would cut everything off above 255."""
     values = np.asarray(image).astype(np.float32)
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
-    if not high - low <= np.finfo(np.float32).max:
+    if not high - low <= float(np.finfo(np.float32).max):
         raise ValueError("its pixels are not finite, or too far apart")
     values -= low
     values *= 255 / max(high - low, 1e-9)

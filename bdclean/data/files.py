@@ -47,7 +47,8 @@ class FileImages(Images):
     def in_memory(self, num_workers: int) -> MemoryImages:
         images, unreadable = self._read(len(self), num_workers, keep=True)
         if unreadable:
-            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image")
+            reason = decode(unreadable[0], self.size)
+            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image ({reason})")
         assert isinstance(images, MemoryImages)
         return images
 
