@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -26,6 +27,7 @@ from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
 from bdclean.models import is_own_class
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
+from bdclean.report import intervals, wide_intervals
 from bdclean.scanning import DETECTORS
 from bdclean.trainer import Trainer, quieten
 
@@ -178,6 +180,7 @@ class CommandLine(LightningCLI):
             return
         if self.checkpoint is None:
             super().instantiate_classes()
+            self._describe_classes()
             return
         recognised = self._identify(self.checkpoint)
         super().instantiate_classes()
@@ -191,6 +194,7 @@ class CommandLine(LightningCLI):
             )
         if not self.checkpoint.own and self.trainer.is_global_zero:
             print(printable(describe(self.model, recognised)))
+        self._describe_classes()
 
     def _identify(self, suspect: Checkpoint) -> bool:
         """Complete the options of the network, and say whether it was recognised."""
@@ -204,6 +208,18 @@ class CommandLine(LightningCLI):
         if data.image_size is None:
             data.image_size = model.image_size
         return recognised
+
+    def _describe_classes(self) -> None:
+        """Say once in which order the classes of labelled images are."""
+        source = self.datamodule.source
+        if source is not None and self.trainer.is_global_zero:
+            print(source.describe())
+
+    def after_test(self) -> None:
+        """Called by Lightning, which has printed the figures: say how far those of few images can be off."""
+        lines = wide_intervals({"": intervals(self.model.counted())})
+        if lines and self.trainer.is_global_zero:
+            print("\n".join(lines))
 
     def before_test(self) -> None:
         """Called by Lightning: refuse to measure nothing."""
@@ -316,6 +332,9 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With 2 after one line on standard error, if something the user gave was wrong.
     """
     quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")

@@ -128,7 +128,8 @@ class Trainer(pl.Trainer):
                 logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
         self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
-            print(f"{report.table({output: result})}\nAll figures in percent, on the test images.")
+            lines = [report.table({output: result}), *report.wide_intervals({"": report.intervals(model.counted())})]
+            print("\n".join([*lines, "All figures in percent, on the test images."]))
         return result
 
     def cleanse(
@@ -189,6 +190,7 @@ class Trainer(pl.Trainer):
         self._begin(model)
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+        suspect_intervals = report.intervals(model.counted())
         trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)
         if trained_on and self.is_global_zero:
             print(
@@ -227,7 +229,7 @@ class Trainer(pl.Trainer):
         self._log_hyperparameters(cleanser, datamodule, cleansed)
         outcome = {
             "method": type(cleanser).__name__,
-            "unlabeled_images": datamodule.unlabeled_count if cleanser.uses_images else datamodule.held_out_count,
+            "unlabeled_images": datamodule.unlabeled_count,
             "seconds": round(seconds, 1),
             "device": self._device_name(),
             "suspect": suspect,
@@ -237,9 +239,12 @@ class Trainer(pl.Trainer):
             "epochs": self.max_epochs,
             "peak_memory": self._peak_memory(),
             "attack": datamodule.poisoning,
+            "method_images": datamodule.unlabeled_count - datamodule.held_out_count if cleanser.uses_images else 0,
             "held_out_images": datamodule.held_out_count,
             "unreadable_images": len(datamodule.unreadable),
-            "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
+            "intervals": {"suspect": suspect_intervals, "cleansed": report.intervals(cleanser.counted())},
+            "class_names": list(datamodule.class_names),
+            "classes": [] if cleanser.moved is None else report.movements(cleanser.moved, datamodule.class_names),
             "network": dict(cleanser.hparams),
             "bdclean": __version__,
         }
@@ -289,11 +294,12 @@ class Trainer(pl.Trainer):
             "seconds": round(time.perf_counter() - started, 1),
             "device": self._device_name(),
             "bdclean": __version__,
-        } | report.found(findings, alpha)
+            "class_names": list(datamodule.class_names),
+        } | report.found(findings, alpha, datamodule.class_names)
         if self.is_global_zero:
             report.write_json(target, outcome)
             report.write_scan(target.with_suffix(".html"), outcome, _trigger_pictures(findings, images))
-            print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
+            print(f"{report.classes_table(outcome, datamodule.class_names)}\n{report.sentence(outcome)}.")
         if exit_code and outcome["backdoor"]:
             raise SystemExit(1)
         return outcome
@@ -321,7 +327,7 @@ class Trainer(pl.Trainer):
         after = scanning.scan(networks[1], images, suspect.num_classes)
         before = cleansed.found or scanning.scan(networks[0], images, suspect.num_classes)
         shares = [[taken(finding, network, images) for network in networks] for finding in before]
-        return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
+        return report.compared(before, after, shares, ALPHA, datamodule.class_names), _trigger_pictures(before, images)
 
     def _as_scanned(self, model: Classifier, images: Tensor) -> nn.Module:
         """What detectors take: faster than `_whole`, and in bf16 where training is in `bf16-mixed`."""
@@ -359,7 +365,7 @@ class Trainer(pl.Trainer):
     def predict(  # type: ignore[override]  # as in fit
         self, model: Classifier, datamodule: PoisonDataModule, output: str = "predictions.csv"
     ) -> Any:
-        """Write the class that each image gets, and its probability, to predictions.csv.
+        """Write the class that each image gets, its name and its probability, to predictions.csv.
 
         Args:
             model: The network.
@@ -376,8 +382,10 @@ class Trainer(pl.Trainer):
         if batches:
             probability, label = torch.cat(batches).max(1)
             shares = (f"{value:.4f}" for value in probability.tolist())
-            rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
-            report.write_csv(target, ["image", "class", "probability"], rows)
+            known = datamodule.class_names
+            names = (known[number] if known else "" for number in label.tolist())
+            rows = zip(datamodule.predicted_names, label.tolist(), names, shares, strict=True)
+            report.write_csv(target, ["image", "class", "name", "probability"], rows)
         return batches
 
     def _begin(self, model: Classifier) -> None:
