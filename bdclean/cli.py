@@ -19,7 +19,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean import InputError, __version__, attacks, cleansing, first_line, printable
+from bdclean import InputError, __version__, attacks, cleansing, escaped, first_line, printable
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.data import PoisonDataModule
@@ -48,7 +48,7 @@ class LogConfig(SaveConfigCallback):
         """Called by Lightning in one process, when training starts."""
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                text = self.parser.dump(self.config)
+                text = escaped(self.parser.dump(self.config))
                 os.makedirs(logger.log_dir, exist_ok=True)
                 with open(os.path.join(logger.log_dir, "config.yaml"), "w", encoding="utf-8") as file:
                     file.write(text)
@@ -213,7 +213,7 @@ class CommandLine(LightningCLI):
         """Say once in which order the classes of labelled images are."""
         source = self.datamodule.source
         if source is not None and self.trainer.is_global_zero:
-            print(source.describe())
+            print(printable(source.describe()))
 
     def after_test(self) -> None:
         """Called by Lightning, which has printed the figures: say how far those of few images can be off."""

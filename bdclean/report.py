@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
+from bdclean import escaped
 from bdclean.checkpoint import write_whole
 from bdclean.metrics import Share, defense_effectiveness_rate
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
@@ -81,13 +82,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def _inert(cell: object) -> object:
-    """A cell that no spreadsheet runs: a text that begins like a formula gets an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(RUN_BY_SPREADSHEETS) else cell
+    """A cell of one line that no spreadsheet runs: a text that begins like a formula gets an apostrophe before it."""
+    if not isinstance(cell, str):
+        return cell
+    before = "'" if cell.startswith(RUN_BY_SPREADSHEETS) else ""
+    return before + "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cell)
 
 
 def _write(path: Path, text: str) -> None:
-    # Names of files that are no UTF-8 are written with a backslash.
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    write_whole(path, lambda temporary: temporary.write_text(escaped(text), encoding="utf-8"))
 
 
 def movements(matrix: Tensor, names: Sequence[str] = ()) -> list[dict[str, Any]]:

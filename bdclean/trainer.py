@@ -23,7 +23,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, report, scanning, within
+from bdclean import InputError, __version__, checkpoint, escaped, report, scanning, within
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import frozen
 from bdclean.data import PoisonDataModule
@@ -472,7 +472,7 @@ class Trainer(pl.Trainer):
             plain["data/unlabeled"] = datamodule.unlabeled.name
         metrics = {f"final/{name}": value for name, value in result.items() if value is not None}
         for logger in self._tensorboards():
-            logger.log_hyperparams({key: str(value) for key, value in plain.items()}, metrics)
+            logger.log_hyperparams({key: escaped(str(value)) for key, value in plain.items()}, metrics)
             logger.save()
 
     def _tensorboards(self) -> list[TensorBoardLogger]:
