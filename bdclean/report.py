@@ -221,9 +221,11 @@ def summary(report: Mapping[str, Any]) -> str:
     if None not in (suspect["acc"], suspect["asr"], cleansed["acc"], cleansed["asr"]):
         rate = defense_effectiveness_rate((suspect["acc"], suspect["asr"]), (cleansed["acc"], cleansed["asr"]))
         lines.append(f"DER {rate:.2f}")
+    agreement = report["intervals"]["cleansed"].get("agreement")
+    count = f"{agreement['images']} " if agreement else ""
     lines.append(
         f"{report['method']}{_had(report)} took {report['seconds']} s on {report['device']}. "
-        f"All figures in percent, agreement on {report['agreement_on']}."
+        f"All figures in percent, agreement on {count}{report['agreement_on']}."
     )
     if scan := report.get("scan"):
         lines += [f"Scan of the suspect: {verdict(scan['suspect'])}", f"of the cleansed: {verdict(scan['cleansed'])}"]
@@ -237,9 +239,7 @@ def _had(report: Mapping[str, Any]) -> str:
     """On which of the images a method worked."""
     if not report["method_images"]:
         return ", which uses no images,"
-    held_out = report["held_out_images"]
-    kept = f" ({held_out} more are held out)" if held_out else ""
-    return f" on {report['method_images']} {_kind(report)} images{kept}"
+    return f" on {report['method_images']} {_kind(report)} images"
 
 
 def found(findings: Sequence[Finding], alpha: float, names: Sequence[str] = ()) -> dict[str, Any]:
