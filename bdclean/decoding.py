@@ -8,9 +8,11 @@ is decoded, and where the operating system can, the process is held to it: a hea
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,6 +46,8 @@ MEMORY = 2**31
 """Bytes that decoding takes at most, over all workers together."""
 MOST_BYTES = MEMORY // 2
 """Bytes that decoding one image takes at most."""
+KEPT = 2**25
+"""Bytes that a worker may keep for its next image; what a larger image took is given back to the system."""
 USUAL_WORKERS = 8
 """Workers among which memory is shared out, if there are not more of them."""
 BYTES_PER_PIXEL = {"AVIF": 14, "ICNS": 28, "JPEG2000": 28, "TIFF": 20, "WEBP": 18}
@@ -64,6 +68,7 @@ _LOCK = Path(tempfile.gettempdir(), f"bdclean-{_USER}-decoding.lock")
 _STATUS = "/proc/self/statm"
 _PAGE = resource.getpagesize() if resource else 0
 _LIMIT = resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(_STATUS) else None
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 Result = TypeVar("Result")
 
 
@@ -103,6 +108,7 @@ def bounded(
     # Decoders that get no memory say so in many ways.
     with suppress(Exception), _held_to(share):
         return _read(path, read, formats, size, share)
+    _give_back()
     try:
         with FileLock(_LOCK, poll_interval=0.01), _held_to(MOST_BYTES):
             return _read(path, read, formats, size, MOST_BYTES)
@@ -124,7 +130,17 @@ def _read(
                 raise ValueError(f"{image.width}x{image.height} pixels are too many")
             if (needed := _needed(image, pixels)) > most:
                 raise MemoryError(f"{image.width}x{image.height} pixels take {needed // 2**20} MiB to decode")
-            return read(image)
+            result = read(image)
+    if needed > KEPT:
+        del image
+        _give_back()
+    return result
+
+
+def _give_back() -> None:
+    """Give memory that is free back to the system: the command line has the allocator keep it, in each worker."""
+    if _trim is not None:
+        _trim(0)
 
 
 def _check(file: IO[bytes], most: int) -> None:
