@@ -23,7 +23,7 @@ from typing import IO, TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import AvifImagePlugin, Image, ImageOps
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -122,7 +122,11 @@ def _read(
 ) -> Result:
     with open(path, "rb") as file:
         _check(file, most)
-        with Image.open(file, formats=formats) as image:
+        try:
+            opened = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise ValueError("of no known format") from error
+        with opened as image:
             pixels = math.prod(image.size)
             if size is not None:
                 image.draft("RGB", (size, size))
@@ -132,7 +136,7 @@ def _read(
                 raise MemoryError(f"{image.width}x{image.height} pixels take {needed // 2**20} MiB to decode")
             result = read(image)
     if needed > KEPT:
-        del image
+        del image, opened
         _give_back()
     return result
 
@@ -186,16 +190,21 @@ def _held_to(most: int) -> Iterator[None]:
 def _square(image: Image.Image, size: int) -> Image.Image:
     """The centre of an image as RGB, 8 bits a channel."""
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith(("I", "F")):
-        image = _in_8_bits(image)
+    image = in_8_bits(image)
     colour = image if image.mode == "RGB" else image.convert("RGB")
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
     return colour.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """An image of 16 or 32 bits, scaled: Pillow would cut everything off above 255."""
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale an image of 16 or 32 bits, of which Pillow would cut everything off above 255; others stay as they are.
+
+    Raises:
+        ValueError: If its pixels are not finite.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
     values = np.asarray(image).astype(np.float32)
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
     if not high - low <= float(np.finfo(np.float32).max):

@@ -59,7 +59,7 @@ def wide_intervals(networks: Mapping[str, Mapping[str, Mapping[str, float] | Non
     """
     found = [
         f"{network} {figure.upper() if len(figure) < 4 else figure} {one['low']:.2f} to {one['high']:.2f} "
-        f"({one['images']} images)".strip()
+        f"({one['images']:g} image{'' if one['images'] == 1 else 's'})".strip()
         for network, own in networks.items()
         for figure, one in own.items()
         if one is not None and (one["high"] - one["low"]) / 2 >= WIDE

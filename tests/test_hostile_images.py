@@ -175,7 +175,23 @@ def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pictures_of_triggers_that_are_no_shades(value: float) -> None:
+    Image.fromarray(np.full((4, 4), value, np.float32)).save("trigger.tif")
+    with pytest.raises(InputError, match=r"trigger.tif: not a readable image \(its pixels are not finite"):
+        BadNets(trigger="trigger.tif").apply(torch.zeros(1, 3, 8, 8))
+
+
 # Arrays
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2, -1])
+def test_floats_that_are_no_images(value: float) -> None:
+    pixels = np.zeros((4, 8, 8, 3), np.float32)
+    pixels[1] = value
+    np.savez("floats.npz", x_test=pixels, y_test=np.arange(4) % 2)
+    with pytest.raises(InputError, match="floats.npz: x_test must be uint8 or in \\[0, 1\\], not float32 from"):
+        Source("floats.npz").load("test", 8)
 
 
 def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_test") -> None:

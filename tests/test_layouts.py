@@ -43,7 +43,7 @@ def test_tiny_imagenet_as_it_is_unpacked(caplog: pytest.LogCaptureFixture) -> No
     tiny_imagenet()
     source = Source("tiny")
     assert (source.num_classes, source.numbered) == (2, False)
-    assert source.class_names == ("goldfish, Carassius auratus", "lemon")
+    assert source.class_names == ("n01 goldfish, Carassius auratus", "n02 lemon")
     assert labelled(source, "test") == {"val/images/val_0.JPEG": 1, "val/images/val_1.JPEG": 0}
     assert labelled(source, "train") == {
         f"train/n0{n + 1}/images/n0{n + 1}_{i}.JPEG": n for n in (0, 1) for i in (0, 1)
@@ -131,7 +131,7 @@ def test_imagenets_validation_images_beside_a_file(files: Mapping[str, str]) -> 
         write(f"imagenet/{path}", text)
     source = Source("imagenet")
     assert labelled(source, "test") == {VAL[0]: 2, VAL[1]: 1}
-    assert source.class_names == ("tench", "goldfish", "shark")
+    assert source.class_names == ("n01 tench", "n02 goldfish", "n03 shark")
 
 
 def test_labels_that_count_from_1_where_folders_have_names() -> None:

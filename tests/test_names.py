@@ -88,7 +88,7 @@ def test_cells_that_a_spreadsheet_would_run() -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classes = [f"{number} {name}" for number, name in enumerate(Source("shapes").class_names)]
-    order = f"Classes of --data.source shapes: {', '.join(classes)}\n"
+    order = f"Classes of --data.source shapes: {'; '.join(classes)}\n"
     names = Source("shapes").class_names
     main(["predict", "--ckpt", str(tiny_suspect), *QUIET])
     assert capsys.readouterr().out.count(order) == 1
@@ -119,7 +119,7 @@ def test_many_classes_are_not_all_printed() -> None:
     for number in range(300):
         Path("photos", "c" * 90 + f"{number:03}").mkdir(parents=True)
     line = Source("photos").describe()
-    assert line.endswith(" and 290 more")
+    assert line.endswith("; and 290 more")
     assert len(line) < 1000
 
 

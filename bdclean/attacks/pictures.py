@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError, first_line
-from bdclean.decoding import bounded
+from bdclean.decoding import bounded, in_8_bits
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MOST_PIXELS = 16_000_000
@@ -43,7 +43,7 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
 def _with_opacity(image: Image.Image) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels are too many")
-    return image.convert("RGBA")
+    return in_8_bits(image).convert("RGBA")
 
 
 def as_channels(picture: Tensor, images: Tensor) -> Tensor:

@@ -134,9 +134,12 @@ class ArrayFile:
         if pixels.shape[-1] not in (1, 3):
             pixels = pixels.transpose(0, 2, 3, 1)
         if pixels.dtype != np.uint8:
+            low, high = pixels.min(), pixels.max()
             # NaN is neither.
-            if not (pixels.min() >= 0 and pixels.max() <= 1):
-                raise self._wrong(key, "must be (N, H, W, 3), uint8 or in [0, 1]")
+            if not (low >= 0 and high <= 1):
+                raise InputError(
+                    f"{self.option}: {key} must be uint8 or in [0, 1], not {pixels.dtype} from {low:g} to {high:g}"
+                )
             pixels = np.round(pixels * 255).astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(pixels))
 

@@ -180,5 +180,5 @@ def _words(root: Path) -> dict[str, str]:
         if (root / name).is_file():
             with open(root / name, encoding="utf-8", errors="replace") as file:
                 lines = file.read(MOST_CHARACTERS).splitlines()
-            return {line.partition(separator)[0]: line.partition(separator)[2].strip() for line in lines}
+            return {line.partition(separator)[0]: " ".join(line.split()) for line in lines}
     return {}

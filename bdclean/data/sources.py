@@ -22,6 +22,8 @@ from bdclean.decoding import SUFFIXES
 
 SHAPES_IMAGES = {"train": 30_000, "test": 2_000}
 SHAPES_SEED = {"train": 0, "test": 1}
+LISTED = 10
+"""Classes that are listed at most."""
 LONGEST_NAME = 60
 """Characters of the name of a class that are shown."""
 
@@ -121,8 +123,9 @@ class Source:
     def describe(self) -> str:
         """The order of the classes, in one line."""
         if self.class_names:
-            numbered = [f"{number} {name}" for number, name in enumerate(self.class_names)]
-            return f"Classes of {self.option}: {first_ten(numbered)}"
+            listed = "; ".join(f"{number} {name}" for number, name in enumerate(self.class_names[:LISTED]))
+            more = len(self.class_names) - LISTED
+            return f"Classes of {self.option}: {listed}" + (f"; and {more} more" if more > 0 else "")
         return f"Classes of {self.option}: numbers, 0 to {self.num_classes - 1}"
 
     def has(self, split: str) -> bool:
