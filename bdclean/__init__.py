@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return line if len(line) <= 1000 else f"{line[:1000]}..."
 
 
+def escaped(text: str) -> str:
+    """The same with a backslash where something is no UTF-8, as names of files can be."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, for a message of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -18,7 +19,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from bdclean import InputError, __version__, attacks, cleansing, early, first_line, printable
+from bdclean import InputError, __version__, attacks, cleansing, early, escaped, first_line, printable
 from bdclean.attacks.badnets import PATTERNS
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read, write_text
@@ -30,6 +31,7 @@ from bdclean.messages import readable
 from bdclean.mistakes import mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
+from bdclean.report import intervals, wide_intervals
 from bdclean.scanning import DETECTORS
 from bdclean.trainer import Trainer, quieten
 
@@ -60,7 +62,7 @@ class LogConfig(SaveConfigCallback):
         """Called by Lightning in one process, when training starts."""
         for logger in trainer.loggers:
             if isinstance(logger, loggers.TensorBoardLogger):
-                text = self.parser.dump(self.config)
+                text = escaped(self.parser.dump(self.config))
                 os.makedirs(logger.log_dir, exist_ok=True)
                 write_text(Path(logger.log_dir, "config.yaml"), text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
@@ -204,6 +206,7 @@ class CommandLine(LightningCLI):
         if self.checkpoint is None:
             super().instantiate_classes()
             self._say_outputs()
+            self._describe_classes()
             return
         recognised = self._identify(self.checkpoint)
         suggestion = self._suggestion(self.checkpoint)
@@ -223,6 +226,7 @@ class CommandLine(LightningCLI):
             said += [f"{self.checkpoint.path}: {note}" for note in self.checkpoint.notes]
             for line in [*said, *suggestion]:
                 print(printable(line))
+        self._describe_classes()
 
     def _say_outputs(self) -> None:
         """Say what the network outputs, if it is not logits."""
@@ -268,6 +272,18 @@ class CommandLine(LightningCLI):
                 f"which is not read unasked: {option}"
             )
         return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]
+
+    def _describe_classes(self) -> None:
+        """Say once in which order the classes of labelled images are."""
+        source = self.datamodule.source
+        if source is not None and self.trainer.is_global_zero:
+            print(printable(source.describe()))
+
+    def after_test(self) -> None:
+        """Called by Lightning, which has printed the figures: say how far those of few images can be off."""
+        lines = wide_intervals({"": intervals(self.model.counted())})
+        if lines and self.trainer.is_global_zero:
+            print("\n".join(lines))
 
     def before_test(self) -> None:
         """Called by Lightning: refuse to measure nothing."""
@@ -412,6 +428,9 @@ def main(args: list[str] | None = None) -> None:
     if early.answer(words):
         raise SystemExit(Exit.DONE)
     quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")

@@ -7,9 +7,41 @@ images on which two networks have the same top class. None of them has a value w
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+NORMAL_95 = 1.959964
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of some images were hits.
+
+    Attributes:
+        hits: How many.
+        images: Of how many, at least one.
+    """
+
+    hits: int
+    images: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share, in percent.
+
+        Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927. Unlike the
+        usual one it is right for few images, and for shares near 0 or 100 %.
+        """
+        share, square = self.hits / self.images, NORMAL_95**2
+        centre = share + square / (2 * self.images)
+        reach = NORMAL_95 * math.sqrt(share * (1 - share) / self.images + square / (4 * self.images**2))
+        low, high = ((centre + side * reach) / (1 + square / self.images) for side in (-1, 1))
+        return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -69,6 +101,8 @@ class _Percentage(Metric):
         super().__init__()
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+        self.share: Share | None = None
+        """What was computed last, over all processes; None if no image counted."""
 
     def count(self, hits: Tensor, counted: Tensor | None = None) -> None:
         """Count a batch, (N,) bool, of which all images count or some, (N,) bool."""
@@ -77,6 +111,8 @@ class _Percentage(Metric):
         self.total += hits.numel() if counted is None else counted.sum()
 
     def compute(self) -> Tensor:
+        hits, images = int(self.hits), int(self.total)
+        self.share = Share(hits, images) if images else None
         return 100 * self.hits / self.total
 
 

@@ -19,12 +19,16 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from bdclean.checkpoint import write_text
-from bdclean.metrics import defense_effectiveness_rate
+from bdclean.metrics import Share, defense_effectiveness_rate
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 FIGURES = ("acc", "asr", "ra", "agreement")
 LISTED = 5
 """Classes of a scan that are listed in a terminal."""
+WIDE = 1.0
+"""Percent: from this half width up, the 95 % interval of a figure is given in a terminal."""
+RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 REMAINS = 5.0
 """Percent of the images: if what was recovered in the suspect still takes more over, a backdoor is left."""
 
@@ -34,6 +38,32 @@ def figures(results: list[Mapping[str, float]], names: tuple[str, ...] = FIGURES
     merged = {key: value for result in results for key, value in result.items()}
     values = {name: float(merged.get(f"test/{name}", math.nan)) for name in names}
     return {name: round(value, 2) if math.isfinite(value) else None for name, value in values.items()}
+
+
+def intervals(shares: Mapping[str, Share | None]) -> dict[str, dict[str, float] | None]:
+    """The 95 % interval of each figure in percent, with two decimals, and of how many images it is."""
+    return {
+        name: None
+        if share is None
+        else {"low": round(share.interval[0], 2), "high": round(share.interval[1], 2), "images": share.images}
+        for name, share in shares.items()
+    }
+
+
+def wide_intervals(networks: Mapping[str, Mapping[str, Mapping[str, float] | None]]) -> list[str]:
+    """A line for the terminal with the intervals of figures that are of few images, if there are any.
+
+    Args:
+        networks: The name of each network, which may be empty, and its `intervals`.
+    """
+    found = [
+        f"{network} {figure.upper() if len(figure) < 4 else figure} {one['low']:.2f} to {one['high']:.2f} "
+        f"({one['images']:g} image{'' if one['images'] == 1 else 's'})".strip()
+        for network, own in networks.items()
+        for figure, one in own.items()
+        if one is not None and (one["high"] - one["low"]) / 2 >= WIDE
+    ]
+    return [f"95 % intervals of figures of few images: {', '.join(found)}."] if found else []
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
@@ -46,15 +76,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_inert(cell) for cell in row] for row in rows)
     write_text(path, text.getvalue())
 
 
-def movements(matrix: Tensor) -> list[dict[str, float | None]]:
+def _inert(cell: object) -> object:
+    """A cell of one line that no spreadsheet runs: a text that begins like a formula gets an apostrophe before it."""
+    if not isinstance(cell, str):
+        return cell
+    before = "'" if cell.startswith(RUN_BY_SPREADSHEETS) else ""
+    return before + "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cell)
+
+
+def movements(matrix: Tensor, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """How far predictions moved, class by class.
 
     Args:
         matrix: (C, C) counts of images: rows the suspect's classes, columns the cleansed network's.
+        names: What the classes are called, if that is known.
 
     Returns:
         For each class how many images the suspect and the cleansed network put into it, and how many of the suspect's
@@ -62,9 +101,25 @@ def movements(matrix: Tensor) -> list[dict[str, float | None]]:
     """
     before, after, stayed = matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist()
     return [
-        {"class": number, "suspect": had, "cleansed": has, "kept": round(100 * same / had, 2) if had else None}
+        {
+            "class": number,
+            "name": _name(names, number),
+            "suspect": had,
+            "cleansed": has,
+            "kept": round(100 * same / had, 2) if had else None,
+        }
         for number, (had, has, same) in enumerate(zip(before, after, stayed, strict=True))
     ]
+
+
+def _name(names: Sequence[str], number: int) -> str | None:
+    """What a class is called, if that is known."""
+    return names[number] if names else None
+
+
+def called(number: int, name: str | None) -> str:
+    """A class for people."""
+    return f"{number}" if name is None else f"{number} ({name})"
 
 
 def write_html(
@@ -116,7 +171,8 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean", "."), autoescape=True)
     page = environment.get_template(template).render(
         figure=lambda value: "\u2013" if value is None else f"{value:.2f}",
-        verdict=verdict,
+        verdict=sentence,
+        called=called,
         shown=shown,
         warnings=warnings(values["r"]),
         **values,
@@ -157,13 +213,15 @@ def table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
 def summary(report: Mapping[str, Any]) -> str:
     """What `bdclean cleanse` prints: both networks' figures in percent, and what the cleansing took."""
     suspect, cleansed = report["suspect"], report["cleansed"]
-    lines = [table({"suspect": suspect, "cleansed": cleansed})]
+    lines = [table({"suspect": suspect, "cleansed": cleansed}), *wide_intervals(report["intervals"])]
     if None not in (suspect["acc"], suspect["asr"], cleansed["acc"], cleansed["asr"]):
         rate = defense_effectiveness_rate((suspect["acc"], suspect["asr"]), (cleansed["acc"], cleansed["asr"]))
         lines.append(f"DER {rate:.2f}")
+    agreement = report["intervals"]["cleansed"].get("agreement")
+    count = f"{agreement['images']} " if agreement else ""
     lines.append(
-        f"{report['method']} on {report['unlabeled_images']} {_kind(report)} images took {report['seconds']} s on "
-        f"{report['device']}. All figures in percent, agreement on {report['agreement_on']}."
+        f"{report['method']}{_had(report)} took {report['seconds']} s on {report['device']}. "
+        f"All figures in percent, agreement on {count}{report['agreement_on']}."
     )
     if scan := report.get("scan"):
         lines += [f"Scan of the suspect: {verdict(scan['suspect'])}", f"of the cleansed: {verdict(scan['cleansed'])}"]
@@ -179,27 +237,39 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     return [f"WARNING: {one}." for one in report["warnings"]]
 
 
-def found(findings: Sequence[Finding], alpha: float) -> dict[str, Any]:
+def _had(report: Mapping[str, Any]) -> str:
+    """On which of the images a method worked."""
+    if not report["method_images"]:
+        return ", which uses no images,"
+    return f" on {report['method_images']} {_kind(report)} images"
+
+
+def found(findings: Sequence[Finding], alpha: float, names: Sequence[str] = ()) -> dict[str, Any]:
     """What detectors found, as plain values.
 
     Args:
         findings: One of each detector.
         alpha: From this p-value down a backdoor is said to be found.
+        names: What the classes are called, if that is known.
 
     Returns:
         `backdoor`, whether there is one, None where classes are too few to tell; the `class` that the strongest finding
-        names; its `p_value`, over all detectors; `alpha`; `detectors`, with scores and p-values of each class.
+        names, and its `name`; its `p_value`, over all detectors; `alpha`; `detectors`, with scores and p-values of each
+        class.
     """
     likelihood = p_value(findings)
+    suspected = min(findings, key=lambda finding: finding.p_value).suspected
     return {
         "backdoor": None if len(findings[0].scores) < FEWEST else likelihood <= alpha,
-        "class": min(findings, key=lambda finding: finding.p_value).suspected,
+        "class": suspected,
+        "name": _name(names, suspected),
         "p_value": likelihood,
         "alpha": alpha,
         "detectors": [
             {
                 "detector": finding.detector,
                 "class": finding.suspected,
+                "name": _name(names, finding.suspected),
                 "p_value": finding.p_value,
                 "scores": [round(score, 4) for score in finding.scores.tolist()],
                 "p_values": finding.p_values.tolist(),
@@ -210,7 +280,11 @@ def found(findings: Sequence[Finding], alpha: float) -> dict[str, Any]:
 
 
 def compared(
-    before: Sequence[Finding], after: Sequence[Finding], shares: Sequence[Sequence[float | None]], alpha: float
+    before: Sequence[Finding],
+    after: Sequence[Finding],
+    shares: Sequence[Sequence[float | None]],
+    alpha: float,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What detectors found in the suspect and in the cleansed network, as plain values.
 
@@ -219,18 +293,20 @@ def compared(
         after: The same of the cleansed network.
         shares: For each finding in the suspect, as `taken` has it, of the suspect and of the cleansed network.
         alpha: As in `found`.
+        names: As in `found`.
 
     Returns:
         `suspect`, `cleansed`: as `found`, the suspect's detectors with `taken` and `taken_cleansed`; `doubts`: why the
         result is not to be trusted, None if nothing speaks against it.
     """
-    suspect, cleansed = found(before, alpha), found(after, alpha)
+    suspect, cleansed = found(before, alpha, names), found(after, alpha, names)
     left = []
     for finding, row, (was, now) in zip(before, suspect["detectors"], shares, strict=True):
         row["taken"], row["taken_cleansed"] = was, now
         if now is not None and now > REMAINS and stands_out(finding, len(before), alpha):
             left.append(
-                f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class {row['class']}"
+                f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class "
+                f"{called(row['class'], row['name'])}"
             )
     if cleansed["backdoor"]:
         left.append(f"a scan finds {verdict(cleansed)}")
@@ -242,20 +318,27 @@ def verdict(scan: Mapping[str, Any]) -> str:
     """What `found` comes to, in a line."""
     p = shown(scan["p_value"])
     if scan["backdoor"]:
-        return f"a backdoor towards class {scan['class']} (p {p})"
+        return f"a backdoor towards class {called(scan['class'], scan['name'])} (p {p})"
     if scan["backdoor"] is None:
         return "no saying whether there is a backdoor: of two classes none can stand out"
-    return f"no backdoor found (p {p}, class {scan['class']} stands out most)"
+    return f"no backdoor found (p {p}, class {called(scan['class'], scan['name'])} stands out most)"
 
 
-def classes_table(scan: Mapping[str, Any]) -> str:
-    """The p-values of the most suspicious classes, a column a detector, for the terminal."""
+def sentence(scan: Mapping[str, Any]) -> str:
+    """The same with a capital letter; names of classes stay as they are."""
+    text = verdict(scan)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def classes_table(scan: Mapping[str, Any], names: Sequence[str] = ()) -> str:
+    """The p-values of the most suspicious classes, a column a detector, for the terminal, and the classes' names."""
     detectors = scan["detectors"]
     lines = ["class" + "".join(f"{one['detector']:>18}" for one in detectors)]
     columns = [one["p_values"] for one in detectors]
     order = sorted(range(len(columns[0])), key=lambda number: min(column[number] for column in columns))
     for number in order[:LISTED]:
-        lines.append(f"{number:>5}" + "".join(f"{shown(column[number]):>18}" for column in columns))
+        name = f"  {names[number]}" if names else ""
+        lines.append(f"{number:>5}" + "".join(f"{shown(column[number]):>18}" for column in columns) + name)
     return "\n".join(lines)
 
 
@@ -264,11 +347,14 @@ def _kind(report: Mapping[str, Any]) -> str:
     return "labelled" if report["options"].get("supervision") == "labels" else "unlabeled"
 
 
-def _moved_most(classes: Sequence[Mapping[str, float | None]]) -> str:
+def _moved_most(classes: Sequence[Mapping[str, Any]]) -> str:
     """The classes that kept fewest of the suspect's predictions, for users who have nothing else to go by."""
     rows = sorted((row for row in classes if row["kept"] is not None), key=lambda row: row["kept"] or 0.0)[:10]
     lines = ["Least of the suspect's predictions stayed in these classes:", "  class  suspect  cleansed  stayed"]
-    lines += [f"{row['class']:>7}{row['suspect']:>9}{row['cleansed']:>10}{row['kept']:>8.2f}" for row in rows]
+    lines += [
+        f"{row['class']:>7}{row['suspect']:>9}{row['cleansed']:>10}{row['kept']:>8.2f}  {row['name'] or ''}".rstrip()
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, earlier, outputs, report, scanning, within
+from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, within
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
@@ -144,7 +144,8 @@ class Trainer(pl.Trainer):
                     logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
             self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
-            print(f"{report.table({output: result})}\nAll figures in percent, on the test images.")
+            lines = [report.table({output: result}), *report.wide_intervals({"": report.intervals(model.counted())})]
+            print("\n".join([*lines, "All figures in percent, on the test images."]))
         return result
 
     def cleanse(
@@ -222,6 +223,7 @@ class Trainer(pl.Trainer):
         symptom = self._look(model, datamodule)
         datamodule.draw_trigger()
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
+        suspect_intervals = report.intervals(model.counted())
         trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)
         if trained_on and self.is_global_zero:
             print(
@@ -262,7 +264,7 @@ class Trainer(pl.Trainer):
         self._log_hyperparameters(cleanser, datamodule, cleansed)
         outcome = {
             "method": type(cleanser).__name__,
-            "unlabeled_images": datamodule.unlabeled_count if cleanser.uses_images else datamodule.held_out_count,
+            "unlabeled_images": datamodule.unlabeled_count,
             "seconds": round(seconds, 1),
             "device": self._device_name(),
             "suspect": suspect,
@@ -272,9 +274,12 @@ class Trainer(pl.Trainer):
             "epochs": self.max_epochs,
             "peak_memory": self._peak_memory(),
             "attack": datamodule.poisoning,
+            "method_images": datamodule.unlabeled_count - datamodule.held_out_count if cleanser.uses_images else 0,
             "held_out_images": datamodule.held_out_count,
             "unreadable_images": len(datamodule.unreadable),
-            "classes": [] if cleanser.moved is None else report.movements(cleanser.moved),
+            "intervals": {"suspect": suspect_intervals, "cleansed": report.intervals(cleanser.counted())},
+            "class_names": list(datamodule.class_names),
+            "classes": [] if cleanser.moved is None else report.movements(cleanser.moved, datamodule.class_names),
             "network": dict(cleanser.hparams),
             "outputs": model.outputs.describe() or None,
             "warnings": [] if symptom is None else [symptom],
@@ -338,11 +343,12 @@ class Trainer(pl.Trainer):
                 "outputs": model.outputs.describe() or None,
                 "warnings": [] if symptom is None else [symptom],
                 "bdclean": __version__,
-            } | report.found(findings, alpha)
+                "class_names": list(datamodule.class_names),
+            } | report.found(findings, alpha, datamodule.class_names)
             if self.is_global_zero:
                 report.write_json(files.result, outcome)
                 report.write_scan(files.reports[0], outcome, _trigger_pictures(findings, images))
-                print(f"{report.classes_table(outcome)}\n{report.verdict(outcome).capitalize()}.")
+                print(f"{report.classes_table(outcome, datamodule.class_names)}\n{report.sentence(outcome)}.")
                 for warning in report.warnings(outcome):
                     print(warning)
         if exit_code and outcome["backdoor"]:
@@ -389,7 +395,7 @@ class Trainer(pl.Trainer):
         after = scanning.scan(networks[1], images, suspect.num_classes)
         before = cleansed.found or scanning.scan(networks[0], images, suspect.num_classes)
         shares = [[taken(finding, network, images) for network in networks] for finding in before]
-        return report.compared(before, after, shares, ALPHA), _trigger_pictures(before, images)
+        return report.compared(before, after, shares, ALPHA, datamodule.class_names), _trigger_pictures(before, images)
 
     def _as_scanned(self, model: Classifier, images: Tensor) -> nn.Module:
         """What detectors take: faster than `_whole`, and in bf16 where training is in `bf16-mixed`."""
@@ -438,7 +444,7 @@ class Trainer(pl.Trainer):
         output: str = "predictions.csv",
         overwrite: bool = False,
     ) -> Any:
-        """Write the class that each image gets, and its probability, to predictions.csv.
+        """Write the class that each image gets, its name and its probability, to predictions.csv.
 
         Args:
             model: The network.
@@ -460,8 +466,10 @@ class Trainer(pl.Trainer):
             if batches:
                 probability, label = torch.cat(batches).max(1)
                 shares = (f"{value:.4f}" for value in probability.tolist())
-                rows = zip(datamodule.predicted_names, label.tolist(), shares, strict=True)
-                report.write_csv(files.result, ["image", "class", "probability"], rows)
+                known = datamodule.class_names
+                names = (known[number] if known else "" for number in label.tolist())
+                rows = zip(datamodule.predicted_names, label.tolist(), names, shares, strict=True)
+                report.write_csv(files.result, ["image", "class", "name", "probability"], rows)
         return batches
 
     def _begin(self, model: Classifier) -> None:
@@ -589,7 +597,7 @@ class Trainer(pl.Trainer):
             plain["data/unlabeled"] = datamodule.unlabeled.name
         metrics = {f"final/{name}": value for name, value in result.items() if value is not None}
         for logger in self._tensorboards():
-            logger.log_hyperparams({key: str(value) for key, value in plain.items()}, metrics)
+            logger.log_hyperparams({key: escaped(str(value)) for key, value in plain.items()}, metrics)
             logger.save()
 
     def _tensorboards(self) -> list[TensorBoardLogger]:

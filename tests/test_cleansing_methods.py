@@ -29,7 +29,8 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_every_method_changes_the_network_and_keeps_its_form(name: str, tiny_suspect: Path) -> None:
     report = cleanse(tiny_suspect, "--method", name, *quick(name, 2))
     assert report["method"] == name
-    assert report["unlabeled_images"] == (60 if getattr(cleansing, name).uses_images else 0)
+    assert report["unlabeled_images"] == 60
+    assert report["method_images"] == (60 if getattr(cleansing, name).uses_images else 0)
     before, after = weights(tiny_suspect), weights(Path("cleansed.ckpt"))
     assert {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in after.items()}
     assert all(value.isfinite().all() for value in after.values())

@@ -292,7 +292,6 @@ WRONG = {
         "--method Distill: its training diverged 7 times, down to a learning rate of 2.4e+26"
     ),
     "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0: must be above 0",
-    "cleanse --ckpt SUSPECT --data.num_unlabeled 61": "--data.num_unlabeled 61: there are 60 unlabeled images",
     "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",
     "cleanse --ckpt SUSPECT --data.unlabeled damaged": "--data.unlabeled damaged: 1 of 1 images are unreadable",
     "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",

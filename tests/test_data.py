@@ -420,8 +420,14 @@ def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
     data = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"))
     with data.defence(labels=False, choosing=False):
         assert next(iter(data.train_dataloader())).shape == (4, 3, 16, 16)
-    with pytest.raises(InputError, match="--data.num_unlabeled 5: there are 4"):
-        _ = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"), num_unlabeled=5).unlabeled_count
+
+
+def test_fewer_images_than_may_be_used_are_all_used(npz: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=50)
+    assert (data.unlabeled_count, data.held_out_count) == (20, 0)
+    assert PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=7).unlabeled_count == 7
+    (record,) = caplog.records
+    assert record.getMessage() == "--data.num_unlabeled 50: there are 20 unlabeled images; all of them are used"
 
 
 def test_files_and_memory_give_the_same_batches(folder: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bdclean import InputError
 from bdclean.data import PoisonDataModule
-from bdclean.data.images import FileImages
+from bdclean.data.files import FileImages
 from bdclean.data.sources import Source
 
 RED = (200, 30, 10)
@@ -132,11 +132,12 @@ def test_more_than_half_unreadable_is_an_error() -> None:
         _ = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).unlabeled_count
 
 
-def test_too_few_readable_images() -> None:
+def test_fewer_readable_images_than_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
     folder_with(good=10, bad=3)
     data = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0, num_unlabeled=12)
-    with pytest.raises(InputError, match="--data.num_unlabeled 12: there are 10 readable unlabeled images"):
-        _ = data.unlabeled_count
+    assert (data.unlabeled_count, data.held_out_count) == (10, 1)
+    message = "--data.num_unlabeled 12: there are 10 readable unlabeled images; all of them are used"
+    assert caplog.records[-1].getMessage() == message
 
 
 @pytest.mark.parametrize("name", ["a.npy", "nchw.npy", "float.npy", "grey.npy", "one.npz"])

@@ -83,3 +83,24 @@ def test_the_mean_loss_does_not_lose_digits_with_the_network(dtype: torch.dtype)
     for _ in range(400):
         metric.update(torch.tensor(2.0, dtype=dtype), 128)
     assert metric.compute() == 2
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "low", "high"),
+    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, method 3; and what is at the ends.
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18), (29, 29, 88.30, 100)],
+)
+def test_intervals_as_published(hits: int, images: int, low: float, high: float) -> None:
+    assert metrics.Share(hits, images).interval == pytest.approx((low, high), abs=0.005)
+
+
+def test_a_figure_knows_of_how_many_images_it_is(judged: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, targets, labels = judged
+    accuracy, asr = metrics.Accuracy(), metrics.AttackSuccessRate()
+    for metric in (accuracy, asr):
+        assert metric.share is None
+        metric.update(logits, targets, labels)
+        value = metric.compute().item()
+        assert metric.share is not None
+        assert 100 * metric.share.hits / metric.share.images == pytest.approx(value)
+    assert (accuracy.share.images, asr.share.images) == (200, int((labels != 2).sum()))  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from pathlib import Path
 import torch
 
 from bdclean import report
+from bdclean.metrics import Share
 
 
 def test_figures_are_null_where_there_are_none() -> None:
@@ -38,3 +39,13 @@ def test_confusion_picture_is_darkest_where_the_images_are() -> None:
     picture = report.confusion_picture(matrix, "suspect").float().mean(0)
     cells = picture[44 : 44 + 3 * 44, 44 : 44 + 3 * 44].unfold(0, 44, 44).unfold(1, 44, 44).mean((2, 3))
     assert torch.equal(cells < 200, matrix > 0)
+
+
+def test_intervals_are_printed_where_they_are_wide() -> None:
+    suspect = report.intervals({"acc": Share(9_000, 10_000), "asr": None})
+    assert suspect == {"acc": {"low": 89.4, "high": 90.57, "images": 10_000}, "asr": None}
+    assert report.wide_intervals({"suspect": suspect}) == []
+    cleansed = report.intervals({"acc": Share(18, 20), "agreement": Share(20, 20)})
+    line = "suspect ACC 69.90 to 97.21 (20 images), suspect agreement 83.89 to 100.00 (20 images)"
+    assert report.wide_intervals({"suspect": cleansed}) == [f"95 % intervals of figures of few images: {line}."]
+    assert report.wide_intervals({"": cleansed})[0].count(": ACC 69.90") == 1

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bdclean import InputError
+from bdclean import InputError, first_line
+from bdclean.decoding import bounded, in_8_bits
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+MOST_PIXELS = 16_000_000
+"""A larger picture is refused: as floats it would take 16 bytes per pixel."""
 
 
 def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None = None) -> Tensor:
@@ -23,16 +28,22 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
         (4, H, W) red, green, blue and opacity, in [0, 1].
 
     Raises:
-        InputError: If there is no such file, or it is no image.
+        InputError: If there is no such file, or it is no image, or a very large one.
     """
     if not Path(path).is_file():
         raise InputError(f"--data.attack.trigger {path}: neither a file nor one of {', '.join(names)}")
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")) as file:
-            picture = transforms.pil_to_tensor(file.convert("RGBA")).float() / 255
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"--data.attack.trigger {path}: not a readable image ({error})") from error
+        image = bounded(Path(path), _with_opacity, FORMATS)
+    except Exception as error:  # Pillow's decoders fail in any way
+        raise InputError(f"--data.attack.trigger {path}: not a readable image ({first_line(error)})") from error
+    picture = transforms.pil_to_tensor(image).float() / 255
     return picture if size is None else transforms.resize(picture, [*size], antialias=True)
+
+
+def _with_opacity(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels are too many")
+    return in_8_bits(image).convert("RGBA")
 
 
 def as_channels(picture: Tensor, images: Tensor) -> Tensor:

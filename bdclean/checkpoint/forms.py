@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean import InputError
+from bdclean import InputError, escaped
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.files import load
@@ -46,7 +46,8 @@ def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) < 4096 and value.isprintable()
+    # Names of folders need not be UTF-8.
+    return isinstance(value, str) and len(value) < 4096 and escaped(value).isprintable()
 
 
 def _name(value: Any) -> bool:

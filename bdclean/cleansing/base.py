@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
 from bdclean import InputError
-from bdclean.metrics import Agreement, correct
+from bdclean.metrics import Agreement, Share, correct
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
@@ -293,6 +293,9 @@ class Cleanser(Classifier):
         if self.moves is not None and self.moves.update_count:
             self.moved = self.moves.compute().cpu()
             self.moves.reset()
+
+    def counted(self) -> dict[str, Share | None]:
+        return super().counted() | {"agreement": cast(Agreement, self.agreement["test"]).share}
 
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
         """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bdclean import InputError, first_ten, printable
+from bdclean import InputError, first_ten
 from bdclean.data.batches import Batches
-from bdclean.data.images import FileImages, Images
+from bdclean.data.files import FileImages
+from bdclean.data.images import Images
+from bdclean.data.notices import say
 
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
 CHOICE_SHARE, CHOICE_LIMIT = 0.2, 1_000
-
-logger = logging.getLogger(__name__)
 
 
 class Defender:
@@ -30,7 +28,7 @@ class Defender:
     Args:
         images: What there is to draw from.
         loose: Whether these are files of which some may be no images; they are named and left out.
-        wanted: How many images are used; None is all, up to `most`.
+        wanted: How many images are used, if there are so many; None is all, up to `most`.
         most: None is any number.
         agreement: How many of these are for measuring the agreement with the suspect; None is 10 %, at most 1,000.
         seed: Fixes the order.
@@ -38,7 +36,7 @@ class Defender:
         fits: Whether so many bytes may be kept in memory.
 
     Raises:
-        InputError: If there are fewer images than asked for.
+        InputError: If none are left to cleanse with.
     """
 
     def __init__(
@@ -61,7 +59,8 @@ class Defender:
             count = len(images) if wanted is None else wanted
         if count > len(images):
             kind = " readable" if self.unreadable else ""
-            raise InputError(f"--data.num_unlabeled {count}: there are {len(images)}{kind} unlabeled images")
+            say(f"--data.num_unlabeled {count}: there are {len(images)}{kind} unlabeled images; all of them are used")
+            count = len(images)
         held_out = max(1, share(None, count, AGREEMENT_SHARE, AGREEMENT_LIMIT)) if agreement is None else agreement
         if held_out >= count:
             raise InputError(f"--data.num_agreement {held_out}: there are {count} unlabeled images in all")
@@ -121,13 +120,8 @@ def readable(
     found, unreadable = images.readable(wanted, num_workers, fits(wanted * images.size**2 * 3))
     if unreadable:
         looked_at = len(found) + len(unreadable)
-        _say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
+        say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
     return found, unreadable
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    logger.warning(printable(message))
 
 
 def split(

@@ -1,35 +1,16 @@
-"""Sets of images: in memory as one uint8 tensor, or as files that are decoded when they are wanted."""
+"""Sets of images, and those that are in memory as one tensor."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as transforms
-from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
-
-from bdclean import InputError, first_line, first_ten
-
-Image.init()
-# What Pillow may take a file for: all it reads by itself. EPS starts Ghostscript, the others only name a file's format.
-FORMATS = tuple(sorted({*Image.OPEN} - {"EPS", "BUFR", "EMF", "GRIB", "HDF5", "MPEG", "WMF"}))
-SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
-MOST_PIXELS = 100_000_000
-"""A larger image is not decoded, as a few of them would fill the memory."""
-# An image is judged by whether it can be decoded, not by what Pillow thinks of it.
-warnings.filterwarnings("ignore", module="PIL")
-
 
 Stored = TypeVar("Stored", bound="StoredImages")
 
@@ -112,7 +93,7 @@ class StoredImages(Images):
         yield from torch.split(torch.arange(len(self)), 1024)
 
     def fingerprint(self) -> str:
-        return _digest(self.labels, (self.stored(part).cpu().numpy() for part in self.parts()))
+        return digest(self.labels, (self.stored(part).cpu().numpy() for part in self.parts()))
 
 
 class MemoryImages(StoredImages):
@@ -170,138 +151,10 @@ class ArrayImages(StoredImages):
         return MemoryImages(torch.cat([self.batch(part) for part in self.parts()]).contiguous(), self.labels)
 
 
-class FileImages(Images):
-    """Image files of any size and format that Pillow reads, cut to a square: the centre, resized.
-
-    Args:
-        paths: The files.
-        size: Height and width of the images they become, in pixels.
-        option: The option that named their folder, for messages.
-        labels: (N,) int64 true classes; without them the images are unlabeled.
-    """
-
-    def __init__(self, paths: Sequence[Path], size: int, option: str, labels: Tensor | None = None) -> None:
-        super().__init__(torch.full((len(paths),), -1) if labels is None else labels)
-        self.paths = paths
-        self.size = size
-        self.option = option
-
-    def subset(self, indices: Tensor) -> FileImages:
-        return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.option, self.labels[indices])
-
-    def batch(self, indices: Tensor) -> Tensor:
-        pixels = [self._decode(i) for i in indices.tolist()]
-        for image, index in zip(pixels, indices.tolist(), strict=True):
-            if isinstance(image, str):
-                raise InputError(f"{self.option}: {self.paths[index]} is not a readable image ({image})")
-        return torch.stack(pixels)  # type: ignore[arg-type]  # all of them are tensors now
-
-    def size_in_memory(self) -> int:
-        return len(self) * self.size * self.size * 3
-
-    def in_memory(self, num_workers: int) -> MemoryImages:
-        images, unreadable = self._read(len(self), num_workers, keep=True)
-        if unreadable:
-            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image")
-        assert isinstance(images, MemoryImages)
-        return images
-
-    def fingerprint(self) -> str:
-        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
-        return _digest(self.labels, [repr(files).encode()])
-
-    def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
-        """The first images that can be decoded.
-
-        Args:
-            wanted: At most so many.
-            num_workers: Processes that decode.
-            keep: Whether they are kept in memory, decoded.
-
-        Returns:
-            The images, and the files among those looked at that are none.
-
-        Raises:
-            InputError: If these are more than half of them.
-        """
-        images, unreadable = self._read(wanted, num_workers, keep)
-        if len(unreadable) > len(images):
-            raise InputError(
-                f"{self.option}: {len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: "
-                f"{first_ten(unreadable)}"
-            )
-        return images, unreadable
-
-    def _read(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
-        pixels = torch.empty(wanted if keep else 0, self.size, self.size, 3, dtype=torch.uint8)
-        chosen: list[int] = []
-        unreadable: list[Path] = []
-        loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers)
-        progress = tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH)
-        for good, bad, chunk in progress:
-            good = good[: wanted - len(chosen)]
-            if keep and good:
-                pixels[len(chosen) : len(chosen) + len(good)] = chunk[: len(good)]
-            chosen += good
-            unreadable += [self.paths[index] for index in bad]
-            if len(chosen) == wanted:
-                break
-        indices = torch.tensor(chosen, dtype=torch.long)
-        return (MemoryImages(pixels[: len(chosen)], self.labels[indices]) if keep else self.subset(indices)), unreadable
-
-    def _decode(self, index: int) -> Tensor | str:
-        """The image as (size, size, 3) uint8, or why there is none."""
-        try:
-            with Image.open(self.paths[index], formats=FORMATS) as file:
-                file.draft("RGB", (self.size, self.size))  # JPEG only: decodes at a fraction of the size, much faster
-                if math.prod(file.size) > MOST_PIXELS:
-                    return f"{file.width}x{file.height} pixels are too many"
-                image = _in_colour(ImageOps.exif_transpose(file))
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            square = image.resize(
-                (self.size, self.size), Image.Resampling.BILINEAR, (left, top, left + side, top + side)
-            )
-            return torch.from_numpy(np.array(square))
-        except Exception as error:  # Pillow's decoders fail in any way
-            return first_line(error)
-
-
-def _digest(labels: Tensor, contents: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
+def digest(labels: Tensor, contents: Iterable[Any]) -> str:
+    """A hash of labels (N,) and of bytes, or of arrays."""
+    found = hashlib.sha256()
     for content in contents:
-        digest.update(content)
-    digest.update(labels.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _in_colour(image: Image.Image) -> Image.Image:
-    """Any image as RGB, 8 bits a channel."""
-    if image.mode.startswith(("I", "F")):
-        # 16 and 32 bits: Pillow would cut everything off above 255.
-        values = np.asarray(image, dtype=np.float64)
-        low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
-        image = Image.fromarray(((values - low) * 255 / max(high - low, 1e-9)).astype(np.uint8))
-    return image.convert("RGB")
-
-
-class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):
-    """Runs of consecutive files, for workers to decode: which are images, which are not, and the images."""
-
-    LENGTH = 64
-
-    def __init__(self, images: FileImages, keep: bool) -> None:
-        self.images = images
-        self.keep = keep
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.LENGTH)
-
-    def __getitem__(self, index: int) -> tuple[list[int], list[int], Tensor]:
-        if index >= len(self):
-            raise IndexError(index)
-        numbers = range(index * self.LENGTH, min((index + 1) * self.LENGTH, len(self.images)))
-        decoded = {number: self.images._decode(number) for number in numbers}
-        pixels = {number: image for number, image in decoded.items() if isinstance(image, Tensor)}
-        kept = torch.stack([*pixels.values()]) if pixels and self.keep else torch.empty(0)
-        return [*pixels], [number for number in numbers if number not in pixels], kept
+        found.update(content)
+    found.update(labels.cpu().numpy().tobytes())
+    return found.hexdigest()

@@ -23,7 +23,9 @@ from bdclean.batching import BATCH, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
 from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split
-from bdclean.data.images import ArrayImages, FileImages, Images, MemoryImages
+from bdclean.data.files import FileImages
+from bdclean.data.images import ArrayImages, Images, MemoryImages
+from bdclean.data.notices import say
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 
@@ -51,10 +53,12 @@ class PoisonDataModule(LightningDataModule):
             `svhn`, `stl10`, `mnist`, `fashion_mnist`), an `.npz` file with x_train, y_train, x_test, y_test, or a
             folder with `train/` and `test/` or `val/`, each with one folder a class, or just the folders of the
             classes: a test set. Folders called by numbers are the classes of these numbers, others go by their names.
+            The folders of Tiny-ImageNet and GTSRB are read as they are, and so are images beside a file labels.csv
+            with the columns filename,label.
         attack: How images are poisoned; without one they stay clean.
         unlabeled: Other images for the defender, from any source; also a folder of loose images of any size, an `.npy`
             file, or `procedural`, which are drawn by the program.
-        num_unlabeled: How many unlabeled images are used; by default all that were held out, of another source at most
+        num_unlabeled: How many unlabeled images are used at most; by default all that were held out, of another source
             5,000.
         num_agreement: How many of these are kept from training, to measure the agreement with the suspect on; by
             default none where there is a labelled test part, else 10 %, at most 1,000.
@@ -122,6 +126,8 @@ class PoisonDataModule(LightningDataModule):
         size = image_size or (None if self.source is None else self.source.image_size)
         if size is None:
             raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
+        for notice in () if self.source is None else self.source.notices:
+            say(notice)
         self.attack = attack
         self.num_unlabeled = num_unlabeled
         self.num_agreement = num_agreement
@@ -183,6 +189,12 @@ class PoisonDataModule(LightningDataModule):
     def numbered(self) -> bool:
         """Whether the labels are numbers of classes of which some may be missing."""
         return self.source is not None and self.source.numbered
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, in the order of their numbers; empty if that is not known."""
+        names = () if self.source is None else self.source.class_names
+        return names if len(names) == self.num_classes else ()
 
     def prepare_data(self) -> None:
         """Download what is missing, in one process."""

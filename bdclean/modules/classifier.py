@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bdclean import InputError, __version__, first_ten
 from bdclean.checkpoint import MARK, Checkpoint
-from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy
+from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy, Share
 from bdclean.models import (
     Normalize,
     Stem,
@@ -218,6 +218,11 @@ class Classifier(LightningModule):
             if matrix.update_count:
                 self.confusions[part] = matrix.compute().cpu()
                 matrix.reset()
+
+    def counted(self) -> dict[str, Share | None]:
+        """Of how many images the figures of the last test are, by their names."""
+        metrics = (one for part in self.test_metrics for one in cast(MetricCollection, part).items(keep_base=True))
+        return {name: cast(Any, metric).share for name, metric in metrics}
 
     def predict_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities of the classes, (N, classes)."""

@@ -1,0 +1,189 @@
+"""Images in `.npz` and `.npy` files, which are looked at before anything large is read."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bdclean import InputError, first_ten
+
+ONLY = "the array"
+"""What the one array of an `.npy` file is called in messages."""
+MAGIC = np.lib.format.MAGIC_PREFIX
+ALWAYS = 2**28
+"""Bytes that an array may have in memory, however few they are in the file."""
+PACKED = 100
+"""How many times smaller a larger array may be in the file: images are hardly packed at all."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of an array.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its type.
+        length: Bytes that it takes in the file.
+        member: Where it lies in an `.npz` file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    length: int
+    member: zipfile.ZipInfo | None
+
+    @property
+    def most(self) -> int:
+        """Bytes that it may take in memory."""
+        stored = self.member is None or self.member.compress_type == zipfile.ZIP_STORED
+        return self.length if stored else max(ALWAYS, PACKED * self.length)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it would take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class ArrayFile:
+    """The arrays of an `.npz` or `.npy` file.
+
+    Args:
+        path: The file.
+        option: The option that named it, for messages.
+
+    Raises:
+        InputError: If the file holds no arrays.
+    """
+
+    def __init__(self, path: Path, option: str) -> None:
+        self.path = path
+        self.option = option
+        try:
+            self.headers = self._headers()
+        except Exception as error:  # a damaged archive can fail in any way
+            raise InputError(f"{option}: not a readable file of arrays ({error})") from error
+
+    def _headers(self) -> dict[str, Header]:
+        with open(self.path, "rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                file.seek(0)
+                return {ONLY: Header(*_shape_and_type(file), os.fstat(file.fileno()).st_size, None)}
+            headers = {}
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    if member.filename.endswith(".npy"):
+                        with archive.open(member) as content:
+                            header = Header(*_shape_and_type(content), member.compress_size, member)
+                        headers[member.filename.removesuffix(".npy")] = header
+            return headers
+
+    def has(self, split: str) -> bool:
+        """Whether there is a `train` or `test` part with labels."""
+        return {f"x_{split}", f"y_{split}"} <= self.headers.keys()
+
+    def classes(self, split: str) -> frozenset[int]:
+        """The classes of a part's images."""
+        return frozenset(np.unique(self.labels(f"y_{split}")).tolist()) if f"y_{split}" in self.headers else frozenset()
+
+    def part(self, split: str) -> tuple[Tensor, Tensor]:
+        """The images of a part, and their classes; as `pixels` and `labels`."""
+        pixels, labels = self.pixels(f"x_{split}"), self.labels(f"y_{split}")
+        if len(pixels) != len(labels):
+            raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
+        return pixels, labels
+
+    @property
+    def unlabeled(self) -> str:
+        """The name of the array that serves where no labels are needed."""
+        known = [name for name in ("x_train", "x_test", "x", "images") if name in self.headers]
+        if not known and len(self.headers) != 1:
+            raise InputError(
+                f"{self.option}: has neither x_train nor x_test, but {first_ten(sorted(self.headers)) or 'nothing'}"
+            )
+        return known[0] if known else next(iter(self.headers))
+
+    @property
+    def image_size(self) -> int:
+        """Height of the images, in pixels."""
+        # The test part is the smaller one.
+        return self._shape("x_test" if "x_test" in self.headers else self.unlabeled)[1]
+
+    def labels(self, key: str) -> Tensor:
+        """(N,) int64 class numbers."""
+        header = self._header(key)
+        if len(header.shape) != 1 or not np.issubdtype(header.dtype, np.integer):
+            raise self._wrong(key, "must hold class numbers")
+        labels = self._read(key)
+        if labels.size and labels.min() < 0:
+            raise InputError(f"{self.option}: {key} must hold class numbers, not {labels.min()}")
+        return torch.from_numpy(labels.astype(np.int64))
+
+    def pixels(self, key: str) -> Tensor:
+        """(N, H, W, 1 or 3) uint8."""
+        self._shape(key)
+        array = self._read(key)
+        pixels = array[..., None] if array.ndim == 3 else array
+        if pixels.shape[-1] not in (1, 3):
+            pixels = pixels.transpose(0, 2, 3, 1)
+        if pixels.dtype != np.uint8:
+            low, high = pixels.min(), pixels.max()
+            # NaN is neither.
+            if not (low >= 0 and high <= 1):
+                raise InputError(
+                    f"{self.option}: {key} must be uint8 or in [0, 1], not {pixels.dtype} from {low:g} to {high:g}"
+                )
+            pixels = np.round(pixels * 255).astype(np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    def _header(self, key: str) -> Header:
+        if key not in self.headers:
+            raise InputError(f"{self.option}: has no array {key}, but {first_ten(sorted(self.headers))}")
+        if self.headers[key].dtype.hasobject:
+            raise InputError(f"{self.option}: array {key} cannot be read (it holds Python objects)")
+        return self.headers[key]
+
+    def _wrong(self, key: str, wanted: str) -> InputError:
+        header = self.headers[key]
+        return InputError(f"{self.option}: {key} {wanted}, not {header.dtype} {header.shape}")
+
+    def _shape(self, key: str) -> tuple[int, int, int]:
+        """Number, height and width of images, if the array can be images."""
+        header = self._header(key)
+        shape = (*header.shape, 1) if len(header.shape) == 3 else header.shape
+        if len(shape) == 4 and shape[-1] not in (1, 3) and shape[1] in (1, 3):
+            shape = (shape[0], *shape[2:], shape[1])
+        plain = header.dtype == np.uint8 or np.issubdtype(header.dtype, np.floating)
+        if not plain or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
+            raise self._wrong(key, "must be (N, H, W, 3), uint8 or in [0, 1]")
+        return shape[:3]
+
+    def _read(self, key: str) -> np.ndarray:
+        header = self._header(key)
+        if header.size > header.most:
+            raise InputError(
+                f"{self.option}: {key} claims {header.size / 1e9:.2f} GB in memory, of {header.length / 1e6:.1f} MB in "
+                "the file"
+            )
+        try:
+            with open(self.path, "rb") as file:
+                if header.member is None:
+                    return np.lib.format.read_array(file, allow_pickle=False)
+                with zipfile.ZipFile(file) as archive, archive.open(header.member) as content:
+                    return np.lib.format.read_array(content, allow_pickle=False)
+        except Exception as error:  # as above
+            raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
+
+
+def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype

@@ -1,0 +1,120 @@
+"""Sets of images that are files, decoded when they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from bdclean import InputError, first_ten
+from bdclean.data.images import Images, MemoryImages, digest
+from bdclean.decoding import decode
+
+
+class FileImages(Images):
+    """Image files of any size and format that Pillow reads, cut to a square: the centre, resized.
+
+    Args:
+        paths: The files.
+        size: Height and width of the images they become, in pixels.
+        option: The option that named their folder, for messages.
+        labels: (N,) int64 true classes; without them the images are unlabeled.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, option: str, labels: Tensor | None = None) -> None:
+        super().__init__(torch.full((len(paths),), -1) if labels is None else labels)
+        self.paths = paths
+        self.size = size
+        self.option = option
+
+    def subset(self, indices: Tensor) -> FileImages:
+        return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.option, self.labels[indices])
+
+    def batch(self, indices: Tensor) -> Tensor:
+        pixels = [decode(self.paths[i], self.size) for i in indices.tolist()]
+        for image, index in zip(pixels, indices.tolist(), strict=True):
+            if isinstance(image, str):
+                raise InputError(f"{self.option}: {self.paths[index]} is not a readable image ({image})")
+        return torch.stack(pixels)  # type: ignore[arg-type]  # all of them are tensors now
+
+    def size_in_memory(self) -> int:
+        return len(self) * self.size * self.size * 3
+
+    def in_memory(self, num_workers: int) -> MemoryImages:
+        images, unreadable = self._read(len(self), num_workers, keep=True)
+        if unreadable:
+            reason = decode(unreadable[0], self.size)
+            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image ({reason})")
+        assert isinstance(images, MemoryImages)
+        return images
+
+    def fingerprint(self) -> str:
+        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        return digest(self.labels, [repr(files).encode()])
+
+    def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
+        """The first images that can be decoded.
+
+        Args:
+            wanted: At most so many.
+            num_workers: Processes that decode.
+            keep: Whether they are kept in memory, decoded.
+
+        Returns:
+            The images, and the files among those looked at that are none.
+
+        Raises:
+            InputError: If these are more than half of them.
+        """
+        images, unreadable = self._read(wanted, num_workers, keep)
+        if len(unreadable) > len(images):
+            raise InputError(
+                f"{self.option}: {len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: "
+                f"{first_ten(unreadable)}"
+            )
+        return images, unreadable
+
+    def _read(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
+        pixels = torch.empty(wanted if keep else 0, self.size, self.size, 3, dtype=torch.uint8)
+        chosen: list[int] = []
+        unreadable: list[Path] = []
+        loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers)
+        # Without a terminal there is no bar.
+        progress = tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH, disable=None)
+        for good, bad, chunk in progress:
+            good = good[: wanted - len(chosen)]
+            if keep and good:
+                pixels[len(chosen) : len(chosen) + len(good)] = chunk[: len(good)]
+            chosen += good
+            unreadable += [self.paths[index] for index in bad]
+            if len(chosen) == wanted:
+                break
+        indices = torch.tensor(chosen, dtype=torch.long)
+        return (MemoryImages(pixels[: len(chosen)], self.labels[indices]) if keep else self.subset(indices)), unreadable
+
+
+class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):
+    """Runs of consecutive files, for workers to decode: which are images, which are not, and the images."""
+
+    LENGTH = 64
+
+    def __init__(self, images: FileImages, keep: bool) -> None:
+        self.images = images
+        self.keep = keep
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.LENGTH)
+
+    def __getitem__(self, index: int) -> tuple[list[int], list[int], Tensor]:
+        if index >= len(self):
+            raise IndexError(index)
+        numbers = range(index * self.LENGTH, min((index + 1) * self.LENGTH, len(self.images)))
+        paths, size = self.images.paths, self.images.size
+        decoded = {number: decode(paths[number], size) for number in numbers}
+        pixels = {number: image for number, image in decoded.items() if isinstance(image, Tensor)}
+        kept = torch.stack([*pixels.values()]) if pixels and self.keep else torch.empty(0)
+        return [*pixels], [number for number in numbers if number not in pixels], kept

@@ -1,0 +1,184 @@
+"""How labelled images lie in folders: one folder a class, or beside a file that says their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bdclean import InputError, first_ten
+from bdclean.data.labels import ADVICE, SPLITS, find_labels
+from bdclean.data.walk import folders, listed, walk
+from bdclean.decoding import SUFFIXES
+
+MOST_CLASSES = 100_000
+CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
+"""Folders that hold the images of many classes, and are no class."""
+MOST_CHARACTERS = 2**24
+"""What is read of a file with the names of classes."""
+PREFIX = "final_"
+"""What GTSRB puts before the names of its parts."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training or test images.
+
+    Attributes:
+        folder: Where they lie.
+        classes: The names that their classes have there.
+        read: Finds the images, each with such a name, and files that have to be left out.
+    """
+
+    folder: Path
+    classes: frozenset[str]
+    read: Callable[[], tuple[list[tuple[Path, str]], list[Path]]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The labelled images of a folder.
+
+    Attributes:
+        parts: The parts that there are, of `train` and `test`.
+        numbers: The name of each class in the folder and its number: the name itself if all are numbers, else the place
+            in the order of the names.
+        numbered: Whether all names are numbers.
+        names: What the classes are called, in the order of their numbers; empty if they are called by numbers.
+        notices: What there is to say of images that are left out.
+    """
+
+    parts: dict[str, Part]
+    numbers: dict[str, int]
+    numbered: bool
+    names: tuple[str, ...]
+    notices: list[str]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, with those below the largest number that have no images."""
+        return max(self.numbers.values(), default=-1) + 1
+
+
+def read_layout(root: Path, option: str) -> Layout:
+    """Find out how a folder's labelled images lie.
+
+    Args:
+        root: The folder.
+        option: The option that named it, for messages.
+
+    Raises:
+        InputError: If there are images, but no telling their classes; or if the test part has classes that the training
+            part has not.
+    """
+    parts: dict[str, Part] = {}
+    notices: list[str] = []
+    for split in SPLITS:
+        if (part := _part(root, split, notices, option)) is not None:
+            parts[split] = part
+    if notices and not parts:
+        raise InputError(notices[0])
+    classes = {split: part.classes for split, part in parts.items()}
+    known = classes.get("train", classes.get("test", frozenset()))
+    numbered = bool(known) and all(name.isdecimal() and int(name) < MOST_CLASSES for name in known)
+    order = sorted(known, key=int) if numbered else sorted(known)
+    numbers = {name: int(name) if numbered else place for place, name in enumerate(order)}
+    for name in classes.get("test", ()):
+        # Numbers may stand for the training part's classes, and be written with zeros before them.
+        if name not in numbers and name.isdecimal() and int(name) in numbers.values():
+            numbers[name] = int(name)
+    if strange := sorted(classes.get("test", frozenset()) - numbers.keys()):
+        hint = "; do they count from 1? Then subtract 1" if strange == [str(len(order))] else ""
+        raise InputError(
+            f"{option}: {parts['test'].folder} has classes that {parts['train'].folder} has not: "
+            f"{first_ten(strange)}{hint}"
+        )
+    words = {} if numbered else _words(root)
+    return Layout(parts, numbers, numbered, () if numbered else tuple(words.get(n, n) for n in order), notices)
+
+
+def _part(root: Path, split: str, notices: list[str], option: str) -> Part | None:
+    """The images of a folder that are for training or for tests, if their classes are known."""
+    inside = folders(root, option)
+    named = {part: [folder for folder in inside if _name(folder) in words] for part, words in SPLITS.items()}
+    for folder in sorted(named[split], key=lambda folder: SPLITS[split].index(_name(folder))):
+        if (part := _by_file(folder, root, split, False, option) or _by_folder(folder, root, option)) is not None:
+            return part
+    if named[split]:
+        notices.append(f"{option}: {named[split][0]} is left out, as its images have no labels: {ADVICE}")
+        return None
+    if (part := _by_file(root, root, split, True, option)) is not None or split == "train" or named["train"]:
+        return part
+    # Nothing says train or test: a test set.
+    part = _by_file(root, root, split, False, option) or _by_folder(root, root, option)
+    if part is None and (_loose(root) or _containers(root, option)):
+        notices.append(f"{option}: the images have no labels: {ADVICE}")
+    return part
+
+
+def _name(folder: Path) -> str:
+    return folder.name.lower().removeprefix(PREFIX)
+
+
+def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> Part | None:
+    """The images of a folder, if they lie beside a file that says their classes; as in `find_labels`."""
+    containers = _containers(folder, option)
+    if not containers and not _loose(folder):
+        return None
+    places = [*dict.fromkeys((folder, *containers, root))]
+    labels = find_labels(places, split, places, named, option)
+    if labels is None:
+        return None
+
+    def read() -> tuple[list[tuple[Path, str]], list[Path]]:
+        found = [(labels.find(image), image, label) for image, label in labels.rows]
+        there = [(path, label) for path, _, label in found if path is not None]
+        return there, [folder / image for path, image, _ in found if path is None]
+
+    return Part(folder, frozenset(label for _, label in labels.rows), read)
+
+
+def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
+    """The images of a folder, if it has one folder a class."""
+    containers = _containers(folder, option)
+    classes = [place for place in folders(folder, option) if place.name.lower() not in CONTAINERS]
+    if containers and classes:
+        raise InputError(
+            f"{option}: in {folder}, {containers[0].name} would be a class beside {classes[0].name}: {ADVICE}"
+        )
+    if len(containers) == 1 and not _loose(containers[0]):
+        return _by_folder(containers[0], root, option)
+    if not classes:
+        return None
+
+    def read() -> tuple[list[tuple[Path, str]], list[Path]]:
+        if loose := _loose(folder):
+            raise InputError(f"{option}: {loose} lies in no class folder")
+        images, left_out = [], []
+        for place in classes:
+            files, unreadable = walk(place, (folder, root))
+            images += [(file, place.name) for file in files if file.suffix.lower() in SUFFIXES]
+            left_out += unreadable
+        return images, left_out
+
+    return Part(folder, frozenset(place.name for place in classes), read)
+
+
+def _containers(folder: Path, option: str) -> list[Path]:
+    """Folders in a folder that hold the images of many classes; not those that are left over, empty."""
+    return [place for place in folders(folder, option) if place.name.lower() in CONTAINERS and listed(place)]
+
+
+def _loose(folder: Path) -> Path | None:
+    """An image that lies in a folder itself."""
+    return next((path for path in listed(folder) if path.suffix.lower() in SUFFIXES), None)
+
+
+def _words(root: Path) -> dict[str, str]:
+    """What the classes of ImageNet and Tiny-ImageNet are called."""
+    for name, separator in (("words.txt", "\t"), ("LOC_synset_mapping.txt", " ")):
+        if (root / name).is_file():
+            with open(root / name, encoding="utf-8", errors="replace") as file:
+                lines = file.read(MOST_CHARACTERS).splitlines()
+            return {line.partition(separator)[0]: " ".join(line.split()) for line in lines}
+    return {}

@@ -1,0 +1,30 @@
+"""What the user is told about images on the way, one line each, by one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from bdclean import first_ten, printable
+
+logger = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Tell the user something that is no error."""
+    logger.warning(printable(message))
+
+
+def say_left_out(option: str, paths: Sequence[Path]) -> None:
+    """Name files and folders that are left out because they cannot be read, if there are any.
+
+    Args:
+        option: The option that named the images.
+        paths: The files and folders.
+    """
+    if paths:
+        say(f"{option}: {len(paths)} left out, as they cannot be read: {first_ten(paths)}")

@@ -1,0 +1,113 @@
+"""torchvision's sets of images, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torchvision import datasets
+
+from bdclean import InputError, first_line
+from bdclean.data.files import FileImages
+from bdclean.data.images import ArrayImages, Images
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What is known of a torchvision set before it has been downloaded."""
+
+    dataset: type
+    num_classes: int
+    image_size: int
+    file: str
+    uses_split: bool = False
+    names: tuple[str, ...] = ()
+
+
+STANDARD = {
+    "cifar10": Standard(
+        datasets.CIFAR10,
+        10,
+        32,
+        "cifar-10-python.tar.gz",
+        names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    ),
+    "cifar100": Standard(datasets.CIFAR100, 100, 32, "cifar-100-python.tar.gz"),
+    "gtsrb": Standard(datasets.GTSRB, 43, 32, "gtsrb/ (unpacked)", uses_split=True),
+    "svhn": Standard(datasets.SVHN, 10, 32, "train_32x32.mat and test_32x32.mat", uses_split=True),
+    "stl10": Standard(
+        datasets.STL10,
+        10,
+        96,
+        "stl10_binary.tar.gz",
+        uses_split=True,
+        names=("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+    ),
+    # 28 pixels in the files; 32 is what networks with five halvings need.
+    "mnist": Standard(datasets.MNIST, 10, 32, "MNIST/raw/ (four idx files)"),
+    "fashion_mnist": Standard(
+        datasets.FashionMNIST,
+        10,
+        32,
+        "FashionMNIST/raw/ (four idx files)",
+        names=tuple(datasets.FashionMNIST.classes),
+    ),
+}
+
+
+def download_standard(name: str, root: str, option: str) -> None:
+    """Fetch both parts of a set if its files are not there: to be called by one process.
+
+    Args:
+        name: Of the set.
+        root: Folder in which its files are looked for and downloaded to.
+        option: The option that named it, for messages.
+
+    Raises:
+        InputError: If that fails.
+    """
+    Path(root).mkdir(parents=True, exist_ok=True)
+    # Other programs may be at it too: the cells of a benchmark.
+    with FileLock(Path(root, f"{name}.lock")):
+        for split in ("train", "test"):
+            _standard(name, root, option, split, download=True)
+
+
+def load_standard(name: str, root: str, option: str, split: str, image_size: int) -> Images:
+    """A part of a set whose files are there; as `download_standard`.
+
+    Args:
+        name: Of the set.
+        root: Folder in which its files lie.
+        option: The option that named it, for messages.
+        split: `train` or `test`.
+        image_size: Height and width that the images shall have, in pixels.
+    """
+    data = _standard(name, root, option, split, download=False)
+    if isinstance(data, datasets.GTSRB):
+        paths = [Path(path) for path, _ in data._samples]
+        return FileImages(paths, image_size, option, torch.tensor([label for _, label in data._samples]))
+    pixels = torch.as_tensor(data.data)
+    labels = torch.as_tensor(data.labels if hasattr(data, "labels") else data.targets).long()
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    elif pixels.shape[1] == 3:
+        pixels = pixels.permute(0, 2, 3, 1).contiguous()
+    return ArrayImages(pixels, image_size, labels)
+
+
+def _standard(name: str, root: str, option: str, split: str, download: bool) -> Any:
+    known = STANDARD[name]
+    which: dict[str, Any] = {"split": split} if known.uses_split else {"train": split == "train"}
+    try:
+        return known.dataset(root, download=download, **which)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{option}: torchvision reads it with {error.name}: pip install {error.name}") from error
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{option}: not in {root}/, and the download failed ({first_line(error)}); put {known.file} into {root}/ "
+            "(--data.root), or take another source: shapes, a folder, an .npz file"
+        ) from error

@@ -1,0 +1,80 @@
+"""Files in folders that may be hostile: links in circles, links to nothing, folders that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from bdclean import InputError
+
+
+def walk(folder: Path, above: Iterable[Path] = ()) -> tuple[list[Path], list[Path]]:
+    """Find all files in a folder, in the folders inside, and in folders that links lead to, each of them once.
+
+    Hidden files and folders are left out.
+
+    Args:
+        folder: The folder.
+        above: Folders that are not entered, though links lead to them.
+
+    Returns:
+        The files in the order of their paths, and what cannot be read: folders, and links that lead to nothing or to
+        themselves.
+    """
+    files: list[Path] = []
+    unreadable: list[Path] = []
+    entered = {_identity(os.stat(place)) for place in (folder, *above)}
+    waiting = [folder]
+    while waiting:
+        try:
+            entries = _entries(current := waiting.pop())
+        except OSError:
+            unreadable.append(current)
+            continue
+        for entry in entries:
+            try:
+                if entry.is_dir():
+                    if (identity := _identity(entry.stat())) not in entered:
+                        entered.add(identity)
+                        waiting.append(Path(entry))
+                elif entry.is_file():
+                    files.append(Path(entry))
+                elif entry.is_symlink():
+                    unreadable.append(Path(entry))
+            except OSError:  # a link to itself, for one
+                unreadable.append(Path(entry))
+    return sorted(files), sorted(unreadable)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden, by name; nothing if the folder cannot be read."""
+    try:
+        return [Path(entry) for entry in _entries(folder)]
+    except OSError:
+        return []
+
+
+def folders(folder: Path, option: str) -> list[Path]:
+    """The folders in a folder, and those that links in it lead to, by name.
+
+    Args:
+        folder: The folder.
+        option: The option that named it, for the message.
+
+    Raises:
+        InputError: If the folder cannot be read.
+    """
+    try:
+        return [Path(entry) for entry in _entries(folder) if os.path.isdir(entry)]
+    except OSError as error:
+        raise InputError(f"{option}: {folder} cannot be read ({error.strerror})") from error
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

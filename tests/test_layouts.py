@@ -1,0 +1,259 @@
+"""How labelled images lie in folders: the layouts that people have."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdclean import InputError
+from bdclean.data import PoisonDataModule
+from bdclean.data.sources import Source
+
+
+def draw(*paths: str) -> None:
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def labelled(source: Source, split: str) -> dict[str, int]:
+    images = source.load(split, 8)
+    paths = [path.relative_to(source.path).as_posix() for path in images.paths]  # type: ignore[attr-defined]
+    return dict(zip(paths, images.labels.tolist(), strict=True))
+
+
+def tiny_imagenet() -> None:
+    for wnid in ("n02", "n01"):
+        draw(f"tiny/train/{wnid}/images/{wnid}_0.JPEG", f"tiny/train/{wnid}/images/{wnid}_1.JPEG")
+        write(f"tiny/train/{wnid}/{wnid}_boxes.txt", f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
+    draw("tiny/val/images/val_0.JPEG", "tiny/val/images/val_1.JPEG", "tiny/test/images/test_0.JPEG")
+    write("tiny/val/val_annotations.txt", "val_0.JPEG\tn02\t0\t0\t44\t62\nval_1.JPEG\tn01\t0\t0\t9\t9\n")
+    write("tiny/wnids.txt", "n02\nn01\n")
+    write("tiny/words.txt", "n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tlemon\n")
+
+
+def test_tiny_imagenet_as_it_is_unpacked(caplog: pytest.LogCaptureFixture) -> None:
+    tiny_imagenet()
+    source = Source("tiny")
+    assert (source.num_classes, source.numbered) == (2, False)
+    assert source.class_names == ("n01 goldfish, Carassius auratus", "n02 lemon")
+    assert labelled(source, "test") == {"val/images/val_0.JPEG": 1, "val/images/val_1.JPEG": 0}
+    assert labelled(source, "train") == {
+        f"train/n0{n + 1}/images/n0{n + 1}_{i}.JPEG": n for n in (0, 1) for i in (0, 1)
+    }
+    assert labelled(Source("tiny/val"), "test") == {"images/val_0.JPEG": 1, "images/val_1.JPEG": 0}
+    assert not caplog.records
+
+
+def test_tiny_imagenet_sorted_into_folders_with_an_empty_one_left_over() -> None:
+    tiny_imagenet()
+    for number, wnid in (("0", "n02"), ("1", "n01")):
+        Path(f"tiny/val/{wnid}").mkdir()
+        Path(f"tiny/val/images/val_{number}.JPEG").rename(f"tiny/val/{wnid}/val_{number}.JPEG")
+    assert labelled(Source("tiny"), "test") == {"val/n02/val_0.JPEG": 1, "val/n01/val_1.JPEG": 0}
+
+
+def test_a_folder_called_images_is_no_class() -> None:
+    draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/images/0.png", "photos/val/dog/0.png")
+    with pytest.raises(
+        InputError, match=r"--data.source photos: in photos/val, images would be a class beside dog: put"
+    ):
+        PoisonDataModule("photos", image_size=8)
+
+
+def test_classes_that_the_training_part_has_not_are_an_error() -> None:
+    draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/cow/0.png", "photos/val/dog/0.png")
+    with pytest.raises(InputError, match=r"photos/val has classes that photos/train has not: cow$"):
+        PoisonDataModule("photos", image_size=8)
+    # A class that has no test images is none.
+    Path("photos/val/cow").rename("photos/val/cat")
+    Path("photos/val/dog/0.png").unlink()
+    Path("photos/val/dog").rmdir()
+    assert labelled(Source("photos"), "test") == {"val/cat/0.png": 0}
+
+
+def test_numbered_test_folders_may_be_written_otherwise() -> None:
+    draw("signs/Train/00000/0.png", "signs/Train/00007/0.png", "signs/Test/7/0.png")
+    source = Source("signs")
+    assert (source.num_classes, source.numbered, source.class_names) == (8, True, ())
+    assert labelled(source, "test") == {"Test/7/0.png": 7}
+
+
+@pytest.mark.parametrize("place", ["", "Final_Test/", "Final_Test/Images/"])
+def test_gtsrb_as_it_is_unpacked(place: str) -> None:
+    for label in ("00000", "00001", "00042"):
+        draw(f"GTSRB/Final_Training/Images/{label}/00000_00000.ppm")
+        write(f"GTSRB/Final_Training/Images/{label}/GT-{label}.csv", "Filename;Width;ClassId\n00000_00000.ppm;8;1\n")
+    draw("GTSRB/Final_Test/Images/00000.ppm", "GTSRB/Final_Test/Images/00001.ppm")
+    # What the archive of the test images holds has no classes.
+    write("GTSRB/Final_Test/Images/GT-final_test.test.csv", "Filename;Width;Height;Roi.X1\n00000.ppm;8;8;1\n")
+    columns = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
+    write(f"GTSRB/{place}GT-final_test.csv", f"{columns}00000.ppm;8;8;1;1;7;7;42\n00001.ppm;8;8;1;1;7;7;1\n")
+    source = Source("GTSRB")
+    assert (source.num_classes, source.numbered) == (43, True)
+    assert labelled(source, "test") == {"Final_Test/Images/00000.ppm": 42, "Final_Test/Images/00001.ppm": 1}
+    assert sorted(labelled(source, "train").values()) == [0, 1, 42]
+
+
+def test_gtsrb_as_kaggle_has_it() -> None:
+    draw("signs/Train/0/00000_a.png", "signs/Train/1/00001_a.png", "signs/Test/00000.png", "signs/Meta/0.png")
+    write("signs/Train.csv", "Width,Height,ClassId,Path\n8,8,0,Train/0/00000_a.png\n8,8,1,Train/1/00001_a.png\n")
+    write("signs/Test.csv", "Width,Height,ClassId,Path\n8,8,1,Test/00000.png\n")
+    assert labelled(Source("signs"), "test") == {"Test/00000.png": 1}
+    assert labelled(Source("signs"), "train") == {"Train/0/00000_a.png": 0, "Train/1/00001_a.png": 1}
+
+
+CLASSES = {"n01": "tench", "n02": "goldfish", "n03": "shark"}
+VAL = ("val/ILSVRC2012_val_00000001.JPEG", "val/ILSVRC2012_val_00000002.JPEG")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"LOC_val_solution.csv": "ImageId,PredictionString\nILSVRC2012_val_00000002,n02 1 2 3 4 n02 5 6 7 8 \n"
+                                 "ILSVRC2012_val_00000001,n03 1 2 3 4 \n"},
+        {"val.txt": "ILSVRC2012_val_00000001.JPEG 2\nILSVRC2012_val_00000002.JPEG 1\n",
+         "train.txt": "n01/a.JPEG 0\n"},
+        {"val/labels.csv": "filename,label\nILSVRC2012_val_00000001.JPEG,n03\nILSVRC2012_val_00000002.JPEG,n02\n"},
+    ],
+)  # fmt: skip
+def test_imagenets_validation_images_beside_a_file(files: Mapping[str, str]) -> None:
+    draw(*(f"imagenet/train/{wnid}/a.JPEG" for wnid in CLASSES), *(f"imagenet/{path}" for path in VAL))
+    write("imagenet/LOC_synset_mapping.txt", "".join(f"{wnid} {name}\n" for wnid, name in CLASSES.items()))
+    for path, text in files.items():
+        write(f"imagenet/{path}", text)
+    source = Source("imagenet")
+    assert labelled(source, "test") == {VAL[0]: 2, VAL[1]: 1}
+    assert source.class_names == ("n01 tench", "n02 goldfish", "n03 shark")
+
+
+def test_labels_that_count_from_1_where_folders_have_names() -> None:
+    draw("imagenet/train/n01/a.png", "imagenet/train/n02/a.png", "imagenet/val/0.png", "imagenet/val/1.png")
+    write("imagenet/val.txt", "0.png 1\n1.png 2\n")
+    with pytest.raises(InputError, match="has not: 2; do they count from 1"):
+        _ = Source("imagenet").num_classes
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ILSVRC2012_validation_ground_truth.txt", "490\n361\n", "an order that networks do not have: take LOC_val"),
+        ("list_attr_celeba.txt", "1\nSmiling Young\n000001.jpg 1 -1\n", "40 attributes for each image, and no class"),
+        ("list_attr_celeba.csv", "image_id,Smiling,Young\n000001.jpg,1,-1\n", "40 attributes for each image"),
+        ("answers.csv", "filename,width,height\n000001.jpg,8,8\n", "no column called label, but filename, width"),
+        ("labels.csv", "filename,label\n000001.jpg\n", "has no class for an image, about line 2"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_serve_say_what_to_do(name: str, text: str, message: str) -> None:
+    draw("faces/000001.jpg", "faces/000002.jpg")
+    write(f"faces/{name}", text)
+    with pytest.raises(InputError, match=message) as caught:
+        PoisonDataModule("faces", image_size=8)
+    assert str(caught.value).startswith(f"--data.source faces: faces/{name} ")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("labels.csv", "filename,label\na.png,cat\nb.png,dog\n"),
+        ("labels.csv", "filename,label\r\n./a.png,cat\r\nb.png,dog\r\n"),
+        ("labels.csv", "\ufeffid,breed\na,cat\nb,dog\n"),
+        ("annotations.tsv", "label\timage\ncat\ta.png\ndog\tb.png\n"),
+        ("anything.txt", "a.png cat\nb.png dog\n"),
+        ("answers.csv", "photo,kind\na.png,cat\nb.png,dog\n"),
+        ("metadata.csv", "file_name,width,label\na.png,8,cat\nb.png,8,dog\n"),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_loose_images_beside_a_file(file: str, text: str, inside: str) -> None:
+    draw(f"loose/{inside}a.png", f"loose/{inside}b.png")
+    write(f"loose/{file}", text)
+    write("loose/sample_submission.csv", "id,label\na,dog\nb,dog\n")
+    write("loose/README.txt", "What there is to know\n")
+    source = Source("loose")
+    assert source.class_names == ("cat", "dog")
+    assert labelled(source, "test") == {f"{inside}a.png": 0, f"{inside}b.png": 1}
+    assert not source.has("train")
+
+
+def test_celeba_as_it_is_unpacked() -> None:
+    draw("celeba/img_align_celeba/000001.jpg")
+    write("celeba/list_attr_celeba.txt", "1\nSmiling Young\n000001.jpg 1 -1\n")
+    with pytest.raises(InputError, match="40 attributes for each image, and no class: add a file labels.csv"):
+        PoisonDataModule("celeba", image_size=8)
+
+
+def test_files_that_name_the_parts_of_one_folder() -> None:
+    draw("loose/images/a.png", "loose/images/b.png", "loose/images/c.png")
+    write("loose/train.csv", "image,label\na,cat\nb,dog\n")
+    write("loose/test.csv", "image,label\nc,dog\n")
+    assert labelled(Source("loose"), "train") == {"images/a.png": 0, "images/b.png": 1}
+    assert labelled(Source("loose"), "test") == {"images/c.png": 1}
+
+
+def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    draw("dogs/train/a.jpg", "dogs/train/b.jpg", "dogs/test/c.jpg")
+    write("dogs/labels.csv", "id,breed\na,pug\nb,boxer\n")
+    data = PoisonDataModule("dogs", image_size=8)
+    assert (data.num_classes, data.labelled, data.trainable) == (2, False, True)
+    assert labelled(Source("dogs"), "train") == {"train/a.jpg": 1, "train/b.jpg": 0}
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "--data.source dogs: dogs/test is left out, as its images have no labels: put "
+    )
+
+
+def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    draw("loose/a.png", "loose/b.png", "secret.png")
+    write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n../secret.png,cat\n")
+    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
+    (record,) = caplog.records
+    assert record.getMessage().startswith("--data.source loose: 2 left out, as they cannot be read: loose/c.png, ")
+
+
+def test_loose_images_without_labels_are_no_source() -> None:
+    draw("loose/a.png")
+    with pytest.raises(
+        InputError, match="--data.source loose: the images have no labels: put the images of each class"
+    ):
+        PoisonDataModule("loose", image_size=8)
+    # Without labels any layout will do.
+    tiny_imagenet()
+    assert len(Source("tiny", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 7
+
+
+# Labels that count from 1
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_arrays_whose_labels_count_from_1(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    labels = 1 + np.arange(40) % count
+    np.savez("one.npz", x_test=np.zeros((40, 8, 8, 3), np.uint8), y_test=labels)
+    PoisonDataModule("one.npz", unlabeled="procedural")
+    (record,) = caplog.records
+    assert f"--data.source one.npz: the labels go from 1 to {count}, and none is 0" in record.getMessage()
+
+
+def test_folders_whose_numbers_count_from_1(caplog: pytest.LogCaptureFixture) -> None:
+    draw("digits/1/a.png", "digits/2/a.png", "digits/3/a.png")
+    PoisonDataModule("digits", image_size=8, unlabeled="procedural")
+    assert "the labels go from 1 to 3, and none is 0" in caplog.records[0].getMessage()
+    caplog.clear()
+    # As a rule some classes have no images.
+    draw("some/4/a.png", "some/7/a.png")
+    PoisonDataModule("some", image_size=8, unlabeled="procedural")
+    assert not caplog.records
+
+
+def test_arrays_whose_test_part_has_other_classes() -> None:
+    pixels = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez("other.npz", x_train=pixels, y_train=[0, 1, 0, 1], x_test=pixels, y_test=[1, 2, 1, 2])
+    with pytest.raises(InputError, match="--data.source other.npz: y_test has classes that y_train has not: 2"):
+        PoisonDataModule("other.npz")

@@ -1,0 +1,141 @@
+"""Names of classes in reports, and names of files that are no text or that a spreadsheet would run."""
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdclean import report
+from bdclean.cli import main
+from bdclean.data.sources import Source
+from tests.conftest import QUICK, QUIET, cleanse
+
+STRANGE = "photos\udcff"
+"""A folder whose name is no UTF-8."""
+
+
+@pytest.fixture
+def strange() -> Path:
+    folder = Path(STRANGE)
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("file systems of this system have no such names")
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"caf\udce9{index}.png")
+    return folder
+
+
+def unprintable(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What was printed that no terminal takes."""
+    return [
+        line for line in capsys.readouterr().out.splitlines() if any("\ud800" <= letter <= "\udfff" for letter in line)
+    ]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_names_that_are_no_utf8_end_well(tiny_suspect: Path, strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suspect = Path("suspect\udcff.ckpt")
+    suspect.write_bytes(tiny_suspect.read_bytes())
+    options = ["--ckpt", str(suspect), *QUIET, "--data.unlabeled", str(strange)]
+    main(["predict", *options, "--output", "predicted\udcff.csv"])
+    with open("predicted\udcff.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["image"] == r"photos\udcff/caf\udce90.png"
+    assert len(rows) == 40
+    main(["scan", *options, "--output", "found\udcff.json", "--detector", "DenseInversion", "--detector.steps", "1"])
+    assert json.loads(Path("found\udcff.json").read_text(encoding="utf-8"))["checkpoint"] == str(suspect)
+    assert r"suspect\udcff.ckpt" in Path("found\udcff.html").read_text(encoding="utf-8")
+    main(["cleanse", *options, "--output", "clean\udcff.ckpt", "--trainer.max_epochs", "1"])
+    found = json.loads(Path("clean\udcff.json").read_text(encoding="utf-8"))
+    assert (found["unlabeled_images"], found["output"]) == (40, "clean\udcff.ckpt")
+    assert r"suspect\udcff.ckpt" in Path("clean\udcff.html").read_text(encoding="utf-8")
+    assert not unprintable(capsys)
+
+
+@pytest.mark.usefixtures("strange")
+def test_training_on_folders_that_are_no_utf8(capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "test"):
+        for name in ("cat\udcfe", "dog"):
+            folder = Path(STRANGE, part, name)
+            folder.mkdir(parents=True)
+            for index in range(12):
+                Image.new("RGB", (32, 32), (index, 200, 0)).save(folder / f"{index}\udcff.png")
+    options = ["--data.source", STRANGE, "--data.image_size", "32", "--data.num_workers", "0"]
+    main(["fit", "--config", str(Path(__file__).parent.parent / "configs" / "badnet.yaml"), *options, *QUICK])
+    main(["cleanse", "--ckpt", "suspect.ckpt", *options, *QUIET, "--trainer.max_epochs", "1"])
+    assert json.loads(Path("cleansed.json").read_text())["class_names"] == ["cat?", "dog"]
+    assert not unprintable(capsys)
+
+
+def test_cells_that_a_spreadsheet_would_run() -> None:
+    names = ["=1+1.png", "+1.png", "-1.png", "@sum.png", "\t=1.png", "\r=1.png", "a\n.png", "1.png"]
+    report.write_csv(Path("names.csv"), ["image", "class"], [(name, -1) for name in names])
+    with open("names.csv", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    harmless = [r"'\t=1.png", r"'\r=1.png", r"a\n.png", "1.png"]
+    assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:4]), *harmless]
+    # Numbers stay numbers.
+    assert {row[1] for row in rows} == {"-1"}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = [f"{number} {name}" for number, name in enumerate(Source("shapes").class_names)]
+    order = f"Classes of --data.source shapes: {'; '.join(classes)}\n"
+    names = Source("shapes").class_names
+    main(["predict", "--ckpt", str(tiny_suspect), *QUIET])
+    assert capsys.readouterr().out.count(order) == 1
+    with open("predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "class", "name", "probability"]
+    assert all(row["name"] == names[int(row["class"])] for row in rows)
+
+    found = cleanse(tiny_suspect, "--trainer.max_epochs", "1")
+    assert capsys.readouterr().out.count(order) == 1
+    assert found["class_names"] == list(names)
+    assert [row["name"] for row in found["classes"]] == list(names)
+    assert f"<td>3 ({names[3]})</td>" in Path("cleansed.html").read_text()
+
+    main(["scan", "--ckpt", str(tiny_suspect), *QUIET, "--detector", "DenseInversion", "--detector.steps", "1"])
+    scanned = json.loads(Path("scan.json").read_text())
+    assert scanned["name"] == names[scanned["class"]]
+    assert f"class {scanned['class']} ({scanned['name']})" in capsys.readouterr().out
+    assert f"<td>3 ({names[3]})</td>" in Path("scan.html").read_text()
+
+    # Images of unknown classes have numbers alone.
+    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, "--data.source", "null", "--data.unlabeled", "procedural"])
+    with open("predictions.csv") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {""}
+
+
+def test_many_classes_are_not_all_printed() -> None:
+    for number in range(300):
+        Path("photos", "c" * 90 + f"{number:03}").mkdir(parents=True)
+    line = Source("photos").describe()
+    assert line.endswith("; and 290 more")
+    assert len(line) < 1000
+
+
+def test_names_of_classes_are_shown_without_what_a_terminal_would_obey() -> None:
+    for name in ("cat\x1b[31m", "dog"):
+        Path("photos", name).mkdir(parents=True)
+    assert Source("photos").class_names == ("cat?[31m", "dog")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such settings")
+def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    import subprocess
+
+    Image.new("RGB", (32, 32)).save("\u00e9.png")
+    words = ["predict", "--ckpt", str(tiny_suspect), *QUIET, "--data.unlabeled", ".", "--output", "\u00e9.csv"]
+    program = [sys.executable, "-c", "from bdclean.cli import main; main()", *words]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
