@@ -221,11 +221,10 @@ class Cleanser(Classifier):
             InputError: If that has not helped often enough.
         """
         self.divergences += 1
-        rate = max(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups)
         if self.divergences > MOST_DIVERGENCES:
             raise InputError(
-                f"--method {type(self).__name__}: its training diverged {self.divergences} times, down to a learning "
-                f"rate of {rate:.2g}: this network cannot be trained in this way; nothing was written"
+                f"--method {type(self).__name__}: its training diverged {self.divergences} times, the last time at "
+                f"1/{4**MOST_DIVERGENCES} of its learning rate: this network cannot be trained so; nothing was written"
             )
         if self.trainer.is_global_zero:
             print(

@@ -111,7 +111,9 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
     assert not isinstance(std, str)
     means, stds = (_each(values, channels) for values in (mean, std))
     if len(means) != channels or len(stds) != channels:
-        raise InputError(f"{given}: {len(means)} and {len(stds)} numbers for images of {channels} channels")
+        raise InputError(
+            f"{given}: the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
+        )
     # In the precision that they are used in: 1e-45 is 0 there, and 1e308 infinite.
     numbers = torch.tensor([means, stds])
     if not numbers.isfinite().all() or numbers[1].min() <= 0:
