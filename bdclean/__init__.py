@@ -74,7 +74,8 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
             default the method's own; `seed`; and any option of Lightning's Trainer, such as `accelerator`.
 
     Returns:
-        The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model.
+        The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model. If it is
+        not to be trusted, a warning says why.
 
     Raises:
         InputError: If the network does not take the images, cannot be trained (its weights are quantised, complex or

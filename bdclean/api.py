@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError, cleansing
 from bdclean.cleansing import Cleanser
+from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
@@ -125,7 +127,11 @@ def cleanse(
     runner = Trainer(max_epochs=epochs, **options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        cleanser, _, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
+        cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
+    agreement = report["intervals"]["cleansed"].get("agreement")
+    conclusion = conclude(cleanser.harm, agreement, report["agreement_on"], None, report["warnings"])
+    if not conclusion.trusted:
+        warnings.warn(conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
     for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)

@@ -18,7 +18,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.DONE: "done",
-    Exit.FOUND: "a backdoor was found, and --exit_code true asked for this code",
+    Exit.FOUND: "a backdoor was found, or the cleansed network is not to be trusted, and --exit_code true was given",
     Exit.MISTAKE: "you can mend it: an option, a file, a full disk; one line says what",
     Exit.FAULT: "the program is wrong, or ran out of memory; a traceback says where",
     Exit.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM; one line says what was written",

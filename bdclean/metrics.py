@@ -144,6 +144,25 @@ class Agreement(_Percentage):
         self.count(agreements(logits, others))
 
 
+class Confidence(Metric):
+    """For each class, the sum of its probability over the images for which it is the most probable one."""
+
+    full_state_update = False
+    total: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(num_classes), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor) -> None:
+        """Count a batch of logits, (N, C)."""
+        probability, label = logits.float().softmax(1).max(1)
+        self.total.index_add_(0, label, probability.to(self.total))
+
+    def compute(self) -> Tensor:
+        return self.total
+
+
 class MeanLoss(Metric):
     """The mean of batches' losses over their images, of all processes; nothing waits for the device in between."""
 

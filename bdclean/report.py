@@ -174,7 +174,6 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
         verdict=sentence,
         called=called,
         shown=shown,
-        warnings=warnings(values["r"]),
         **values,
     )
     write_text(path, page)
@@ -225,10 +224,9 @@ def summary(report: Mapping[str, Any]) -> str:
     )
     if scan := report.get("scan"):
         lines += [f"Scan of the suspect: {verdict(scan['suspect'])}", f"of the cleansed: {verdict(scan['cleansed'])}"]
-        lines += [scan["doubts"]] if scan["doubts"] else []
     if suspect["acc"] is None:
         lines += ["", _moved_most(report["classes"])]
-    lines += warnings(report)
+    lines.append(report["conclusion"]["sentence"])
     return "\n".join(lines)
 
 
@@ -297,21 +295,21 @@ def compared(
 
     Returns:
         `suspect`, `cleansed`: as `found`, the suspect's detectors with `taken` and `taken_cleansed`; `doubts`: why the
-        result is not to be trusted, None if nothing speaks against it.
+        result is not to be trusted, a clause each.
     """
     suspect, cleansed = found(before, alpha, names), found(after, alpha, names)
     left = []
     for finding, row, (was, now) in zip(before, suspect["detectors"], shares, strict=True):
         row["taken"], row["taken_cleansed"] = was, now
-        if now is not None and now > REMAINS and stands_out(finding, len(before), alpha):
+        row["stands_out"] = stands_out(finding, len(before), alpha)
+        if now is not None and now > REMAINS and row["stands_out"]:
             left.append(
                 f"what {row['detector']} recovered in the suspect still takes {now:.0f} % to class "
                 f"{called(row['class'], row['name'])}"
             )
     if cleansed["backdoor"]:
         left.append(f"a scan finds {verdict(cleansed)}")
-    doubts = f"Do not trust the cleansed network: {'; '.join(left)}." if left else None
-    return {"suspect": suspect, "cleansed": cleansed, "doubts": doubts}
+    return {"suspect": suspect, "cleansed": cleansed, "doubts": left}
 
 
 def verdict(scan: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from bdclean import InputError, __version__, checkpoint, earlier, escaped, outpu
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
+from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.exits import Exit, Interrupted
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
@@ -154,6 +155,7 @@ class Trainer(pl.Trainer):
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
+        exit_code: bool = False,
         output: str | None = None,
         overwrite: bool = False,
     ) -> dict[str, Any]:
@@ -166,6 +168,7 @@ class Trainer(pl.Trainer):
             datamodule: Unlabeled images, and what the report is measured on.
             method: How it is cleansed.
             scan: Whether the report says what `scan` finds in both networks.
+            exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
                 report lies beside it, under the same name with `.json` and `.html`.
@@ -173,6 +176,9 @@ class Trainer(pl.Trainer):
 
         Returns:
             The report.
+
+        Raises:
+            SystemExit: With 1 if the cleansed network is not to be trusted, if asked for.
         """
         origin = model.origin
         suffix = Path(origin.path).suffix if origin else ".ckpt"
@@ -191,6 +197,7 @@ class Trainer(pl.Trainer):
                 "origin": source,
                 "output": output,
                 "scan": None,
+                "conclusion": None,
             }
             if self.is_global_zero:
                 files.forget_reports()
@@ -200,11 +207,18 @@ class Trainer(pl.Trainer):
                 report.write_json(files.reports[0], outcome)
             scan = scan and self._scannable(model)
             outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
+            agreement = outcome["intervals"]["cleansed"].get("agreement")
+            conclusion = conclude(
+                cleanser.harm, agreement, outcome["agreement_on"], outcome["scan"], outcome["warnings"]
+            )
+            outcome["conclusion"] = conclusion.plain()
             if self.is_global_zero:
                 report.write_json(files.reports[0], outcome)
                 pictures = self._pictures(model, cleanser, datamodule)
                 report.write_html(files.reports[1], outcome, pictures, triggers, history, cleanser.describe())
                 print(report.summary(outcome))
+        if exit_code and not conclusion.trusted:
+            raise SystemExit(Exit.FOUND)
         return outcome
 
     def run(

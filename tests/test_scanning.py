@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bdclean import InputError, report
 from bdclean.__main__ import run
 from bdclean.cli import main
+from bdclean.exits import Exit
 from bdclean.scanning import (
     DETECTORS,
     DenseInversion,
@@ -395,7 +396,7 @@ def test_what_is_found_is_said() -> None:
 )
 def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
     outcome = report.compared([_finding(before)], [_finding(after)], [shares], 0.05)
-    assert (outcome["doubts"] is not None) == doubted
+    assert bool(outcome["doubts"]) == doubted
     assert outcome["suspect"]["detectors"][0]["taken"] == shares[0]
 
 
@@ -493,10 +494,12 @@ def test_a_cleansed_network_is_kept_if_the_scan_of_it_is_not_waited_for(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bdclean.scanning.scan", impatient)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as caught:
         cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")
+    assert caught.value.code == Exit.INTERRUPTED
     main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
-    assert not Path("cleansed.json").exists()
+    assert json.loads(Path("cleansed.json").read_text())["scan"] is None
+    assert not Path("cleansed.html").exists()
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -508,14 +511,18 @@ def test_the_report_of_a_cleansing_compares_both_networks(
             return torch.arange(float(num_classes)) ** 9, nn.Identity()
 
     monkeypatch.setattr("bdclean.scanning.DETECTORS", (Certain,))
-    found = cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")["scan"]
+    report = cleanse(tiny_suspect, "--method", "CLP", "--scan", "true")
+    found = report["scan"]
     assert set(found) == {"suspect", "cleansed", "doubts"}
     assert found["suspect"]["class"] == found["cleansed"]["class"] == 9
     assert found["cleansed"]["backdoor"]
     assert set(found["suspect"]["detectors"][0]) >= {"taken", "taken_cleansed"}
-    assert found["doubts"] in capsys.readouterr().out
+    assert not report["conclusion"]["trusted"]
+    sentence = report["conclusion"]["sentence"]
+    assert all(doubt in sentence for doubt in found["doubts"])
+    assert capsys.readouterr().out.rstrip().endswith(sentence)
     page = Path("cleansed.html").read_text()
-    assert "Do not trust the cleansed network" in page
+    assert '<p class="warning">DO NOT TRUST the cleansed network' in page
     assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 

@@ -16,7 +16,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
 from bdclean import InputError
-from bdclean.metrics import Agreement, Share, correct
+from bdclean.cleansing.harm import Harm, find_harm
+from bdclean.metrics import Agreement, Confidence, Share, correct
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
@@ -78,7 +79,10 @@ class Cleanser(Classifier):
         self.agreement = nn.ModuleDict({"val": Agreement(), "test": Agreement()})
         few = self.num_classes <= CONFUSION_CLASSES
         self.moves = MulticlassConfusionMatrix(self.num_classes) if few else None
+        self.confidence = Confidence(self.num_classes)
         self.moved: Tensor | None = None
+        self.harm: Harm | None = None
+        """After a test: by how much the student disagrees with the suspect."""
         self.begun: dict[str, Tensor] = {}
         """Parameters and buffers before the training, for a beginning anew at a lower rate."""
         self.first_epoch, self.divergences = 0, 0
@@ -284,6 +288,7 @@ class Cleanser(Classifier):
             answers, teacher = self._compare(batch, logits, "test")
             if self.moves is not None:
                 self.moves.update(answers, teacher.argmax(1))
+                self.confidence.update(teacher)
         return logits
 
     def on_test_epoch_end(self) -> None:
@@ -291,7 +296,9 @@ class Cleanser(Classifier):
         super().on_test_epoch_end()
         if self.moves is not None and self.moves.update_count:
             self.moved = self.moves.compute().cpu()
+            self.harm = find_harm(self.moved, self.confidence.compute().cpu())
             self.moves.reset()
+            self.confidence.reset()
 
     def counted(self) -> dict[str, Share | None]:
         return super().counted() | {"agreement": cast(Agreement, self.agreement["test"]).share}

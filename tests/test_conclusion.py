@@ -1,0 +1,93 @@
+"""The sentence in which a cleansing report ends."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import bdclean
+from bdclean.cleansing.harm import Harm, LostClass
+from bdclean.cli import main
+from bdclean.conclusion import conclude
+from tests.conftest import QUICK, QUIET
+from tests.strangers import Pooled
+
+AGREEMENT = {"low": 98.2, "high": 98.9, "images": 5000}
+SCAN = {
+    "suspect": {
+        "backdoor": True,
+        "detectors": [
+            {"detector": "PatchInversion", "class": 1, "stands_out": True, "taken": 99.0, "taken_cleansed": 1.0},
+            {"detector": "MaximumMargin", "class": 3, "stands_out": False, "taken": None, "taken_cleansed": None},
+        ],
+    },
+    "doubts": [],
+}
+
+
+def test_what_was_looked_at_speaks_for_the_network() -> None:
+    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", SCAN, [])
+    assert found.trusted
+    assert found.sentence == (
+        "Nothing speaks against the cleansed network: it agrees with the suspect on 98.2 to 98.9 % of test images "
+        "(95 % interval, 5000 of them); no class lost more images than the suspect is unsure about; the trigger that "
+        "PatchInversion recovered moves 1.0 % of the images to class 1, 99.0 % before; a scan of it finds nothing."
+    )
+
+
+def test_whatever_speaks_against_it_is_said() -> None:
+    harm = Harm(500, 0.13, 0.01, (LostClass(1, 54, 0, 0),))
+    scan = SCAN | {"doubts": ["a scan finds a backdoor towards class 2"]}
+    found = conclude(harm, AGREEMENT, "test images", scan, ["the images look wrong"])
+    assert not found.trusted
+    assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")
+    assert "class 1 is dead: the suspect gives it 54 images, this network none" in found.sentence
+    assert "a scan finds a backdoor towards class 2" in found.sentence
+
+
+def test_nothing_looked_at_is_no_evidence() -> None:
+    assert "Nothing was looked at" in conclude(None, None, "test images", None, []).sentence
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_wrecked_network_is_not_to_be_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--method", "StrongDistillCleanseModule", "--method.lr", "0.5", "--exit_code", "true"]
+    with pytest.raises(SystemExit) as caught:
+        main(["cleanse", "--ckpt", str(suspicious), *QUICK, *options])
+    assert caught.value.code == 1
+    assert "DO NOT TRUST the cleansed network: it disagrees with the suspect" in capsys.readouterr().out
+    assert '<p class="warning">DO NOT TRUST' in Path("cleansed.html").read_text()
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nothing is so far from usual that it would be pruned.
+    main(["cleanse", "--ckpt", str(suspicious), *QUIET, "--method", "CLP", "--method.u", "99", "--exit_code", "true"])
+    assert "Nothing speaks against the cleansed network: it agrees" in capsys.readouterr().out
+    assert '<p class="good">Nothing speaks against' in Path("cleansed.html").read_text()
+
+
+@pytest.fixture
+def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A suspect that is sure of its predictions, for the tiny embedded set, whatever these are."""
+    monkeypatch.setattr("bdclean.trainer.find_symptom", lambda logits: None)
+    content = torch.load(tiny_suspect, weights_only=True)
+    for value in content["state_dict"].values():
+        if value.ndim == 2:
+            value.mul_(1000)
+    path = tiny_suspect.with_name("sure.ckpt")
+    torch.save(content, path)
+    return path
+
+
+def test_python_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Pooled(), nn.Linear(4, 4))
+    with torch.no_grad():
+        model[1].weight.mul_(1e4)
+    images = torch.rand(400, 3, 16, 16)
+    options = {"method": "DistillCleanseModule", "epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
+    monkeypatch.setattr("bdclean.cleansing.base.find_harm", lambda *_: Harm(100, 0.5, 0.1, ()))
+    with pytest.warns(UserWarning, match="DO NOT TRUST the cleansed network: it disagrees with the suspect on 50.0 %"):
+        bdclean.cleanse(model, images, **options)
