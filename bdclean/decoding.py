@@ -9,16 +9,17 @@ is decoded, and where the operating system can, the process is held to it: a hea
 from __future__ import annotations
 
 import ctypes
+import io
 import math
 import os
-import re
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -57,19 +58,39 @@ DEEP_BYTES = 20
 """Bytes per pixel of an image of 16 or 32 bits, which is scaled to 8."""
 PROGRESSIVE_BYTES = 9
 """Bytes per pixel of a progressive JPEG, however small it is decoded."""
-PPM_HEADER = 4096
-"""Bytes that the header of a PPM file may have: Pillow reads comments one byte at a time."""
+HEADER_SECONDS = 0.5
+"""Computing time that it may take to read the header of an image."""
+READS = 1024
+"""Reads after which the time is looked at; the header of an image of today takes some tens."""
 # The stack of each thread counts as memory, and there are as many workers as cores already.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # An image is judged by whether it can be decoded, not by what Pillow thinks of it.
 warnings.filterwarnings("ignore", module="PIL")
-_USER = os.getuid() if hasattr(os, "getuid") else ""
-_LOCK = Path(tempfile.gettempdir(), f"bdclean-{_USER}-decoding.lock")
 _STATUS = "/proc/self/statm"
 _PAGE = resource.getpagesize() if resource else 0
 _LIMIT = resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(_STATUS) else None
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 Result = TypeVar("Result")
+
+
+class RefusedError(ValueError):
+    """An image that is not decoded however much memory there is."""
+
+
+class _File(io.BufferedReader):
+    """A file that cannot keep Pillow busy without end before it is opened: it reads comments bit by bit."""
+
+    opened = False
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        if self.reads % READS == 0 and not self.opened:
+            if self.reads == READS:
+                self.began = time.process_time()
+            elif time.process_time() - self.began > HEADER_SECONDS:
+                raise RefusedError(f"its header takes longer than {HEADER_SECONDS:g} s to read")
+        return super().read(size)
 
 
 def decode(path: Path, size: int) -> Tensor | str:
@@ -105,12 +126,15 @@ def bounded(
     """
     worker = get_worker_info()
     share = MOST_BYTES // max(USUAL_WORKERS, worker.num_workers if worker else 0)
-    # Decoders that get no memory say so in many ways.
-    with suppress(Exception), _held_to(share):
-        return _read(path, read, formats, size, share)
-    _give_back()
     try:
-        with FileLock(_LOCK, poll_interval=0.01), _held_to(MOST_BYTES):
+        with _held_to(share):
+            return _read(path, read, formats, size, share)
+    except RefusedError:
+        raise
+    except Exception:  # decoders that get no memory say so in many ways
+        _give_back()
+    try:
+        with FileLock(_lock(), poll_interval=0.01), _held_to(MOST_BYTES):
             return _read(path, read, formats, size, MOST_BYTES)
     except MemoryError as error:
         # What the system raises has no text.
@@ -120,18 +144,21 @@ def bounded(
 def _read(
     path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...], size: int | None, most: int
 ) -> Result:
-    with open(path, "rb") as file:
-        _check(file, most)
+    with _File(io.FileIO(path)) as file:
+        # Several of Pillow's decoders read the file whole.
+        if 2 * (length := os.fstat(file.fileno()).st_size) > most:
+            raise MemoryError(f"the file has {length // 2**20} MiB")
         try:
             opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
             raise ValueError("of no known format") from error
+        file.opened = True
         with opened as image:
             pixels = math.prod(image.size)
             if size is not None:
                 image.draft("RGB", (size, size))
             if math.prod(image.size) > MOST_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+                raise RefusedError(f"{image.width}x{image.height} pixels are too many")
             if (needed := _needed(image, pixels)) > most:
                 raise MemoryError(f"{image.width}x{image.height} pixels take {needed // 2**20} MiB to decode")
             result = read(image)
@@ -141,24 +168,16 @@ def _read(
     return result
 
 
+def _lock() -> Path:
+    """A file that is locked while a large image is decoded: by one process of this user at a time."""
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir(), f"bdclean-{user}-decoding.lock")
+
+
 def _give_back() -> None:
     """Give memory that is free back to the system: the command line has the allocator keep it, in each worker."""
     if _trim is not None:
         _trim(0)
-
-
-def _check(file: IO[bytes], most: int) -> None:
-    """Refuse what takes long or much just to be opened."""
-    # Several of Pillow's decoders read the file whole.
-    if 2 * (length := os.fstat(file.fileno()).st_size) > most:
-        raise MemoryError(f"the file has {length // 2**20} MiB")
-    head = file.read(PPM_HEADER)
-    file.seek(0)
-    if re.match(rb"P[0-9FfyRGBACMYK]+[\s#]", head):
-        # The kind of file, width, height, and but for black and white the largest value.
-        words = re.sub(rb"#[^\n\r]*", b"", head).split(None, 4)
-        if len(words) < (3 if words[0] in (b"P1", b"P4") else 4):
-            raise ValueError(f"its header has more than {PPM_HEADER} bytes, or is cut off")
 
 
 def _needed(image: Image.Image, in_file: int) -> int:

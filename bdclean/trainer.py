@@ -145,7 +145,10 @@ class Trainer(pl.Trainer):
                     logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
             self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
-            lines = [report.table({output: result}), *report.wide_intervals({"": report.intervals(model.counted())})]
+            lines = [
+                report.table({escaped(output): result}),
+                *report.wide_intervals({"": report.intervals(model.counted())}),
+            ]
             print("\n".join([*lines, "All figures in percent, on the test images."]))
         return result
 

@@ -183,6 +183,27 @@ def test_loose_images_beside_a_file(file: str, text: str, inside: str) -> None:
     assert not source.has("train")
 
 
+def test_one_file_for_both_parts() -> None:
+    names = [f"{part}/{number}" for part in ("train", "val") for number in range(150)]
+    draw(*(f"both/{name}.png" for name in names))
+    write("both/labels.csv", "id,label\n" + "".join(f"{n},{int(n.split('/')[1]) % 3}\n" for n in names))
+    for part, split in (("train", "train"), ("val", "test")):
+        assert labelled(Source("both"), split) == {f"{part}/{n}.png": n % 3 for n in range(150)}
+
+
+def test_names_with_and_without_an_ending() -> None:
+    draw("loose/a.png", "loose/b.jpg", "loose/c.png")
+    write("loose/labels.csv", "id,label\na,x\nb.jpg,y\nc,y\n")
+    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.jpg": 1, "c.png": 1}
+
+
+def test_links_between_classes_mix_up_no_labels() -> None:
+    draw("photos/cat/0.png", "photos/dog/0.png")
+    Path("photos/cat/dogs").symlink_to(Path("photos/dog").resolve())
+    Path("photos/all").symlink_to(Path("photos").resolve())
+    assert labelled(Source("photos"), "test") == {"cat/0.png": 0, "dog/0.png": 1}
+
+
 def test_celeba_as_it_is_unpacked() -> None:
     draw("celeba/img_align_celeba/000001.jpg")
     write("celeba/list_attr_celeba.txt", "1\nSmiling Young\n000001.jpg 1 -1\n")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from bdclean import InputError
-from bdclean.data import PoisonDataModule
+from bdclean.data import PoisonDataModule, files
 from bdclean.data.files import FileImages
 from bdclean.data.sources import Source
 
@@ -124,6 +125,16 @@ def test_the_same_images_are_used_whether_or_not_they_fit_into_memory() -> None:
         one, other = getattr(kept._defender, part), getattr(streamed._defender, part)
         everything = torch.arange(len(one))
         assert torch.equal(one.batch(everything), other.batch(everything))
+
+
+def test_without_a_terminal_there_is_no_progress_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_with(good=20, bad=0)
+    # As if it took long.
+    monkeypatch.setattr(files, "tqdm", lambda loader, **options: tqdm(loader, **options | {"delay": 0}))
+    _ = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).unlabeled_count
+    assert capsys.readouterr().err == ""
 
 
 def test_more_than_half_unreadable_is_an_error() -> None:

@@ -110,8 +110,9 @@ def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFix
     assert f"<td>3 ({names[3]})</td>" in Path("scan.html").read_text()
 
     # Images of unknown classes have numbers alone.
-    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, "--data.source", "null", "--data.unlabeled", "procedural"])
-    with open("predictions.csv") as file:
+    options = ["--data.source", "null", "--data.unlabeled", "procedural", "--output", "nameless.csv"]
+    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, *options])
+    with open("nameless.csv") as file:
         assert {row["name"] for row in csv.DictReader(file)} == {""}
 
 

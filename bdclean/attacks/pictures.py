@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -9,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError, first_line
-from bdclean.decoding import bounded, in_8_bits
+from bdclean.decoding import RefusedError, bounded, in_8_bits
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MOST_PIXELS = 16_000_000
@@ -30,7 +31,7 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
     Raises:
         InputError: If there is no such file, or it is no image, or a very large one.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"--data.attack.trigger {path}: neither a file nor one of {', '.join(names)}")
     try:
         image = bounded(Path(path), _with_opacity, FORMATS)
@@ -42,7 +43,7 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
 
 def _with_opacity(image: Image.Image) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels are too many")
+        raise RefusedError(f"{image.width}x{image.height} pixels are too many")
     return in_8_bits(image).convert("RGBA")
 
 

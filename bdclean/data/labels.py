@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bdclean import InputError, first_ten
@@ -15,32 +15,17 @@ from bdclean.decoding import SUFFIXES
 
 MOST_BYTES = 2**28
 """A larger file of labels is not read."""
-TRIED = 20
-"""Rows of a file that are looked up, to find out whether it is about the images at hand."""
+TRIED = 200
+"""About how many rows of a file are looked up, to find out whether it is about the images at hand."""
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 """Names of each part, in folders and in the names of files; the first that has labels is taken."""
-IMAGE_COLUMNS = (
-    *(
-        "path",
-        "filepath",
-        "imagepath",
-        "imgpath",
-        "filename",
-        "file",
-        "image",
-        "imagename",
-        "imageid",
-        "img",
-        "imgname",
-    ),
-    *("id", "name"),
-)
+_FILES = ("path", "filepath", "imagepath", "imgpath", "filename", "file")
+IMAGE_COLUMNS = (*_FILES, "image", "imagename", "imageid", "img", "imgname", "id", "name")
 """Columns that name the image, the surest first, in small letters without anything between them."""
-LABEL_COLUMNS = (
-    *("label", "class", "classid", "classname", "category", "categoryid", "target"),
-    "predictionstring",
-)
+LABEL_COLUMNS = ["label", "class", "classid", "classname", "category", "categoryid", "target", "predictionstring"]
 """Columns that name its class, in the same way."""
+ENDINGS = ["", ".jpg", ".JPEG", ".png", ".jpeg", ".JPG", ".PNG", ".ppm", ".bmp", ".webp", ".tif", ".tiff"]
+"""What is added to the name of an image in a table to find its file."""
 ADVICE = (
     "put the images of each class into a folder of its own, or add a file labels.csv with the columns filename,label"
 )
@@ -51,40 +36,34 @@ class Labels:
     """What a file says.
 
     Attributes:
-        file: The file.
+        folder: Where the images lie.
+        places: Folders that their names may begin at.
         rows: Image and class, as the file has them.
-        places: Folders that the images may lie in.
+        alone: Whether the file is about these images alone.
     """
 
-    file: Path
-    rows: list[tuple[str, str]]
+    folder: Path
     places: Sequence[Path]
-    suffixes: list[str] = field(default_factory=lambda: ["", *sorted(SUFFIXES), *sorted(map(str.upper, SUFFIXES))])
-    """What is added to the images' names to find them, what was found last first."""
+    rows: list[tuple[str, str]]
+    alone: bool
 
     def find(self, name: str) -> Path | None:
-        """The image of a row, if it is in one of the places; a row cannot lead out of them."""
+        """The image of a row, if it is in the folder; a row cannot lead out of it."""
         inner = PurePosixPath(name.replace("\\", "/"))
         if inner.is_absolute() or ".." in inner.parts or not inner.parts:
             return None
-        for suffix in self.suffixes:
-            for place in self.places:
-                if os.path.isfile(path := place / f"{inner}{suffix}"):
-                    self.suffixes.remove(suffix)
-                    self.suffixes.insert(0, suffix)
-                    return path
-            if inner.suffix.lower() in SUFFIXES:
-                return None
-        return None
+        endings = ENDINGS[:1] if inner.suffix.lower() in SUFFIXES else ENDINGS
+        paths = (place / f"{inner}{ending}" for ending in endings for place in self.places)
+        return next((path for path in paths if path.is_relative_to(self.folder) and os.path.isfile(path)), None)
 
 
-def find_labels(where: Iterable[Path], split: str, places: Sequence[Path], named: bool, option: str) -> Labels | None:
+def find_labels(folder: Path, split: str, places: Sequence[Path], named: bool, option: str) -> Labels | None:
     """Look for a file that says which classes some images have.
 
     Args:
-        where: Folders that the file may lie in.
+        folder: Where the images lie.
         split: `train` or `test`, what the images are.
-        places: Folders that the images may lie in.
+        places: Folders that the file may lie in, and that the names of the images may begin at.
         named: Whether the file's name has to say that it is about this part.
         option: The option that named the images, for messages.
 
@@ -95,7 +74,7 @@ def find_labels(where: Iterable[Path], split: str, places: Sequence[Path], named
         InputError: If the only file there is cannot serve.
     """
     problem: InputError | None = None
-    for file in (file for folder in where for file in listed(folder)):
+    for file in (file for place in places for file in listed(place)):
         words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", file.stem)}
         about = {name for name, known in SPLITS.items() if words & {*known}}
         if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words:
@@ -103,7 +82,8 @@ def find_labels(where: Iterable[Path], split: str, places: Sequence[Path], named
         if about - {split} or (named and not about):
             continue
         try:
-            if (labels := _labels(file, words, places, option)) is not None:
+            labels = Labels(folder, places, [], bool(about) or file.is_relative_to(folder))
+            if _fill(labels, file, words, option):
                 return labels
         except InputError as error:
             problem = problem or error
@@ -112,8 +92,8 @@ def find_labels(where: Iterable[Path], split: str, places: Sequence[Path], named
     return None
 
 
-def _labels(file: Path, words: Set[str], places: Sequence[Path], option: str) -> Labels | None:
-    """What a file says whose name has these words, if it is about images in these places."""
+def _fill(labels: Labels, file: Path, words: Set[str], option: str) -> bool:
+    """Read a file whose name has these words, if it is about the images."""
     if {"attr", "celeba"} <= words:
         raise InputError(
             f"{option}: {file} has 40 attributes for each image, and no class: add a file labels.csv with the columns "
@@ -131,11 +111,9 @@ def _labels(file: Path, words: Set[str], places: Sequence[Path], option: str) ->
         image, label = 0, 1
     elif label is None and len(header) == 2:
         label = 1 - image
-    labels = Labels(file, [], places)
-    if not any(labels.find(row[image]) for row in rows[: TRIED + 1] if image < len(row)):
-        return None
-    if len(header) == 1:
-        return None
+    tried = (row[image] for row in rows[:: 1 + len(rows) // TRIED] if image < len(row))
+    if len(header) < 2 or not any(labels.find(name) for name in tried):
+        return False
     if label is None:
         raise InputError(f"{option}: {file} has no column called label, but {first_ten(rows[0])}: which is the class?")
     if not labels.find(rows[0][image]):
@@ -146,7 +124,7 @@ def _labels(file: Path, words: Set[str], places: Sequence[Path], option: str) ->
         if max(image, label) >= len(row) or not row[label].strip():
             raise InputError(f"{option}: {file} has no class for an image, about line {number}")
         labels.rows.append((row[image], row[label].split()[0] if boxes else row[label].strip()))
-    return labels
+    return True
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bdclean import InputError, first_ten
 from bdclean.data.labels import ADVICE, SPLITS, find_labels
-from bdclean.data.walk import folders, listed, walk
+from bdclean.data.walk import folders, identity, listed, walk
 from bdclean.decoding import SUFFIXES
 
 MOST_CLASSES = 100_000
@@ -126,14 +126,14 @@ def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> 
     if not containers and not _loose(folder):
         return None
     places = [*dict.fromkeys((folder, *containers, root))]
-    labels = find_labels(places, split, places, named, option)
+    labels = find_labels(folder, split, places, named, option)
     if labels is None:
         return None
 
     def read() -> tuple[list[tuple[Path, str]], list[Path]]:
         found = [(labels.find(image), image, label) for image, label in labels.rows]
         there = [(path, label) for path, _, label in found if path is not None]
-        return there, [folder / image for path, image, _ in found if path is None]
+        return there, [folder / image for path, image, _ in found if path is None and labels.alone]
 
     return Part(folder, frozenset(label for _, label in labels.rows), read)
 
@@ -141,7 +141,10 @@ def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> 
 def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
     """The images of a folder, if it has one folder a class."""
     containers = _containers(folder, option)
-    classes = [place for place in folders(folder, option) if place.name.lower() not in CONTAINERS]
+    above = {identity(folder), identity(root)}
+    inside = [place for place in folders(folder, option) if place.name.lower() not in CONTAINERS]
+    # A link to where it lies is no class.
+    classes = [place for place in inside if identity(place) not in above]
     if containers and classes:
         raise InputError(
             f"{option}: in {folder}, {containers[0].name} would be a class beside {classes[0].name}: {ADVICE}"
@@ -155,8 +158,10 @@ def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
         if loose := _loose(folder):
             raise InputError(f"{option}: {loose} lies in no class folder")
         images, left_out = [], []
+        # Links to other classes lead nowhere.
+        others = above | {identity(place) for place in classes}
         for place in classes:
-            files, unreadable = walk(place, (folder, root))
+            files, unreadable = walk(place, others)
             images += [(file, place.name) for file in files if file.suffix.lower() in SUFFIXES]
             left_out += unreadable
         return images, left_out

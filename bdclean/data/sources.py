@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -55,9 +56,9 @@ class Source:
             self.image_size = SIDE
         elif name in STANDARD:
             self.image_size = STANDARD[name].image_size
-        elif self.path.is_dir():
+        elif os.path.isdir(name):
             self.folder = True
-        elif self.path.is_file() and self.path.suffix in (".npz", ".npy"):
+        elif os.path.isfile(name) and self.path.suffix in (".npz", ".npy"):
             self.arrays = ArrayFile(self.path, self.option)
             self.image_size = self.arrays.image_size
         elif name != "procedural":
@@ -173,9 +174,9 @@ class Source:
             wanted = "train/" if split == "train" else "test/ or val/"
             raise InputError(f"{self.option}: has no folder {wanted} with one folder a class")
         found, left_out = part.read()
+        say_left_out(self.option, left_out)
         if not found:
             raise InputError(f"{self.option}: no images in {part.folder}")
-        say_left_out(self.option, left_out)
         numbers = self._layout.numbers
         labels = torch.tensor([numbers[name] for _, name in found])
         return FileImages([path for path, _ in found], image_size, self.option, labels)
@@ -194,9 +195,9 @@ class Source:
             files, left_out = walk(self.path)
             # Files without a suffix may be images.
             images = [path for path in files if path.suffix.lower() in SUFFIXES | {""}]
+            say_left_out(self.option, left_out)
             if not images:
                 raise InputError(f"{self.option}: no images in {self.path}")
-            say_left_out(self.option, left_out)
             return FileImages(images, image_size, self.option)
         if self.has("train") or self.arrays is None:
             return self.load("train", image_size)

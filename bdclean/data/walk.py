@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from bdclean import InputError
 
+Identity = tuple[int, int]
+"""What tells a folder from all others."""
 
-def walk(folder: Path, above: Iterable[Path] = ()) -> tuple[list[Path], list[Path]]:
+
+def walk(folder: Path, others: Collection[Identity] = ()) -> tuple[list[Path], list[Path]]:
     """Find all files in a folder, in the folders inside, and in folders that links lead to, each of them once.
 
     Hidden files and folders are left out.
 
     Args:
         folder: The folder.
-        above: Folders that are not entered, though links lead to them.
+        others: Folders that are not entered, though links lead to them.
 
     Returns:
         The files in the order of their paths, and what cannot be read: folders, and links that lead to nothing or to
@@ -24,7 +27,7 @@ def walk(folder: Path, above: Iterable[Path] = ()) -> tuple[list[Path], list[Pat
     """
     files: list[Path] = []
     unreadable: list[Path] = []
-    entered = {_identity(os.stat(place)) for place in (folder, *above)}
+    entered = {identity(folder), *others}
     waiting = [folder]
     while waiting:
         try:
@@ -35,8 +38,8 @@ def walk(folder: Path, above: Iterable[Path] = ()) -> tuple[list[Path], list[Pat
         for entry in entries:
             try:
                 if entry.is_dir():
-                    if (identity := _identity(entry.stat())) not in entered:
-                        entered.add(identity)
+                    if (found := identity(Path(entry))) not in entered:
+                        entered.add(found)
                         waiting.append(Path(entry))
                 elif entry.is_file():
                     files.append(Path(entry))
@@ -71,10 +74,12 @@ def folders(folder: Path, option: str) -> list[Path]:
         raise InputError(f"{option}: {folder} cannot be read ({error.strerror})") from error
 
 
+def identity(folder: Path) -> Identity:
+    """The same for a folder and for links to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
