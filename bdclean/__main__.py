@@ -1,9 +1,12 @@
 """The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
 
+import atexit
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from typing import NoReturn
 
 from bdclean import InputError, early, printable
 from bdclean.exits import Exit, interruption
@@ -25,6 +28,18 @@ def start_anew() -> None:
         os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
 
 
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, after what was registered for its end.
+
+    An interruption that passes through some native modules makes Python end by a signal later, whatever the exit code.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def run() -> None:
     """What the shell's `bdclean` calls."""
     words = sys.argv[1:]
@@ -41,7 +56,11 @@ def run() -> None:
         main()
     except KeyboardInterrupt as error:
         print(interruption(error), file=sys.stderr)
-        sys.exit(Exit.INTERRUPTED)
+        leave(Exit.INTERRUPTED)
+    except SystemExit as end:
+        if end.code == Exit.INTERRUPTED:
+            leave(Exit.INTERRUPTED)
+        raise
     except InputError as error:
         print(f"bdclean: error: {printable(str(error))}", file=sys.stderr)
         sys.exit(Exit.MISTAKE)
