@@ -4,12 +4,13 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import InputError, early, printable
-from bdclean.exits import Exit, interruption
+from bdclean.exits import REFUSALS, Exit, interruption
 
 ALLOCATOR = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864:"
@@ -26,6 +27,12 @@ def start_anew() -> None:
     if sys.platform == "linux" and sys.executable and "GLIBC_TUNABLES" not in os.environ:
         command = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
+
+
+def report_thread(ended: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but a refusal of the system: the main thread comes upon it too, and says it."""
+    if not (isinstance(ended.exc_value, OSError) and ended.exc_value.errno in REFUSALS):
+        threading.__excepthook__(ended)
 
 
 def leave(code: int) -> NoReturn:
@@ -46,6 +53,7 @@ def run() -> None:
     try:
         # Whoever stops the program is answered as Ctrl-C is.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.excepthook = report_thread
         if early.answer(words):
             return
         early.check(words)

@@ -32,7 +32,8 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
     if isinstance(error, MisconfigurationException):
         return printable(f"--trainer: {error}")
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        return printable(f"{error.filename or 'writing a file'}: {error.strerror}")
+        # Every file of this program is named; loggers do not say theirs.
+        return printable(f"{error.filename or 'writing logs'}: {error.strerror}")
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         return printable(f"--trainer.deterministic true: {first_line(error)}")
     if match := re.search(r"Parameter '(\w+)' from '(\S+)\.__init__' does not specify a type", str(error)):

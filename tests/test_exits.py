@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def test_what_happens_while_torch_is_imported_is_no_finding(
     monkeypatch.delitem(sys.modules, "bdclean.cli")
     monkeypatch.setattr(start, "start_anew", lambda: None)
     monkeypatch.setattr(start, "leave", sys.exit)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as caught:
@@ -185,3 +187,17 @@ def test_a_full_disk_is_the_users_to_mend(
     words = ["cleanse", "--ckpt", str(tiny_suspect), "--method", "CLP", "--trainer.logger", "false", *QUIET]
     assert ended(words, capsys) == (2, "bdclean: error: cleansed.ckpt: No space left on device")
     assert not list(Path.cwd().iterdir())
+
+
+def test_a_thread_that_meets_a_full_disk_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", start.report_thread)
+    for error, said in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
+        thread = threading.Thread(target=fail, args=(error,))
+        thread.start()
+        thread.join()
+        assert ("Traceback" in capsys.readouterr().err) is said

@@ -129,7 +129,7 @@ def test_a_disk_without_room_is_refused_before_the_work(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     line = refusal(command(name, tiny_suspect), capsys)
-    assert "MiB, of 0.0 on the disk" in line
+    assert "MiB, and 0.0 MiB are left on the disk" in line
 
 
 def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
