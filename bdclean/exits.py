@@ -18,10 +18,10 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.DONE: "done",
-    Exit.FOUND: "a backdoor was found, and --exit_code true asked for this code",
-    Exit.MISTAKE: "you can mend it: an option, a file, a full disk; one line says what",
-    Exit.FAULT: "the program is wrong, or ran out of memory; a traceback says where",
-    Exit.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM; one line says what was written",
+    Exit.FOUND: "a finding: scan --exit_code true found a backdoor",
+    Exit.MISTAKE: "you can fix it: an option, a file, a full disk; one line says what",
+    Exit.FAULT: "the program failed or ran out of memory; a traceback says where",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; one line says which files were written",
 }
 
 REFUSALS = {
