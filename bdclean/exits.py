@@ -18,10 +18,10 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.DONE: "done",
-    Exit.FOUND: "a backdoor was found, or the cleansed network is not to be trusted, and --exit_code true was given",
-    Exit.MISTAKE: "you can mend it: an option, a file, a full disk; one line says what",
-    Exit.FAULT: "the program is wrong, or ran out of memory; a traceback says where",
-    Exit.INTERRUPTED: "interrupted, by Ctrl-C or SIGTERM; one line says what was written",
+    Exit.FOUND: "a finding, where --exit_code true asks for it: scan found a backdoor, cleanse left one or did harm",
+    Exit.MISTAKE: "you can fix it: an option, a file, a full disk; one line says what",
+    Exit.FAULT: "the program failed or ran out of memory; a traceback says where",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; one line says which files were written",
 }
 
 REFUSALS = {

@@ -15,6 +15,9 @@ from bdclean import InputError, first_line, printable
 from bdclean.exits import REFUSALS
 from bdclean.messages import readable
 
+INSTALL = r"pip install [^`]+"
+"""Lightning's advice where a package is missing."""
+
 
 def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, Sequence[str]]) -> str | None:
     """What the user can mend, in one line, or None where it is the program that is wrong.
@@ -29,7 +32,8 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
     if isinstance(error, MisconfigurationException):
         return printable(f"--trainer: {error}")
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        return printable(f"{error.filename or 'writing a file'}: {error.strerror}")
+        # Every file of this program is named; loggers do not say theirs.
+        return printable(f"{error.filename or 'writing logs'}: {error.strerror}")
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         return printable(f"--trainer.deterministic true: {first_line(error)}")
     if match := re.search(r"Parameter '(\w+)' from '(\S+)\.__init__' does not specify a type", str(error)):
@@ -48,16 +52,20 @@ def _of_lightning(error: BaseException | None, classes: Mapping[str, Sequence[st
     text = str(error)
     while error is not None and (inner := error.__cause__ or error.__context__):
         error = inner
-    chosen = re.search(r"class_path='lightning\.pytorch\.(\w+)\.(\w+)'", text)
-    option = next((option for option, names in classes.items() if chosen and chosen[2] in names), None)
+    chosen = re.findall(r"class_path='lightning\.pytorch\.(?:loggers|callbacks)\.(\w+)'", text)
+    options = {f"--{option} {name}": name for name in chosen for option, names in classes.items() if name in names}
+    if isinstance(error, (ImportError, ValueError)):
+        for option, name in options.items():
+            # The parser does not pass on why it could not make one of several.
+            if missing := re.search(INSTALL, _unmet(name)):
+                return f"{option}: needs a package that is missing: {missing[0]}"
+    if isinstance(error, ImportError) and (missing := re.search(INSTALL, str(error))):
+        return f"--trainer: needs a package that is missing: {missing[0]}"
     reason = re.search(r"Errors:\s+- (?:Problem with given class_path '[\w.]+':\s+)?(.+)", text)
-    if chosen and option:
-        # The parser does not pass on why it could not make one of several.
-        module = sys.modules[getattr({"loggers": loggers, "callbacks": callbacks}[chosen[1]], chosen[2]).__module__]
-        unmet = " ".join(str(need) for need in vars(module).values() if isinstance(need, RequirementCache) and not need)
-        what, told = f"--{option} {chosen[2]}", unmet if isinstance(error, (ValueError, ImportError)) else ""
-    else:
-        what, told = "--trainer", str(error) if isinstance(error, ImportError) else ""
-    if missing := re.search(r"pip install [^`]+", told):
-        return f"{what}: needs a package that is missing: {missing[0]}"
-    return f"{what}: {reason[1]}" if option and reason else None
+    return f"{next(iter(options))}: {reason[1]}" if options and reason else None
+
+
+def _unmet(name: str) -> str:
+    """What the module of a logger or a callback needs and does not find."""
+    module = sys.modules[(getattr(loggers, name, None) or getattr(callbacks, name)).__module__]
+    return " ".join(str(need) for need in vars(module).values() if isinstance(need, RequirementCache) and not need)

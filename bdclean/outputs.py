@@ -70,9 +70,10 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
         if refusal := _refusal(path):
             raise InputError(f"--output {output}: {'' if path == result else f'the report {path} '}{refusal}")
     needed = size + REPORT_SIZE * len(beside)
-    for available, where in ((_free_space(result), "on the disk"), (_largest_file(), "allowed for a file")):
+    for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:
-            raise InputError(f"--output {output}: takes {needed / 2**20:.1f} MiB, of {available / 2**20:.1f} {where}")
+            sizes = f"at least {needed / 2**20:.1f} MiB, and {available / 2**20:.1f} MiB are {where}"
+            raise InputError(f"--output {output}: takes {sizes}")
     return Outputs(result, paths[1:], tuple(map(_identity, paths)))
 
 

@@ -4,7 +4,7 @@ import argparse
 import functools
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -164,8 +164,8 @@ def test_dictionaries_that_hold_each_other_are_written_once(state: State) -> Non
 
 
 def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(content: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    def fail(content: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

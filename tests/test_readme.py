@@ -35,7 +35,7 @@ def run(words: str) -> dict[str, Any]:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_from_python_then_a_method_of_ones_own() -> None:
     names = run("Trainer(max_epochs=3)")
-    assert Path("suspect.ckpt").exists()
+    assert Path("third_class.ckpt").exists()
     assert names["report"]["cleansed"]["agreement"] is not None
     method = run("class SquaredLogits")["SquaredLogits"]
     report = Trainer(max_epochs=1, enable_progress_bar=False).cleanse(names["model"], names["data"], method)

@@ -1,0 +1,214 @@
+"""Mistakes that are named before torch is imported: at once, and nothing that the parser would take."""
+
+import inspect
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import ActionParser
+from lightning.pytorch.cli import LightningCLI
+
+from bdclean import InputError, attacks, cleansing, cli, early, scanning
+from bdclean.cli import CLASSES, FUNCTIONS, CommandLine, main
+from bdclean.exits import MEANINGS
+from bdclean.options import SUBCOMMANDS, options, suggestion
+from bdclean.trainer import Trainer
+from tests.conftest import CONFIGS
+
+CONFIG = str(CONFIGS / "badnet.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where options may stand in variables, less is refused."""
+    monkeypatch.delenv("BDCLEAN_CLEANSE__SCAN")
+
+
+def refused(*words: str) -> str:
+    with pytest.raises(InputError) as caught:
+        taken(*words)
+    return str(caught.value)
+
+
+def taken(*words: str) -> None:
+    early.check(words)
+    early.check_classes(words)
+
+
+WRONG = {
+    "": "no command: there are fit, validate, test, predict, cleanse, scan, benchmark",
+    "clense --ckpt x": "clense: no such command; did you mean cleanse?",
+    "frobnicate": "frobnicate: no such command; there are fit,",
+    "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
+    "fit --max_epochs 3": "--max_epochs: no such option; did you mean --trainer.max_epochs?",
+    "fit --max_epochs=3": "--max_epochs: no such option; did you mean --trainer.max_epochs?",
+    "fit --lr 3": "--lr: no such option; did you mean --model.lr or --data.attack.lr?",
+    "fit --epochs 3": "--epochs: no such option; did you mean --trainer.max_epochs or --trainer.min_epochs?",
+    "fit --poison_rate 1": "--poison_rate: no such option; did you mean --data.attack.poison_rate?",
+    "fit --xyzzy 1": "--xyzzy: no such option; bdclean fit --help lists them",
+    "fit --trainer.loger false": "--trainer.loger: no such option; did you mean --trainer.logger?",
+    "fit --ckpt a.ckpt": "--ckpt: no such option",
+    "test --model.lr 3": "--model.lr: no such option",
+    "fit --data.attack BadNet": "--data.attack BadNet: no such class; did you mean BadNets?",
+    "fit --data.attack=badnets": "--data.attack badnets: no such class; did you mean BadNets?",
+    "fit --data.attack.possition x": "--data.attack.possition: no such option; did you mean --data.attack.position?",
+    "cleanse --method FinTune": "--method FinTune: no such class; did you mean FineTune?",
+    "cleanse --method.init_args.ratio 1": "--method.init_args.ratio: no such option; did you mean --method.ratios?",
+    "scan --detector MaximalMargin": "--detector MaximalMargin: no such class; did you mean MaximumMargin?",
+    "benchmark --jbs 3": "--jbs: no such option; did you mean --jobs?",
+    "cleanse --ckpt nowhere.pth": "--ckpt nowhere.pth: no such file",
+    "cleanse --ckpt=nowhere.pth": "--ckpt nowhere.pth: no such file",
+    "fit --config nowhere.yaml": "--config nowhere.yaml: no such file",
+    "fit -c nowhere.yaml": "--config nowhere.yaml: no such file",
+    "fit --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_mistakes_are_named(command: str) -> None:
+    assert refused(*command.split()).startswith(WRONG[command])
+
+
+@pytest.mark.parametrize("command", ["clense", "fit --data.atack BadNets", "cleanse --ckpt nowhere.pth", "--help", ""])
+def test_answers_come_within_a_second_and_without_torch(command: str) -> None:
+    code = "import sys; from bdclean.__main__ import run\ntry: run()\nfinally: print('torch' in sys.modules)"
+    started = time.monotonic()
+    words = [sys.executable, "-c", code, *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert time.monotonic() - started < 1
+    assert done.returncode == (0 if command == "--help" else 2)
+    assert done.stdout.endswith("False\n")
+    assert len(done.stderr.splitlines()) == (0 if command == "--help" else 1)
+
+
+def test_the_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["-h"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert all(f"\n  {name} " in text for name in SUBCOMMANDS)
+        assert all(f"{code:>5}  {meaning}" in text for code, meaning in MEANINGS.items())
+
+
+def test_the_commands_are_those_of_the_parser() -> None:
+    assert {*CommandLine.subcommands(), *FUNCTIONS} == {*SUBCOMMANDS}
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict[str, Any]:
+    """The whole parser of every subcommand."""
+
+    class StopError(Exception):
+        pass
+
+    class Parsers(CommandLine):
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            found.update(self._subcommand_parsers)
+            raise StopError
+
+    found: dict[str, Any] = {}
+    assert issubclass(Parsers, LightningCLI)
+    with pytest.raises(StopError):
+        Parsers(cli.AttackModule, cli.PoisonDataModule, trainer_class=Trainer, auto_configure_optimizers=False, args=[])
+    return found
+
+
+def accepted(parser: Any) -> Iterator[str]:
+    """Every option that a parser has, with dashes."""
+    for action in parser._actions:
+        yield from action.option_strings
+        assert not isinstance(action, ActionParser)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_option_of_the_parser_is_let_pass(name: str, parsers: dict[str, Any]) -> None:
+    found = [option for option in accepted(parsers[name]) if option.startswith("--")]
+    assert len(found) > 10
+    for option in found:
+        taken(name, option, "{}")
+        taken(name, f"{option}={{}}")
+        if not option.endswith(".help"):
+            taken(name, f"{option}+", "{}")
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_hardly_more_is_let_pass_than_the_parser_has(name: str, parsers: dict[str, Any]) -> None:
+    known = {option.lstrip("-") for option in accepted(parsers[name])}
+    assert {option for option in options(name).names - known if "." in option} <= {
+        # Ours replaces Lightning's, or is read from what is linked.
+        *(f"model.{option}" for option in ("num_classes", "image_size")),
+    }
+
+
+@pytest.mark.parametrize("option", ["data.attack", "method", "detector"])
+def test_every_class_and_each_of_its_arguments_is_let_pass(option: str) -> None:
+    command = {"data.attack": "fit", "method": "cleanse", "detector": "scan"}[option]
+    for name in CLASSES[option]:
+        kind = next(getattr(module, name) for module in (attacks, cleansing, scanning) if hasattr(module, name))
+        taken(command, f"--{option}", name)
+        taken(command, f"--{option}.class_path={kind.__module__}.{name}")
+        arguments = inspect.signature(kind).parameters.values()
+        for argument in (one.name for one in arguments if one.kind != one.VAR_KEYWORD):
+            taken(command, f"--{option}", name, f"--{option}.{argument}", "1")
+            taken(command, f"--{option}={name}", f"--{option}.init_args.{argument}=1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "x.yaml", "fit", "--nonsense"],
+        ["fit", "--nonsense", "--help"],
+        ["fit", "--data.attack.help", "Nope"],
+        ["fit", "--output", "--a b"],
+        ["fit", "--output", "a b --nonsense"],
+        ["fit", "--config", "{data: {seed: 1}}"],
+        ["fit", "--config={}"],
+        ["fit", "--config", CONFIG, "--data.attack", "Mine"],
+        ["fit", "--data.attack", "my.module.Mine", "--data.attack.own", "3"],
+        ["fit", "--data.attack", "null"],
+        ["fit", "--data", "{attack: {class_path: my.Mine}}", "--data.attack.own", "3"],
+        ["fit", "--data.attack", "{class_path: my.Mine}", "--data.attack.own", "3"],
+        ["fit", "--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "x"],
+        ["fit", "--trainer.callbacks+=EarlyStopping"],
+        ["fit", "--ckpt_path", "null"],
+        ["fit", "--print_config", "--seed_everything=3"],
+        ["fit", "--data.attack.dict_kwargs.x", "3"],
+        ["cleanse", "--ckpt", "nowhere.pth", "--ckpt", CONFIG],
+    ],
+)
+def test_in_doubt_nothing_is_refused(words: list[str]) -> None:
+    taken(*words)
+
+
+def test_with_options_in_variables_classes_may_be_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["cleanse", "--method.own", "3"]
+    assert "no such option" in refused(*words)
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD", "my.module.Mine")
+    taken(*words)
+    taken()
+
+
+def test_a_class_of_a_notebook_keeps_its_short_name(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class OwnDistill(cleansing.Distill):
+        pass
+
+    OwnDistill.__qualname__ = "OwnDistill"
+    globals()["OwnDistill"] = OwnDistill
+    with pytest.raises(SystemExit) as caught:
+        main(["cleanse", "--ckpt", str(tiny_suspect), "--method", "OwnDistill", "--print_config"])
+    assert caught.value.code == 0
+    assert "OwnDistill" in capsys.readouterr().out
+
+
+def test_suggestions_are_of_names_that_are_alike() -> None:
+    names = ["data.seed", "data.attack.seed", "model.lr"]
+    assert suggestion("data.sed", names, "--") == "; did you mean --data.seed?"
+    assert suggestion("seed", names) == "; did you mean data.seed or data.attack.seed?"
+    assert suggestion("data.seed", ["data.seed"]) == ""
+    assert suggestion("xyzzy", names) == ""
+    assert suggestion("x", []) == ""

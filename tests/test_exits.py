@@ -1,0 +1,203 @@
+"""How commands end: one exit code for each reason, in every phase, with one line that says what was written."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bdclean import __main__ as start
+from bdclean import scanning
+from bdclean.benchmark import run as benchmark
+from bdclean.cleansing import Distill
+from bdclean.cli import main
+from bdclean.exits import MEANINGS, Exit
+from bdclean.modules import AttackModule, Classifier
+from tests.conftest import CONFIGS, QUICK, QUIET
+
+FIT = ["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUICK]
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """The exit code of a command, and the one line that it says on standard error."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, line
+
+
+def test_every_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Exit)
+    assert sorted(Exit) == [0, 1, 2, 3, 130]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_an_interrupted_scan_says_what_was_not_written(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scanning, "scan", interrupt)
+    code, line = ended(["scan", "--ckpt", str(tiny_suspect), "--exit_code", "true", *QUIET], capsys)
+    assert (code, line) == (130, "bdclean: interrupted: did not write scan.json, scan.html")
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_training_interrupted_in_its_second_epoch_names_the_checkpoint_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(self: AttackModule, *given: Any) -> Any:
+        return interrupt() if self.trainer.current_epoch else whole(self, *given)
+
+    whole = AttackModule.training_step
+    monkeypatch.setattr(AttackModule, "training_step", step)
+    code, line = ended([*FIT, "--trainer.max_epochs", "2"], capsys)
+    last = next(Path("runs").rglob("*.ckpt"))
+    assert code == 130
+    assert line == f"bdclean: interrupted: did not write suspect.ckpt; the last checkpoint is {last}"
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_an_interrupted_evaluation_is_no_finding(
+    command: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Classifier, "forward", interrupt)
+    code, line = ended([command, "--ckpt", str(tiny_suspect), *QUIET], capsys)
+    written = "did not write predictions.csv" if command == "predict" else "no result was written"
+    assert (code, line) == (130, f"bdclean: interrupted: {written}")
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_an_interruption_while_writing_leaves_nothing_half(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "fsync", interrupt)
+    options = ["--method", "CLP", "--trainer.logger", "false", *QUIET]
+    code, line = ended(["cleanse", "--ckpt", str(tiny_suspect), *options], capsys)
+    assert (code, line) == (130, "bdclean: interrupted: did not write cleansed.ckpt, cleansed.json, cleansed.html")
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_an_interruption_after_the_network_says_that_it_is_written(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bdclean.report.write_html", interrupt)
+    code, line = ended(["cleanse", "--ckpt", str(tiny_suspect), "--method", "CLP", *QUIET], capsys)
+    assert code == 130
+    assert line == "bdclean: interrupted: wrote cleansed.ckpt, cleansed.json; did not write cleansed.html"
+
+
+def test_an_interrupted_benchmark_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "_do", interrupt)
+    words = ["benchmark", "--suspects", "{a: {}}", "--methods", "{CLP: {}, BNP: {}}", "--folder", "bench"]
+    code, line = ended(words, capsys)
+    kept = "bench has 0 of 2 cells and no tables; the same command goes on from there"
+    assert (code, line) == (130, f"bdclean: interrupted: {kept}")
+
+
+def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
+    from bdclean.data import PoisonDataModule
+    from bdclean.trainer import Trainer
+
+    monkeypatch.setattr(Distill, "training_step", interrupt)
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(**options).run(AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
+
+
+class Broken:
+    """Finds the command line's module, and fails as its import may."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name == "bdclean.cli":
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ImportError("cannot allocate memory"), 3),
+        (MemoryError(), 3),
+        (OSError(errno.ENOMEM, "no memory"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_happens_while_torch_is_imported_is_no_finding(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Path("suspect.ckpt").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["bdclean", "scan", "--ckpt", "suspect.ckpt", "--exit_code", "true"])
+    monkeypatch.setattr(sys, "meta_path", [Broken(error), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "bdclean.cli")
+    monkeypatch.setattr(start, "start_anew", lambda: None)
+    monkeypatch.setattr(start, "leave", sys.exit)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            start.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("bdclean: interrupted" if code == 130 else f"bdclean: fault: {type(error).__name__}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can answer")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_start_in_one_line(sent: signal.Signals) -> None:
+    Path("suspect.ckpt").write_bytes(b"")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bdclean", "scan", "--ckpt", "suspect.ckpt"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    time.sleep(1.0)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "bdclean: interrupted: no result was written\n")
+
+
+def test_a_full_disk_is_the_users_to_mend(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_shapes: None
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    words = ["cleanse", "--ckpt", str(tiny_suspect), "--method", "CLP", "--trainer.logger", "false", *QUIET]
+    assert ended(words, capsys) == (2, "bdclean: error: cleansed.ckpt: No space left on device")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_thread_that_meets_a_full_disk_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", start.report_thread)
+    for error, said in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
+        thread = threading.Thread(target=fail, args=(error,))
+        thread.start()
+        thread.join()
+        assert ("Traceback" in capsys.readouterr().err) is said
