@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import cli, report
+from bdclean.checkpoint import read
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
 from bdclean.trainer import Trainer
@@ -85,9 +86,10 @@ def main() -> None:
         writer.writerow(["checkpoint", "images", "steps", "acc", "asr"])
         for path in asked.checkpoints:
             rows.clear()
-            cli.main(
-                ["test", "--ckpt", str(path), "--trainer.logger=false", "--trainer.enable_progress_bar=false", *options]
-            )
+            # These suspects are our own: their images may be read.
+            images = f"--data.source={read(str(path)).data['source']}"
+            quiet = ("--trainer.logger=false", "--trainer.enable_progress_bar=false")
+            cli.main(["test", "--ckpt", str(path), images, *quiet, *options])
             writer.writerows([path, *row] for row in rows)
             file.flush()
             for row in rows:

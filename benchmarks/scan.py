@@ -31,7 +31,9 @@ def scan(path: Path, options: Sequence[str]) -> list[object]:
     target = NONE if not poisoned else attack["target_class"] if attack.get("label_mode") != "all-to-all" else "all"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "scan.json"
-        bdclean(["scan", "--ckpt", str(path), "--output", str(output), "--trainer.logger", "false", *options])
+        # These suspects are our own: their images may be read.
+        images = ["--data.source", str(suspect.data["source"])]
+        bdclean(["scan", "--ckpt", str(path), "--output", str(output), "--trainer.logger", "false", *images, *options])
         found = json.loads(output.read_text(encoding="utf-8"))
     by = min(found["detectors"], key=lambda one: one["p_value"])["detector"]
     source = Path(str(suspect.data.get("source"))).stem

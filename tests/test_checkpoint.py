@@ -1,5 +1,7 @@
+import argparse
 import os
 import pickle
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,85 @@ def test_a_checkpoint_holds_plain_values_alone(tiny_suspect: Path) -> None:
     assert content["datamodule_hyper_parameters"]["attack"] == "BadNets"
     assert content["PoisonDataModule"]["trigger"]["patch"].shape == (4, 3, 3)
     assert not content["optimizer_states"] if "optimizer_states" in content else True
+
+
+def changed(path: Path, **data: Any) -> str:
+    """A checkpoint that says something else of its images."""
+    content = torch.load(path, weights_only=True)
+    content["datamodule_hyper_parameters"] |= data
+    torch.save(content, "changed.ckpt")
+    return "changed.ckpt"
+
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize("source", ["cifar10", "/sys", "some where", "others.npz"])
+def test_a_file_reads_and_downloads_nothing(
+    source: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images that a checkpoint names are only suggested: with what to type, and the rest works without them."""
+    path = changed(tiny_suspect, source=source)
+    monkeypatch.setattr("bdclean.data.sources.Source.download", lambda self: None)
+    option = f"--data.source {shlex.quote(source)}"
+    with pytest.raises(SystemExit) as caught:
+        main(["test", "--ckpt", path, *QUIET])
+    said = capsys.readouterr()
+    assert caught.value.code == 2
+    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read unasked: {option}")
+    main(["scan", "--ckpt", path, *QUIET, "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"])
+    assert f"changed.ckpt says that it was trained on {source}: {option} measures ACC there" in capsys.readouterr().out
+    main(["test", "--ckpt", path, *QUIET, "--data.source", "shapes"])
+    Path("config.yaml").write_text("data:\n  source: shapes\n")
+    main(["test", "--config", "config.yaml", "--ckpt", path, *QUIET])
+    assert "says that it was trained on" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_file_names_no_picture_to_read(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = changed(tiny_suspect, attack_options={"trigger": "/etc/hostname", "size": 3, "margin": 1})
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt", path, *QUIET, "--data.attack.margin", "2"])
+    assert "--data.attack.trigger: needed" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt", path, *QUIET, "--data.attack.margin", "2", "--data.attack.trigger", "/etc/hostname"])
+    assert "--data.attack.trigger /etc/hostname: not a readable image" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("part", "values", "reason"),
+    [
+        ("hyper_parameters", {"image_size": 4096}, "image_size cannot be 4096"),
+        ("hyper_parameters", {"arch": "wrn_28_10", "image_size": 800}, "a layer of wrn_28_10 has 102400000 numbers"),
+        ("hyper_parameters", {"arch_kwargs": {"kernel": 10**6}}, "arch_kwargs cannot be"),
+        ("datamodule_hyper_parameters", {"crop_padding": 4096}, "crop_padding cannot be 4096"),
+        ("datamodule_hyper_parameters", {"crop_padding": 33}, "crop_padding cannot be 33 for images of 32 pixels"),
+        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": None}}, "poison_rate cannot be None"),
+        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": "0.1"}}, "poison_rate is a text"),
+        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": [1]}}, "poison_rate"),
+        ("datamodule_hyper_parameters", {"attack_options": {"target_class": 2**70}}, "attack_options cannot be"),
+        ("datamodule_hyper_parameters", {"attack_options": {"alpha": float("inf")}}, "attack_options cannot be"),
+    ],
+)
+def test_values_are_vetted_by_type_and_cost(
+    part: str, values: dict[str, Any], reason: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(tiny_suspect, weights_only=True)
+    content[part] |= values
+    torch.save(content, "costly.ckpt")
+    with pytest.raises(SystemExit) as caught:
+        main(["test", "--ckpt", "costly.ckpt", *QUIET])
+    line = capsys.readouterr().err.strip()
+    assert (caught.value.code, line.count("\n")) == (2, 0)
+    assert reason in line
+
+
+def test_what_was_left_out_is_said(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load(tiny_suspect, weights_only=True)["state_dict"]
+    torch.save({"net": state, "args": argparse.Namespace(lr=1)}, "theirs.pth")
+    images = ["--data.unlabeled", "procedural", "--data.num_unlabeled", "16", "--model.mean", "none"]
+    main(["scan", "--ckpt", "theirs.pth", *QUIET, *images])
+    said = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
+    assert said in capsys.readouterr().out.splitlines()

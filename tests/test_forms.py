@@ -1,7 +1,10 @@
 """Other people's files: where the weights are, and writing them back where they were."""
 
 import argparse
+import copyreg
 import functools
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -255,3 +258,81 @@ def test_backdoorbench_names_no_place_outside_its_folder(path: str, tmp_path: Pa
     state = build_network("preact_resnet18", 10, 32).state_dict()
     torch.save(bench(state, rows), "inside/attack_result.pt")
     assert read("inside/attack_result.pt").triggered is None
+
+
+PLAIN = """
+import sys, torch, numpy as np
+sys.modules["bdclean"] = None
+multiarray = np._core.multiarray
+allowed = [np.dtype, np.ndarray, multiarray._reconstruct, multiarray.scalar, *map(type, map(np.dtype, ("f4", "f8")))]
+with torch.serialization.safe_globals(allowed):
+    content = torch.load(sys.argv[1], weights_only=True)
+print(*(type(content[key]) for key in ("x", "a", "acc") if key in content))
+"""
+
+
+def loaded_without_bdclean(path: str) -> str:
+    """What torch says of a file in a Python that has no bdclean."""
+    ended = subprocess.run([sys.executable, "-c", PLAIN, path], capture_output=True, text=True)
+    assert not ended.returncode, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_results_need_no_bdclean_and_hold_what_numpy_makes(state: State) -> None:
+    """`../shared/cases/dtype_beside.pt`: stand-ins for numpy's types got into the result, which torch did not load."""
+    beside = {"x": np.dtype("float32"), "a": np.ones(3), "acc": np.float64(0.5), "args": argparse.Namespace(lr=1)}
+    torch.save({"net": state, **beside}, "suspect.pt")
+    suspect = read("suspect.pt")
+    assert ["argparse.Namespace under 'args'" in note for note in suspect.notes] == [True]
+    write(Path("out.pt"), build_network("small_cnn", 10, 32), torch.zeros(1), suspect, "")
+    types = "<class 'numpy.dtypes.Float32DType'> <class 'numpy.ndarray'> <class 'numpy.float64'>"
+    assert loaded_without_bdclean("out.pt") == types
+
+
+@pytest.mark.parametrize("place", ["", "net"])
+def test_whole_modules_are_cleansed_into_plain_weights(place: str, state: State) -> None:
+    network = build_network("small_cnn", 10, 32)
+    torch.save({place: network} if place else network, "whole.pth")
+    suspect = read("whole.pth")
+    assert suspect.place == place
+    assert best_prefix(shapes_of(state), shapes_of(suspect.weights)) == ("", [])
+    cleansed = build_network("small_cnn", 10, 32)
+    write(Path("out.pth"), cleansed, torch.zeros(1), suspect, "")
+    loaded_without_bdclean("out.pth")
+    written = torch.load("out.pth", weights_only=True)
+    assert torch.equal((written[place] if place else written)["0.weight"], cleansed.state_dict()["0.weight"])
+
+
+class Shaped:
+    """A pickle of it makes an array of a shape, without numbers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.ndarray, ((2**33,),)
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        (functools.reduce(lambda value, _: [value], range(450), 1), "nested more than 100 deep"),
+        (Shaped(), "would run code on loading: numpy.ndarray"),
+    ],
+)
+def test_what_cannot_be_written_again_is_refused_when_it_is_read(beside: Any, reason: str, state: State) -> None:
+    torch.save({"net": state, "x": beside}, "suspect.pt")
+    with pytest.raises(InputError, match=reason):
+        read("suspect.pt")
+
+
+class Blank:
+    """A pickle of it makes a picture without a state."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg._reconstructor, (Image.Image, object, None)
+
+
+def test_pictures_without_pixels_are_left_out(state: State) -> None:
+    torch.save({"net": state, "x": Blank()}, "suspect.pt")
+    suspect = read("suspect.pt")
+    assert "a picture without pixels under 'x'" in suspect.notes[0]
+    write(Path("out.pt"), build_network("small_cnn", 10, 32), torch.zeros(1), suspect, "")
+    assert list(torch.load("out.pt", weights_only=True)) == ["net"]

@@ -6,9 +6,12 @@ process, which may die of it, and then here. Both and the tensors work on bytes 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,8 +86,22 @@ def _read(file: BinaryIO) -> Loaded:
     with guard.enduring(file):
         if file.readinto(data) != size:  # type: ignore[attr-defined]  # files have it
             raise RefusedError("it changes while it is read")
-    builder = Builder(parse(data.data))
-    return Loaded(builder.build(), (*_of_modules(builder), *_of_others(builder)))
+    with _without_collection():
+        builder = Builder(parse(data.data))
+        content = builder.build()
+    return Loaded(content, (*_of_modules(builder), *_of_others(builder)))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No search for garbage while many objects are made: it takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

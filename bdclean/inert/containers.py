@@ -93,8 +93,9 @@ def _archive(data: memoryview) -> Description:
     if code is None:
         raise RefusedError("it has no data.pkl")
     for name in members:
-        path = name.removeprefix(f"{root}/")
-        if path not in ("data.pkl", "version", "byteorder") and not path.startswith(("data/", ".")):
+        folder, _, path = name.partition("/")
+        known = path in ("data.pkl", "version", "byteorder") or path.startswith(("data/", "."))
+        if folder != root or not known:
             raise RefusedError(f"it has a member {name[:80]!r}, which torch.save never writes")
     order = bytes(members.get(f"{root}/byteorder", b"little"))
     if order not in (b"little", b"big"):

@@ -16,7 +16,7 @@ from bdclean.inert.nodes import Array, Dtype, Name, Object, Picture, RefusedErro
 MOST_OPERATIONS = 10_000_000
 """A pickle of a million images' labels has so many; they take some four seconds."""
 MOST_OBJECTS = 4_000_000
-"""Containers and remembered values: a byte of a pickle can make a hundred bytes of these."""
+"""Containers, and remembered values: a byte of a pickle can make a hundred bytes of these."""
 LONGEST_LINE = 1000
 """Of a name or a number that is written as text, in bytes."""
 
@@ -79,13 +79,10 @@ class Machine:
         if self._copyable < 0:
             raise RefusedError("it makes more than it holds")
 
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
-
     def _count(self) -> None:
         self._objects += 1
         if self._objects > MOST_OBJECTS:
-            raise RefusedError(f"its pickle makes more than {MOST_OBJECTS} objects")
+            raise RefusedError(f"its pickle makes more than {MOST_OBJECTS} containers")
 
     def _take(self, count: int) -> memoryview:
         """The next bytes of the pickle."""
@@ -95,7 +92,9 @@ class Machine:
         return self.code[start : self.end]
 
     def _number(self, kind: struct.Struct) -> Any:
-        return kind.unpack(self._take(kind.size))[0]
+        (value,) = kind.unpack_from(self.code, self.end)
+        self.end += kind.size
+        return value
 
     def _line(self) -> str:
         start = self.end
@@ -111,11 +110,11 @@ class Machine:
         return items
 
     def _remember(self, key: int) -> None:
-        self._count()
         self._memo[key] = self._stack[-1]
+        if len(self._memo) > MOST_OBJECTS:
+            raise RefusedError(f"its pickle remembers more than {MOST_OBJECTS} objects")
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        self._count()
         if type(function) is not Name or type(arguments) is not tuple:
             raise RefusedError("it calls what is no function")
         known = self.calls.get(function.full)
@@ -151,13 +150,13 @@ def _stop(machine: Machine) -> None:
 def _read(kind: str) -> Callable[[Machine], None]:
     """An operation that is followed by a number."""
     number = struct.Struct(kind)
-    return lambda machine: machine._push(machine._number(number))
+    return lambda machine: machine._stack.append(machine._number(number))
 
 
 def _sized(length: str, make: Callable[[memoryview], Any]) -> Callable[[Machine], None]:
     """An operation that is followed by a length and as many bytes."""
     number = struct.Struct(length)
-    return lambda machine: machine._push(make(machine._take(machine._number(number))))
+    return lambda machine: machine._stack.append(make(machine._take(machine._number(number))))
 
 
 def _long(data: memoryview) -> int:
@@ -186,7 +185,7 @@ def _frame(machine: Machine) -> None:
 def _line_number(machine: Machine) -> None:
     """A whole number as text, as Python 2 wrote long ones; 00 and 01 are truth values."""
     line = machine._line()
-    machine._push({"00": False, "01": True}.get(line) if line in ("00", "01") else int(line[:40]))
+    machine._stack.append({"00": False, "01": True}.get(line) if line in ("00", "01") else int(line[:40]))
 
 
 def _mark(machine: Machine) -> None:
@@ -209,14 +208,13 @@ def _pop_marked(machine: Machine) -> None:
 def _empty(kind: type) -> Callable[[Machine], None]:
     def make(machine: Machine) -> None:
         machine._count()
-        machine._push(kind())
+        machine._stack.append(kind())
 
     return make
 
 
 def _tuple(count: int) -> Callable[[Machine], None]:
     def make(machine: Machine) -> None:
-        machine._count()
         if len(machine._stack) < count:
             raise IndexError
         machine._stack[-count:] = [tuple(machine._stack[-count:])]
@@ -225,21 +223,24 @@ def _tuple(count: int) -> Callable[[Machine], None]:
 
 
 def _marked_tuple(machine: Machine) -> None:
-    machine._push(tuple(machine._pop_mark()))
+    items = machine._pop_mark()
+    machine._stack.append(tuple(items))
 
 
 def _marked_list(machine: Machine) -> None:
-    machine._push(machine._pop_mark())
+    items = machine._pop_mark()
+    machine._stack.append(items)
 
 
 def _marked_dict(machine: Machine) -> None:
     pairs = machine._pop_mark()
-    machine._push({})
+    machine._stack.append({})
     machine._store(machine._stack[-1], pairs)
 
 
 def _marked_frozenset(machine: Machine) -> None:
-    machine._push(frozenset(map(names.checked_key, machine._pop_mark())))
+    items = machine._pop_mark()
+    machine._stack.append(frozenset(map(names.checked_key, items)))
 
 
 def _append(machine: Machine) -> None:
@@ -269,7 +270,7 @@ def _set_items(machine: Machine) -> None:
 
 def _get(kind: str) -> Callable[[Machine], None]:
     number = struct.Struct(kind)
-    return lambda machine: machine._push(machine._memo[machine._number(number)])
+    return lambda machine: machine._stack.append(machine._memo[machine._number(number)])
 
 
 def _put(kind: str) -> Callable[[Machine], None]:
@@ -282,17 +283,15 @@ def _memoize(machine: Machine) -> None:
 
 
 def _global(machine: Machine) -> None:
-    machine._count()
     module = machine._line()
-    machine._push(Name(names.canonical(module, machine._line())))
+    machine._stack.append(Name(names.canonical(module, machine._line())))
 
 
 def _stack_global(machine: Machine) -> None:
-    machine._count()
     name, module = machine._stack.pop(), machine._stack.pop()
     if type(name) is not str or type(module) is not str or len(name) + len(module) > LONGEST_LINE:
         raise RefusedError("a name in its pickle is no text")
-    machine._push(Name(names.canonical(module, name)))
+    machine._stack.append(Name(names.canonical(module, name)))
 
 
 def _reduce(machine: Machine) -> None:
@@ -302,13 +301,14 @@ def _reduce(machine: Machine) -> None:
 
 def _marked_call(machine: Machine) -> None:
     function, *arguments = machine._pop_mark()
-    machine._push(machine._call(function, tuple(arguments)))
+    machine._stack.append(machine._call(function, tuple(arguments)))
 
 
 def _named_call(machine: Machine) -> None:
     module = machine._line()
     function = Name(names.canonical(module, machine._line()))
-    machine._push(machine._call(function, tuple(machine._pop_mark())))
+    arguments = machine._pop_mark()
+    machine._stack.append(machine._call(function, tuple(arguments)))
 
 
 def _new(machine: Machine) -> None:
@@ -316,7 +316,7 @@ def _new(machine: Machine) -> None:
     arguments, kind = machine._stack.pop(), machine._stack.pop()
     if type(kind) is not Name or type(arguments) is not tuple:
         raise RefusedError("it makes an object of what is no class")
-    machine._push(names.new(kind, arguments))
+    machine._stack.append(names.new(kind, arguments))
 
 
 def _new_with_names(machine: Machine) -> None:
@@ -363,10 +363,10 @@ OPERATIONS: dict[int, Callable[[Machine], None]] = {
         "(": _mark,
         "0": _pop,
         "1": _pop_marked,
-        "2": lambda machine: machine._push(machine._stack[-1]),
-        "N": lambda machine: machine._push(None),
-        "\x88": lambda machine: machine._push(True),
-        "\x89": lambda machine: machine._push(False),
+        "2": lambda machine: machine._stack.append(machine._stack[-1]),
+        "N": lambda machine: machine._stack.append(None),
+        "\x88": lambda machine: machine._stack.append(True),
+        "\x89": lambda machine: machine._stack.append(False),
         "I": _line_number,
         "J": _read("<i"),
         "K": _read("<B"),
@@ -384,7 +384,7 @@ OPERATIONS: dict[int, Callable[[Machine], None]] = {
         "\x96": _sized("<Q", bytearray),
         "]": _empty(list),
         "}": _empty(dict),
-        ")": lambda machine: machine._push(()),
+        ")": lambda machine: machine._stack.append(()),
         "\x8f": _empty(set),
         "\x85": _tuple(1),
         "\x86": _tuple(2),

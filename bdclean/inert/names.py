@@ -55,7 +55,7 @@ HARMLESS = re.compile(
 )
 """What honest files call beside the weights, and nobody needs: it gets a stand-in, as an object of any class does."""
 PICTURES = re.compile(r"PIL\.Image\.Image|PIL\.\w+ImagePlugin\.\w+ImageFile")
-LAYOUTS = ("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
+SPARSE = ("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
 SCHEMES = ("torch.per_tensor_affine", "torch.per_channel_affine", "torch.per_channel_affine_float_qparams")
 PLAIN_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,4}")
 """Types of numbers, and of texts of a fixed length, in numpy."""
@@ -180,12 +180,12 @@ def _of_type(arguments: tuple[Any, ...]) -> Any:
 
 def _sparse(arguments: tuple[Any, ...]) -> Sparse:
     layout, data = arguments
-    if not isinstance(layout, Name) or layout.full not in LAYOUTS or not isinstance(data, tuple):
+    if not isinstance(layout, Name) or layout.full not in SPARSE or not isinstance(data, tuple):
         _wrong("a sparse tensor")
     *parts, shape = [part for part in data if not isinstance(part, bool)]
     if not all(isinstance(part, Tensor) and part.storage is not None for part in parts):
         _wrong("a sparse tensor")
-    if len(parts) != (2 if layout.full == LAYOUTS[0] else 3):
+    if len(parts) != (2 if layout.full == SPARSE[0] else 3):
         _wrong("a sparse tensor")
     return Sparse(layout.full[len("torch.") :], tuple(parts), _shape(shape))
 
@@ -204,7 +204,7 @@ def _quantized(arguments: tuple[Any, ...]) -> Quantized:
 
 def _layout(arguments: tuple[Any, ...]) -> Name:
     (name,) = arguments
-    return Name(name) if name in LAYOUTS else _wrong("a layout")
+    return Name(name) if name in (*SPARSE, "torch.strided") else _wrong("a layout")
 
 
 def _size(arguments: tuple[Any, ...]) -> Made:
