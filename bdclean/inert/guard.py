@@ -26,7 +26,7 @@ CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from bdclean.inert.child i
 
 @contextmanager
 def enduring(file: BinaryIO) -> Iterator[None]:
-    """Read a file in another process meanwhile, which takes some 40 ms, and learn only whether that ends well.
+    """Read a file in another process meanwhile, which takes some 60 ms, and learn only whether that ends well.
 
     A file that is refused in the ordinary way ends well: reading it again here gives the reason.
 
@@ -43,24 +43,17 @@ def enduring(file: BinaryIO) -> Iterator[None]:
         return
     # With the settings of the allocator that this process may have, memory has other bounds.
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", CHILD, str(PACKAGES)],
-        stdin=file,
-        stdout=nowhere,
-        stderr=nowhere,
-        env=environment,
-    )
-    try:
-        yield
-        ended = process.wait(WALL_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise RefusedError(f"it takes longer than {WALL_SECONDS} s to read") from error
-    finally:
-        process.kill()
-        process.wait()
-    if ended:
-        reason = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
-        raise RefusedError(
-            f"reading it takes over {MEMORY >> 20} MiB or {CPU_SECONDS} s, or kills the reader ({reason})"
-        )
+    command = [sys.executable, "-I", "-S", "-c", CHILD, str(PACKAGES)]
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=file, stdout=pipe, stderr=nowhere) as process:
+        try:
+            yield
+            # Nothing is said: the end of the pipe is noticed at once, where a wait with a limit asks now and then.
+            process.communicate(timeout=WALL_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise RefusedError(f"it takes longer than {WALL_SECONDS} s to read") from error
+        finally:
+            process.kill()
+    if ended := process.returncode:
+        how = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
+        raise RefusedError(f"reading it takes over {MEMORY >> 20} MiB or {CPU_SECONDS} s, or kills the reader ({how})")
