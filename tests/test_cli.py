@@ -372,7 +372,7 @@ def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
     assert err.strip() == f"bdclean: interrupted: did not write suspect.ckpt; the last checkpoint is {last}"
     assert not Path("suspect.ckpt").exists()
     assert json.dumps(torch.load(last, weights_only=True)["hyper_parameters"])
-    main(["test", "--ckpt", str(last), *QUIET])
+    main(["test", "--ckpt", str(last), "--data.source", "cifar10.npz", *QUIET])
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -397,6 +397,8 @@ def test_two_processes_write_one_report(strategy: str, cifar_like: Path) -> None
             "cleanse",
             "--ckpt",
             "suspect.ckpt",
+            "--data.source",
+            "cifar10.npz",
             "--method",
             "Distill",
             "--data.num_unlabeled",
