@@ -1,12 +1,14 @@
 """A training that diverges begins anew at a lower rate by itself."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import bdclean
-from bdclean.cleansing import Cleanser
+from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
 from tests.strangers import Pooled
@@ -64,3 +66,28 @@ def test_a_training_that_diverges_begins_anew(capsys: pytest.CaptureFixture[str]
 def test_a_training_that_always_diverges_is_given_up() -> None:
     with pytest.raises(bdclean.InputError, match=r"^method Explodes: its training diverged 7 times"):
         run(*range(20))
+
+
+def test_the_gradient_of_a_step_is_bounded_whatever_the_network() -> None:
+    norms: list[tuple[float, float]] = []
+
+    class Watched(StrongDistillCleanseModule):
+        def configure_gradient_clipping(self, *given: Any, **options: Any) -> None:
+            before = self.norm()
+            super().configure_gradient_clipping(*given, **options)
+            norms.append((before, self.norm()))
+
+        def norm(self) -> float:
+            return float(torch.stack([value.grad.norm() for value in self.network.parameters()]).norm())  # type: ignore[union-attr]
+
+    torch.manual_seed(0)
+    model = Pooled()
+    with torch.no_grad():
+        model.head.weight.mul_(1000)
+    bdclean.cleanse(model, torch.rand(40, 3, 16, 16), method=Watched, **OPTIONS)
+    assert max(before for before, _ in norms) > 10
+    assert all(after <= min(before, 5) * 1.001 for before, after in norms)
+    # Whoever asks for another bound gets it.
+    norms.clear()
+    bdclean.cleanse(model, torch.rand(40, 3, 16, 16), method=Watched, gradient_clip_val=2.0, **OPTIONS)
+    assert all(after <= 2.002 for _, after in norms)
