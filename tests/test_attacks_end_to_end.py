@@ -90,8 +90,8 @@ def test_what_an_attack_makes_beforehand_is_made_once(monkeypatch: pytest.Monkey
     second = torch.load(fit("TrojanNN", *options), weights_only=True)
     assert not made
     assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
-    fit("TrojanNN", *options, "--data.attack.neurons", "1")
-    fit("TrojanNN", *options, "--data.num_train", "300")
+    fit("TrojanNN", *options, "--data.attack.neurons", "1", "--overwrite", "true")
+    fit("TrojanNN", *options, "--data.num_train", "300", "--overwrite", "true")
     assert len(made) == 2
     assert len({*Path("data/prepared").iterdir()} - {file}) == 2
 

@@ -7,9 +7,13 @@ import torch
 from torch import nn
 
 import bdclean
+from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
 from bdclean.cli import main
 from bdclean.conclusion import conclude
+from bdclean.data.batches import to_float
+from bdclean.data.shapes import draw_shapes
+from bdclean.modules import Suspect, identify
 from tests.conftest import QUICK, QUIET
 from tests.strangers import Pooled
 
@@ -52,7 +56,7 @@ def test_nothing_looked_at_is_no_evidence() -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_wrecked_network_is_not_to_be_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--method", "StrongDistillCleanseModule", "--method.lr", "0.5", "--exit_code", "true"]
+    options = ["--method", "StrongDistillCleanseModule", "--method.ratios", "1", "--exit_code", "true"]
     with pytest.raises(SystemExit) as caught:
         main(["cleanse", "--ckpt", str(suspicious), *QUICK, *options])
     assert caught.value.code == 1
@@ -70,12 +74,17 @@ def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: py
 
 @pytest.fixture
 def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A suspect that is sure of its predictions, for the tiny embedded set, whatever these are."""
+    """A suspect that is sure of its predictions, which are of all classes, for the tiny embedded set."""
     monkeypatch.setattr("bdclean.trainer.find_symptom", lambda logits: None)
     content = torch.load(tiny_suspect, weights_only=True)
-    for value in content["state_dict"].values():
-        if value.ndim == 2:
-            value.mul_(1000)
+    checkpoint = read(str(tiny_suspect))
+    model = Suspect(**identify(checkpoint, {}, None)).eval()
+    model.load(checkpoint, "--ckpt")
+    with torch.no_grad():
+        logits = model(to_float(draw_shapes(200, 1)[0]))
+    *_, weight, bias = (value for name, value in content["state_dict"].items() if name.endswith(("weight", "bias")))
+    bias.sub_(logits.mean(0)).mul_(1000)
+    weight.mul_(1000)
     path = tiny_suspect.with_name("sure.ckpt")
     torch.save(content, path)
     return path

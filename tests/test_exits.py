@@ -67,11 +67,13 @@ def test_training_interrupted_in_its_second_epoch_names_the_checkpoint_of_the_fi
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+@pytest.mark.parametrize(
+    ("command", "step"), [("test", "test_step"), ("validate", "validation_step"), ("predict", "predict_step")]
+)
 def test_an_interrupted_evaluation_is_no_finding(
-    command: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, step: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Classifier, "forward", interrupt)
+    monkeypatch.setattr(Classifier, step, interrupt)
     code, line = ended([command, "--ckpt", str(tiny_suspect), *QUIET], capsys)
     written = "did not write predictions.csv" if command == "predict" else "no result was written"
     assert (code, line) == (130, f"bdclean: interrupted: {written}")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bdclean import InputError, outputs
-from bdclean.checkpoint import write_text, write_whole
+from bdclean.checkpoint import lightning_files, write_text, write_whole
 from bdclean.cli import main
 from tests.conftest import CONFIGS, QUICK, QUIET
 
@@ -218,7 +218,7 @@ def test_predictions_do_not_replace_the_suspect(tiny_suspect: Path, capsys: pyte
 @pytest.mark.usefixtures("tiny_shapes")
 def test_checkpoints_of_a_training_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    monkeypatch.setattr("bdclean.checkpoint.whole.write_whole", lambda path, save: written.append(path.suffix))
+    monkeypatch.setattr(lightning_files, "write_whole", lambda path, save: written.append(path.suffix))
     main(["fit", *WORDS["fit"]])
     # One of the run, and the result.
     assert written == [".ckpt", ".ckpt"]
