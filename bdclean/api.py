@@ -130,7 +130,7 @@ def cleanse(
         cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
     agreement = report["intervals"]["cleansed"].get("agreement")
     conclusion = conclude(cleanser.harm, agreement, report["agreement_on"], None, report["warnings"])
-    if not conclusion.trusted:
+    if conclusion.trusted is False:
         warnings.warn(conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
     for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):

@@ -8,6 +8,9 @@ from typing import Any
 
 from bdclean.cleansing.harm import Harm
 
+FEWEST_IMAGES = 100
+"""With fewer images to compare the networks on, nothing speaks for the result: of 99 that agree, 4 % may yet differ."""
+
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -16,23 +19,30 @@ class Conclusion:
     Attributes:
         reasons: What speaks against the cleansed network, a clause each.
         evidence: What was looked at and speaks for it, a clause each.
+        images: How many images the networks were compared on.
     """
 
     reasons: tuple[str, ...]
     evidence: tuple[str, ...]
+    images: int
 
     @property
-    def trusted(self) -> bool:
-        """Whether nothing speaks against it."""
-        return not self.reasons
+    def trusted(self) -> bool | None:
+        """Whether nothing speaks against it; None if too few images were compared to tell."""
+        if self.reasons:
+            return False
+        return True if self.images >= FEWEST_IMAGES else None
 
     @property
     def sentence(self) -> str:
         """One sentence that a person can act on."""
         if self.reasons:
             return f"DO NOT TRUST the cleansed network: {'; '.join(self.reasons)}."
-        if not self.evidence:
-            return "Nothing was looked at that could speak for or against the cleansed network."
+        if self.trusted is None:
+            return (
+                "No telling whether the cleansed network can be trusted: it was compared with the suspect on "
+                f"{self.images} images, and that takes at least {FEWEST_IMAGES}."
+            )
         return f"Nothing speaks against the cleansed network: {'; '.join(self.evidence)}."
 
     def plain(self) -> dict[str, Any]:
@@ -74,4 +84,4 @@ def conclude(
                     f"{one['class']}, {before:.1f} % before"
                 )
         evidence.append("a scan of it finds nothing")
-    return Conclusion(tuple(reasons), tuple(evidence))
+    return Conclusion(tuple(reasons), tuple(evidence), int(agreement["images"]) if agreement else 0)

@@ -220,7 +220,7 @@ class Trainer(pl.Trainer):
                 pictures = self._pictures(model, cleanser, datamodule)
                 report.write_html(files.reports[1], outcome, pictures, triggers, history, cleanser.describe())
                 print(report.summary(outcome))
-        if exit_code and not conclusion.trusted:
+        if exit_code and conclusion.trusted is False:
             raise SystemExit(Exit.FOUND)
         return outcome
 

@@ -50,8 +50,11 @@ def test_whatever_speaks_against_it_is_said() -> None:
     assert "a scan finds a backdoor towards class 2" in found.sentence
 
 
-def test_nothing_looked_at_is_no_evidence() -> None:
-    assert "Nothing was looked at" in conclude(None, None, "test images", None, []).sentence
+def test_few_images_are_no_evidence() -> None:
+    for agreement, images in ((None, 0), ({"low": 34.2, "high": 100.0, "images": 2}, 2)):
+        found = conclude(None, agreement, "test images", None, [])
+        assert found.trusted is None
+        assert f"compared with the suspect on {images} images, and that takes at least 100" in found.sentence
 
 
 @pytest.mark.usefixtures("tiny_shapes")
