@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from bdclean import InputError, cleansing
+from bdclean import InputError, cleansing, first_line
 from bdclean.cleansing import Cleanser
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
@@ -82,12 +83,26 @@ def cleanse(
         if epochs is not None:
             raise InputError(f"epochs {epochs}: means the same as max_epochs; give one of them")
         epochs = trainer.pop("max_epochs")
+    for name, value in (
+        ("epochs", epochs),
+        ("num_unlabeled", num_unlabeled),
+        ("batch_size", batch_size),
+        ("seed", seed),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InputError(f"{name} {value!r}: must be a whole number")
+    if not isinstance(method, str) and not callable(method):
+        raise InputError(f"method {method!r}: must be a name, or a function from a Classifier to a Cleanser")
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
     given: GivenImages | None = None
+    if not isinstance(images, (str, Path, Iterable)):
+        raise InputError(f"images {images!r}: must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
         tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
         pixels = _as_pixels(tensor)
+        if pixels.is_floating_point() and not pixels.isfinite().all():
+            raise InputError("images: hold nan or inf")
         if pixels.is_floating_point():
             # Triggers are looked for in [0, 1], so what the network takes is brought there, and back before it.
             low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
@@ -124,7 +139,13 @@ def cleanse(
         "enable_checkpointing": False,
         "enable_model_summary": False,
     } | trainer
-    runner = Trainer(max_epochs=epochs, **options)
+    try:
+        runner = Trainer(max_epochs=epochs, **options)
+    except InputError:
+        raise
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        asked = ", ".join(f"{name}={value!r}" for name, value in ({"epochs": epochs} | trainer).items())
+        raise InputError(f"{asked}: {first_line(error)}") from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))

@@ -69,6 +69,10 @@ def check(words: Sequence[str]) -> None:
         return
     known = options(subcommand)
     given = _given(rest)
+    if rest and not rest[0].startswith("-") and "ckpt" in known.names and os.path.lexists(rest[0]):
+        raise InputError(f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
+    if "ckpt" in known.names and not {"ckpt", "config"} & {name for name, _ in given} and not _has_variables():
+        raise InputError("--ckpt: required")
     for name, _ in given:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}

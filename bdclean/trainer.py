@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import re
 import signal
@@ -34,9 +35,11 @@ from bdclean.data import PoisonDataModule
 from bdclean.exits import Exit, Interrupted
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
-from bdclean.modules.symptoms import LOOKED_AT, find_symptom
+from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
+FEWEST_PROCESSES = 4
+"""Processes that any machine may be asked for, to try how several work together."""
 MANY = 64
 """Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
 
@@ -79,6 +82,12 @@ class Trainer(pl.Trainer):
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
         super().__init__(precision=precision, devices=devices, **options)
+        cores = os.cpu_count() or 1
+        if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
+            raise InputError(
+                f"--trainer.devices {devices}: means as many processes on CPUs, each with a copy of everything, and "
+                f"this machine has {cores} cores"
+            )
         # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
         # a GPU that is asked before processes are forked is lost to them.
         device = self.strategy.root_device
@@ -343,7 +352,7 @@ class Trainer(pl.Trainer):
         self._see_to_precision(model)
         looking = detector is None or detector.uses_images
         with self._writing(files):
-            symptom = self._look(model, datamodule) if looking else None
+            symptom = self._look(model, datamodule)
             check_gradient(_whole(model).cpu(), noise(3, model.image_size))
             started = time.perf_counter()
             images = self._scanned(datamodule, looking)
@@ -376,7 +385,7 @@ class Trainer(pl.Trainer):
         """What speaks against the network's normalisation, once it has been tried on some unlabeled images.
 
         Raises:
-            InputError: If it outputs nan or inf for some of them.
+            InputError: If it outputs nan or inf for some of them, or the same for all.
         """
         if self.is_global_zero:
             datamodule.prepare_data()
@@ -384,6 +393,12 @@ class Trainer(pl.Trainer):
         network = _whole(model).to(images.device)
         what = "--model.arch" if model.origin is None else f"--ckpt {model.origin.path}"
         logits = [check_finite(network, part, what) for part in pieces(images, batch_size(images))]
+        if is_constant(torch.cat(logits), images):
+            raise InputError(
+                f"{what}: the network is constant: it gives the same output for all of {len(images)} images, so there "
+                "is nothing to find or to cleanse; its weights, its normalisation (--model.mean, --model.std) or the "
+                "image size may be wrong"
+            )
         symptom = find_symptom(torch.cat(logits))
         if symptom is not None and self.is_global_zero:
             print(f"WARNING: {symptom}.")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,3 +133,29 @@ def test_what_cannot_be_is_named(model: nn.Module, images: object, options: dict
 def test_importing_is_instant() -> None:
     code = "import sys, bdclean; bdclean.cleanse; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"accelerator": "foo"}, "accelerator='foo'"),
+        ({"precision": "foo"}, "precision='foo'"),
+        ({"max_epoch": 1}, "max_epoch=1"),
+        ({"max_epochs": "a"}, "epochs 'a': must be a whole number"),
+        ({"max_epochs": 1, "epochs": 1}, "epochs 1: means the same as max_epochs"),
+        ({"seed": "a"}, "seed 'a': must be a whole number"),
+        ({"method": None}, "method None: must be a name"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(bdclean.InputError, match=reason):
+        bdclean.cleanse(Pooled(), torch.rand(20, 3, 16, 16), **{"enable_progress_bar": False} | options)
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [(None, "images None: must be"), (3, "images 3"), (torch.full((9, 3, 8, 8), torch.nan), "nan")],
+)
+def test_what_is_no_images_is_named(images: Any, reason: str) -> None:
+    with pytest.raises(bdclean.InputError, match=reason):
+        bdclean.cleanse(Pooled(), images, enable_progress_bar=False)

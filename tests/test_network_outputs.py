@@ -103,7 +103,9 @@ def test_where_numbers_are(end: Callable[[Tensor], Any], place: str) -> None:
     assert torch.equal(logits_of(network), expected)
 
 
-@pytest.mark.parametrize("end", [str, lambda x: x.sum(), lambda x: (x.sum(), "a"), lambda x: x[:, :, None]])
+@pytest.mark.parametrize(
+    "end", [str, lambda x: x.sum(), lambda x: (x.sum(), "a"), lambda x: x[:, :, None], lambda x: x.argmax(1)]
+)
 def test_what_is_no_classifier_is_refused(end: Callable[[Tensor], Any]) -> None:
     with pytest.raises(InputError, match="outputs"):
         outputs_of(Ending(end), IMAGES)
@@ -154,3 +156,10 @@ def test_the_cleansed_network_outputs_what_the_suspect_did(capsys: pytest.Captur
     )
     assert capsys.readouterr().out.count("it outputs probabilities") == 1
     assert torch.allclose(cleansed(IMAGES).sum(1), torch.ones(len(IMAGES)))
+
+
+def test_features_beside_logits_are_not_taken_for_these() -> None:
+    network = Ending(lambda x: (x.repeat(1, 8), x)).eval()
+    assert (outputs_of(network, IMAGES).place, outputs_of(network, IMAGES).num_classes) == ("[1]", 4)
+    # Where it is known how many classes there are, the width decides.
+    assert outputs_of(network, IMAGES, 32).place == "[0]"

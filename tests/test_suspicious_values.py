@@ -11,7 +11,7 @@ from torch import nn
 from bdclean import InputError
 from bdclean.cli import main
 from bdclean.models import check_finite, noise
-from bdclean.modules.symptoms import find_symptom
+from bdclean.modules.symptoms import find_symptom, is_constant
 from tests.conftest import QUIET
 from tests.strangers import VGG
 
@@ -70,7 +70,10 @@ def test_symptoms() -> None:
     torch.manual_seed(0)
     sure = 10 * torch.eye(10)[torch.arange(100) % 10]
     assert find_symptom(sure) is None
-    assert "constant" in str(find_symptom(sure[:1].expand(100, -1)))
+    images = torch.rand(100, 3, 4, 4)
+    assert is_constant(sure[:1].expand(100, -1), images)
+    assert not is_constant(sure[:1].expand(100, -1), images[:1].expand(100, -1, -1, -1))
+    assert not is_constant(sure, images)
     assert "that of chance" in str(find_symptom(1e-3 * torch.randn(100, 10)))
     crowded = sure.clone()
     crowded[:96] = 10 * torch.eye(10)[3] + torch.randn(96, 10)
@@ -80,6 +83,20 @@ def test_symptoms() -> None:
     # Two classes are all there are, and a few images say nothing.
     assert find_symptom(10 * torch.eye(2)[torch.arange(100) % 2]) is None
     assert find_symptom(two[:10]) is None
+
+
+@pytest.mark.parametrize("verb", ["scan", "cleanse"])
+def test_a_constant_network_is_called_that(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    network = VGG()
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+    torch.save(network.state_dict(), "constant.pth")
+    options = ["--model.arch", "tests.strangers.VGG", "--model.mean", "none", "--data.unlabeled", "procedural"]
+    fast = ["--detector", "MaximumMargin", "--exit_code", "true"] if verb == "scan" else ["--method", "CLP"]
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--ckpt", "constant.pth", *options, "--data.num_unlabeled", "60", *fast, *QUIET])
+    assert caught.value.code == 2
+    assert "--ckpt constant.pth: the network is constant" in capsys.readouterr().err
 
 
 @pytest.mark.scans

@@ -92,6 +92,9 @@ def benchmark(
         kept = f"{place} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
         raise Interrupted(kept) from interruption
     results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
+    failures = [str(result["error"]) for _, result in results if "error" in result]
+    if len(failures) == len(results):
+        raise InputError(f"--folder {folder}: every cell failed, the first one so: {failures[0]}")
     rows = tables.rows(results)
     # Matplotlib is for those alone who want pictures.
     from bdclean.benchmark import page

@@ -233,6 +233,10 @@ def _tensors(value: Any, what: str) -> dict[str, Tensor]:
         raise InputError(f"{what} is no dictionary")
     stored: dict[int, int] = {}
     for name, tensor in value.items():
+        if isinstance(name, str) and "_packed_params" in name:
+            raise InputError(
+                f"{what} holds {name[:80]!r}: a quantised network, which has no gradient; bring it as it was"
+            )
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
         ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bdclean import InputError
 
+HIDDEN = (".", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
+"""Beginnings of names that no file of the user's has: the system made them."""
 Identity = tuple[int, int]
 """What tells a folder from all others."""
 
@@ -82,4 +84,4 @@ def identity(folder: Path) -> Identity:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        return sorted((entry for entry in entries if not entry.name.startswith(HIDDEN)), key=lambda entry: entry.name)

@@ -92,11 +92,13 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
     given = f"--model.mean {mean} --model.std {std}"
     names = {value for value in (mean, std) if isinstance(value, str)}
     if names:
+        for name in sorted(names - {*NORMALIZATIONS}):
+            close = difflib.get_close_matches(name, NORMALIZATIONS, 1)
+            hint = f"did you mean {close[0]}? There" if close else "there"
+            raise InputError(f"--model.mean {name}: no such normalisation; {hint} are {known}; or give numbers")
         name = names.pop()
         if names or not all(value in (None, name) for value in (mean, std)):
             raise InputError(f"{given}: one name stands for both; it goes with no numbers, and with no other name")
-        if name not in NORMALIZATIONS:
-            raise InputError(f"--model.mean {name}: no such normalisation; there are {known}; or give numbers")
         mean, std = NORMALIZATIONS[name]
     if mean is None and std is None:
         raise InputError(

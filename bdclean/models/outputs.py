@@ -39,13 +39,18 @@ class Outputs:
 
     Attributes:
         kind: What the numbers are.
-        num_classes: How many classes they stand for; two where there is one number.
+        width: How many numbers there are for an image.
         place: Where in a tuple, a dictionary or an object they are, as Python would write it; empty for a tensor.
     """
 
     kind: Kind
-    num_classes: int
+    width: int
     place: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes they stand for: two where there is one number."""
+        return max(2, self.width)
 
     def describe(self) -> str:
         """What is unusual about the outputs, as one sentence without a full stop; empty for a tensor of logits."""
@@ -73,11 +78,11 @@ class _Sigmoids(TorchFunctionMode):
 class _ReadLogits:
     """A forward hook of a network that outputs something else: it returns logits (N, classes) instead."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self, kind: Kind, width: int) -> None:
+        self.kind, self.width = kind, width
 
     def __call__(self, _module: nn.Module, _inputs: Any, outputs: Any) -> Tensor:
-        return to_logits(find_tensor(outputs)[0], self.kind)
+        return to_logits(find_tensor(outputs, self.width)[0], self.kind)
 
 
 class _SkipEnding:
@@ -90,27 +95,36 @@ class _SkipEnding:
         return inputs[0] if isinstance(module, nn.Sigmoid) else inputs[0].log_softmax(1)
 
 
-def find_tensor(outputs: Any) -> tuple[Tensor, str]:
+def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
     """The tensor of logits or probabilities, (N, C), in whatever a network returns, and where it is.
 
-    Of several it is the one called `logits`, else the first with two dimensions.
+    Of several it is the one called `logits`, else the first of `width` columns, else the first of those with fewest:
+    the others are features.
+
+    Args:
+        outputs: What the network returned.
+        width: How many columns it should have, if that is known.
 
     Raises:
         InputError: If there is none.
     """
     if isinstance(outputs, Tensor):
+        if not outputs.is_floating_point():
+            raise InputError(f"--model.arch: outputs {outputs.dtype}: numbers of classes, perhaps, and no logits")
         return (outputs[:, None] if outputs.ndim == 1 else outputs), ""
     named = getattr(outputs, "logits", None)
     if isinstance(named, Tensor):
         return named, ".logits"
     items: list[tuple[Any, Any]] = []
     if isinstance(outputs, Mapping):
-        items = sorted(outputs.items(), key=lambda item: item[0] != "logits")
+        items = list(outputs.items())
     elif isinstance(outputs, (tuple, list)):
         items = list(enumerate(outputs))
-    for key, value in items:
-        if isinstance(value, Tensor) and value.ndim == 2 and value.is_floating_point():
-            return value, f"[{key!r}]"
+    found = [(key, value) for key, value in items if isinstance(value, Tensor) and value.ndim == 2]
+    found = [(key, value) for key, value in found if value.is_floating_point()]
+    if found:
+        key, value = min(found, key=lambda one: (one[0] != "logits", one[1].shape[1] != width, one[1].shape[1]))
+        return value, f"[{key!r}]"
     raise InputError(
         f"--model.arch: outputs {type(outputs).__name__}, which holds no tensor of logits (images, classes)"
     )
@@ -136,36 +150,38 @@ def noise(channels: int, image_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, images: Tensor) -> Outputs:
+def outputs_of(network: nn.Module, images: Tensor, width: int | None = None) -> Outputs:
     """Find out what a network outputs. Its mode and statistics stay.
 
     Args:
         network: Takes the images.
         images: (N, C, H, W), two or more.
+        width: As in `find_tensor`.
 
     Raises:
         InputError: If the outputs hold no tensor (N, C).
     """
-    return _watch(network, images)[0]
+    return _watch(network, images, width)[0]
 
 
-def read_logits(network: nn.Module, images: Tensor) -> Outputs:
+def read_logits(network: nn.Module, images: Tensor, width: int | None = None) -> Outputs:
     """Have a network return logits (N, classes) from now on; its `state_dict` stays. `plain` undoes it.
 
     Args:
         network: Takes the images.
         images: As in `outputs_of`.
+        width: As in `find_tensor`.
 
     Raises:
         InputError: If the outputs hold no tensor (N, C).
     """
     plain(network)
-    outputs, ending = _watch(network, images)
+    outputs, ending = _watch(network, images, width)
     kind = outputs.kind
     if ending is not None:
         ending.register_forward_hook(_SkipEnding())
         kind = "one logit" if kind == "one probability" else "logits"
-    network.register_forward_hook(_ReadLogits(kind))
+    network.register_forward_hook(_ReadLogits(kind, outputs.width))
     return outputs
 
 
@@ -178,7 +194,7 @@ def plain(network: nn.Module) -> nn.Module:
     return network
 
 
-def _watch(network: nn.Module, images: Tensor) -> tuple[Outputs, nn.Module | None]:
+def _watch(network: nn.Module, images: Tensor, width: int | None) -> tuple[Outputs, nn.Module | None]:
     """What a network outputs, and the Softmax or Sigmoid module that it ends in, if that acts once."""
     results: list[tuple[nn.Module, Tensor]] = []
 
@@ -193,14 +209,14 @@ def _watch(network: nn.Module, images: Tensor) -> tuple[Outputs, nn.Module | Non
     finally:
         for hook in hooks:
             hook.remove()
-    values, place = find_tensor(raw)
+    values, place = find_tensor(raw, width)
     if values.ndim != 2 or len(values) != len(images):
         raise InputError(f"--model.arch: outputs {tuple(values.shape)} for {len(images)} images, not (images, classes)")
     kind = _kind(values.float(), any(_same(values, one) for one in sigmoids.results))
     ending = [module for module, result in results if _same(values, result)]
     once = len(ending) == 1 and sum(module is ending[0] for module, _ in results) == 1
     skipped = ending[0] if once and kind in ("probabilities", "sigmoids", "one probability") else None
-    return Outputs(kind, max(2, values.shape[1]), place), skipped
+    return Outputs(kind, values.shape[1], place), skipped
 
 
 def _kind(values: Tensor, from_sigmoid: bool) -> Kind:

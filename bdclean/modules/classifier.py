@@ -93,7 +93,7 @@ class Classifier(LightningModule):
         # Plain values only, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
         check_trainable(network)
-        self.outputs = read_logits(network, noise(len(mean), image_size))
+        self.outputs = read_logits(network, noise(len(mean), image_size), num_classes)
         self.num_classes = num_classes = self.outputs.num_classes
         self.image_size = image_size
         self.origin: Checkpoint | None = None
@@ -265,7 +265,8 @@ class Classifier(LightningModule):
         Raises:
             InputError: Always: whoever chose the learning rate has to choose another.
         """
-        raise InputError(f"--model.lr: too high, the loss became {loss} in epoch {self.current_epoch}")
+        rate = self.options().get("lr")
+        raise InputError(f"--model.lr {rate}: too high, the loss became {loss} in epoch {self.current_epoch}")
 
     def sgd(
         self,

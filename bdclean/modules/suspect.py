@@ -75,19 +75,26 @@ class Suspect(Classifier):
         means, stds = normalization(mean, std, channels_of(network, image_size))
         if is_own_class(arch):
             # The class may have a mind of its own. Where one number stands for two classes, it is built with one.
-            counted = count_classes(network, image_size, len(means), f"--model.arch {arch}")
+            counted = count_classes(network, image_size, len(means), f"--model.arch {arch}", num_classes)
             num_classes = counted if num_classes > 1 else num_classes
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
 
 
-def count_classes(network: nn.Module, image_size: int, channels: int, option: str) -> int:
+def count_classes(network: nn.Module, image_size: int, channels: int, option: str, expected: int | None = None) -> int:
     """How many classes a network tells apart: tried with noise images. Its mode and statistics stay.
+
+    Args:
+        network: The network.
+        image_size: Height and width of its images, in pixels.
+        channels: Of its images.
+        option: What brought it, for messages.
+        expected: How many it should be, where the network outputs several tensors.
 
     Raises:
         InputError: If it does not take such images, or its outputs are not those of a classifier.
     """
     try:
-        return outputs_of(network, noise(channels, image_size)).num_classes
+        return outputs_of(network, noise(channels, image_size), expected).num_classes
     except InputError as error:
         raise InputError(str(error).replace("--model.arch", option, 1)) from error
     except Exception as error:  # a network can fail in any way
@@ -112,7 +119,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     known = checkpoint.model | {name: value for name, value in given.items() if value is not None}
     if isinstance(known.get("mean"), str) and known.get("std") == checkpoint.model.get("std"):
         # A name stands for both, and for what the checkpoint says too.
-        known.pop("std", None)
+        known["std"] = None
     option = f"--ckpt {checkpoint.path}"
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):

@@ -19,6 +19,13 @@ CONSTANT = 1e-6
 """Share of their size by which logits differ from image to image at most if the network is constant."""
 
 
+def is_constant(logits: Tensor, images: Tensor) -> bool:
+    """Whether a network gives the same logits (N, C) for all of images (N, ...) that are not the same themselves."""
+    spread = float((logits.amax(0) - logits.amin(0)).max())
+    differ = bool((images.amax(0) != images.amin(0)).any())
+    return differ and spread <= CONSTANT * float(logits.abs().max().clamp(min=1e-30))
+
+
 @torch.no_grad()
 def find_symptom(logits: Tensor) -> str | None:
     """What a network's logits of various images say against its normalisation.
@@ -32,12 +39,6 @@ def find_symptom(logits: Tensor) -> str | None:
     number, classes = logits.shape
     if number < FEWEST_IMAGES:
         return None
-    spread = float((logits.amax(0) - logits.amin(0)).max())
-    if spread <= CONSTANT * float(logits.abs().max().clamp(min=1e-30)):
-        return (
-            f"this network is constant: it gives the same output for all of {number} images, so there is nothing to "
-            f"find or to cleanse. {_CAUSES}"
-        )
     counts = logits.argmax(1).bincount(minlength=classes).sort(descending=True)
     crowded = float(counts.values[:2].sum()) / number
     if classes >= FEWEST_CLASSES and crowded >= CROWDED:
