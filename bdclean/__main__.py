@@ -58,6 +58,7 @@ def run() -> None:
             return
         early.check(words)
         early.check_classes(words)
+        early.check_required(words)
         start_anew()
         from bdclean.cli import main
 

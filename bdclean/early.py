@@ -71,8 +71,6 @@ def check(words: Sequence[str]) -> None:
     given = _given(rest)
     if rest and not rest[0].startswith("-") and "ckpt" in known.names and os.path.lexists(rest[0]):
         raise InputError(f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
-    if "ckpt" in known.names and not {"ckpt", "config"} & {name for name, _ in given} and not _has_variables():
-        raise InputError("--ckpt: required")
     for name, _ in given:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
@@ -113,6 +111,22 @@ def check_classes(words: Sequence[str]) -> None:
             if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
                 close = suggestion(inner, classes.parameters, f"--{option}.")
                 raise InputError(f"--{name}: no such option{close or f'; --{option}.help NAME lists those of a class'}")
+
+
+def check_required(words: Sequence[str]) -> None:
+    """Refuse a command that lacks the file of a network, if nothing else can name one.
+
+    Args:
+        words: Those of the command line after the program's name, which `check` and `check_classes` have let pass.
+
+    Raises:
+        InputError: If it lacks one.
+    """
+    if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
+        return
+    given = {name for name, _ in _given(words[1:])}
+    if "ckpt" in options(words[0]).names and not given & {"ckpt", "config", "print_config"}:
+        raise InputError("--ckpt: required")
 
 
 def _has_variables() -> bool:

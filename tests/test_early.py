@@ -212,3 +212,13 @@ def test_suggestions_are_of_names_that_are_alike() -> None:
     assert suggestion("data.seed", ["data.seed"]) == ""
     assert suggestion("xyzzy", names) == ""
     assert suggestion("x", []) == ""
+
+
+def test_a_file_that_is_needed_is_asked_for() -> None:
+    for command in ("test", "cleanse", "scan"):
+        with pytest.raises(InputError, match="^--ckpt: required$"):
+            early.check_required([command, "--data.source", "shapes"])
+    for words in ("fit", "cleanse --ckpt a", "test --config a", "scan --help", "benchmark --list"):
+        early.check_required(words.split())
+    Path("suspect.ckpt").touch()
+    assert "did you mean --ckpt suspect.ckpt?" in refused("cleanse", "suspect.ckpt")

@@ -10,6 +10,7 @@ from torchvision import models
 
 from bdclean import InputError
 from bdclean.checkpoint import Checkpoint, read
+from bdclean.cli import main
 from bdclean.models import (
     Recognised,
     build_network,
@@ -21,6 +22,7 @@ from bdclean.models import (
 )
 from bdclean.models.cifar import PreActBlock, ResNet
 from bdclean.modules import Suspect, identify
+from tests.conftest import QUIET
 from tests.strangers import VGG, Pooled, Sorted
 
 HERE = "tests.strangers"
@@ -289,3 +291,10 @@ def test_stranger_is_importable_from_the_current_folder(tmp_path: Path) -> None:
         "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)"
     )
     assert isinstance(build_network("my_net.Net", 2, 32), nn.Linear)
+
+
+def test_a_preset_is_for_our_own_checkpoints_too(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["test", "--ckpt", str(tiny_suspect), "--model.mean", "imagenet", *QUIET])
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt", str(tiny_suspect), "--model.mean", "imagnet", *QUIET])
+    assert "--model.mean imagnet: no such normalisation; did you mean imagenet?" in capsys.readouterr().err

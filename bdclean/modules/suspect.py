@@ -117,7 +117,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         InputError: If the network is none that is known, and was not given; or takes images of more than one size.
     """
     known = checkpoint.model | {name: value for name, value in given.items() if value is not None}
-    if isinstance(known.get("mean"), str) and known.get("std") == checkpoint.model.get("std"):
+    if isinstance(known.get("mean"), str) and "std" in known and known["std"] == checkpoint.model.get("std"):
         # A name stands for both, and for what the checkpoint says too.
         known["std"] = None
     option = f"--ckpt {checkpoint.path}"
