@@ -15,8 +15,8 @@ from bdclean.models.networks import (
     normalization,
     usual_size,
 )
-from bdclean.models.outputs import Outputs, find_tensor, noise, outputs_of, plain, read_logits
-from bdclean.models.probe import channel_axis, in_eval_mode
+from bdclean.models.outputs import Outputs, noise, outputs_of, plain, read_logits
+from bdclean.models.probe import channel_axis
 from bdclean.models.recognise import (
     Recognised,
     WithoutData,
@@ -51,10 +51,8 @@ __all__ = [
     "find_channels",
     "find_features",
     "find_stages",
-    "find_tensor",
     "folded",
     "frozen",
-    "in_eval_mode",
     "input_channels",
     "is_own_class",
     "largest_layer",

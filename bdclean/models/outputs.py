@@ -149,7 +149,6 @@ def noise(channels: int, image_size: int) -> Tensor:
     return torch.rand(SAMPLES, channels, image_size, image_size, generator=generator)
 
 
-@torch.no_grad()
 def outputs_of(network: nn.Module, images: Tensor, width: int | None = None) -> Outputs:
     """Find out what a network outputs. Its mode and statistics stay.
 

@@ -151,8 +151,8 @@ class Classifier(LightningModule):
             option: The option that named it, for the message.
 
         Raises:
-        InputError: If its weights are not those of this network, or it outputs nan or inf with them; the message says
-            what differs, or which part makes it so.
+            InputError: If its weights are not those of this network, or it outputs nan or inf with them; the message
+                says what differs, or which part makes it so.
         """
         option = f"{option} {checkpoint.path}"
         own = self.network.state_dict()
