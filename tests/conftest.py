@@ -49,7 +49,8 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bdclean.scanning.inversion.PATCH_STEPS", 1)
     monkeypatch.setattr("bdclean.scanning.inversion.PLACES", 1)
     monkeypatch.setattr("bdclean.cleansing.scandistill.LONGEST", 3)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
+    monkeypatch.setattr("bdclean.cleansing.aims.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((1.0,), 1, 8),))
 
 
 @pytest.fixture(scope="session")

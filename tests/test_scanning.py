@@ -30,7 +30,7 @@ from bdclean.scanning import (
 from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
-from bdclean.universal import Change, few_pixels, lay, paste, warp
+from bdclean.universal import few_pixels, lay, paste, warp
 from tests.conftest import QUIET, cleanse
 
 CLASSES, SIDE, TARGET = 5, 8, 3
@@ -537,9 +537,9 @@ def test_scan_tells_a_backdoored_network_from_a_clean_one(suspect: Path) -> None
 
 def test_classes_that_cannot_come_as_far_as_is_common_are_let_go(images: Tensor) -> None:
     class Counting(DenseInversion):
-        def answers(self, network: Network, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
+        def project(self, parameters: Tensor, size: float) -> Tensor:
             self.seen.append(len(parameters))
-            return super().answers(network, change, images, parameters)
+            return super().project(parameters, size)
 
     scores, seen = [], []
     for least in (-math.inf, DenseInversion.least):

@@ -14,9 +14,17 @@ from torch.utils.data import DataLoader
 
 from bdclean import InputError
 from bdclean.cleansing import ScanDistill
-from bdclean.cleansing.scandistill import aims
+from bdclean.cleansing.aims import AllToOne, Changes, all_to_one
 from bdclean.modules import Suspect
-from bdclean.scanning import DenseInversion, Detector, Finding, PatchInversion, SparseInversion, WarpInversion
+from bdclean.scanning import (
+    DenseInversion,
+    Detector,
+    Finding,
+    PatchInversion,
+    SparseInversion,
+    Towards,
+    WarpInversion,
+)
 from bdclean.scanning.base import Network
 from bdclean.universal import add, ascend, boxes, overlay, warp
 from tests.conftest import QUICK, cleanse
@@ -142,7 +150,8 @@ def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
         PatchInversion((4.0,), 2),
         WarpInversion((1.0,), 2),
     ):
-        assert all(found.isfinite().all() for found in hunter.shrink(network, images, own, classes))
+        goal = Towards(network, images, own, classes, hunter.batch_size)
+        assert all(found.isfinite().all() for found in hunter.shrink(goal))
 
 
 def test_a_class_is_aimed_at_by_who_found_it() -> None:
@@ -152,31 +161,33 @@ def test_a_class_is_aimed_at_by_who_found_it() -> None:
         scores = 1 - p_values
         return Finding(detector, scores, p_values, nn.Identity() if recovered else None)
 
+    def aims(*findings: Finding) -> list[tuple[str, int]]:
+        return [(type(aim.hunter).__name__, aim.target) for aim in all_to_one(findings) if isinstance(aim, AllToOne)]
+
     sparse = finding("SparseInversion", 2, 0.001)
-    (aim,) = aims([sparse, finding("DenseInversion", 1, 0.006)])
-    assert (type(aim[0]), aim[1]) == (SparseInversion, 2)
+    assert aims(sparse, finding("DenseInversion", 1, 0.006)) == [("SparseInversion", 2)]
     # Two of them look for the same kind of change.
-    assert [type(hunter) for hunter, _ in aims([sparse, finding("PatchInversion", 2, 0.0005)])] == [PatchInversion]
-    assert [type(hunter) for hunter, _ in aims([sparse, finding("PatchInversion", 2, 0.001)])] == [SparseInversion]
+    assert aims(sparse, finding("PatchInversion", 2, 0.0005)) == [("PatchInversion", 2)]
+    assert aims(sparse, finding("PatchInversion", 2, 0.001)) == [("SparseInversion", 2)]
     dense = finding("DenseInversion", 2, 0.002)
-    assert [type(hunter).__name__ for hunter, _ in aims([dense, sparse])] == ["SparseInversion", "DenseInversion"]
+    assert aims(dense, sparse) == [("SparseInversion", 2), ("DenseInversion", 2)]
     # What knows the class alone has it looked for by what finds a trigger of it, or by all.
     known = finding("MaximumMargin", 2, 0.001, recovered=False)
-    assert [(type(hunter), target) for hunter, target in aims([known, sparse])] == [(SparseInversion, 2)]
-    assert [(type(hunter).__name__, target) for hunter, target in aims([known, finding("WarpInversion", 2, 0.06)])] == [
+    assert aims(known, sparse) == [("SparseInversion", 2)]
+    assert aims(known, finding("WarpInversion", 2, 0.06)) == [
         ("DenseInversion", 2),
         ("SparseInversion", 2),
         ("PatchInversion", 2),
         ("WarpInversion", 2),
     ]
-    assert aims([finding("SparseInversion", 2, 0.02)]) == []
+    assert aims(finding("SparseInversion", 2, 0.02)) == []
 
 
 def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are(cleanser: ScanDistill) -> None:
     cleanser.share, cleanser.danger = (0.25, 0.5), 0.5
-    cleanser.changes = [(add, torch.full((1, 3, 32, 32), 1.0)), (add, torch.full((2, 3, 32, 32), 2.0))]
+    cleanser.changes = [Changes(add, torch.full((number, 3, 32, 32), float(number))) for number in (1, 2)]
     batch = torch.rand(16, 3, 32, 32)
-    shifts = (cleanser.changed(batch) - batch).mean((1, 2, 3))
+    shifts = (cleanser.changed(batch, torch.zeros(16).long()) - batch).mean((1, 2, 3))
     first = 1.0 if shifts[0] < 1.5 else 2.0
     assert torch.allclose(shifts, torch.tensor([first] * 3 + [3 - first] * 3 + [0.0] * 10), atol=1e-5)
 
@@ -207,7 +218,7 @@ def test_weights_are_new_only_where_no_class_stands_out(
     cleanse(tiny_suspect, "--method", "ScanDistill", *QUICK)
     cleanser = made[0]
     assert len(cleanser.aims) == (4 if p < 0.01 else 0)
-    assert all(target == 9 for _, target in cleanser.aims)
+    assert all(isinstance(aim, AllToOne) and aim.target == 9 for aim in cleanser.aims)
     assert renewed[0] == (p > 0.01)
     assert f"| Certain | 9 | {p:.2g} |" in capsys.readouterr().out
 
@@ -275,7 +286,7 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
 def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch) -> None:
     searched = []
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
-    cleanser.changes = [(add, torch.zeros(1, 3, 32, 32))]
+    cleanser.changes = [Changes(add, torch.zeros(1, 3, 32, 32))]
     # Of two processes, each with half a batch.
     cleanser._trainer = trainer(train_dataloader=DataLoader(range(160), batch_size=16))  # type: ignore[arg-type]
     monkeypatch.setattr(cleanser, "search", lambda: searched.append(cleanser.seen))
@@ -303,7 +314,7 @@ def test_what_is_plainer_than_a_change_of_the_suspect_is_unlearned_as_often(
     cleanser._trainer = trainer()
     for _ in range(2):
         cleanser.search()
-        (_, student), (_, suspect) = cleanser.changes
+        student, suspect = (found.parameters for found in cleanser.changes)
         assert len(suspect) == 2 * len(student)
         assert bool((suspect[len(student) :] == 0.75).all())
     # The suspect does not change: it is looked for once.
@@ -313,15 +324,16 @@ def test_what_is_plainer_than_a_change_of_the_suspect_is_unlearned_as_often(
 def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_classes: Tensor) -> None:
     cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
     (sparse,) = cleanser.aims
+    assert isinstance(sparse, AllToOne)
     corner = torch.zeros(1, 4, 32, 32)
     corner[..., :3, :3] = 1
     nothing = torch.zeros_like(corner)
     own = cleanser(images_of_all_classes).argmax(1)
-    own[:10] = sparse[1]  # which do not count
+    own[:10] = sparse.target  # which do not count
     cleanser._trainer = trainer()
     for parameters, expected in ((torch.cat([corner, nothing]), 0.5), (torch.cat([corner, nothing, nothing]), 1 / 3)):
-        assert cleanser.taken([(overlay, parameters)], images_of_all_classes, own) == pytest.approx(expected)
-        assert math.isnan(cleanser.taken([(overlay, parameters)], images_of_all_classes[:10], own[:10]))
+        assert cleanser.taken([Changes(overlay, parameters)], images_of_all_classes, own) == pytest.approx(expected)
+        assert math.isnan(cleanser.taken([Changes(overlay, parameters)], images_of_all_classes[:10], own[:10]))
 
 
 @pytest.mark.parametrize(
@@ -342,7 +354,7 @@ def test_weights_go_back_or_on_by_the_images_that_go_over(
     cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
     corner = torch.zeros(1, 4, 32, 32)
     corner[..., :3, :3] = 1
-    cleanser.changes = 2 * [(overlay, corner)]
+    cleanser.changes = 2 * [Changes(overlay, corner)]
     cleanser._trainer = trainer()
     own = cleanser(images_of_all_classes).argmax(1)
     network: Any = cleanser.network
@@ -395,6 +407,7 @@ def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_never_has
 def test_every_kind_of_change_has_its_turn_in_small_batches(cleanser: ScanDistill) -> None:
     torch.manual_seed(0)
     cleanser.share, cleanser.danger = (0.5, 0.5), 0.0
-    cleanser.changes = [(add, torch.full((1, 3, 32, 32), float(shift))) for shift in (1, 2, 3)]
-    batch = torch.rand(2, 3, 32, 32)
-    assert {round(float((cleanser.changed(batch) - batch)[0].mean())) for _ in range(40)} == {1, 2, 3}
+    cleanser.changes = [Changes(add, torch.full((1, 3, 32, 32), float(shift))) for shift in (1, 2, 3)]
+    batch, own = torch.rand(2, 3, 32, 32), torch.zeros(2).long()
+    shifts = {round(float((cleanser.changed(batch, own) - batch)[0].mean())) for _ in range(40)}
+    assert shifts == {1, 2, 3}

@@ -8,26 +8,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean.batching import batch_size, pieces
+from bdclean.cleansing.aims import Aim, BySource, Changes, all_to_one
 from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.distillation import kd_loss
+from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-from bdclean.scanning import (
-    DenseInversion,
-    Finding,
-    Inversion,
-    PatchInversion,
-    SparseInversion,
-    WarpInversion,
-    shown,
-    stands_out,
-)
-from bdclean.universal import Change
+from bdclean.scanning import Difference, Network, PatchInversion, SparseInversion, differences, shown
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
@@ -36,9 +28,13 @@ AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
 """Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
 search to the next."""
 LONGEST = 100
-"""Epochs, at most: few images are not seen for ever."""
-SEARCHED, LOOKED_AT, AT_ONCE, JUDGED = 1024, 640, 32, 64
-"""Images that searches draw from; that one search looks at; at once; by how many what it finds is judged."""
+"""Epochs of a phase, at most: few images are not seen for ever."""
+SEARCHED, LOOKED_AT, JUDGED = 1024, 640, 64
+"""Images that searches draw from; that one search looks at; by how many what it finds is judged."""
+COMPARED = 2048
+"""Images by which the suspect and the re-initialised student are compared."""
+COMPARERS = (SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, 16), PatchInversion((5.6, 4.0, 2.8, 2.0), 4, 16))
+"""Searches for changes that flip the suspect and not the re-initialised student, or the other way round."""
 GONE = 0.05
 """How many of the images may still go over to say that what was found is unlearned."""
 BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
@@ -49,13 +45,6 @@ ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
 of the images must have the suspect's answer then."""
-HUNTERS = (
-    DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
-    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
-    PatchInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
-    WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, AT_ONCE),
-)
-"""What looks for triggers of a class that was found, by sizes that triggers have."""
 
 
 class ScanDistill(StrongDistillCleanseModule):
@@ -116,17 +105,28 @@ class ScanDistill(StrongDistillCleanseModule):
         self.share = share
         self.sample = torch.empty(0)
         self.own = torch.empty(0)
-        self.changes: list[tuple[Change, Tensor]] = []
+        self.changes: list[Changes] = []
+        """What the last search found: in the student, an entry for each aim, then in the suspect."""
         self.plain: list[Tensor] = []
         self.danger = 1.0
         self.seen, self.searches = 0.0, 0
         self.looked_after = False
         """Whether it may still begin anew because the network was taken apart."""
+        self.differences: list[Difference] = []
+        """After the first phase of a training that no class stands out for: what it found."""
+        self.by_source: list[Aim] = []
+        self.turned: dict[str, Tensor] = {}
+        """The student after that phase, while there is a second one."""
 
     @property
-    def aims(self) -> list[tuple[Inversion, int]]:
-        """Which classes triggers are looked for of, and by what; none if no class stands out."""
-        return aims(self.found)
+    def targeted(self) -> list[Aim]:
+        """Triggers to look for of the classes that stand out; none if no class does."""
+        return all_to_one(self.found)
+
+    @property
+    def aims(self) -> list[Aim]:
+        """Triggers that the student unlearns."""
+        return [*self.targeted, *self.by_source]
 
     @property
     def stride(self) -> float:
@@ -134,17 +134,30 @@ class ScanDistill(StrongDistillCleanseModule):
         loader: Any = self.trainer.train_dataloader
         return len(loader.dataset) / len(loader)
 
+    @property
+    def first_phase(self) -> int:
+        """Epochs of re-initialisation and distillation, where no class stands out; a second phase may follow."""
+        epochs = self.trainer.max_epochs or 0
+        return max(1, round(epochs * BLIND / (BLIND + AIMED))) if self.found else epochs
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, (self.current_epoch - self.first_epoch) / max(1, self.first_phase - 1))
+
     def epochs_of(self, images: int) -> int:
-        return min(LONGEST, math.ceil((AIMED if self.aims else BLIND) / images))
+        aimed, blind = (min(LONGEST, math.ceil(seen / images)) for seen in (AIMED, BLIND))
+        if self.targeted:
+            return aimed
+        return blind + aimed if self.found else blind
 
     def prepare(self) -> None:
         batches = []
         for images, answers in self.images():
             batches.append((images, classes_of(answers)))
-            if sum(len(classes) for _, classes in batches) >= SEARCHED:
+            if sum(len(classes) for _, classes in batches) >= COMPARED:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        if not self.aims:
+        if not self.targeted:
             self.looked_after = True
             return
         # Re-initialised it was before anybody knew.
@@ -159,17 +172,24 @@ class ScanDistill(StrongDistillCleanseModule):
             self.searches += 1
         self.seen += self.stride
         answers = self.teach(batch)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.changed(batch)), answers, 1.0)
+        loss = kd_loss(self(self.changed(batch, answers.argmax(1))), answers, 1.0)
         self.log_loss(loss, batch)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Called by Lightning: begin once more where no class stands out and the network was taken apart."""
+        """Called by Lightning: look after a training that no class stands out for, and end its first phase."""
         super().on_train_epoch_end()
-        if not self.looked_after:
+        if self.aims:
             return
-        done, epochs = self.current_epoch + 1, self.trainer.max_epochs or 0
-        if done % math.ceil(epochs / TRIALS) or done > epochs // 2 or self.trainer.global_step < EARLY:
+        done = self.current_epoch + 1 - self.first_epoch
+        if self.looked_after and not done % math.ceil(self.first_phase / TRIALS) and done <= self.first_phase // 2:
+            self.look_after()
+        elif done == self.first_phase and self.found:
+            self.turn()
+
+    def look_after(self) -> None:
+        """Begin once more, at half the rate, if the network was taken apart."""
+        if self.trainer.global_step < EARLY:
             return
         self.network.eval()
         ruined = self.kept() < RUINED
@@ -178,29 +198,65 @@ class ScanDistill(StrongDistillCleanseModule):
             self.begin_anew(1 / 2)
             self.looked_after = False
 
+    def turn(self) -> None:
+        """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
+        reference = self.reference()
+        with self.trainer.precision_plugin.forward_context():
+            found = differences(self.teach_through, reference, self.sample, COMPARERS, self.num_classes)
+        # Processes whose last bits differ would go on differently.
+        self.differences = self.trainer.strategy.broadcast(found)
+        if any(one.found for one in self.differences):
+            for one in self.differences:
+                members = {source: self.sample[self.own == source] for source in one.sources}
+                if members:
+                    self.by_source.append(BySource(one.hunter, members, reference))
+        if not self.by_source:
+            self.trainer.fit_loop.max_epochs = self.current_epoch + 1
+            return
+        self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.teacher.state_dict())
+        for optimizer in self.trainer.optimizers:
+            # The momentum belongs to other weights.
+            optimizer.state.clear()
+
+    def reference(self) -> Network:
+        """The student as it is, frozen: from images in [0, 1] to logits."""
+        whole = frozen(duplicate(nn.Sequential(self.normalize, self.network)))
+        # Not on a GPU, whose convolutions round more than folding may change.
+        return folded(whole.cpu(), self.image_size).to(self.device)
+
+    def on_divergence(self, loss: float) -> None:
+        """In the second phase go back to what the first one made, and end; in the first begin anew."""
+        if not self.turned:
+            super().on_divergence(loss)
+            return
+        self.network.load_state_dict(self.turned)
+        self.trainer.fit_loop.max_epochs = self.current_epoch + 1
+
     def search(self) -> None:
-        """Look for changes that take images to the classes that were found."""
-        order = torch.randperm(len(self.sample))[:LOOKED_AT].to(self.device)
+        """Look for changes that do what is to be unlearned."""
+        order = torch.randperm(min(SEARCHED, len(self.sample)))[:LOOKED_AT].to(self.device)
         images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
         student, suspect = (
-            [
-                (hunter.change, torch.cat([*hunter.shrink(network, images, own, torch.tensor([target]).to(own))]))
-                for hunter, target in self.aims
-            ]
-            for network in (self, self.teach_through)
+            [aim.search(network, images, own) for aim in self.aims] for network in (self, self.teach_through)
         )
         if not self.plain:
             self.plain = [
-                hunter.simplify(self.teach_through, images, own, target, found[-1:])
-                for (hunter, target), (_, found) in zip(self.aims, suspect, strict=True)
+                aim.simplify(self.teach_through, images, own, found)
+                for aim, found in zip(self.aims, suspect, strict=True)
             ]
         # As often as those of all sizes together.
         suspect = [
-            (change, torch.cat([found, *[plain] * len(found)]))
-            for (change, found), plain in zip(suspect, self.plain, strict=True)
+            found.extended(plain, len(found.parameters)) for found, plain in zip(suspect, self.plain, strict=True)
         ]
+        if self.changes:
+            earlier = self.changes
+            student, suspect = (
+                [now.after(before) for now, before in zip(found, part, strict=True)]
+                for found, part in ((student, earlier[: len(student)]), (suspect, earlier[len(student) :]))
+            )
         self.changes = [*student, *suspect]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
@@ -210,6 +266,7 @@ class ScanDistill(StrongDistillCleanseModule):
         if self.aims:
             self.walk()
         self.sample, self.own, self.changes, self.plain = torch.empty(0), torch.empty(0), [], []
+        self.turned = {}
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
@@ -244,25 +301,24 @@ class ScanDistill(StrongDistillCleanseModule):
         mix(self.trainer.strategy.broadcast(chosen))
 
     @torch.no_grad()
-    def taken(self, changes: Sequence[tuple[Change, Tensor]], images: Tensor, own: Tensor) -> float:
-        """Which share of the images (N, 3, H, W) of other classes changes take to the classes aimed at, a mean.
+    def taken(self, changes: Sequence[Changes], images: Tensor, own: Tensor) -> float:
+        """Which share of the images (N, 3, H, W) changes move as triggers of each aim do, a mean.
 
         NaN if there are none.
         """
         parts = pieces(images, batch_size(images))
         shares = []
-        for (change, parameters), (_, target) in zip(changes, self.aims, strict=True):
-            others = own != target
+        for found, aim in zip(changes, self.aims, strict=True):
             # The plain one is there several times.
-            distinct, times = torch.unique(parameters, dim=0, return_counts=True)
-            gone = [self.classes(change(part, one) for part in parts) == target for one in distinct[:, None]]
-            shares.append(((torch.stack(gone) & others).sum(1) / others.sum()).repeat_interleave(times))
+            distinct, places = torch.unique(found.parameters, dim=0, return_inverse=True)
+            predicted = [self.classes(found.change(part, one) for part in parts) for one in distinct[:, None]]
+            shares.append(aim.moved(torch.stack(predicted)[places], own, found.sources))
         return float(torch.cat(shares).nanmean())
 
     def kept(self) -> float:
         """Which share of the images that searches draw from have the suspect's answer."""
-        parts = pieces(self.sample, batch_size(self.sample))
-        return float((self.classes(parts) == self.own).float().mean())
+        images, own = self.sample[:SEARCHED], self.own[:SEARCHED]
+        return float((self.classes(pieces(images, batch_size(images))) == own).float().mean())
 
     @torch.no_grad()
     def classes(self, parts: Iterable[Tensor]) -> Tensor:
@@ -271,54 +327,54 @@ class ScanDistill(StrongDistillCleanseModule):
         with self.trainer.precision_plugin.forward_context():
             return torch.cat([self(part).argmax(1) for part in parts])
 
-    def changed(self, images: Tensor) -> Tensor:
-        """A batch of which the first images carry a change, each a random one of its kind."""
+    def changed(self, images: Tensor, own: Tensor) -> Tensor:
+        """A batch, of classes (N,), of which the first images carry a change, each a random one of its kind."""
         least, most = self.share
         number = round((least + (most - least) * self.danger) * len(images))
         parts = []
         # In another order each time: small batches have room for a few of them.
         order = torch.randperm(len(self.changes)).tolist()
-        for part, kind in zip(images[:number].tensor_split(len(order)), order, strict=True):
+        shares = (values[:number].tensor_split(len(order)) for values in (images, own))
+        for part, theirs, kind in zip(*shares, order, strict=True):
             if len(part):
-                change, parameters = self.changes[kind]
-                chosen = torch.randint(len(parameters), (len(part),), device=images.device)
-                parts.append(change(part, parameters[chosen]))
+                parts.append(self.changes[kind].put_on(part, theirs))
         return torch.cat([*parts, images[number:]])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        if not self.aims:
-            smaller = min(1.0, math.sqrt(images / BLIND_BATCH))
-            return self.sgd(self.lr * smaller, self.momentum, self.weight_decay, cosine)
+        aimed = self.aimed_lr * min(1.0, images / AIMED_BATCH)
 
-        def schedule(done: float) -> float:
+        def rising(done: float) -> float:
             # Not from 0, or a training of one step would do nothing.
             return cosine(max(done, 0.01), warmup=0.3)
 
-        smaller = min(1.0, images / AIMED_BATCH)
-        return self.sgd(self.aimed_lr * smaller, self.momentum, self.weight_decay, schedule)
+        if self.targeted:
+            return self.sgd(aimed, self.momentum, self.weight_decay, rising)
+        blind = self.lr * min(1.0, math.sqrt(images / BLIND_BATCH))
+        part = self.first_phase / (self.trainer.max_epochs or 1)
+
+        def schedule(done: float) -> float:
+            if done < part or part >= 1:
+                return cosine(done / part)
+            return rising((done - part) / (1 - part)) * aimed / blind
+
+        return self.sgd(blind, self.momentum, self.weight_decay, schedule)
 
     def describe(self) -> str:
         if not self.found:
             return ""
         rows = [f"| {one.detector} | {one.suspected} | {shown(one.p_value)} |" for one in self.found]
         table = "\n".join(["| scan of the suspect | class | p-value |", "|---|---|---|", *rows])
-        return table if self.aims else f"{table}\n\n{super().describe()}"
-
-
-def aims(findings: Sequence[Finding]) -> list[tuple[Inversion, int]]:
-    """Which classes triggers are looked for of, and by what; none if no class stands out."""
-    outstanding = [one for one in findings if stands_out(one, len(findings))]
-    known = {type(hunter).__name__: hunter for hunter in HUNTERS}
-    found: list[tuple[Inversion, int]] = []
-    for target in dict.fromkeys(one.suspected for one in outstanding):
-        finders = [one for one in outstanding if one.suspected == target and one.detector in known]
-        # For each kind of change, what is surest of it.
-        hunters: dict[object, Inversion] = {}
-        for one in sorted(finders, key=lambda one: one.p_value):
-            hunter = known[one.detector]
-            hunters.setdefault(type(hunter).change, hunter)
-        # What found no trigger says nothing of its kind.
-        found += [(hunter, target) for hunter in hunters.values() or HUNTERS]
-    return found
+        if self.targeted:
+            return table
+        parts = [table, super().describe()]
+        if self.differences:
+            rows = [
+                f"| {type(one.hunter).__name__} | {100 * one.share:.0f} % | {100 * one.chance:.0f} % "
+                f"| {', '.join(map(str, one.sources)) or 'none'} |"
+                for one in self.differences
+            ]
+            head = "| suspect against re-initialised student | flip the suspect alone | the student alone | classes |"
+            parts.append("\n".join([head, "|---|---|---|---|", *rows]))
+        return "\n\n".join(parts)

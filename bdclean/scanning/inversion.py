@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from bdclean import InputError
 from bdclean.batching import batch_size, pieces
-from bdclean.scanning.base import Detector, Network, rounds
+from bdclean.scanning.base import Detector, Network
+from bdclean.scanning.goals import Goal, Towards
 from bdclean.universal import (
     CONTROLS,
-    Change,
     add,
     ascend,
     ball,
@@ -33,9 +33,9 @@ JUDGED = 128
 """Images by which a change is judged."""
 BEHIND = 0.125
 """One class in eight may stay behind: with few images of each, some always do."""
-PATCH, PATCH_STEPS, PLACES, PLACED = 7.0, 12, 5, 8
+PATCH, PATCH_STEPS, PLACES = 7.0, 12, 5
 """Side of the patch that a search for few pixels begins with, in pixels of 32; gradient steps to it; along each side of
-the image, places where it is tried; by how many images."""
+the image, places where it is tried."""
 SIDES, AROUND, GLANCED, LIKELY, LARGER = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), 2, 4, 16, 0.01
 """Sides of the squares of one colour that are tried in the place of a mask, in pixels of 32; how many places to each
 side of it; by how many images; how many of them by all; which share of the images a pixel of its side has to add."""
@@ -77,8 +77,8 @@ class Inversion(Detector):
         self.batch_size = batch_size
 
     @abstractmethod
-    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
-        """Parameters of changes to begin with, (P, ...). Arguments as in `shrink`."""
+    def start(self, goal: Goal) -> Tensor:
+        """Parameters of changes to begin with, (P, ...)."""
 
     @abstractmethod
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Inversion(Detector):
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
 
     def search(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes towards some classes, judged. Arguments as in `shrink`.
+        """Changes towards some classes, judged. Arguments as in `Towards`.
 
         Returns:
             (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
@@ -121,11 +121,12 @@ class Inversion(Detector):
         silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
         shares = torch.zeros(len(self.sizes), len(classes), device=images.device)
         going = torch.arange(len(classes), device=images.device)
-        smaller = self.shrink(network, images, own, classes)
+        goal = Towards(network, images, own, classes, self.batch_size)
+        smaller = self.shrink(goal)
         found = best = next(smaller)
         for number in range(len(self.sizes)):
             with torch.no_grad():
-                gone = self.answers(network, self.change, judged, found).argmax(2)
+                gone = goal.logits(self.change, judged, found).argmax(2)
             reached = (gone == classes[going, None]).float() @ sources / sources.sum(0)
             reached = reached.masked_fill(silent[going], torch.nan)
             half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
@@ -142,29 +143,22 @@ class Inversion(Detector):
             found = smaller.send(stays)
         return shares.mean(0), best
 
-    def shrink(
-        self, network: Network, images: Tensor, own: Tensor, classes: Tensor
-    ) -> Generator[Tensor, Tensor | None, None]:
-        """Changes towards some classes, (P, ...), of each size, from large to small.
+    def shrink(self, goal: Goal) -> Generator[Tensor, Tensor | None, None]:
+        """Changes towards a goal, (P, ...), of each size, from large to small.
 
-        It can be sent which of the classes go on to the next size, (P,) of bool.
-
-        Args:
-            network: What is searched.
-            images: (N, 3, H, W) in [0, 1].
-            own: (N,) the class that the network gives each.
-            classes: (P,).
+        It can be sent which of them go on to the next size, (P,) of bool.
         """
-        side = images.shape[-1]
-        found = self.start(network, images, own, classes)
-        batches = rounds(images, own, self.batch_size)
+        side = goal.images.shape[-1]
+        found = self.start(goal)
+        goal.restart()
         for size in self.sizes:
             bound = self.bound(size, side)
-            gain = self.gain(network, self.change, batches, classes)
+            gain = partial(goal.gain, self.change)
             found = ascend(gain, self.project(found, bound), bound, self.steps, self.project)
             going = yield found
             if going is not None:
-                found, classes = found[going], classes[going]
+                found = found[going]
+                goal.narrow(going)
 
     def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
         """Something plainer than a change that was found, (1, ...), and does what it does; (0, ...) if there is none.
@@ -177,33 +171,6 @@ class Inversion(Detector):
             parameters: (1, ...) of the change.
         """
         return parameters[:0]
-
-    def gain(
-        self, network: Network, change: Change, batches: Iterator[tuple[Tensor, Tensor]], classes: Tensor
-    ) -> Callable[[Tensor], Tensor]:
-        """From parameters to how likely a batch of images gets the classes, the next one each time."""
-
-        def objective(parameters: Tensor) -> Tensor:
-            some, theirs = next(batches)
-            likely = self.answers(network, change, some, parameters).log_softmax(2)
-            return (towards(likely, classes) * (theirs != classes[:, None])).mean(1).sum()
-
-        return objective
-
-    def answers(self, network: Network, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
-        """Logits (P, N, C) of images (N, 3, H, W) under each of P changes, of a batch of the images at once."""
-
-        def of(part: Tensor) -> Tensor:
-            every = part.repeat(len(parameters), 1, 1, 1)
-            changed = change(every, parameters.repeat_interleave(len(part), 0))
-            return network(changed).view(len(parameters), len(part), -1)
-
-        return torch.cat([of(part) for part in pieces(images, self.batch_size)], 1)
-
-
-def towards(values: Tensor, classes: Tensor) -> Tensor:
-    """Of (P, N, C) values those of one class for each P, (P, N)."""
-    return values.gather(2, classes.view(-1, 1, 1).expand(-1, values.shape[1], 1)).squeeze(2)
 
 
 class DenseInversion(Inversion):
@@ -227,8 +194,8 @@ class DenseInversion(Inversion):
     ) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
-        return images.new_zeros(len(classes), *images.shape[1:])
+    def start(self, goal: Goal) -> Tensor:
+        return goal.images.new_zeros(len(goal), *goal.images.shape[1:])
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return add(images, parameters)
@@ -252,10 +219,10 @@ class SparseInversion(Inversion):
     ) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+    def start(self, goal: Goal) -> Tensor:
         # Half of a grey picture over all of the image.
-        grey = images.new_tensor([0.5, *[0.25] * images.shape[1]]).view(1, -1, 1, 1)
-        return grey.repeat(len(classes), 1, *images.shape[-2:])
+        grey = goal.images.new_tensor([0.5, *[0.25] * goal.images.shape[1]]).view(1, -1, 1, 1)
+        return grey.repeat(len(goal), 1, *goal.images.shape[-2:])
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return overlay(images, parameters)
@@ -272,6 +239,7 @@ class SparseInversion(Inversion):
         if not len(others):
             return parameters[:0]
         corners, sides, colours = squares(parameters[0, 0], images.shape[1])
+        goal = Towards(network, images, own, own.new_tensor([target]), self.batch_size)
 
         def layers(chosen: Tensor) -> Tensor:
             return boxes(corners[chosen], sides[chosen], colours[chosen], images.shape[-2:])
@@ -279,7 +247,7 @@ class SparseInversion(Inversion):
         @torch.no_grad()
         def likely(tried: Tensor, number: int) -> Tensor:
             """How likely so many images get the class under each of some layers, (P, N)."""
-            return self.answers(network, overlay, others[:number], tried).softmax(2)[:, :, target]
+            return goal.logits(overlay, others[:number], tried).softmax(2)[:, :, target]
 
         def taken(tried: Tensor) -> Tensor:
             return (likely(tried, JUDGED) > 0.5).float().mean(1)
@@ -325,26 +293,20 @@ class PatchInversion(SparseInversion):
     def __init__(self, sizes: Sequence[float] = (5.6, 4.0, 2.8, 2.0), steps: int = 4, batch_size: int = 16) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
-        side = images.shape[-1]
+    def start(self, goal: Goal) -> Tensor:
+        side, channels = goal.images.shape[-1], goal.images.shape[1]
         pixels = min(side, max(1, round(radius(PATCH, side))))
-        grey = images.new_full((len(classes), images.shape[1], pixels, pixels), 0.5)
-        gain = self.gain(network, paste, rounds(images, own, self.batch_size), classes)
+        grey = goal.images.new_full((len(goal), channels, pixels, pixels), 0.5)
+        gain = partial(goal.gain, paste)
         patches = ascend(gain, grey, pixels, PATCH_STEPS, lambda colours, _: colours.clamp(0, 1))
-        places = torch.linspace(0, side - pixels, PLACES, device=images.device).round().long()
-        some, theirs = images[:PLACED], own[:PLACED]
-        others = theirs != classes[:, None]
+        places = torch.linspace(0, side - pixels, PLACES, device=goal.images.device).round().long()
 
         def layers(corners: Tensor) -> Tensor:
-            return lay(patches, corners.expand(len(classes), 2), images.shape[-2:])
-
-        def taken(corner: Tensor) -> Tensor:
-            shares = self.answers(network, overlay, some, layers(corner)).softmax(2)
-            return (towards(shares, classes) * others).sum(1)
+            return lay(patches, corners.expand(len(goal), 2), goal.images.shape[-2:])
 
         corners = torch.cartesian_prod(places, places)
         with torch.no_grad():
-            best = torch.stack([taken(corner) for corner in corners]).argmax(0)
+            best = torch.stack([goal.glimpse(overlay, layers(corner)) for corner in corners]).argmax(0)
         return layers(corners[best])
 
 
@@ -366,9 +328,9 @@ class WarpInversion(Inversion):
     ) -> None:
         super().__init__(sizes, steps, batch_size)
 
-    def start(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> Tensor:
+    def start(self, goal: Goal) -> Tensor:
         # Without a warp, the same gradient shifts each control point.
-        return 0.01 * torch.randn(len(classes), 2, CONTROLS, CONTROLS).to(images)
+        return 0.01 * torch.randn(len(goal), 2, CONTROLS, CONTROLS).to(goal.images)
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return warp(images, parameters)
