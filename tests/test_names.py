@@ -140,3 +140,11 @@ def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path) -> None:
     program = [sys.executable, "-c", "from bdclean.cli import main; main()", *words]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "number", "called"), [("cifar100", 90, "train"), ("gtsrb", 14, "stop")])
+def test_the_classes_of_known_sets_have_names(name: str, number: int, called: str) -> None:
+    names = Source(name).class_names
+    assert len({*names}) == Source(name).num_classes
+    assert names[number] == called
+    assert f"0 {names[0]}; 1 {names[1]}; " in Source(name).describe()
