@@ -71,8 +71,9 @@ class Places:
         """The image of a row, if it is in the folder."""
         for path in filter(None, (self._inner(name, start) for start in self._starts)):
             for ending in ENDINGS[:1] if names_image(path) else ENDINGS:
-                if path.startswith(self._beginning) and os.path.isfile(found := self.root / f"{path}{ending}"):
-                    return found
+                # Tables have a million rows: a Path is made of what is found alone.
+                if path.startswith(self._beginning) and os.path.isfile(f"{self.root}{os.sep}{path}{ending}"):
+                    return self.root / f"{path}{ending}"
         return None
 
     def outside(self, name: str, table: Path) -> bool:
