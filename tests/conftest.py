@@ -5,6 +5,8 @@ import importlib
 import inspect
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,14 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder / "suspect.ckpt"
+
+
+@contextmanager
+def computing(seconds: float) -> Iterator[None]:
+    """Within it, this process and those that it starts compute for less than so long, however busy the machine is."""
+    before = sum(os.times()[:4])
+    yield
+    assert sum(os.times()[:4]) - before < seconds
 
 
 def quick_attack(name: str) -> list[str]:

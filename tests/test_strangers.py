@@ -104,7 +104,7 @@ def test_with_labels_and_with_a_trigger(stranger: Path) -> None:
 
 def test_nobodys_config_is_overwritten(stranger: Path) -> None:
     Path("config.yaml").write_text("# mine\ndata: {unlabeled: photos}\n")
-    cleanse("--config", "config.yaml", "--trainer.logger", "false")
+    cleanse("--config", "config.yaml", "--trainer.logger", "false", "--method", "Distill")
     assert Path("config.yaml").read_text().startswith("# mine")
     cleanse("--config", "config.yaml")
     assert "unlabeled: photos" in Path("runs/cleanse/version_0/config.yaml").read_text()
@@ -115,7 +115,7 @@ def test_every_form_of_output(suffix: str, stranger: Path) -> None:
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
     output = f"out{suffix}"
-    cleanse("--data.unlabeled", "photos", "--output", output, report="out.json")
+    cleanse("--data.unlabeled", "photos", "--method", "Distill", "--output", output, report="out.json")
     assert {path.name for path in Path.cwd().glob("out*")} == {output, "out.json", "out.html"}
     if suffix == ".safetensors":
         weights = load_file(output)
@@ -148,7 +148,8 @@ def test_predictions_name_files(stranger: Path) -> None:
 
 def test_a_known_network_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_network("resnet20", 10, 32).state_dict(), "stranger.pth")
-    main(["cleanse", "--ckpt", "stranger.pth", "--model.mean", "cifar10", "--data.unlabeled", "photos", *QUICK])
+    options = ["--model.mean", "cifar10", "--data.unlabeled", "photos", "--method", "Distill", *QUICK]
+    main(["cleanse", "--ckpt", "stranger.pth", *options])
     assert "stranger.pth: resnet20 (recognised from the weights), 10 classes, 32x32 images" in capsys.readouterr().out
 
 
