@@ -1,5 +1,6 @@
 """How labelled images lie in folders: the layouts that people have."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -172,6 +173,7 @@ GOOD = f"{HEADER}a.png,cat\nb.png,dog\n"
         (f"{HEADER}../x.png,cat\n", ", line 2: ../x.png leads out of loose"),
         (f"{GOOD}../x.png,cat\n", ", line 4: ../x.png leads out of loose"),
         (f"{GOOD}sub/../../x.png,cat\n", ", line 4: sub/../../x.png leads out of loose"),
+        ("a.png\nb.png\n", " has one column, and needs two"),
         (f"{HEADER}/else/a.png,cat\n/else/b.png,dog\n", ", line 2: /else/a.png leads out of loose"),
         (f"{GOOD}/else/a.png,cat\n", ", line 4: /else/a.png leads out of loose"),
         (f"{HEADER}C:\\photos\\a.png,cat\n", r", line 2: C:\photos\a.png leads out of loose"),
@@ -209,7 +211,7 @@ def test_absolute_paths_in_the_folder_and_repeated_rows() -> None:
     draw("loose/a.png", "loose/b.png", "loose/sub/c.png")
     Path("link").symlink_to("loose")
     here = Path.cwd()
-    rows = f"{here}/loose/a.png,cat\n{here}/loose/b.png,dog\n{here}/loose/b.png,dog\nsub/../sub/c.png,dog\n"
+    rows = f"{here}/loose/a.png,cat\n{here}/loose/b.png,dog\n{here}/loose/b.png,dog\n../loose/sub/c.png,dog\n"
     write("loose/labels.csv", f"{HEADER}{rows}")
     for name in ("loose", "link", str(here / "loose"), "../" + here.name + "/loose"):
         assert labelled(Source(name), "test") == {"a.png": 0, "b.png": 1, "sub/c.png": 1}
@@ -228,6 +230,9 @@ def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/labels.csv", GOOD)
     write("loose/a_labels.csv", "")
+    Path("loose/b_labels.csv").mkdir()
+    Path("loose/c_labels.csv").symlink_to("c_labels.csv")
+    os.mkfifo("loose/d_labels.csv")
     write("loose/credits.txt", "../x.png by Ann\n")
     assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
 

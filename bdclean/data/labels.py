@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ ENDINGS = ["", ".jpg", ".JPEG", ".png", ".jpeg", ".JPG", ".PNG", ".ppm", ".bmp",
 """What is added to the name of an image in a table to find its file."""
 TABLE_WORDS = {"label", "labels", "annotation", "annotations"}
 """A file with one of these words in its name is meant to say classes."""
-ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
-"""How absolute paths begin, on any system."""
+DRIVE = re.compile(r"[A-Za-z]:/")
+"""How absolute paths begin on Windows."""
 ADVICE = (
     "put the images of each class into a folder of its own, or add a file labels.csv with the columns filename,label"
 )
@@ -78,18 +77,18 @@ class Places:
 
     def outside(self, name: str, table: Path) -> bool:
         """Whether the name of an image, as a table in one of the folders has it, leads out of the root."""
-        return self._inner(name, table.parent.relative_to(self.root).as_posix()) is None
+        return bool(name) and self._inner(name, table.parent.relative_to(self.root).as_posix()) is None
 
     def _inner(self, name: str, start: str) -> str | None:
         """The path of a name that begins at some folder, relative to the root; None if it leads out of the root."""
         name = name.strip().replace("\\", "/")
-        if ABSOLUTE.match(name):
-            top = next((top for top in self._tops if Path(name).is_relative_to(top)), None)
-            if top is None:
-                return None
-            name, start = Path(name).relative_to(top).as_posix(), ""
-        path = posixpath.normpath(posixpath.join(start, name))
-        return None if path == ".." or path.startswith("../") else path
+        if DRIVE.match(name) and os.name != "nt":
+            return None
+        for top in self._tops:
+            path = os.path.normpath(os.path.join(top, start, name))
+            if path.startswith(top):
+                return path[len(top) :].replace(os.sep, "/")
+        return None
 
     @cached_property
     def _starts(self) -> list[str]:
@@ -97,7 +96,7 @@ class Places:
 
     @cached_property
     def _tops(self) -> list[str]:
-        return [os.path.abspath(self.root), os.path.realpath(self.root)]
+        return [os.path.join(top, "") for top in (os.path.abspath(self.root), os.path.realpath(self.root))]
 
     @cached_property
     def _beginning(self) -> str:
@@ -124,7 +123,7 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: st
     for file in (file for place in places.starts for file in listed(place)):
         words = words_of(file.stem)
         about = {name for name, known in SPLITS.items() if words & {*known}}
-        if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words:
+        if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words or not os.path.isfile(file):
             continue
         if about - {split} or (named and not about):
             continue
@@ -179,6 +178,8 @@ def _check_images(table: Table, file: Path, places: Places, alone: bool, where: 
     for line, name in named:
         if names_image(name) and places.outside(name, file):
             raise InputError(f"{where}, line {line}: {_short(name)} leads out of {places.root}")
+    if len(table.titles) == 1 and words_of(file.stem) & TABLE_WORDS:
+        raise InputError(f"{where} has one column, and needs two: the file name of each image, and its class")
     if alone and len(table.titles) > 1:
         raise InputError(f"{where} names no image that is there: line {named[0][0]} has {_short(named[0][1])}")
 
