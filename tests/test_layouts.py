@@ -188,7 +188,7 @@ GOOD = f"{HEADER}a.png,cat\nb.png,dog\n"
         (f"{GOOD}c.png,ca\0t\n", r", line 4 has the character '\x00'"),
         (f"{HEADER}a.png,\0cat\n", r", line 2 has the character '\x00'"),
         (f"{GOOD}\x1b[31m.png,cat\n", r", line 4 has the character '\x1b'"),
-        (f'{GOOD}c.png,"cow\nd.png,pig\n', ", line 5 cannot be read (unexpected end of data)"),
+        (f'{GOOD}c.png,"cow\nd.png,pig\n', ", line 4 cannot be read (unexpected end of data)"),
         (f"{GOOD}c.png,\n", ", line 4 has no class for an image"),
     ],
 )  # fmt: skip
@@ -198,6 +198,13 @@ def test_broken_tables_name_the_line(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         _ = Source("loose").num_classes
     assert str(caught.value).startswith(f"--data.source loose: loose/labels.csv{message}")
+
+
+def test_a_broken_table_of_any_name_is_not_passed_over() -> None:
+    draw("loose/a.png", "loose/b.png")
+    write("loose/breeds.csv", f"photo,kind\na.png,cat\nb.png,{'x' * 200_000}\n")
+    with pytest.raises(InputError, match="loose/breeds.csv, line 3 cannot be read"):
+        _ = Source("loose").num_classes
 
 
 def test_a_table_of_another_encoding_is_not_passed_over() -> None:

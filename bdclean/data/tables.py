@@ -92,8 +92,12 @@ def _rows(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
         return [(number, line.rsplit(None, 1)) for number, line in enumerate(lines, 1) if line.strip()], broken
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     rows = []
+    start = 1
     try:
-        rows += [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+        for row in reader:
+            if any(map(str.strip, row)):
+                rows.append((start, row))
+            start = reader.line_num + 1
     except csv.Error as error:
-        broken = f"line {reader.line_num} cannot be read ({error})"
+        broken = f"line {start} cannot be read ({error})"
     return rows, broken
