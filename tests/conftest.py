@@ -1,8 +1,12 @@
 """What the tests share: a tiny embedded set, and suspects made by the command line itself."""
 
+import functools
+import importlib
 import inspect
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ import pytest
 from bdclean import attacks
 from bdclean.cli import main
 from bdclean.data import sources
+from bdclean.models.cifar import NETWORKS
 from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -36,6 +41,16 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded set, with a few hundred images."""
     monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+
+
+@pytest.fixture
+def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The residual networks have an eighth of their widths: for tests of what does not depend on them."""
+    monkeypatch.setattr("bdclean.models.cifar._WIDE", (8, 16, 32, 64))
+    monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
+    # What is remembered of the wide ones.
+    recognise = importlib.import_module("bdclean.models.recognise")
+    monkeypatch.setattr(recognise, "_shapes", functools.cache(recognise._shapes.__wrapped__))
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +90,14 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return folder / "suspect.ckpt"
+
+
+@contextmanager
+def computing(seconds: float) -> Iterator[None]:
+    """Within it, this process and those that it starts compute for less than so long, however busy the machine is."""
+    before = sum(os.times()[:4])
+    yield
+    assert sum(os.times()[:4]) - before < seconds
 
 
 def quick_attack(name: str) -> list[str]:

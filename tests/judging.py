@@ -21,13 +21,14 @@ from bdclean import InputError, attacks
 from bdclean.checkpoint import Checkpoint, read, write
 from bdclean.cli import _defaults
 from bdclean.inert import guard
+from bdclean.models import build_network
 from bdclean.modules import Suspect, identify
 
 MEMORY = 1 << 30
 """Bytes that a file of a hundredth of that may take more than the process had."""
 SECONDS = 2
 """Of computing."""
-GUARDED = 20
+GUARDED = 50
 """Of so many files one is read in another process first, as all are in earnest: that takes longer than the file."""
 NUMPY = [np.dtype, np.ndarray, np._core.multiarray._reconstruct, np._core.multiarray.scalar, Image.Image, frozenset]
 NUMPY += [
@@ -94,7 +95,11 @@ def judge_all(made: Callable[[], Iterable[Case]], whole: int) -> None:
         whole: Of so many cases one is made into a network.
     """
     torch.set_num_threads(1)
-    judge("suspect.ckpt")  # what is imported on first use is no file's fault
+    # What is imported and looked up on first use is no file's fault.
+    torch.save(build_network("small_cnn", 10, 32).state_dict(), "known.pt")
+    torch.save(torch.nn.Linear(3, 3).state_dict(), "unknown.pt")
+    for path in ("suspect.ckpt", "known.pt", "unknown.pt"):
+        judge(path)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
     guarded = guard.enduring

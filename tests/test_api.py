@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bdclean
 from bdclean import scanning
-from tests.strangers import VGG, Auxiliary, Pooled
+from tests.strangers import Auxiliary, Pooled, SmallVGG
 
 OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -22,11 +22,11 @@ OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return VGG().train()
+    return SmallVGG().train()
 
 
 def check(model: nn.Module, before: dict[str, torch.Tensor], cleansed: nn.Module) -> None:
-    assert type(cleansed) is VGG
+    assert type(cleansed) is SmallVGG
     assert cleansed is not model
     assert not cleansed.training
     assert model.training

@@ -96,7 +96,7 @@ def cifar_like() -> Path:
     return Path.cwd()
 
 
-@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.usefixtures("tiny_shapes", "narrow_networks")
 @pytest.mark.parametrize("config", ALL_CONFIGS, ids=[str(path.relative_to(CONFIGS)) for path in ALL_CONFIGS])
 def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -> None:
     content = yaml.safe_load(config.read_text())
@@ -187,12 +187,11 @@ def test_out_of_distribution_images(tiny_suspect: Path) -> None:
     # With labelled test images and no training images nothing is validated.
     pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     np.savez("test.npz", x_test=pixels, y_test=np.arange(30) % 9)
-    report = cleanse(
-        tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "test.npz"
-    )
+    distil = ["--method", "Distill", "--trainer.max_epochs", "1", "--data.unlabeled", "loose"]
+    report = cleanse(tiny_suspect, *distil, "--data.source", "test.npz")
     assert None not in report["cleansed"].values()
     # Without labelled images nothing is guessed.
-    report = cleanse(tiny_suspect, "--trainer.max_epochs", "1", "--data.unlabeled", "loose", "--data.source", "null")
+    report = cleanse(tiny_suspect, *distil, "--data.source", "null")
     assert set(report["suspect"].values()) == {None}
     assert {name for name, value in report["cleansed"].items() if value is not None} == {"agreement"}
     assert report["held_out_images"] == 4
@@ -388,33 +387,30 @@ def test_two_processes_judge_as_one(tiny_suspect: Path, capfd: pytest.CaptureFix
     ]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
-def test_two_processes_write_one_report(strategy: str, cifar_like: Path) -> None:
-    several = ["--trainer.devices", "2", "--trainer.strategy", strategy, *QUIET]
+SOURCE = ["--data.source", "cifar10.npz", "--trainer.max_epochs", "1", "--trainer.devices", "2", *QUIET]
+DISTIL = ["--method", "Distill", "--data.num_unlabeled", "41", "--overwrite", "true"]
+
+
+def test_two_processes_write_one_report(cifar_like: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def check(said: str) -> None:
+        assert said.count("All figures in percent") == 1
+        report = json.loads(Path("cleansed.json").read_text())
+        assert report["device"].startswith("2 x ")
+        assert report["unlabeled_images"] == 41
+        Path("cleansed.json").unlink()
+
+    forked = [*SOURCE, "--trainer.strategy", "ddp_fork"]
+    main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *forked])
+    assert capfd.readouterr().out.count("All figures in percent") == 1
+    main(["cleanse", "--ckpt", "suspect.ckpt", *forked, *DISTIL])
+    check(capfd.readouterr().out)
+    # Processes that are started, by the words of the first.
+    words = ["cleanse", "--ckpt", "suspect.ckpt", *SOURCE, "--trainer.strategy", "ddp", *DISTIL]
+    command = [sys.executable, "-m", "bdclean", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for words in (
-        ["fit", "--config", str(CONFIGS / "badnet.yaml"), "--data.source", "cifar10.npz", "--trainer.max_epochs", "1"],
-        [
-            "cleanse",
-            "--ckpt",
-            "suspect.ckpt",
-            "--data.source",
-            "cifar10.npz",
-            "--method",
-            "Distill",
-            "--data.num_unlabeled",
-            "41",
-            "--trainer.max_epochs",
-            "1",
-        ],
-    ):
-        command = [sys.executable, "-m", "bdclean", *words, *several]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("All figures in percent") == 1
-    report = json.loads(Path("cleansed.json").read_text())
-    assert report["device"].startswith("2 x ")
-    assert report["unlabeled_images"] == 41
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    check(done.stdout)
 
 
 def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(

@@ -3,7 +3,6 @@
 import inspect
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from bdclean.cli import CLASSES, FUNCTIONS, CommandLine, main
 from bdclean.exits import MEANINGS
 from bdclean.options import SUBCOMMANDS, options, suggestion
 from bdclean.trainer import Trainer
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, computing
 
 CONFIG = str(CONFIGS / "badnet.yaml")
 
@@ -76,10 +75,9 @@ def test_mistakes_are_named(command: str) -> None:
 @pytest.mark.parametrize("command", ["clense", "fit --data.atack BadNets", "cleanse --ckpt nowhere.pth", "--help", ""])
 def test_answers_come_within_a_second_and_without_torch(command: str) -> None:
     code = "import sys; from bdclean.__main__ import run\ntry: run()\nfinally: print('torch' in sys.modules)"
-    started = time.monotonic()
     words = [sys.executable, "-c", code, *command.split()]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert time.monotonic() - started < 1
+    with computing(1):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == (0 if command == "--help" else 2)
     assert done.stdout.endswith("False\n")
     assert len(done.stderr.splitlines()) == (0 if command == "--help" else 1)

@@ -157,23 +157,28 @@ class Net(nn.Module):
         return self.head(self.features(images).mean((2, 3)))
 
 
-def stranger(content: str, path: str, **options: Any) -> None:
-    """Save something made of classes that this process cannot import."""
-    code = Path(__file__).read_text().partition("class Net(nn.Module)")[2].partition("\n\n\ndef stranger")[0]
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files that are made of classes that this process cannot import."""
+    folder = tmp_path_factory.mktemp("strangers")
+    code = Path(__file__).read_text().partition("class Net(nn.Module)")[2].partition("\n\n\n@pytest")[0]
     script = (
         f"import torch\nfrom torch import Tensor, nn\nclass Net(nn.Module){code}\ntorch.manual_seed(0)\nnet = Net()\n"
     )
-    script += f"torch.save({content}, {path!r}, **{options!r})\ntorch.save(net.state_dict(), 'state.pt')\n"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+    script += (
+        "torch.save(net, 'whole.pth')\ntorch.save({'net': net, 'epoch': 3}, 'inside.pth')\n"
+        "torch.save(net, 'legacy.pth', _use_new_zipfile_serialization=False)\n"
+        "torch.save(net.state_dict(), 'state.pt')\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=folder)
+    return folder
 
 
-@pytest.mark.parametrize(
-    ("content", "place", "legacy"), [("net", "", False), ("{'net': net, 'epoch': 3}", "net", False), ("net", "", True)]
-)
-def test_whole_pickled_modules_give_their_weights(content: str, place: str, legacy: bool) -> None:
-    stranger(content, "whole.pth", _use_new_zipfile_serialization=not legacy)
-    loaded = load("whole.pth", "whole.pth")
-    weights, state = loaded.content[place] if place else loaded.content, torch.load("state.pt", weights_only=True)
+@pytest.mark.parametrize(("name", "place"), [("whole.pth", ""), ("inside.pth", "net"), ("legacy.pth", "")])
+def test_whole_pickled_modules_give_their_weights(name: str, place: str, strangers: Path) -> None:
+    loaded = load(str(strangers / name), name)
+    weights = loaded.content[place] if place else loaded.content
+    state = torch.load(strangers / "state.pt", weights_only=True)
     assert list(weights) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in weights.items())
     (note,) = loaded.notes

@@ -1,5 +1,6 @@
 """How labelled images lie in folders: the layouts that people have."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_labels_that_count_from_1_where_folders_have_names() -> None:
         ("list_attr_celeba.txt", "1\nSmiling Young\n000001.jpg 1 -1\n", "40 attributes for each image, and no class"),
         ("list_attr_celeba.csv", "image_id,Smiling,Young\n000001.jpg,1,-1\n", "40 attributes for each image"),
         ("answers.csv", "filename,width,height\n000001.jpg,8,8\n", "no column called label, but filename, width"),
-        ("labels.csv", "filename,label\n000001.jpg\n", "has no class for an image, about line 2"),
+        ("labels.csv", "filename,label\n000001.jpg\n", "line 2 has no class for an image"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_serve_say_what_to_do(name: str, text: str, message: str) -> None:
@@ -156,7 +157,121 @@ def test_files_that_cannot_serve_say_what_to_do(name: str, text: str, message: s
     write(f"faces/{name}", text)
     with pytest.raises(InputError, match=message) as caught:
         PoisonDataModule("faces", image_size=8)
-    assert str(caught.value).startswith(f"--data.source faces: faces/{name} ")
+    assert str(caught.value).startswith(f"--data.source faces: faces/{name}")
+
+
+HEADER = "filename,label\n"
+GOOD = f"{HEADER}a.png,cat\nb.png,dog\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}a.png,dog\n", ", line 4: a.png has two classes, dog here and cat in line 2"),
+        (f"{GOOD}\n./a.png,dog\n", ", line 5: ./a.png has two classes, dog here and cat in line 2"),
+        ("a.png,cat\na,dog\n", ", line 2: a has two classes, dog here and cat in line 1"),
+        (f"{HEADER}../x.png,cat\n", ", line 2: ../x.png leads out of loose"),
+        (f"{GOOD}../x.png,cat\n", ", line 4: ../x.png leads out of loose"),
+        (f"{GOOD}sub/../../x.png,cat\n", ", line 4: sub/../../x.png leads out of loose"),
+        ("a.png\nb.png\n", " has one column, and needs two"),
+        (f"{HEADER}/else/a.png,cat\n/else/b.png,dog\n", ", line 2: /else/a.png leads out of loose"),
+        (f"{GOOD}/else/a.png,cat\n", ", line 4: /else/a.png leads out of loose"),
+        (f"{HEADER}C:\\photos\\a.png,cat\n", r", line 2: C:\photos\a.png leads out of loose"),
+        ("", " is empty: it needs a row for each image"),
+        (" \n\n", " is empty: it needs a row for each image"),
+        (HEADER, " is empty: it needs a row for each image"),
+        (f"{HEADER}x.png,cat\ny.png,dog\n", " names no image that is there: line 2 has x.png"),
+        (f"{HEADER}a.png,{'x' * 200_000}\n", ", line 2 cannot be read (field larger than field limit"),
+        (f"{GOOD}a.png,{'x' * 200_000}\n", ", line 4 cannot be read (field larger than field limit"),
+        (f"{GOOD}a.png,{'x' * 2_000}\n", f", line 4: the class {'x' * 60}... has 2000 characters"),
+        (f"a.png cat\nb.png {'x' * 200_000}\n", f", line 2: the class {'x' * 60}... has 200000 characters"),
+        (f"{GOOD}c.png,ca\0t\n", r", line 4 has the character '\x00'"),
+        (f"{HEADER}a.png,\0cat\n", r", line 2 has the character '\x00'"),
+        (f"{GOOD}\x1b[31m.png,cat\n", r", line 4 has the character '\x1b'"),
+        (f'{GOOD}c.png,"cow\nd.png,pig\n', ", line 4 cannot be read (unexpected end of data)"),
+        (f"{GOOD}c.png,\n", ", line 4 has no class for an image"),
+    ],
+)  # fmt: skip
+def test_broken_tables_name_the_line(text: str, message: str) -> None:
+    draw("loose/a.png", "loose/b.png", "x.png")
+    write("loose/labels.csv", text)
+    with pytest.raises(InputError) as caught:
+        _ = Source("loose").num_classes
+    assert str(caught.value).startswith(f"--data.source loose: loose/labels.csv{message}")
+
+
+def test_a_broken_table_of_any_name_is_not_passed_over() -> None:
+    draw("loose/a.png", "loose/b.png")
+    write("loose/breeds.csv", f"photo,kind\na.png,cat\nb.png,{'x' * 200_000}\n")
+    with pytest.raises(InputError, match="loose/breeds.csv, line 3 cannot be read"):
+        _ = Source("loose").num_classes
+
+
+def test_a_table_of_another_encoding_is_not_passed_over() -> None:
+    draw("loose/a.png", "loose/b.png")
+    Path("loose/labels.csv").write_text(GOOD, encoding="utf-16")
+    with pytest.raises(InputError, match=r"labels.csv, line 1 has the character '\\x00': save the table as UTF-8 text"):
+        _ = Source("loose").num_classes
+
+
+def test_absolute_paths_in_the_folder_and_repeated_rows() -> None:
+    draw("loose/a.png", "loose/b.png", "loose/sub/c.png")
+    Path("link").symlink_to("loose")
+    here = Path.cwd()
+    rows = f"{here}/loose/a.png,cat\n{here}/loose/b.png,dog\n{here}/loose/b.png,dog\n../loose/sub/c.png,dog\n"
+    write("loose/labels.csv", f"{HEADER}{rows}")
+    for name in ("loose", "link", str(here / "loose"), "../" + here.name + "/loose"):
+        assert labelled(Source(name), "test") == {"a.png": 0, "b.png": 1, "sub/c.png": 1}
+
+
+def test_a_table_in_one_part_leads_to_no_other() -> None:
+    draw("both/train/cat/a.png", "both/train/dog/a.png", "both/val/b.png", "both/val/c.png")
+    write("both/val/labels.csv", f"{HEADER}b.png,cat\nc.png,dog\n../train/cat/a.png,dog\n")
+    assert labelled(Source("both"), "test") == {"val/b.png": 0, "val/c.png": 1}
+    write("both/val/labels.csv", f"{HEADER}b.png,cat\nc.png,dog\n../../a.png,dog\n")
+    with pytest.raises(InputError, match=r"line 4: ../../a.png leads out of both"):
+        _ = Source("both").num_classes
+
+
+def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
+    draw("loose/a.png", "loose/b.png")
+    write("loose/labels.csv", GOOD)
+    write("loose/a_labels.csv", "")
+    Path("loose/b_labels.csv").mkdir()
+    Path("loose/c_labels.csv").symlink_to("c_labels.csv")
+    os.mkfifo("loose/d_labels.csv")
+    write("loose/credits.txt", "../x.png by Ann\n")
+    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
+
+
+# Sets that lie elsewhere than expected
+
+
+@pytest.mark.parametrize(
+    ("paths", "given", "message"),
+    [
+        (("data/mine/train/cat/0.png", "data/mine/train/dog/0.png"), "data", "data/mine has: give that folder"),
+        (("data/mine/train/cat/0.png", "data/mine/train/dog/0.png", "data/more/0.png"), "data", "data/mine has: give"),
+        (("d/m/m/Train/cat/0.png", "d/m/m/Train/dog/0.png"), "d", "d has one class, but d/m/m has several: give that"),
+        (("d/m/cat/0.png", "d/m/dog/0.png"), "d", "d has one class, but d/m has several: give that folder"),
+        (("d/images/val/cat/0.png", "d/images/val/dog/0.png"), "d", "d/images has: give that folder"),
+        (("d/train/train/cat/0.png", "d/train/train/dog/0.png"), "d", "has several: move them into d/train$"),
+        (("d/seg_train/cat/0.png", "d/seg_test/cat/0.png"), "d", "seg_train and seg_test would be classes, but seem"),
+    ],
+)  # fmt: skip
+def test_sets_further_in_are_found(paths: tuple[str, ...], given: str, message: str) -> None:
+    draw(*paths)
+    with pytest.raises(InputError, match=f"^--data.source {given}: .*{message}"):
+        PoisonDataModule(given, image_size=8)
+
+
+def test_folders_in_class_folders_are_no_sets() -> None:
+    draw("d/cat/train/0.png", "d/cat/test/1.png", "d/dog/train/0.png", "d/bullet_train/0.png", "d/test_tube/0.png")
+    draw("d/truck/old/0.png", "d/truck/new/0.png")
+    assert Source("d").class_names == ("bullet_train", "cat", "dog", "test_tube", "truck")
+    draw("one/7/0.png", "one/7/left/1.png", "one/7/right/2.png")
+    draw("part/val/cat/0.png", "part/train/cat/0.png", "part/train/dog/0.png")
+    assert labelled(Source("part"), "test") == {"val/cat/0.png": 0}
 
 
 @pytest.mark.parametrize(
@@ -232,11 +347,11 @@ def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCapt
 
 
 def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    draw("loose/a.png", "loose/b.png", "secret.png")
-    write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n../secret.png,cat\n")
+    draw("loose/a.png", "loose/b.png")
+    write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n")
     assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
     (record,) = caplog.records
-    assert record.getMessage().startswith("--data.source loose: 2 left out, as they cannot be read: loose/c.png, ")
+    assert record.getMessage().startswith("--data.source loose: 1 left out, as they cannot be read: loose/c.png")
 
 
 def test_loose_images_without_labels_are_no_source() -> None:

@@ -1,5 +1,6 @@
 """What the parser says, in words of this field, and what Lightning has against what the user chose."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,9 @@ def test_loggers_of_lightning_work_by_short_names() -> None:
     assert list(Path("runs").rglob("*.ckpt"))
 
 
-def _do_nothing() -> None:
-    pass
-
-
 def test_a_benchmark_needs_no_server_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     # As on Windows.
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
-    task = local.Task("a", Path("logs/a.log"), (), _do_nothing, ())
+    task = local.Task("a", Path("logs/a.log"), (), os.getpid, ())
     ended = [progress for progress in local.run([task], 1) if progress.ended is not None]
     assert [progress.failure for progress in ended] == [None]

@@ -1,8 +1,8 @@
 """Names of classes in reports, and names of files that are no text or that a spreadsheet would run."""
 
 import csv
+import io
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from bdclean.cli import main
 from bdclean.data.sources import Source
 from tests.conftest import QUICK, QUIET, cleanse
 
+SHORT = ["--detector", "DenseInversion", "--detector.steps", "1", "--detector.sizes", "[1]"]
 STRANGE = "photos\udcff"
 """A folder whose name is no UTF-8."""
 
@@ -49,7 +50,7 @@ def test_names_that_are_no_utf8_end_well(tiny_suspect: Path, strange: Path, caps
         rows = list(csv.DictReader(file))
     assert rows[0]["image"] == r"photos\udcff/caf\udce90.png"
     assert len(rows) == 40
-    main(["scan", *options, "--output", "found\udcff.json", "--detector", "DenseInversion", "--detector.steps", "1"])
+    main(["scan", *options, "--output", "found\udcff.json", *SHORT])
     assert json.loads(Path("found\udcff.json").read_text(encoding="utf-8"))["checkpoint"] == str(suspect)
     assert r"suspect\udcff.ckpt" in Path("found\udcff.html").read_text(encoding="utf-8")
     main(["cleanse", *options, "--output", "clean\udcff.ckpt", "--trainer.max_epochs", "1"])
@@ -103,15 +104,15 @@ def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFix
     assert [row["name"] for row in found["classes"]] == list(names)
     assert f"<td>3 ({names[3]})</td>" in Path("cleansed.html").read_text()
 
-    main(["scan", "--ckpt", str(tiny_suspect), *QUIET, "--detector", "DenseInversion", "--detector.steps", "1"])
+    main(["scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT])
     scanned = json.loads(Path("scan.json").read_text())
     assert scanned["name"] == names[scanned["class"]]
     assert f"class {scanned['class']} ({scanned['name']})" in capsys.readouterr().out
     assert f"<td>3 ({names[3]})</td>" in Path("scan.html").read_text()
 
     # Images of unknown classes have numbers alone.
-    options = ["--data.source", "null", "--data.unlabeled", "procedural", "--output", "nameless.csv"]
-    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, *options])
+    options = ["--data.source", "null", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
+    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, *options, "--output", "nameless.csv"])
     with open("nameless.csv") as file:
         assert {row["name"] for row in csv.DictReader(file)} == {""}
 
@@ -130,13 +131,19 @@ def test_names_of_classes_are_shown_without_what_a_terminal_would_obey() -> None
     assert Source("photos").class_names == ("cat?[31m", "dog")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such settings")
-def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    import subprocess
+def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in "01":
+        Path("\u00e9", number).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(f"\u00e9/{number}/\u00e9.png")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown := io.BytesIO(), encoding="ascii"))
+    main(["predict", "--ckpt", str(tiny_suspect), *QUIET, "--data.source", "\u00e9", "--output", "\u00e9.csv"])
+    sys.stdout.flush()
+    assert rb"Classes of --data.source \xe9: numbers, 0 to 1" in shown.getvalue()
 
-    Image.new("RGB", (32, 32)).save("\u00e9.png")
-    words = ["predict", "--ckpt", str(tiny_suspect), *QUIET, "--data.unlabeled", ".", "--output", "\u00e9.csv"]
-    program = [sys.executable, "-c", "from bdclean.cli import main; main()", *words]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+@pytest.mark.parametrize(("name", "number", "called"), [("cifar100", 90, "train"), ("gtsrb", 14, "stop")])
+def test_the_classes_of_known_sets_have_names(name: str, number: int, called: str) -> None:
+    names = Source(name).class_names
+    assert len({*names}) == Source(name).num_classes
+    assert names[number] == called
+    assert f"0 {names[0]}; 1 {names[1]}; " in Source(name).describe()

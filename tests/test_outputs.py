@@ -70,18 +70,19 @@ def test_names_that_are_no_utf_8_do_not_spoil_a_table() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such limit")
-@pytest.mark.parametrize("save", ["torch.save({'a': torch.zeros(100_000)}, file)", "file.write(bytes(400_000))"])
-def test_a_limit_of_the_system_is_an_error_that_names_the_file(save: str) -> None:
+def test_a_limit_of_the_system_is_an_error_that_names_the_file() -> None:
     code = (
         "import errno, resource, torch; from pathlib import Path; from bdclean.checkpoint import write_whole\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try:\n"
-        f"    write_whole(Path('a.ckpt'), lambda file: {save})\n"
-        "except OSError as error:\n"
-        "    print(error.errno == errno.EFBIG, error.filename)"
+        "tensor = {'a': torch.zeros(100_000)}\n"
+        "for save in (lambda file: torch.save(tensor, file), lambda file: file.write(bytes(400_000))):\n"
+        "    try:\n"
+        "        write_whole(Path('a.ckpt'), save)\n"
+        "    except OSError as error:\n"
+        "        print(error.errno == errno.EFBIG, error.filename)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "True a.ckpt\n"
+    assert out == 2 * "True a.ckpt\n"
     assert not list(Path.cwd().iterdir())
 
 

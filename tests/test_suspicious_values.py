@@ -13,7 +13,7 @@ from bdclean.cli import main
 from bdclean.models import check_finite, noise
 from bdclean.modules.symptoms import find_symptom, is_constant
 from tests.conftest import QUIET
-from tests.strangers import VGG
+from tests.strangers import SmallVGG
 
 
 def broken(content: dict[str, Any], kind: str) -> None:
@@ -87,11 +87,11 @@ def test_symptoms() -> None:
 
 @pytest.mark.parametrize("verb", ["scan", "cleanse"])
 def test_a_constant_network_is_called_that(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    network = VGG()
+    network = SmallVGG()
     with torch.no_grad():
         network.classifier.weight.zero_()
     torch.save(network.state_dict(), "constant.pth")
-    options = ["--model.arch", "tests.strangers.VGG", "--model.mean", "none", "--data.unlabeled", "procedural"]
+    options = ["--model.arch", "tests.strangers.SmallVGG", "--model.mean", "none", "--data.unlabeled", "procedural"]
     fast = ["--detector", "MaximumMargin", "--exit_code", "true"] if verb == "scan" else ["--method", "CLP"]
     with pytest.raises(SystemExit) as caught:
         main([verb, "--ckpt", "constant.pth", *options, "--data.num_unlabeled", "60", *fast, *QUIET])
@@ -103,13 +103,13 @@ def test_a_constant_network_is_called_that(verb: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("verb", ["scan", "cleanse"])
 def test_a_wrong_normalisation_is_said_everywhere(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    network = VGG()
+    network = SmallVGG()
     with torch.no_grad():
         # Made for inputs in [0, 255]: of those in [0, 1] it sees little more than its biases.
         network.features[0].weight.div_(16)
         network.classifier.bias[4] += 5
     torch.save(network.state_dict(), "byte.pth")
-    options = ["--model.arch", "tests.strangers.VGG", "--model.mean", "none", "--data.unlabeled", "procedural"]
+    options = ["--model.arch", "tests.strangers.SmallVGG", "--model.mean", "none", "--data.unlabeled", "procedural"]
     shorter = ["--data.num_unlabeled", "60", "--output", f"out.{'json' if verb == 'scan' else 'pth'}"]
     fast = ["--detector", "DenseInversion", "--detector.sizes", "[1]"] if verb == "scan" else ["--method", "CLP"]
     main([verb, "--ckpt", "byte.pth", *options, *shorter, *fast, *QUIET])

@@ -2,69 +2,115 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 
 from bdclean import InputError, first_ten
+from bdclean.data.tables import Table, names_image, read_table
 from bdclean.data.walk import listed
-from bdclean.decoding import SUFFIXES
 
-MOST_BYTES = 2**28
-"""A larger file of labels is not read."""
 TRIED = 200
 """About how many rows of a file are looked up, to find out whether it is about the images at hand."""
+LONGEST_LABEL = 1000
+"""Characters of the name of a class."""
+LONGEST_SHOWN = 60
+"""Characters of a cell that a message shows."""
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 """Names of each part, in folders and in the names of files; the first that has labels is taken."""
-_FILES = ("path", "filepath", "imagepath", "imgpath", "filename", "file")
-IMAGE_COLUMNS = (*_FILES, "image", "imagename", "imageid", "img", "imgname", "id", "name")
-"""Columns that name the image, the surest first, in small letters without anything between them."""
-LABEL_COLUMNS = ["label", "class", "classid", "classname", "category", "categoryid", "target", "predictionstring"]
-"""Columns that name its class, in the same way."""
 ENDINGS = ["", ".jpg", ".JPEG", ".png", ".jpeg", ".JPG", ".PNG", ".ppm", ".bmp", ".webp", ".tif", ".tiff"]
 """What is added to the name of an image in a table to find its file."""
+TABLE_WORDS = {"label", "labels", "annotation", "annotations"}
+"""A file with one of these words in its name is meant to say classes."""
+DRIVE = re.compile(r"[A-Za-z]:/")
+"""How absolute paths begin on Windows."""
 ADVICE = (
     "put the images of each class into a folder of its own, or add a file labels.csv with the columns filename,label"
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Labels:
-    """What a file says.
+    """The classes of a folder's images, as a table has them.
 
     Attributes:
-        folder: Where the images lie.
-        places: Folders that their names may begin at.
-        rows: Image and class, as the file has them.
-        alone: Whether the file is about these images alone.
+        images: The class of each image that is there.
+        missing: Images that are not there, if the table is about this folder alone.
+        classes: All classes in the table.
     """
 
+    images: dict[Path, str]
+    missing: list[Path]
+    classes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the images of a table may lie.
+
+    Attributes:
+        root: The folder that the user named.
+        folder: The folder whose images are wanted: the root, or a folder in it.
+        inside: Folders in that folder that hold the images of many classes.
+    """
+
+    root: Path
     folder: Path
-    places: Sequence[Path]
-    rows: list[tuple[str, str]]
-    alone: bool
+    inside: Sequence[Path]
+
+    @cached_property
+    def starts(self) -> list[Path]:
+        """Folders that a table may lie in, and that the names of images may begin at."""
+        return [*dict.fromkeys((self.folder, *self.inside, self.root))]
 
     def find(self, name: str) -> Path | None:
-        """The image of a row, if it is in the folder; a row cannot lead out of it."""
-        inner = PurePosixPath(name.replace("\\", "/"))
-        if inner.is_absolute() or ".." in inner.parts or not inner.parts:
+        """The image of a row, if it is in the folder."""
+        for path in filter(None, (self._inner(name, start) for start in self._starts)):
+            for ending in ENDINGS[:1] if names_image(path) else ENDINGS:
+                # Tables have a million rows: a Path is made of what is found alone.
+                if path.startswith(self._beginning) and os.path.isfile(f"{self.root}{os.sep}{path}{ending}"):
+                    return self.root / f"{path}{ending}"
+        return None
+
+    def outside(self, name: str, table: Path) -> bool:
+        """Whether the name of an image, as a table in one of the folders has it, leads out of the root."""
+        return bool(name) and self._inner(name, table.parent.relative_to(self.root).as_posix()) is None
+
+    def _inner(self, name: str, start: str) -> str | None:
+        """The path of a name that begins at some folder, relative to the root; None if it leads out of the root."""
+        name = name.strip().replace("\\", "/")
+        if DRIVE.match(name) and os.name != "nt":
             return None
-        endings = ENDINGS[:1] if inner.suffix.lower() in SUFFIXES else ENDINGS
-        paths = (place / f"{inner}{ending}" for ending in endings for place in self.places)
-        return next((path for path in paths if path.is_relative_to(self.folder) and os.path.isfile(path)), None)
+        for top in self._tops:
+            path = os.path.normpath(os.path.join(top, start, name))
+            if path.startswith(top):
+                return path[len(top) :].replace(os.sep, "/")
+        return None
+
+    @cached_property
+    def _starts(self) -> list[str]:
+        return [start.relative_to(self.root).as_posix() for start in self.starts]
+
+    @cached_property
+    def _tops(self) -> list[str]:
+        return [os.path.join(top, "") for top in (os.path.abspath(self.root), os.path.realpath(self.root))]
+
+    @cached_property
+    def _beginning(self) -> str:
+        return "" if self.folder == self.root else f"{self.folder.relative_to(self.root).as_posix()}/"
 
 
-def find_labels(folder: Path, split: str, places: Sequence[Path], named: bool, option: str) -> Labels | None:
+def find_labels(places: Places, split: str, named: bool, loose: bool, option: str) -> Labels | None:
     """Look for a file that says which classes some images have.
 
     Args:
-        folder: Where the images lie.
+        places: Where the images lie, and where the file may lie.
         split: `train` or `test`, what the images are.
-        places: Folders that the file may lie in, and that the names of the images may begin at.
         named: Whether the file's name has to say that it is about this part.
+        loose: Whether some of the images lie in no class folder, so that only a file can say their classes.
         option: The option that named the images, for messages.
 
     Returns:
@@ -74,17 +120,22 @@ def find_labels(folder: Path, split: str, places: Sequence[Path], named: bool, o
         InputError: If the only file there is cannot serve.
     """
     problem: InputError | None = None
-    for file in (file for place in places for file in listed(place)):
-        words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", file.stem)}
+    for file in (file for place in places.starts for file in listed(place)):
+        words = words_of(file.stem)
         about = {name for name, known in SPLITS.items() if words & {*known}}
-        if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words:
+        if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words or not os.path.isfile(file):
             continue
         if about - {split} or (named and not about):
             continue
+        alone = bool(about) or file.is_relative_to(places.folder)
+        where = f"{option}: {file}"
         try:
-            labels = Labels(folder, places, [], bool(about) or file.is_relative_to(folder))
-            if _fill(labels, file, words, option):
-                return labels
+            _check_kind(words, where)
+            table = read_table(file)
+            if _is_about(table, places):
+                return _labels(table, file, places, alone, where)
+            if loose and (about or words & TABLE_WORDS or table.known or names_image("".join(table.titles[:1]))):
+                _check_images(table, file, places, alone, where)
         except InputError as error:
             problem = problem or error
     if problem is not None:
@@ -92,56 +143,81 @@ def find_labels(folder: Path, split: str, places: Sequence[Path], named: bool, o
     return None
 
 
-def _fill(labels: Labels, file: Path, words: Set[str], option: str) -> bool:
-    """Read a file whose name has these words, if it is about the images."""
+def words_of(name: str) -> set[str]:
+    """The words in the name of a file or folder, in small letters."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+
+
+def _check_kind(words: Set[str], where: str) -> None:
+    """Refuse files that have no classes of images, by the words in their names."""
     if {"attr", "celeba"} <= words:
         raise InputError(
-            f"{option}: {file} has 40 attributes for each image, and no class: add a file labels.csv with the columns "
+            f"{where} has 40 attributes for each image, and no class: add a file labels.csv with the columns "
             "filename,label, where the label is the attribute that the network predicts"
         )
     if {"validation", "ground", "truth"} <= words:
         raise InputError(
-            f"{option}: {file} numbers ImageNet's classes in an order that networks do not have: take "
-            f"LOC_val_solution.csv or val.txt instead, or {ADVICE}"
+            f"{where} numbers ImageNet's classes in an order that networks do not have: take LOC_val_solution.csv or "
+            f"val.txt instead, or {ADVICE}"
         )
-    rows = _rows(file)
-    header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0]] if rows else []
-    image, label = _column(header, IMAGE_COLUMNS), _column(header, LABEL_COLUMNS)
-    if image is None:
-        image, label = 0, 1
-    elif label is None and len(header) == 2:
-        label = 1 - image
-    tried = (row[image] for row in rows[:: 1 + len(rows) // TRIED] if image < len(row))
-    if len(header) < 2 or not any(labels.find(name) for name in tried):
-        return False
-    if label is None:
-        raise InputError(f"{option}: {file} has no column called label, but {first_ten(rows[0])}: which is the class?")
-    if not labels.find(rows[0][image]):
-        del rows[0]
-    # ImageNet's cells go on with the box of each object.
-    boxes = header[label : label + 1] == ["predictionstring"]
-    for number, row in enumerate(rows, start=2):
-        if max(image, label) >= len(row) or not row[label].strip():
-            raise InputError(f"{option}: {file} has no class for an image, about line {number}")
-        labels.rows.append((row[image], row[label].split()[0] if boxes else row[label].strip()))
-    return True
 
 
-def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+def _is_about(table: Table, places: Places) -> bool:
+    """Whether some of a table's images are there."""
+    tried = (row[table.image] for _, row in table.rows[:: 1 + len(table.rows) // TRIED] if table.image < len(row))
+    return len(table.titles) > 1 and any(places.find(name) for name in tried)
 
 
-def _rows(file: Path) -> list[list[str]]:
-    """The cells of a table without its empty lines; nothing if the file is none."""
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            return []
-        # Names of files need not be UTF-8.
-        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-        first = next((line for line in lines if line.strip()), "")
-        delimiter = next((mark for mark in "\t;," if mark in first), None)
-        if delimiter is None:
-            return [line.rsplit(None, 1) for line in lines if line.strip()]
-        return [row for row in csv.reader(lines, delimiter=delimiter) if row]
-    except (OSError, csv.Error):
-        return []
+def _check_images(table: Table, file: Path, places: Places, alone: bool, where: str) -> None:
+    """Say why no image of a table of classes is there, unless they may be elsewhere: the table need not be `alone`."""
+    if table.broken:
+        raise InputError(f"{where}, {table.broken}")
+    named = [(line, row[table.image]) for line, row in table.rows if table.image < len(row)]
+    if not named:
+        raise InputError(f"{where} is empty: it needs a row for each image, with its file name and its class")
+    for line, name in named:
+        if names_image(name) and places.outside(name, file):
+            raise InputError(f"{where}, line {line}: {_short(name)} leads out of {places.root}")
+    if len(table.titles) == 1 and words_of(file.stem) & TABLE_WORDS:
+        raise InputError(f"{where} has one column, and needs two: the file name of each image, and its class")
+    if alone and len(table.titles) > 1:
+        raise InputError(f"{where} names no image that is there: line {named[0][0]} has {_short(named[0][1])}")
+
+
+def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -> Labels:
+    """What a table says of the images that are there."""
+    if table.label is None:
+        raise InputError(f"{where} has no column called label, but {first_ten(table.titles)}: which is the class?")
+    rows = table.rows
+    title = table.titles[table.image]
+    if rows[0][1] == table.titles and not names_image(title) and places.find(title) is None:
+        rows = rows[1:]
+    found: dict[Path, tuple[int, str]] = {}
+    missing: list[Path] = []
+    classes: set[str] = set()
+    for line, row in rows:
+        name, label = (row[column].strip() if column < len(row) else "" for column in (table.image, table.label))
+        if not label:
+            raise InputError(f"{where}, line {line} has no class for an image")
+        if table.boxes:
+            label = label.split()[0]
+        if len(label) > LONGEST_LABEL:
+            raise InputError(f"{where}, line {line}: the class {_short(label)} has {len(label)} characters")
+        classes.add(label)
+        path = places.find(name)
+        if path is not None:
+            before, other = found.setdefault(path, (line, label))
+            if other != label:
+                both = f"{_short(label)} here and {_short(other)} in line {before}"
+                raise InputError(f"{where}, line {line}: {_short(name)} has two classes, {both}")
+        elif places.outside(name, file):
+            raise InputError(f"{where}, line {line}: {_short(name)} leads out of {places.root}")
+        elif alone:
+            missing.append(places.folder / name)
+    if table.broken:
+        raise InputError(f"{where}, {table.broken}")
+    return Labels({path: label for path, (_, label) in found.items()}, missing, frozenset(classes))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bdclean import InputError, first_ten
-from bdclean.data.labels import ADVICE, SPLITS, find_labels
+from bdclean.data.labels import ADVICE, SPLITS, Places, find_labels, words_of
 from bdclean.data.walk import folders, identity, listed, walk
 from bdclean.decoding import SUFFIXES
 
 MOST_CLASSES = 100_000
 CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
 """Folders that hold the images of many classes, and are no class."""
+MOST_PARTS = 4
+"""More folders are classes, whatever their names: those for training, validation and tests, and one to predict."""
 MOST_CHARACTERS = 2**24
 """What is read of a file with the names of classes."""
 PREFIX = "final_"
@@ -78,6 +81,7 @@ def read_layout(root: Path, option: str) -> Layout:
             parts[split] = part
     if notices and not parts:
         raise InputError(notices[0])
+    _check_depth(root, parts, option)
     classes = {split: part.classes for split, part in parts.items()}
     known = classes.get("train", classes.get("test", frozenset()))
     numbered = bool(known) and all(name.isdecimal() and int(name) < MOST_CLASSES for name in known)
@@ -125,17 +129,11 @@ def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> 
     containers = _containers(folder, option)
     if not containers and not _loose(folder):
         return None
-    places = [*dict.fromkeys((folder, *containers, root))]
-    labels = find_labels(folder, split, places, named, option)
+    loose = any(_loose(place) for place in (folder, *containers))
+    labels = find_labels(Places(root, folder, containers), split, named, loose, option)
     if labels is None:
         return None
-
-    def read() -> tuple[list[tuple[Path, str]], list[Path]]:
-        found = [(labels.find(image), image, label) for image, label in labels.rows]
-        there = [(path, label) for path, _, label in found if path is not None]
-        return there, [folder / image for path, image, _ in found if path is None and labels.alone]
-
-    return Part(folder, frozenset(label for _, label in labels.rows), read)
+    return Part(folder, labels.classes, lambda: ([*labels.images.items()], labels.missing))
 
 
 def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
@@ -177,6 +175,55 @@ def _containers(folder: Path, option: str) -> list[Path]:
 def _loose(folder: Path) -> Path | None:
     """An image that lies in a folder itself."""
     return next((path for path in listed(folder) if path.suffix.lower() in SUFFIXES), None)
+
+
+def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
+    """Refuse folders that would be classes, but are parts, or hold a set of images, or all its classes."""
+    whole = parts.get("test")
+    if (
+        "train" not in parts
+        and whole is not None
+        and (whole.folder == root or _name(whole.folder) not in SPLITS["test"])
+    ):
+        if sets := [folder for folder in folders(root, option) if _has_parts(folder, option)]:
+            raise InputError(f"{option}: has no train/ or test/, but {first_ten(sets)} has: give that folder")
+        if alike := _parts_by_other_names(whole.classes):
+            raise InputError(
+                f"{option}: {' and '.join(alike)} would be classes, but seem to be the training and the test part: "
+                "call them train and test"
+            )
+    for part in parts.values():
+        if len(part.classes) == 1 and (inner := _classes_inside(part.folder, option)) is not None:
+            cure = "give that folder" if part.folder == root else f"move them into {part.folder}"
+            raise InputError(f"{option}: {part.folder} has one class, but {inner} has several: {cure}")
+
+
+def _has_parts(folder: Path, option: str) -> bool:
+    """Whether a folder has folders for training or test images, with several classes."""
+    # Folders of classes may be many and full: they are not listed.
+    forms = (form for words in SPLITS.values() for word in words for form in (word, word.capitalize()))
+    return any(os.path.isdir(folder / form) for form in forms) and _several(folder, option)
+
+
+def _several(folder: Path, option: str) -> bool:
+    found = (_part(folder, split, [], option) for split in SPLITS)
+    return any(part is not None and len(part.classes) > 1 for part in found)
+
+
+def _classes_inside(folder: Path, option: str) -> Path | None:
+    """The folder with several classes that lies in a folder, below folders that have nothing beside them."""
+    inside = folders(folder, option)
+    if len(inside) != 1:
+        return None
+    return inside[0] if _several(inside[0], option) else _classes_inside(inside[0], option)
+
+
+def _parts_by_other_names(classes: Collection[str]) -> list[str]:
+    """The two of a few names that say train and test, as `seg_train` and `seg_test`, if there are such names."""
+    if len(classes) > MOST_PARTS:
+        return []
+    said = {split: [name for name in sorted(classes) if words_of(name) & {*known}] for split, known in SPLITS.items()}
+    return [names[0] for names in said.values()] if all(said.values()) else []
 
 
 def _words(root: Path) -> dict[str, str]:

@@ -27,6 +27,25 @@ class Standard:
     names: tuple[str, ...] = ()
 
 
+CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man
+    maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail
+    snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
+    tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+GTSRB = """
+    speed limit 20; speed limit 30; speed limit 50; speed limit 60; speed limit 70; speed limit 80; end of speed limit
+    80; speed limit 100; speed limit 120; no overtaking; no overtaking by lorries; priority at the next crossing;
+    priority road; give way; stop; no vehicles; no lorries; no entry; danger; bend to the left; bend to the right;
+    double bend; uneven road; slippery road; road narrows on the right; road works; traffic lights; pedestrians;
+    children; bicycles; ice or snow; wild animals; end of all limits; turn right; turn left; ahead only; ahead or
+    right; ahead or left; keep right; keep left; roundabout; end of no overtaking; end of no overtaking by lorries
+"""
+"""What the signs are called, in the order of their numbers."""
+
 STANDARD = {
     "cifar10": Standard(
         datasets.CIFAR10,
@@ -35,8 +54,21 @@ STANDARD = {
         "cifar-10-python.tar.gz",
         names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
-    "cifar100": Standard(datasets.CIFAR100, 100, 32, "cifar-100-python.tar.gz"),
-    "gtsrb": Standard(datasets.GTSRB, 43, 32, "gtsrb/ (unpacked)", uses_split=True),
+    "cifar100": Standard(
+        datasets.CIFAR100,
+        100,
+        32,
+        "cifar-100-python.tar.gz",
+        names=tuple(name.replace("_", " ") for name in CIFAR100.split()),
+    ),
+    "gtsrb": Standard(
+        datasets.GTSRB,
+        43,
+        32,
+        "gtsrb/ (unpacked)",
+        uses_split=True,
+        names=tuple(" ".join(name.split()) for name in GTSRB.split(";")),
+    ),
     "svhn": Standard(datasets.SVHN, 10, 32, "train_32x32.mat and test_32x32.mat", uses_split=True),
     "stl10": Standard(
         datasets.STL10,
