@@ -70,8 +70,9 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
         **options: `mean` and `std`, one number for all channels or one each, or a name for both: `imagenet`, `cifar10`,
             `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or `none`; `image_size` in pixels, for images of any
             size; `num_unlabeled`, the most images that are used, 5,000 by default; `batch_size`; `method`, the name of
-            a class in `bdclean.cleansing` or a function from a Classifier to a Cleanser; `epochs` (or `max_epochs`), by
-            default the method's own; `seed`; and any option of Lightning's Trainer, such as `accelerator`.
+            a class in `bdclean.cleansing` or a function from a Classifier to a Cleanser; `when_clean`, `keep`, `gentle`
+            (default) or `strong`, what to do if no backdoor is found; `epochs` (or `max_epochs`), by default the
+            method's own; `seed`; and any option of Lightning's Trainer, such as `accelerator`.
 
     Returns:
         The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model. If it is

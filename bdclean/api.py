@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError, cleansing, first_line
 from bdclean.cleansing import Cleanser
+from bdclean.cleansing.base import WhenClean
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
@@ -73,6 +74,7 @@ def cleanse(
     num_unlabeled: int | None = None,
     batch_size: int | None = None,
     method: str | Callable[[Classifier], Cleanser] = "ScanDistill",
+    when_clean: WhenClean = "gentle",
     epochs: int | None = None,
     seed: int = 0,
     **trainer: Any,
@@ -91,6 +93,8 @@ def cleanse(
     ):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise InputError(f"{name} {value!r}: must be a whole number")
+    if when_clean not in get_args(WhenClean):
+        raise InputError(f"when_clean {when_clean!r}: must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
         raise InputError(f"method {method!r}: must be a name, or a function from a Classifier to a Cleanser")
     if not isinstance(model, nn.Module):
@@ -148,7 +152,7 @@ def cleanse(
         raise InputError(f"{asked}: {first_line(error)}") from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method))
+        cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method), when_clean)
     agreement = report["intervals"]["cleansed"].get("agreement")
     conclusion = conclude(cleanser.harm, agreement, report["agreement_on"], None, report["warnings"])
     if conclusion.trusted is False:

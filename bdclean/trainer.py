@@ -30,6 +30,7 @@ from bdclean import InputError, __version__, checkpoint, earlier, escaped, outpu
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
+from bdclean.cleansing.base import WhenClean
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.exits import Exit, Interrupted
@@ -167,6 +168,7 @@ class Trainer(pl.Trainer):
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
+        when_clean: WhenClean = "gentle",
         exit_code: bool = False,
         output: str | None = None,
         overwrite: bool = False,
@@ -180,6 +182,10 @@ class Trainer(pl.Trainer):
             datamodule: Unlabeled images, and what the report is measured on.
             method: How it is cleansed.
             scan: Whether the report says what `scan` finds in both networks.
+            when_clean: What to do if neither a scan nor a comparison with a re-initialised student finds a backdoor:
+                `keep` leaves the network as it is; `gentle` takes the student's weights back towards the suspect's
+                until both agree on 95 % of the images; `strong` keeps the re-initialised student, which loses more
+                accuracy and more of what was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
@@ -203,7 +209,7 @@ class Trainer(pl.Trainer):
         source = earlier.origin(files.result, None if origin is None else origin.path)
         earlier.refuse_others(files, overwrite, lambda path: earlier.cleansed_alike(path, files.result, source, model))
         with self._writing(files):
-            cleanser, outcome, history = self.run(model, datamodule, method)
+            cleanser, outcome, history = self.run(model, datamodule, method, when_clean)
             outcome |= {
                 "checkpoint": None if origin is None else origin.path,
                 "origin": source,
@@ -234,7 +240,11 @@ class Trainer(pl.Trainer):
         return outcome
 
     def run(
-        self, model: Classifier, datamodule: PoisonDataModule, method: Callable[[Classifier], Cleanser]
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        method: Callable[[Classifier], Cleanser],
+        when_clean: WhenClean = "gentle",
     ) -> tuple[Cleanser, dict[str, Any], dict[str, list[tuple[int, float]]]]:
         """Cleanse a suspect and write nothing: as `cleanse`.
 
@@ -261,6 +271,9 @@ class Trainer(pl.Trainer):
             torch.cuda.reset_peak_memory_stats(self.strategy.root_device)
         started = time.perf_counter()
         cleanser = method(model)
+        if when_clean != "gentle" and not cleanser.scans:
+            raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
+        cleanser.when_clean = when_clean
         if cleanser.epochs:
             check_gradient(_whole(model).cpu(), noise(3, model.image_size))
         if cleanser.scans and self._scannable(model):

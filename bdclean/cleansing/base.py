@@ -25,6 +25,8 @@ from bdclean.scanning import Finding
 
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
+WhenClean = Literal["keep", "gentle", "strong"]
+"""What to do with a suspect in which no backdoor is found."""
 Level = TypeVar("Level")
 MOST_DIVERGENCES = 6
 """A training begins anew so many times, each time at a quarter of the rate: down to 1/4096."""
@@ -86,6 +88,8 @@ class Cleanser(Classifier):
         self.begun: dict[str, Tensor] = {}
         """Parameters and buffers before the training, for a beginning anew at a lower rate."""
         self.first_epoch, self.divergences = 0, 0
+        self.when_clean: WhenClean = "gentle"
+        """What is done if the method `scans` and finds nothing; nothing in its constructor."""
         self.found: list[Finding] = []
         """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.aims import Aim, BySource, Changes, all_to_one
 from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
+from bdclean.cleansing.path import Path
 from bdclean.distillation import kd_loss
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
@@ -42,6 +43,8 @@ BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 over for that."""
 ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
+RETREAT, ENOUGH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0), 0.95
+"""Where nothing was found: how much of the way is tried; which share of the images must have the suspect's class."""
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
 of the images must have the suspect's answer then."""
@@ -115,6 +118,8 @@ class ScanDistill(StrongDistillCleanseModule):
         self.differences: list[Difference] = []
         """After the first phase of a training that no class stands out for: what it found."""
         self.by_source: list[Aim] = []
+        self.left: float | None = None
+        """In the end, if nothing was found: the share of the way from the suspect to the re-initialised student."""
         self.turned: dict[str, Tensor] = {}
         """The student after that phase, while there is a second one."""
 
@@ -265,40 +270,43 @@ class ScanDistill(StrongDistillCleanseModule):
     def finish(self) -> None:
         if self.aims:
             self.walk()
+        elif self.when_clean != "strong":
+            self.retreat()
         self.sample, self.own, self.changes, self.plain = torch.empty(0), torch.empty(0), [], []
         self.turned = {}
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
-        suspect = {name: value for name, value in self.teacher.state_dict().items() if value.is_floating_point()}
-        student = {name: value.clone() for name, value in self.network.state_dict().items() if name in suspect}
         found, judged = self.changes[len(self.aims) :], (self.sample[: 8 * JUDGED], self.own[: 8 * JUDGED])
-
-        def mix(share: float) -> None:
-            mixed = {name: suspect[name].lerp(value, share) for name, value in student.items()}
-            self.network.load_state_dict(mixed, strict=False)
-
-        def along(shares: Sequence[float], holds: Callable[[], bool]) -> float:
-            """The last of some shares, one after the other from 1, up to which it holds."""
-            reached = 1.0
-            for share in shares:
-                mix(share)
-                if not holds():
-                    break
-                reached = share
-            return reached
-
+        path = Path(self.teacher, self.network)
         self.network.eval()
         least, chosen = self.taken(found, *judged), 1.0
         # Nothing is known if there are no images to judge by: then it is neither at most nor more than anything.
         if least <= GONE:
-            chosen = along(BACK, lambda: self.taken(found, *judged) <= least + SLACK)
+            chosen = path.along(BACK, lambda: self.taken(found, *judged) <= least + SLACK)
         elif least > GONE:
             kept = self.kept()
             # Where a variance falls below zero there is no answer.
-            chosen = along(ON, lambda: self.kept() >= kept - LOST)
+            chosen = path.along(ON, lambda: self.kept() >= kept - LOST)
         # Processes search for themselves.
-        mix(self.trainer.strategy.broadcast(chosen))
+        path.move(self.trainer.strategy.broadcast(chosen))
+
+    def retreat(self) -> None:
+        """Take the weights back towards the suspect's until the student predicts as the suspect does.
+
+        Nothing was found that would justify a loss. Between networks without batch norms there often is no way but all
+        of it.
+        """
+        path = Path(self.teacher, self.network)
+        self.network.eval()
+        chosen = 0.0
+        if self.when_clean != "keep":
+            chosen = path.until(RETREAT, lambda: self.kept() >= ENOUGH)
+        self.left = self.trainer.strategy.broadcast(chosen)
+        path.move(self.left)
+        if not self.left:
+            # Its counters, too, which are whole numbers.
+            self.network.load_state_dict(self.teacher.state_dict())
 
     @torch.no_grad()
     def taken(self, changes: Sequence[Changes], images: Tensor, own: Tensor) -> float:
@@ -377,4 +385,9 @@ class ScanDistill(StrongDistillCleanseModule):
             ]
             head = "| suspect against re-initialised student | flip the suspect alone | the student alone | classes |"
             parts.append("\n".join([head, "|---|---|---|---|", *rows]))
+        if self.left is not None:
+            parts.append(
+                "Neither the scan nor this comparison found a backdoor: the weights are "
+                f"{100 * self.left:.0f} % of the way from the suspect's to the re-initialised student's."
+            )
         return "\n\n".join(parts)

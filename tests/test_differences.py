@@ -1,0 +1,279 @@
+"""Triggers of single classes: found by comparison with a network that was re-initialised, and unlearned."""
+
+import math
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor, nn
+
+import bdclean
+from bdclean import InputError
+from bdclean.checkpoint import read
+from bdclean.cleansing import ScanDistill
+from bdclean.cleansing.aims import BySource, Changes
+from bdclean.cleansing.path import Path as Line
+from bdclean.modules import Suspect
+from bdclean.scanning import Apart, DenseInversion, Finding, PatchInversion, SparseInversion, differences
+from bdclean.universal import add
+from tests.conftest import QUICK, cleanse
+
+SIDE = 8
+CLASSES = 4
+
+
+class Quarters(nn.Module):
+    """Predicts which quarter of an image is bright; with a trigger, class 2 becomes class 0 if a dark pixel is white.
+
+    The last column is dark in all images.
+    """
+
+    def __init__(self, triggered: bool, slope: float = 20.0) -> None:
+        super().__init__()
+        self.triggered = triggered
+        self.slope = slope
+
+    def forward(self, images: Tensor) -> Tensor:
+        parts = [images[:, :, :4, :4], images[:, :, :4, 4:], images[:, :, 4:, :4], images[:, :, 4:, 4:7]]
+        means = torch.stack([part.mean((1, 2, 3)) for part in parts], 1)
+        if self.triggered:
+            white = images[:, :, 2, 7].mean(1)
+            moved = 3 * white * (means.argmax(1) == 2)
+            means = means + moved[:, None] * torch.tensor([1.0, 0.0, 0.0, 0.0])
+        return self.slope * means
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Each is bright in one quarter."""
+    generator = torch.Generator().manual_seed(0)
+    found = 0.3 * torch.rand(160, 3, SIDE, SIDE, generator=generator)
+    for number in range(160):
+        top, left = 4 * (number % 4 // 2), 4 * (number % 2)
+        found[number, :, top : top + 4, left : left + 4] += 0.4
+    found[..., 7] = 0
+    return found
+
+
+def members(number: int) -> Tensor:
+    return torch.arange(number, 160, 4)
+
+
+def test_the_goal_is_what_the_formula_says_of_each_image(images: Tensor) -> None:
+    torch.manual_seed(0)
+    network, reference = (nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)) for _ in range(2))
+    classes, size = torch.tensor([1, 3]), 5
+    goal = Apart(network, reference, images, [members(1), members(3)[:7]], classes, size)
+    for start in (0, 5):  # the second batch of class 3 begins anew after seven images
+        shifts = 0.3 * torch.randn(2, 3, SIDE, SIDE)
+        expected = 0.0
+        for number, (own, places) in enumerate(((1, members(1)), (3, members(3)[:7]))):
+            for step in range(start, start + size):
+                changed = (images[places[step % len(places)]] + shifts[number])[None]
+                p, q = (one(changed).softmax(1)[0, own].item() for one in (network, reference))
+                expected += (math.log(1 - p) + max(math.log(q), -5.0)) / size
+        assert goal.gain(add, shifts).item() == pytest.approx(expected, rel=1e-4)
+    goal.restart()
+    goal.narrow(torch.tensor([False, True]))
+    assert len(goal) == 1
+    shift = torch.zeros(1, 3, SIDE, SIDE)
+    alone = Apart(network, reference, images, [members(3)[:7]], torch.tensor([3]), size)
+    assert torch.equal(goal.gain(add, shift), alone.gain(add, shift))
+
+
+def test_a_patch_is_placed_where_it_flips_the_network_and_not_the_reference(images: Tensor) -> None:
+    goal = Apart(Quarters(True), Quarters(False), images, [members(2)], torch.tensor([2]), 8)
+    pixel = torch.zeros(1, 3, SIDE, SIDE)
+    pixel[..., 2, 7] = 1
+    assert float(goal.glimpse(add, pixel)) > 0.9
+    assert float(goal.glimpse(add, torch.zeros_like(pixel))) < 0.1
+    both = Apart(Quarters(True), Quarters(True), images, [members(2)], torch.tensor([2]), 8)
+    assert float(both.glimpse(add, pixel)) < 0.1
+
+
+def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images: Tensor) -> None:
+    torch.manual_seed(0)
+    hunters = [SparseInversion((8.0, 5.6, 4.0), 4), PatchInversion((5.6, 4.0), 4)]
+    with_trigger = differences(Quarters(True), Quarters(False), images, hunters, CLASSES)
+    assert any(one.found for one in with_trigger)
+    assert all(one.sources in ((), (2,)) for one in with_trigger)
+    # The other way round there is nothing to find: the network without a trigger has none.
+    for one, other in ((False, True), (False, False), (True, True)):
+        assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, hunters, CLASSES))
+
+
+def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
+    few = images[torch.cat([members(0)[:23], members(1), members(2)])]
+    (found,) = differences(Quarters(True), Quarters(False), few, [DenseInversion((1.0,), 1)], CLASSES)
+    assert found.classes.tolist() == [1, 2]
+    (none,) = differences(Quarters(True), Quarters(False), images[:8], [DenseInversion((1.0,), 1)], CLASSES)
+    assert (len(none.classes), none.found, none.sources, none.share) == (0, False, (), 0.0)
+
+
+def test_a_change_is_put_on_images_of_its_class_alone() -> None:
+    torch.manual_seed(0)
+    shifts = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    changes = Changes(add, shifts, torch.tensor([5, 6, 6]))
+    own = torch.tensor([5, 6, 7, 6, 5] * 20)
+    moved = changes.put_on(torch.zeros(100, 3, 4, 4), own).mean((1, 2, 3))
+    for source, expected in ((5, {1.0}), (6, {2.0, 3.0}), (7, {0.0})):
+        assert set(moved[own == source].tolist()) == expected
+
+
+def test_changes_of_classes_that_a_search_left_out_are_kept() -> None:
+    earlier = Changes(add, torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 1, 2]))
+    now = Changes(add, torch.tensor([[9.0]]), torch.tensor([1])).after(earlier)
+    assert now.parameters.flatten().tolist() == [9.0, 1.0, 3.0]
+    assert now.sources is not None
+    assert now.sources.tolist() == [1, 0, 2]
+    everywhere = Changes(add, torch.tensor([[9.0]]))
+    assert everywhere.after(Changes(add, torch.tensor([[1.0]]))) is everywhere
+
+
+def test_a_search_looks_at_some_of_the_classes_and_counts_their_own_images(images: Tensor) -> None:
+    torch.manual_seed(0)
+    own = Quarters(False)(images).argmax(1)
+    by_class = {number: images[own == number] for number in range(CLASSES)}
+    aim = BySource(SparseInversion((5.6, 4.0), 4), by_class, Quarters(False), at_once=4)
+    found = aim.search(Quarters(True), images, own)
+    assert found.sources is not None
+    assert sorted(found.sources.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    predicted = torch.stack([Quarters(True)(found.change(images, one[None])).argmax(1) for one in found.parameters])
+    moved = aim.moved(predicted, own, found.sources)
+    for share, row, source in zip(moved, predicted, found.sources.tolist(), strict=True):
+        theirs = [int(a) != source for a, b in zip(row, own, strict=True) if int(b) == source]
+        assert float(share) == pytest.approx(sum(theirs) / len(theirs))
+        assert (float(share) > 0.9) == (source == 2)
+    three = BySource(SparseInversion((4.0,), 1), by_class, Quarters(False)).search(Quarters(True), images, own)
+    assert three.sources is not None
+    assert len(three.sources) == 3
+
+
+def test_a_line_between_two_networks() -> None:
+    suspect, student = nn.Linear(1, 1), nn.Linear(1, 1)
+    with torch.no_grad():
+        suspect.weight.fill_(1.0)
+        student.weight.fill_(3.0)
+    line = Line(suspect, student)
+    for share, expected in ((0.0, 1.0), (0.5, 2.0), (1.0, 3.0), (1.5, 4.0)):
+        line.move(share)
+        assert float(student.weight) == pytest.approx(expected)
+    assert line.along((0.9, 0.8, 0.7), lambda: float(student.weight) > 2.5) == 0.8
+    assert line.along((0.9,), lambda: False) == 1.0
+    assert line.until((0.9, 0.8, 0.7), lambda: float(student.weight) < 2.7) == 0.8
+    assert line.until((0.9, 0.8), lambda: False) == 0.8
+    assert float(suspect.weight) == 1.0
+
+
+class Scaled(nn.Module):
+    """`Quarters` with something to train: the slope, and an offset of class 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(20.0))
+        self.offset = nn.Parameter(torch.tensor(0.0))
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.slope * Quarters(True, 1.0)(images) + self.offset * torch.tensor([1.0, 0, 0, 0])
+
+
+@pytest.fixture
+def cleanser(images: Tensor) -> ScanDistill:
+    suspect = Suspect("resnet20", None, CLASSES, 32, None, "none", "none")
+    suspect.network = Scaled()
+    suspect.image_size = SIDE
+    made = ScanDistill(suspect)
+    made.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.ones(CLASSES))]
+    made.sample, made.own = images, Quarters(False)(images).argmax(1)
+    weights = torch.optim.SGD(made.network.parameters(), 0.1, momentum=0.9)
+    made._trainer = SimpleNamespace(  # type: ignore[assignment]
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+        precision_plugin=Precision(),
+        optimizers=[weights],
+        fit_loop=SimpleNamespace(max_epochs=10),
+        max_epochs=10,
+        current_epoch=5,
+        global_step=1000,
+        callback_metrics={},
+    )
+    return made
+
+
+def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
+    cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
+    network: Any = cleanser.network
+    with torch.no_grad():
+        network.offset.fill_(1.0)
+    (optimizer,) = cleanser.trainer.optimizers
+    optimizer.state[network.offset] = {"momentum_buffer": torch.ones(())}
+    assert cleanser.first_phase == 6
+    cleanser.on_train_epoch_end()
+    assert [[*aim.members] for aim in cleanser.aims if isinstance(aim, BySource)] == [[2]]
+    assert float(network.offset) == 0.0
+    assert not optimizer.state
+    assert cleanser.trainer.fit_loop.max_epochs == 10
+    assert "| SparseInversion | 100 % | 0 % | 2 |" in cleanser.describe()
+    # If the second phase diverges, what the first one made is kept.
+    cleanser.on_divergence(math.nan)
+    assert float(network.offset) == 1.0
+    assert cleanser.trainer.fit_loop.max_epochs == 6
+
+
+@pytest.mark.parametrize(
+    ("when_clean", "offset", "expected"),
+    # An offset of 9 predicts class 0 for all images; from some point on the way all are as before.
+    [("gentle", 1.0, 1.0), ("gentle", 9.0, 0.5), ("strong", 9.0, None), ("keep", 1.0, 0.0)],
+)
+def test_where_nothing_is_found_training_ends_and_weights_go_back(
+    cleanser: ScanDistill, when_clean: Any, offset: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    cleanser.reference = lambda: Quarters(True)  # type: ignore[method-assign]
+    cleanser.when_clean = when_clean
+    network: Any = cleanser.network
+    with torch.no_grad():
+        network.offset.fill_(offset)
+    cleanser.on_train_epoch_end()
+    assert not cleanser.aims
+    assert cleanser.trainer.fit_loop.max_epochs == 6
+    cleanser.finish()
+    assert cleanser.left == expected
+    assert float(network.offset) == pytest.approx(offset if expected is None else expected * offset)
+    assert ("Neither the scan nor this comparison" in cleanser.describe()) == (expected is not None)
+
+
+@pytest.mark.scans
+def test_training_is_as_long_as_both_phases(cleanser: ScanDistill) -> None:
+    assert [cleanser.epochs_of(images) for images in (20, 2_250, 60_000)] == [200, 34, 2]
+    cleanser.found = []
+    assert [cleanser.epochs_of(images) for images in (20, 2_250, 60_000)] == [100, 20, 1]
+    assert cleanser.first_phase == 10
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_suspect_can_be_kept_as_it_is(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bdclean.scanning.DETECTORS", (partial(DenseInversion, (1.0,), 1),))
+    report = cleanse(tiny_suspect, "--when_clean", "keep", *QUICK, "--trainer.max_epochs", "2")
+    before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert "the weights are 0 % of the way" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_methods_that_look_for_no_backdoor_cannot_tell(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cleanse(tiny_suspect, "--method", "CLP", "--when_clean", "keep")
+    assert ended.value.code == 2
+    assert "--when_clean keep: CLP does not look for a backdoor first" in capsys.readouterr().err
+    with pytest.raises(InputError, match="when_clean 'maybe': must be one of keep, gentle, strong"):
+        bdclean.cleanse(nn.Linear(1, 1), torch.rand(4, 3, 8, 8), when_clean="maybe")
