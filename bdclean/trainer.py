@@ -11,7 +11,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +20,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, within
+from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, traces, within
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
@@ -77,6 +78,8 @@ class Trainer(pl.Trainer):
     """
 
     trained = False
+    forked = False
+    """Whether it trained in processes that say nothing of how far they came."""
 
     def __init__(
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
@@ -526,6 +529,7 @@ class Trainer(pl.Trainer):
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self._forgets():
+            self.forked = True
             # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
             for logger in self._tensorboards():
                 logger.experiment.close()
@@ -544,9 +548,15 @@ class Trainer(pl.Trainer):
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one."""
+        """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
+
+        No folder of logs stays behind if the run ends before there is anything in it to keep.
+        """
         try:
-            yield
+            with ExitStack() as stack:
+                for folder in self._log_folders():
+                    stack.enter_context(traces.removed_if_empty(folder, partial(self._keeps_logs, folder)))
+                yield
         except BaseException as error:
             if self.strategy.launcher is not None:
                 with suppress(ProcessLookupError):
@@ -566,6 +576,20 @@ class Trainer(pl.Trainer):
             last = self._last_checkpoint(started)
             more = f"; the last checkpoint is {last}" if last else ""
             raise Interrupted(files.state() + more) from interruption
+
+    def _log_folders(self) -> list[Path]:
+        """Where loggers write files, in the process that does."""
+        # Before they are set up all processes of Lightning's think that they are the first.
+        first = self.is_global_zero and os.environ.get("LOCAL_RANK", "0") == "0"
+        loggers = self.loggers if first else []
+        return [Path(one.log_dir) for one in loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
+
+    def _keeps_logs(self, folder: Path, error: BaseException) -> bool:
+        """Whether a run that ends in an error leaves its logs: those of an epoch of training, and checkpoints."""
+        if self.fit_loop.epoch_progress.current.completed > 0 or self.forked:
+            return True
+        # A network that is refused has no checkpoint worth anything: its loss became nan.
+        return not isinstance(error, InputError) and any(folder.rglob("*.ckpt"))
 
     def _last_checkpoint(self, started: float) -> Path | None:
         """The newest checkpoint of the training, if there is one.
