@@ -30,6 +30,11 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def quoted(value: str) -> str:
+    """A value of an option for a message: an empty one is seen."""
+    return value or "''"
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, for a message of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

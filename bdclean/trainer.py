@@ -39,6 +39,15 @@ from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "val_check_interval": 0,
+}
+"""What options of Lightning's Trainer are at least, where Lightning does not look."""
 FEWEST_PROCESSES = 4
 """Processes that any machine may be asked for, to try how several work together."""
 MANY = 64
@@ -84,6 +93,13 @@ class Trainer(pl.Trainer):
     def __init__(
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
+        for name, least in LEAST.items():
+            if isinstance(value := options.get(name), (int, float)):
+                within(f"--trainer.{name}", value, least)
+        if options.get("val_check_interval") == 0:
+            raise InputError(
+                "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
+            )
         super().__init__(precision=precision, devices=devices, **options)
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
@@ -123,9 +139,7 @@ class Trainer(pl.Trainer):
         Returns:
             ACC, ASR and RA on the test images, in percent; None where one cannot be known.
         """
-        _check_name(output)
-        if Path(output).suffix != ".ckpt":
-            raise InputError(f"--output {output}: a trained network is a .ckpt file")
+        outputs.check_name("fit", output)
         if option := self._without_training():
             raise InputError(f"{option}: no step of training, so that the network would stay untrained")
         files = outputs.plan(output, size=_size(model))
@@ -197,10 +211,11 @@ class Trainer(pl.Trainer):
         """
         origin = model.origin
         suffix = Path(origin.path).suffix if origin else ".ckpt"
-        output = output or f"cleansed{suffix if suffix in checkpoint.FORMATS else '.pt'}"
-        _check_name(output)
+        if output is None:
+            output = f"cleansed{suffix if suffix in outputs.SUFFIXES['cleanse'] else '.pt'}"
+        outputs.check_name("cleanse", output)
         checkpoint.check(Path(output), f"--output {output}")
-        files = outputs.plan(output, (".json", ".html"), _size(model))
+        files = outputs.plan(output, outputs.REPORTS, _size(model))
         if origin is not None and files.result.exists() and files.result.samefile(origin.path):
             raise InputError(f"--output {output}: that is the suspect itself")
         source = earlier.origin(files.result, None if origin is None else origin.path)
@@ -345,8 +360,7 @@ class Trainer(pl.Trainer):
             SystemExit: With 1 if a backdoor is found, if asked for.
         """
         within("--alpha", alpha, 0, 1)
-        if Path(output).suffix != ".json":
-            raise InputError(f"--output {output}: findings are a .json file")
+        outputs.check_name("scan", output)
         files = outputs.plan(output, (".html",))
         path = None if model.origin is None else model.origin.path
         source = earlier.origin(files.result, path)
@@ -490,7 +504,7 @@ class Trainer(pl.Trainer):
         Returns:
             Probabilities, one (n, classes) tensor a batch.
         """
-        _check_name(output)
+        outputs.check_name("predict", output)
         if self.world_size > 1:
             raise InputError(f"--trainer.devices {self.world_size}: predictions are made by one process")
         files = outputs.plan(output)
@@ -711,12 +725,6 @@ def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple
         for finding in findings
         if finding.trigger is not None
     ]
-
-
-def _check_name(output: str) -> None:
-    """Refuse the name of a report for a result."""
-    if Path(output).suffix in (".json", ".html"):
-        raise InputError(f"--output {output}: that is the name of the report")
 
 
 def _size(model: Classifier) -> int:

@@ -256,7 +256,7 @@ WRONG = {
     "fit --data.source null --data.unlabeled empty --data.image_size 8": "--data.source null: has no classes to learn",
     "fit --data.source empty --data.image_size 8": "--data.source empty: has no labelled images of two classes or more",
     "fit --data.attack.size 33": "--data.attack.size 33: larger than images of 32 pixels",
-    "fit --trainer.accelerator gpu --trainer.devices 4": "--trainer",
+    "fit --trainer.accelerator gpu --trainer.devices 4": "--trainer.accelerator gpu",
     "fit --trainer.devices 5000": "--trainer.devices 5000: means as many processes on CPUs",
     "fit --nonsense 3": "--nonsense: no such option; bdclean fit --help lists them",
     "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
@@ -266,8 +266,8 @@ WRONG = {
     ),
     "fit --trainer.max_steps abc": "--trainer.max_steps abc: no such value; expected a whole number",
     "fit --data.batch_size abc": "--data.batch_size abc: no such value; expected a whole number or null",
-    "fit --trainer.strategy foo": "--trainer: You selected an invalid strategy name",
-    "fit --trainer.devices x": "--trainer: `devices` selected with `CPUAccelerator` should be an int > 0",
+    "fit --trainer.strategy foo": "--trainer.strategy foo: You selected an invalid strategy name",
+    "fit --trainer.devices x": "--trainer.devices x: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --trainer.callbacks EarlyStopping": "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.monitor",
     "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
     "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
@@ -283,7 +283,7 @@ WRONG = {
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
     "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option; did you mean --method.ratios?",
-    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method NoSuch: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP",
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),
