@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import shlex
 import sys
@@ -69,6 +70,17 @@ class LogConfig(SaveConfigCallback):
                 os.makedirs(logger.log_dir, exist_ok=True)
                 write_text(Path(logger.log_dir, "config.yaml"), text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+
+
+class Notices(logging.Handler):
+    """Prints what there is to say of images, and is no error, on standard output: the other one is for errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`."""
+        print(record.getMessage())
+
+
+NOTICES = Notices()
 
 
 class CommandLine(LightningCLI):
@@ -458,6 +470,7 @@ def main(args: list[str] | None = None) -> None:
     if early.answer(words):
         raise SystemExit(Exit.DONE)
     quieten()
+    logging.getLogger("bdclean").addHandler(NOTICES)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
         sys.stdout.reconfigure(errors="backslashreplace")

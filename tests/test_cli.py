@@ -290,7 +290,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "batches 0.0: Distill trains",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
-        "--method Distill: its training diverged 7 times, the last time at 1/4096 of its learning rate"
+        "--method.lr 1e+30: too high, the training diverged 7 times, the last time at 1/4096 of it; Distill has 0.01 by"
     ),
     "cleanse --ckpt SUSPECT --method.lr 0": "--method.lr 0.0: must be above 0",
     "cleanse --ckpt SUSPECT --data.image_size 64": "--data.image_size 64: the network takes images of 32 pixels",

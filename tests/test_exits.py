@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bdclean import __main__ as start
@@ -203,3 +204,25 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(
         thread.start()
         thread.join()
         assert ("Traceback" in capsys.readouterr().err) is said
+
+
+def test_notices_of_images_are_no_second_line_on_standard_error(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.zeros((20, 32, 32, 3), np.uint8)
+    np.savez("from_1.npz", x_test=images, y_test=np.arange(20) % 9 + 1, x_train=images, y_train=np.arange(20) % 9 + 1)
+    words = [
+        "test",
+        "--ckpt",
+        str(tiny_suspect),
+        *QUIET,
+        "--data.source",
+        "from_1.npz",
+        "--data.attack.trigger",
+        "no.png",
+    ]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert "the labels go from 1 to 9, and none is 0" in said.out
