@@ -226,3 +226,35 @@ def test_notices_of_images_are_no_second_line_on_standard_error(
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1
     assert "the labels go from 1 to 9, and none is 0" in said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    child = "import time; from bdclean.__main__ import end_with_parent as end; end(); print('ready', flush=True); "
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child + 'time.sleep(60)'!r}])"
+    environment = os.environ | {"LOCAL_RANK": "1"}
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    # The worker has the other end of the pipe, which is closed when it is gone.
+    assert process.communicate(timeout=10)[0] == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the program starts anew on Linux alone")
+def test_a_signal_between_two_starts_is_not_lost() -> None:
+    Path("suspect.ckpt").write_bytes(b"")
+    code = (
+        "import os, signal, sys; from bdclean import __main__ as start\n"
+        "execve = os.execve\n"
+        "def late(*call):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    execve(*call)\n"
+        "os.execve = late\n"
+        "sys.orig_argv = [sys.executable, '-m', 'bdclean', *sys.argv[1:]]\n"
+        "start.run()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    words = [sys.executable, "-c", code, "scan", "--ckpt", "suspect.ckpt"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "bdclean: interrupted: no result was written\n")
