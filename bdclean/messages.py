@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -116,8 +117,8 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
     if len(keys) > 1 and f"{keys[1]}.".startswith(f"{keys[0]}."):
         # The names of groups stand before their options already.
         keys = keys[1:]
-    if len(keys) > 1 and keys[0].endswith(f".{keys[1]}"):
-        keys = [keys[0], *keys[2:]]
+    # Of several types that an option may have, each says the same.
+    keys = [key for key, _ in itertools.groupby(keys)]
     option = ".".join(keys)
     # The innermost message; behind it those of the types around it go on.
     reason = re.split(r'Parser key "[\w.+]+":', text)[-1].strip()
@@ -133,9 +134,9 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
     outer = re.search(r"Given value: (.*?)(?: - Expected|$)", reason)
     given = outer or re.search(r"[Gg]ot value:\s?(.*?)(?:\. Got value|$)", reason)
     value = nested[2] if nested else given[1] if given else ""
-    if not nested and re.search(r"subclass of|import path|not iterable", reason):
+    if not nested and re.search(r"subclass of|import path|not iterable|to be a function", reason):
         named = re.search(r"import path string: (\S+)|Not a valid subclass of \w+\. Got value: (\S+)", reason)
-        path = re.search(r"'class_path': '?([^',}]+)", value)
+        path = re.search(r"class_path'?[:=] ?'?([^',})]+)", value)
         name = next((found for found in (*(named.groups() if named else ()), path and path[1]) if found), value)
         return no_class(option, name, classes.get(option, []))
     expected = _expected(re.split(r"Given value type:" if outer else r"\. Got value:", reason)[0])

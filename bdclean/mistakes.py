@@ -30,6 +30,8 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         subcommand: Its name; empty if it has none.
         classes: Options that name a class, and the classes that there are by short names.
     """
+    if isinstance(error, InputError):
+        return printable(str(error))
     if isinstance(error, ArgumentError):
         return printable(readable(" ".join(str(error).split()), subcommand, classes))
     if against := _of_a_run(str(error).strip()):
@@ -59,7 +61,7 @@ def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:
         error: What its constructor raised.
         asked: The options of the Trainer that are not its defaults.
     """
-    text = str(error)
+    text = re.sub(r"<([\w.]+) object at 0x\w+>", r"\1", str(error))
     if missing := re.search(INSTALL, text):
         text = f"needs a package that is missing: {missing[0]}"
     plain = {name: value for name, value in asked.items() if isinstance(value, (str, int, float, list))}
