@@ -12,8 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks, loggers
 from lightning_utilities.core.imports import RequirementCache
 
-from bdclean import InputError, first_line, printable, quoted
-from bdclean.exits import REFUSALS
+from bdclean import first_line, printable, quoted
+from bdclean.exits import REFUSALS, refusal
 from bdclean.messages import readable
 
 INSTALL = r"pip install [^`]+"
@@ -30,8 +30,8 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         subcommand: Its name; empty if it has none.
         classes: Options that name a class, and the classes that there are by short names.
     """
-    if isinstance(error, InputError):
-        return printable(str(error))
+    if error is not None and (refused := refusal(error)) is not None:
+        return printable(refused)
     if isinstance(error, ArgumentError):
         return printable(readable(" ".join(str(error).split()), subcommand, classes))
     if against := _of_a_run(str(error).strip()):
@@ -47,11 +47,10 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         return f"{match[2]}: the argument {match[1]} of its constructor has no type"
     if against := _of_lightning(error, classes):
         return printable(against)
-    while error is not None and not isinstance(error, InputError):
+    while error is not None and (refused := refusal(error)) is None:
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__ or error.__context__
-    # A worker's error brings its traceback along, and ends in the message.
-    return None if error is None else printable(str(error).rpartition("InputError: ")[2])
+    return None if error is None or refused is None else printable(refused)
 
 
 def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
-from bdclean.exits import Exit, Interrupted
+from bdclean.exits import Exit, Interrupted, refusal
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
@@ -600,10 +600,11 @@ class Trainer(pl.Trainer):
 
     def _keeps_logs(self, folder: Path, error: BaseException) -> bool:
         """Whether a run that ends in an error leaves its logs: those of an epoch of training, and checkpoints."""
-        if self.fit_loop.epoch_progress.current.completed > 0 or self.forked:
-            return True
-        # A network that is refused has no checkpoint worth anything: its loss became nan.
-        return not isinstance(error, InputError) and any(folder.rglob("*.ckpt"))
+        refused, checkpoints = refusal(error) is not None, any(folder.rglob("*.ckpt"))
+        if self.forked:
+            return checkpoints or not refused
+        # A network that is refused in its first epoch has no checkpoint worth anything: its loss became nan.
+        return self.fit_loop.epoch_progress.current.completed > 0 or (checkpoints and not refused)
 
     def _last_checkpoint(self, started: float) -> Path | None:
         """The newest checkpoint of the training, if there is one.
@@ -751,6 +752,8 @@ def quieten() -> None:
     """Leave out what Lightning says that is no news here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # That it ends the other processes when one has failed.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     for message in (
         "does not have many workers",  # images are in memory, where workers would only be in the way
         "is smaller than the logging interval",  # what is logged is logged once an epoch

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bdclean import InputError, scanning
 from bdclean import __main__ as start
-from bdclean import scanning
 from bdclean.benchmark import run as benchmark
 from bdclean.cleansing import Distill
 from bdclean.cli import main
-from bdclean.exits import MEANINGS, Exit
+from bdclean.exits import MEANINGS, Exit, refusal
 from bdclean.modules import AttackModule, Classifier
 from tests.conftest import CONFIGS, QUICK, QUIET
 
@@ -258,3 +258,22 @@ def test_a_signal_between_two_starts_is_not_lost() -> None:
     words = [sys.executable, "-c", code, "scan", "--ckpt", "suspect.ckpt"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (130, "bdclean: interrupted: no result was written\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.usefixtures("tiny_shapes")
+def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    with pytest.raises(SystemExit) as caught:
+        main([*FIT, *several, "--data.attack.poison_rate", "0.00001"])
+    assert caught.value.code == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last == "bdclean: error: --data.attack.poison_rate 1e-05: poisons none of 510 images"
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_refusal_is_found_in_the_traceback_of_another_process() -> None:
+    text = "-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
+    assert refusal(RuntimeError(f"{text}bdclean.InputError: --data.seed x: why\n")) == "--data.seed x: why"
+    assert refusal(InputError("--data.seed x: why")) == "--data.seed x: why"
+    assert refusal(RuntimeError(f"{text}ValueError: why\n")) is None
