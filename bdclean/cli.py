@@ -396,6 +396,8 @@ def _configurations(arguments: Sequence[str]) -> list[Any]:
             if not isinstance(content, dict):
                 raise InputError(f"--config {path}: holds no options, name: value")
             contents.append(content)
+        elif path is not None and path.startswith("{") and not isinstance(_unquoted(path), dict):
+            raise InputError(f"--config {path}: not readable as YAML")
     return contents
 
 

@@ -134,6 +134,10 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
     outer = re.search(r"Given value: (.*?)(?: - Expected|$)", reason)
     given = outer or re.search(r"[Gg]ot value:\s?(.*?)(?:\. Got value|$)", reason)
     value = nested[2] if nested else given[1] if given else ""
+    if nested and nested[1] == "class_path":
+        return no_class(option, nested[2], classes.get(option, []))
+    if nested and nested[1] == "init_args":
+        return no_value(f"{option}.init_args", nested[2], [], TYPES["dict"])
     if not nested and re.search(r"subclass of|import path|not iterable|to be a function", reason):
         named = re.search(r"import path string: (\S+)|Not a valid subclass of \w+\. Got value: (\S+)", reason)
         path = re.search(r"class_path'?[:=] ?'?([^',})]+)", value)

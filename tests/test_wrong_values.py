@@ -52,6 +52,8 @@ WRONG = {
     "fit --data.attack []": f"--data.attack []: {ATTACKS}",
     "fit --data.attack os.system": f"--data.attack os.system: {ATTACKS}",
     "fit --data.attack {class_path:os.system}": "--data.attack ",
+    "fit --data.attack.class_path x": f"--data.attack x: {ATTACKS}",
+    "fit --data.attack.init_args 3": f"--data.attack.init_args 3: {MAPPING}",
     "fit --data.attack.position [a,b]": "--data.attack.position ['a', 'b']: no such value; expected top-left,",
     "fit --data.attack.position [1,2,3]": (
         "--data.attack.position [1, 2, 3]: no such value; expected top-left, top-right, bottom-left, bottom-right, "
@@ -87,6 +89,7 @@ WRONG = {
     "fit --seed_everything x": "--seed_everything x: no such value; expected true or false or a whole number",
     "fit --seed_everything -1": "--seed_everything -1: must be from 0 to 4294967295",
     "fit --config [1]": f"--config [1]: {MAPPING}",
+    "fit --config {": "--config {: not readable as YAML",
     "fit --config=": "--config '': no such file",
     "fit --config": "--config: needs a value",
     "fit --config tab.yaml": "--config tab.yaml: not readable as YAML",
