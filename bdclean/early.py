@@ -84,7 +84,7 @@ def check(words: Sequence[str]) -> None:
             continue
         if name in FILES and name in known.names:
             _check_file(name, value)
-        elif name == "output" and subcommand in outputs.SUFFIXES:
+        elif name == "output" and name in known.names:
             outputs.check_name(subcommand, value)
         elif name in ("data.source", "data.unlabeled"):
             if _is_word(value) and not is_source(value):

@@ -93,7 +93,7 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
     paths = (result, *(result.with_suffix(suffix) for suffix in beside))
     for path in paths:
         if refusal := _refusal(path):
-            raise InputError(f"--output {output}: {'' if path == result else f'the report {path} '}{refusal}")
+            raise InputError(f"--output {quoted(output)}: {'' if path == result else f'the report {path} '}{refusal}")
     needed = size + REPORT_SIZE * len(beside)
     for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:
