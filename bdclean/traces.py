@@ -20,7 +20,13 @@ def removed_if_empty(folder: Path, keep: Callable[[BaseException], bool] = lambd
         keep: Whether files in a folder that is new stay, given the error that ends the command.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        # Perhaps since a moment ago, by a command that has begun at the same time.
+        new = []
     try:
         yield
     except BaseException as error:
@@ -29,12 +35,8 @@ def removed_if_empty(folder: Path, keep: Callable[[BaseException], bool] = lambd
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
-        for path in new:
-            _remove_empty(path)
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder that holds only empty folders."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):
-            os.rmdir(path)
+        # Of its parents other commands may use what is empty still.
+        inside = [Path(path) for path, _, _ in os.walk(folder, topdown=False)] if new else []
+        for path in (*inside, *new):
+            with suppress(OSError):
+                os.rmdir(path)

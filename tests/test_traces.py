@@ -149,6 +149,17 @@ def test_a_folder_goes_if_it_is_empty_or_nothing_in_it_is_kept() -> None:
     assert "a/b/file" in files()
 
 
+def test_an_empty_folder_of_another_command_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    with removed_if_empty(Path("runs/version_0"), lambda error: False):
+        Path("runs/version_1").mkdir()
+    assert files() == {"runs", "runs/version_1"}
+    # Made between the look and the making.
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(ZeroDivisionError):
+        fail_in("runs/version_1", False)
+    assert "runs/version_1/file" in files()
+
+
 def fail_in(folder: str, keep: bool) -> None:
     with removed_if_empty(Path(folder), lambda error: keep):
         Path(folder, "file").touch()
