@@ -30,6 +30,11 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def quoted(value: str) -> str:
+    """A value of an option for a message: an empty one is seen."""
+    return value or "''"
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, for a message of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -54,7 +59,7 @@ def within(option: str, value: float, low: float, high: float = math.inf, above:
         InputError: If it is out of range, or no finite number.
     """
     if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
-        most = "" if high == math.inf else f" and at most {high:g}"
+        most = "" if high == math.inf else f" and at most {high if isinstance(high, int) else f'{high:g}'}"
         raise InputError(f"{option} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
 
 

@@ -1,6 +1,7 @@
 """The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -22,10 +23,30 @@ By default each large tensor is new memory, of which the kernel clears every pag
 """
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the program in one line."""
+PR_SET_PDEATHSIG = 1
+"""Number of the operation of Linux's prctl that sets which signal a process gets when its parent ends."""
+
+
+def end_with_parent() -> None:
+    """Let Linux kill this process when the one that started it is gone, if it is one of several that train together.
+
+    Killed with SIGKILL, the first process cannot end the others, which would wait for it and keep their memory.
+    """
+    if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(Exit.INTERRUPTED)
+
+
 def start_anew() -> None:
     """Let this process begin again with `ALLOCATOR`, which is read when a process starts, and by Linux alone."""
     if sys.platform == "linux" and sys.executable and "GLIBC_TUNABLES" not in os.environ:
         command = [sys.executable, *sys.orig_argv[1:]]
+        # Those that come before the new program can answer them wait until it can.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
 
 
@@ -53,6 +74,9 @@ def run() -> None:
     try:
         # Whoever stops the program is answered as Ctrl-C is.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if sys.platform == "linux":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+            end_with_parent()
         threading.excepthook = report_thread
         if early.answer(words):
             return

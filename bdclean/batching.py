@@ -7,6 +7,9 @@ from torch import Tensor
 BATCH, BATCH_PIXELS, SMALLEST_BATCH = 128, 128 * 64**2, 8
 """Images a step; how many pixels of them go through a network at once; at least so many images."""
 
+LARGEST_SIDE = 8192
+"""Height and width of the largest images, in pixels: one alone takes 800 MB in single precision."""
+
 
 def at_once(pixels: int) -> int:
     """How many images of so many pixels go through a network at once."""

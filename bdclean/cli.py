@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import shlex
 import sys
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -27,8 +29,8 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
 from bdclean.data.sources import EMBEDDED, Source
 from bdclean.exits import Exit, interruption
-from bdclean.messages import readable
-from bdclean.mistakes import mistake
+from bdclean.messages import no_class, readable
+from bdclean.mistakes import blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.report import intervals, wide_intervals
@@ -49,6 +51,8 @@ CLASSES = {
 """Options that name a class, and the classes that there are by short names."""
 MOST_NUMBERS = 2**24
 """In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
+LARGEST_SEED = 2**32 - 1
+"""Of everything: numpy takes no larger one."""
 FUNCTIONS = {"benchmark": benchmark}
 """Subcommands that have no network of their own."""
 MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
@@ -66,6 +70,17 @@ class LogConfig(SaveConfigCallback):
                 os.makedirs(logger.log_dir, exist_ok=True)
                 write_text(Path(logger.log_dir, "config.yaml"), text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+
+
+class Notices(logging.Handler):
+    """Prints what there is to say of images, and is no error, on standard output: the other one is for errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`."""
+        print(record.getMessage())
+
+
+NOTICES = Notices()
 
 
 class CommandLine(LightningCLI):
@@ -153,11 +168,19 @@ class CommandLine(LightningCLI):
                 classes = (f"{key}.class_path", key)
                 asked = (value for name in classes if (value := self.asked(name)))
                 self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
+        for key in (*CLASSES, "trainer.plugins"):
+            asked = _unquoted(self.asked(key))
+            # Of an empty one the parser would make the default, silently.
+            if asked == {} or (isinstance(asked, dict) and not isinstance(asked.get("class_path", ""), str)):
+                raise InputError(no_class(key, str(asked.get("class_path", asked)), CLASSES.get(key, [])))
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
         self.config = parser.parse_args(arguments)
         if self.config.subcommand in FUNCTIONS:
             return
+        for group in ("model", "data", "trainer"):
+            if self.config[self.config.subcommand].get(group) is None:
+                raise InputError(f"--{group} null: no such value; expected a mapping, {{name: value}}")
         given = self.config[self.config.subcommand].get("ckpt")
         if given != path:
             raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
@@ -165,9 +188,7 @@ class CommandLine(LightningCLI):
     def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
         variable = f"BDCLEAN_{subcommand}__{key.replace('.', '__')}".upper()
-        asked = asked or os.environ.get(variable)
-        if isinstance(asked, str) and asked.startswith("{"):
-            asked = yaml.safe_load(asked)
+        asked = _unquoted(asked or os.environ.get(variable))
         name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
         parser = self._subcommand_parsers[subcommand]
         default = parser.get_defaults().get(key) if name in names else None
@@ -179,6 +200,9 @@ class CommandLine(LightningCLI):
 
     def _set_seed(self) -> None:
         if self.subcommand not in FUNCTIONS:
+            seed = self.config[self.subcommand].seed_everything
+            if not 0 <= int(seed) <= LARGEST_SEED:
+                raise InputError(f"--seed_everything {seed}: must be from 0 to {LARGEST_SEED}")
             super()._set_seed()
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -196,8 +220,10 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except InputError:
             raise
-        except (ValueError, TypeError, ImportError) as error:
-            raise InputError(f"--trainer: {first_line(error)}") from error
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+            chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
+            asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
+            raise InputError(blamed(error, asked)) from error
 
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
@@ -337,6 +363,17 @@ def _classes(number: int | None) -> int:
     return number
 
 
+def _unquoted(value: Any) -> Any:
+    """The value of an option, which on the command line can be a mapping in YAML."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # The parser says what is wrong.
+        return value
+
+
 def _listed(value: Any) -> Any:
     """YAML knows no tuples."""
     return list(value) if isinstance(value, tuple) else value
@@ -348,12 +385,19 @@ def _configurations(arguments: Sequence[str]) -> list[Any]:
     parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
     contents = []
     for path in reversed(parser.parse_known_args(list(arguments))[0].config):
-        if path is not None and os.path.isfile(path):
+        if path is not None and os.path.lexists(path):
             try:
                 with open(path, encoding="utf-8") as file:
-                    contents.append(yaml.safe_load(file))
-            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+                    content = yaml.safe_load(file)
+            except OSError as error:
+                raise InputError(f"--config {path}: cannot be read ({error.strerror})") from error
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
                 raise InputError(f"--config {path}: not readable as YAML ({error})") from error
+            if not isinstance(content, dict):
+                raise InputError(f"--config {path}: holds no options, name: value")
+            contents.append(content)
+        elif path is not None and path.startswith("{") and not isinstance(_unquoted(path), dict):
+            raise InputError(f"--config {path}: not readable as YAML")
     return contents
 
 
@@ -428,6 +472,7 @@ def main(args: list[str] | None = None) -> None:
     if early.answer(words):
         raise SystemExit(Exit.DONE)
     quieten()
+    logging.getLogger("bdclean").addHandler(NOTICES)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
         sys.stdout.reconfigure(errors="backslashreplace")

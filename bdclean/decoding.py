@@ -17,14 +17,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError, _imaging
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -66,6 +66,11 @@ READS = 1024
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # An image is judged by whether it can be decoded, not by what Pillow thinks of it.
 warnings.filterwarnings("ignore", module="PIL")
+with suppress(AttributeError, OSError):
+    # libtiff would print what it thinks of a file on standard error. Where it is a part of Pillow it stays so.
+    _libtiff = ctypes.CDLL(_imaging.__file__)
+    _libtiff.TIFFSetErrorHandler(None)
+    _libtiff.TIFFSetWarningHandler(None)
 _STATUS = "/proc/self/statm"
 _PAGE = resource.getpagesize() if resource else 0
 _LIMIT = resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(_STATUS) else None

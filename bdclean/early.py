@@ -9,10 +9,18 @@ import os
 import re
 from collections.abc import Sequence
 
-from bdclean import InputError, __version__
+from bdclean import InputError, __version__, outputs, quoted
 from bdclean.exits import table
-from bdclean.options import SUBCOMMANDS, Options, descriptions, options, suggestion
+from bdclean.messages import expected, no_class, no_value
+from bdclean.options import SUBCOMMANDS, Options, descriptions, options
+from bdclean.registry import is_source, networks, no_network, no_source
+from bdclean.suggestions import suggestion
+from bdclean.values import DOUBTFUL
 
+VERSION = ("--version", "-V", "-v", "version")
+HELP = ("--help", "-h", "help")
+GLOBAL = ("help", "version", "config", "print_config")
+"""Options that may stand before the subcommand."""
 FILES = ("ckpt", "ckpt_path", "config")
 """Options that name files to be read."""
 
@@ -26,9 +34,9 @@ def answer(words: Sequence[str]) -> bool:
     Returns:
         Whether that was all.
     """
-    if list(words) == ["--version"]:
+    if list(words) in ([word] for word in VERSION):
         print(__version__)
-    elif list(words) in (["--help"], ["-h"]):
+    elif list(words) in ([word] for word in HELP):
         print(usage())
     else:
         return False
@@ -55,13 +63,10 @@ def check(words: Sequence[str]) -> None:
     Raises:
         InputError: With the name that was meant, perhaps.
     """
-    if not words:
-        if not _has_variables():
-            raise InputError(f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+    if not words or words[0].startswith("-"):
+        _check_start(words)
         return
     subcommand, *rest = words
-    if subcommand.startswith("-"):
-        return
     if subcommand not in SUBCOMMANDS:
         close = suggestion(subcommand, SUBCOMMANDS)
         raise InputError(f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}"))
@@ -75,8 +80,20 @@ def check(words: Sequence[str]) -> None:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
     for name, value in [*last.items(), *(pair for pair in given if pair[0] == "config")]:
-        if name in FILES and name in known.names and value is not None:
+        if value is None or value.startswith("--"):
+            continue
+        if name in FILES and name in known.names:
             _check_file(name, value)
+        elif name == "output" and name in known.names:
+            outputs.check_name(subcommand, value)
+        elif name in ("data.source", "data.unlabeled"):
+            if _is_word(value) and not is_source(value):
+                raise InputError(no_source(f"--{name}", value))
+        elif name == "model.arch":
+            if _is_word(value) and "." not in value and "/" not in value and value not in (networks() or [value]):
+                raise InputError(no_network(value, networks()))
+        else:
+            _check_value(name, value, known)
 
 
 def check_classes(words: Sequence[str]) -> None:
@@ -91,22 +108,28 @@ def check_classes(words: Sequence[str]) -> None:
     Raises:
         InputError: With the name that was meant, perhaps.
     """
-    if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
+    if not words or words[0] not in SUBCOMMANDS or _has_variables():
         return
     given = _given(words[1:])
-    if {"config", "data"} & {name for name, _ in given}:
+    if {"config", "data", "trainer"} & {name for name, _ in given}:
         return
-    for option, classes in options(words[0]).classes.items():
-        named = [value or "" for name, value in given if name in (option, f"{option}.class_path")]
-        if not all(map(str.isidentifier, named)):
+    known = options(words[0]).classes
+    for option, classes in known.items():
+        for name, value in given:
+            # An option that follows is no value.
+            if name == f"{option}.help" and (value or "").isidentifier() and value not in classes.names:
+                raise InputError(no_class(name, value or "", classes.usual))
+    if _asks_for_help(words):
+        return
+    for option, classes in known.items():
+        named = [value or "" for name, value in given if name in (option, f"{option}+", f"{option}.class_path")]
+        if not classes.names or not all(map(str.isidentifier, named)):
             continue
         for value in named:
             if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
-                close = suggestion(value, classes.names)
-                raise InputError(
-                    f"--{option} {value}: no such class" + (close or f"; there are {', '.join(classes.names)}")
-                )
-        for name, _ in given:
+                raise InputError(no_class(option, value, classes.usual))
+        for name, _ in given if classes.parameters is not None else ():
+            assert classes.parameters is not None
             inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
             if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
                 close = suggestion(inner, classes.parameters, f"--{option}.")
@@ -127,6 +150,21 @@ def check_required(words: Sequence[str]) -> None:
     given = {name for name, _ in _given(words[1:])}
     if "ckpt" in options(words[0]).names and not given & {"ckpt", "config", "print_config"}:
         raise InputError("--ckpt: required")
+
+
+def _check_start(words: Sequence[str]) -> None:
+    """Refuse a command line without a subcommand, and options before it that belong behind it."""
+    if _has_variables() or _asks_for_help(words):
+        return
+    subcommand = next((word for word in words if word in SUBCOMMANDS), None)
+    if subcommand is None:
+        if "config" in {name for name, _ in _given(words)}:
+            # The command may stand there.
+            return
+        raise InputError(f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+    for name, value in _given(words[: words.index(subcommand)]):
+        if name not in GLOBAL:
+            raise InputError(f"--{name} {value or ''}".rstrip() + f": belongs behind the command {subcommand}")
 
 
 def _has_variables() -> bool:
@@ -165,5 +203,19 @@ def _check_name(name: str, known: Options, subcommand: str) -> None:
 def _check_file(name: str, value: str) -> None:
     """Refuse the name of a file that is not there."""
     # A configuration may stand there itself, an address is no file, and an option no value.
-    if not re.search(r"[:{\[\n]|^-", value) and value not in ("", "null", "None", "~") and not os.path.lexists(value):
-        raise InputError(f"--{name} {value}: no such file")
+    if not re.search(r"[:{\[\n]|^-", value) and value not in ("null", "None", "~") and not os.path.lexists(value):
+        raise InputError(f"--{name} {quoted(value)}: no such file")
+
+
+def _check_value(name: str, value: str, known: Options) -> None:
+    """Refuse a word where none, or only others, can stand."""
+    # As one class takes it or another: which one is meant may stand in a checkpoint.
+    kinds = known.values.get(name.replace(".init_args.", "."), ())
+    sure = [kind for kind in kinds if kind is not None and kind.refuses(value)]
+    if sure and len(sure) == len(kinds):
+        raise InputError(no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types)))
+
+
+def _is_word(value: str) -> bool:
+    """Whether YAML reads a value as a text, as it stands."""
+    return not re.search(r"^[\s\"'\[{&*!|>%@`]|[:#]|\n", value) and value.lower() not in DOUBTFUL and value != "~"

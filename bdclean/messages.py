@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from bdclean.options import SUBCOMMANDS, Options, options, suggestion
+from bdclean import quoted
+from bdclean.options import SUBCOMMANDS, Options, options
+from bdclean.suggestions import suggestion
 
 TYPES = {
     "int": "a whole number",
@@ -18,6 +21,7 @@ TYPES = {
     "collections.abc.Mapping": "a mapping, {name: value}",
     "list": "a list",
     "tuple": "a list",
+    "pair": "2 numbers, [a, b]",
     "collections.abc.Sequence": "a list",
     "collections.abc.Iterable": "a list",
 }
@@ -38,12 +42,23 @@ def readable(text: str, subcommand: str, classes: Mapping[str, Sequence[str]]) -
         (r"unrecognized arguments: (--[^\s=]+)", lambda match: _no_option(match[1][2:], known)),
         (r"unrecognized arguments: (.*)", lambda match: f"{match[1]}: not expected here"),
         (r"(?:Subcommand|Group) '\w+' does not accept option '([^']+)'", lambda match: _no_option(match[1], known)),
-        (r"argument --(\S+): expected one argument", lambda match: f"--{match[1]}: needs a value"),
+        (r"argument (?:-\w/)?--(\S+): expected one argument", lambda match: f"--{match[1]}: needs a value"),
         (r"File does not exist: '?([^']*)'?", lambda match: f"--config {match[1]}: no such file"),
+        (r"Unexpected config: ?(.*)", lambda match: _no_mapping("config", match[1])),
         (
-            r"--(\S+)\.help: Expected a dot import path string: (\S+)",
-            lambda match: _no_class(match[1], match[2], classes),
+            r"Unable to load config '.*?' - (Parser key \"\w+\..*)",
+            lambda match: readable(match[1], subcommand, classes),
         ),
+        (r"Parser key \"(\w+)\": Unable to load config \"(.*)\"", lambda match: _no_mapping(match[1], match[2])),
+        (
+            r"Parser key \"(\w+)\": Unable to load config '(.*?)' - (.*)",
+            lambda match: f"--{match[1]} {match[2]}: not readable as YAML ({match[3]})",
+        ),
+        (
+            r"--(\S+)\.help: Expected a dot import path string: (\S*)",
+            lambda match: no_class(f"{match[1]}.help", match[2], classes.get(match[1], [])),
+        ),
+        (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", lambda match: _linked(match[1], match[2], known)),
     )
     for pattern, say in parts:
         if match := re.search(pattern, text):
@@ -60,10 +75,38 @@ def _no_option(name: str, known: Options) -> str:
     return f"--{name}: no such option{suggestion(name, known.everything, '--')}"
 
 
-def _no_class(option: str, name: str, classes: Mapping[str, Sequence[str]]) -> str:
-    names = classes.get(option, [])
+def no_class(option: str, name: str, names: Sequence[str]) -> str:
+    """The message that an option does not take a class.
+
+    Args:
+        option: Without dashes.
+        name: What was given.
+        names: The classes that there are; none if they are not known.
+    """
     listed = f"; there are {', '.join(names)}" if names else ""
-    return f"--{option} {name}: no such class{suggestion(name, names) or listed}"
+    return f"--{option} {quoted(name)}: no such class{suggestion(name, names) or listed}"
+
+
+def no_value(option: str, value: str, choices: Sequence[str], expected: str) -> str:
+    """The message that an option does not take a value.
+
+    Args:
+        option: Without dashes.
+        value: What was given.
+        choices: Words that it takes, for a suggestion.
+        expected: What it takes, those words among it.
+    """
+    close = suggestion(value, choices)
+    return f"--{option} {quoted(value)}: no such value{f'{close} Expected' if close else '; expected'} {expected}"
+
+
+def _no_mapping(option: str, value: str) -> str:
+    return no_value(option, value, [], "a mapping, {name: value}, or a file with one")
+
+
+def _linked(option: str, source: str, known: Options) -> str:
+    """An option that another one sets, or the images themselves."""
+    return f"--{option}: " + (f"give --{source} instead" if source in known.names else "the labelled images decide it")
 
 
 def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> str:
@@ -71,6 +114,11 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
     keys = re.findall(r'Parser key "([\w.+]+)":', text)
     if not keys:
         return text
+    if len(keys) > 1 and f"{keys[1]}.".startswith(f"{keys[0]}."):
+        # The names of groups stand before their options already.
+        keys = keys[1:]
+    # Of several types that an option may have, each says the same.
+    keys = [key for key, _ in itertools.groupby(keys)]
     option = ".".join(keys)
     # The innermost message; behind it those of the types around it go on.
     reason = re.split(r'Parser key "[\w.+]+":', text)[-1].strip()
@@ -81,28 +129,47 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
         return f"--{option} {wrong[1]}: needs {', '.join(f'--{option}.{name}' for name in wrong[2].split(', '))}"
     if nested and "is abstract" in reason:
         return f"--{option}.{nested[1]}: needs a class, --{option} NAME"
-    if wrong := re.search(r"Expected a dot import path string: (\S+)", reason):
-        return _no_class(option, wrong[1], classes)
-    given = nested or re.search(r"(G)(?:iven|ot) value: (.*?)(?: - Expected|\. Got value|$)", reason)
     if wrong := re.search(r"No module named '([\w.]+)'", reason):
         return f"--{option}: there is no module {wrong[1]}"
-    expected = _expected(re.split(r"Given value type:|\. Got value:", reason)[0])
-    if given is None or not expected:
+    outer = re.search(r"Given value: (.*?)(?: - Expected|$)", reason)
+    given = outer or re.search(r"[Gg]ot value:\s?(.*?)(?:\. Got value|$)", reason)
+    value = nested[2] if nested else given[1] if given else ""
+    if nested and nested[1] == "class_path":
+        return no_class(option, nested[2], classes.get(option, []))
+    if nested and nested[1] == "init_args":
+        return no_value(f"{option}.init_args", nested[2], [], TYPES["dict"])
+    if not nested and re.search(r"subclass of|import path|not iterable|to be a function", reason):
+        named = re.search(r"import path string: (\S+)|Not a valid subclass of \w+\. Got value: (\S+)", reason)
+        path = re.search(r"class_path'?[:=] ?'?([^',})]+)", value)
+        name = next((found for found in (*(named.groups() if named else ()), path and path[1]) if found), value)
+        return no_class(option, name, classes.get(option, []))
+    expected = _expected(re.split(r"Given value type:" if outer else r"\. Got value:", reason)[0])
+    if not (nested or given) or not expected:
         return f"--{option}: {reason}"
-    name, value = (f"{option}.{nested[1]}" if nested else option), given[2]
+    name = f"{option}.{nested[1]}" if nested else option
     if nested and name not in known.everything:
         return _no_option(name, known)
-    close = suggestion(value, _choices(reason))
-    return f"--{name} {value}: no such value{f'{close} Expected' if close else '; expected'} {expected}"
+    return no_value(name, value, _choices(reason), expected)
+
+
+def expected(choices: Sequence[str], types: Sequence[str]) -> str:
+    """What an option takes, as a user would say it.
+
+    Args:
+        choices: Words.
+        types: Types, by the names that the parser has for them.
+    """
+    words = [", ".join(choices)] if choices else []
+    words += [TYPES.get(kind, "") for kind in types]
+    return " or ".join(dict.fromkeys(word for word in words if word))
 
 
 def _expected(reason: str) -> str:
     """The types that a message expects, as a user would say them."""
-    words = [", ".join(_choices(reason))] if _choices(reason) else []
-    for kind in re.findall(r"Expected a <class '([\w.]+)'>", reason):
-        fixed = re.search(r"tuple\[([\w, ]+)\]", reason) if kind == "tuple" else None
-        words.append(f"{len(fixed[1].split(','))} numbers, [a, b]" if fixed else TYPES.get(kind, ""))
-    return " or ".join(dict.fromkeys(word for word in words if word))
+    types = re.findall(r"Expected a <class '([\w.]+)'>", reason)
+    if re.search(r"tuple\[\w+, \w+\]|a tuple with 2 elements", reason):
+        types = [*(kind for kind in types if kind != "tuple"), "pair"]
+    return expected(_choices(reason), types)
 
 
 def _choices(reason: str) -> list[str]:

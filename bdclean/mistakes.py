@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import callbacks, loggers
 from lightning_utilities.core.imports import RequirementCache
 
-from bdclean import InputError, first_line, printable
-from bdclean.exits import REFUSALS
+from bdclean import first_line, printable, quoted
+from bdclean.exits import REFUSALS, refusal
 from bdclean.messages import readable
 
 INSTALL = r"pip install [^`]+"
 """Lightning's advice where a package is missing."""
+CALLED = {"max_time": "Timer(duration="}
+"""What Lightning's messages call options of its Trainer, where that is not their name."""
 
 
 def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, Sequence[str]]) -> str | None:
@@ -27,8 +30,12 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         subcommand: Its name; empty if it has none.
         classes: Options that name a class, and the classes that there are by short names.
     """
+    if error is not None and (refused := refusal(error)) is not None:
+        return printable(refused)
     if isinstance(error, ArgumentError):
         return printable(readable(" ".join(str(error).split()), subcommand, classes))
+    if against := _of_a_run(str(error).strip()):
+        return printable(against)
     if isinstance(error, MisconfigurationException):
         return printable(f"--trainer: {error}")
     if isinstance(error, OSError) and error.errno in REFUSALS:
@@ -40,11 +47,41 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         return f"{match[2]}: the argument {match[1]} of its constructor has no type"
     if against := _of_lightning(error, classes):
         return printable(against)
-    while error is not None and not isinstance(error, InputError):
+    while error is not None and (refused := refusal(error)) is None:
         # jsonargparse wraps what a constructor raises.
         error = error.__cause__ or error.__context__
-    # A worker's error brings its traceback along, and ends in the message.
-    return None if error is None else printable(str(error).rpartition("InputError: ")[2])
+    return None if error is None or refused is None else printable(refused)
+
+
+def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:
+    """What Lightning's Trainer has against an option, in one line that names the option and its value.
+
+    Args:
+        error: What its constructor raised.
+        asked: The options of the Trainer that are not its defaults.
+    """
+    text = re.sub(r"<([\w.]+) object at 0x\w+>", r"\1", str(error))
+    if missing := re.search(INSTALL, text):
+        text = f"needs a package that is missing: {missing[0]}"
+    plain = {name: value for name, value in asked.items() if isinstance(value, (str, int, float, list))}
+    named = [name for name in plain if re.search(rf"\b{name}\b", str(error)) or CALLED.get(name, name) in str(error)]
+    valued = [name for name, value in plain.items() if isinstance(value, str) and value and value in str(error)]
+    # Messages name other options too: those to be given instead.
+    options = (valued or named)[:1] or plain
+    return f"{' '.join(f'--trainer.{name} {quoted(str(asked[name]))}' for name in options) or '--trainer'}: {text}"
+
+
+def _of_a_run(text: str) -> str | None:
+    """What Lightning has against an option or a callback once it runs, in one line that names it."""
+    if match := re.match(r"`(val_check_interval)` \((\S+)\) (.*)", text):
+        return f"--trainer.{match[1]} {match[2]}: {match[3]}"
+    if match := re.match(r"Early stopping conditioned on metric `(\S+)` which is not available", text):
+        return f"--trainer.callbacks.monitor {match[1]}: {text}"
+    if match := re.match(r"`ModelCheckpoint\(monitor='(\S+)'\)` could not find", text):
+        return f"--trainer.callbacks.monitor {match[1]}: {text}"
+    if match := re.match(r"Cannot use `(\w+)` callback", text):
+        return f"--trainer.callbacks {match[1]}: {text}"
+    return None
 
 
 def _of_lightning(error: BaseException | None, classes: Mapping[str, Sequence[str]]) -> str | None:

@@ -10,8 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdclean import InputError
+from bdclean import InputError, quoted
 
+SUFFIXES = {
+    "fit": (".ckpt",),
+    "cleanse": (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx"),
+    "scan": (".json",),
+}
+"""What the name of a command's result ends with; that of `predict` may end with anything else."""
+REPORTS = (".json", ".html")
+"""What the names of reports beside a network end with."""
 REPORT_SIZE = 2**17
 """Bytes that a command's reports take at least."""
 
@@ -50,6 +58,25 @@ class Outputs:
             path.unlink(missing_ok=True)
 
 
+def check_name(command: str, output: str) -> None:
+    """Refuse a name that a command's result cannot have.
+
+    Args:
+        command: Of those that write.
+        output: The value of `--output`.
+
+    Raises:
+        InputError: If it ends with nothing that the command writes, or there is no such folder.
+    """
+    path, known = Path(output), SUFFIXES.get(command)
+    if command != "scan" and path.suffix in REPORTS:
+        raise InputError(f"--output {output}: that is the name of the report")
+    if known is not None and path.suffix not in known:
+        raise InputError(f"--output {quoted(output)}: must end with {', '.join(known)}")
+    if not path.parent.is_dir():
+        raise InputError(f"--output {output}: there is no folder {path.parent}")
+
+
 def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
     """The files of a command, if they can be written.
 
@@ -63,12 +90,10 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
             something other than a file has its name.
     """
     result = Path(output)
-    if not result.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {result.parent}")
     paths = (result, *(result.with_suffix(suffix) for suffix in beside))
     for path in paths:
         if refusal := _refusal(path):
-            raise InputError(f"--output {output}: {'' if path == result else f'the report {path} '}{refusal}")
+            raise InputError(f"--output {quoted(output)}: {'' if path == result else f'the report {path} '}{refusal}")
     needed = size + REPORT_SIZE * len(beside)
     for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:

@@ -11,7 +11,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,26 +20,35 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
-from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, within
+from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, traces, within
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
-from bdclean.exits import Exit, Interrupted
+from bdclean.exits import Exit, Interrupted, refusal
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "val_check_interval": 0,
+}
+"""What options of Lightning's Trainer are at least, where Lightning does not look."""
 FEWEST_PROCESSES = 4
 """Processes that any machine may be asked for, to try how several work together."""
 MANY = 64
@@ -78,10 +88,19 @@ class Trainer(pl.Trainer):
     """
 
     trained = False
+    forked = False
+    """Whether it trained in processes that say nothing of how far they came."""
 
     def __init__(
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
+        for name, least in LEAST.items():
+            if isinstance(value := options.get(name), (int, float)):
+                within(f"--trainer.{name}", value, least)
+        if options.get("val_check_interval") == 0:
+            raise InputError(
+                "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
+            )
         super().__init__(precision=precision, devices=devices, **options)
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
@@ -121,9 +140,7 @@ class Trainer(pl.Trainer):
         Returns:
             ACC, ASR and RA on the test images, in percent; None where one cannot be known.
         """
-        _check_name(output)
-        if Path(output).suffix != ".ckpt":
-            raise InputError(f"--output {output}: a trained network is a .ckpt file")
+        outputs.check_name("fit", output)
         if option := self._without_training():
             raise InputError(f"{option}: no step of training, so that the network would stay untrained")
         files = outputs.plan(output, size=_size(model))
@@ -200,10 +217,11 @@ class Trainer(pl.Trainer):
         """
         origin = model.origin
         suffix = Path(origin.path).suffix if origin else ".ckpt"
-        output = output or f"cleansed{suffix if suffix in checkpoint.FORMATS else '.pt'}"
-        _check_name(output)
+        if output is None:
+            output = f"cleansed{suffix if suffix in outputs.SUFFIXES['cleanse'] else '.pt'}"
+        outputs.check_name("cleanse", output)
         checkpoint.check(Path(output), f"--output {output}")
-        files = outputs.plan(output, (".json", ".html"), _size(model))
+        files = outputs.plan(output, outputs.REPORTS, _size(model))
         if origin is not None and files.result.exists() and files.result.samefile(origin.path):
             raise InputError(f"--output {output}: that is the suspect itself")
         source = earlier.origin(files.result, None if origin is None else origin.path)
@@ -355,8 +373,7 @@ class Trainer(pl.Trainer):
             SystemExit: With 1 if a backdoor is found, if asked for.
         """
         within("--alpha", alpha, 0, 1)
-        if Path(output).suffix != ".json":
-            raise InputError(f"--output {output}: findings are a .json file")
+        outputs.check_name("scan", output)
         files = outputs.plan(output, (".html",))
         path = None if model.origin is None else model.origin.path
         source = earlier.origin(files.result, path)
@@ -500,7 +517,7 @@ class Trainer(pl.Trainer):
         Returns:
             Probabilities, one (n, classes) tensor a batch.
         """
-        _check_name(output)
+        outputs.check_name("predict", output)
         if self.world_size > 1:
             raise InputError(f"--trainer.devices {self.world_size}: predictions are made by one process")
         files = outputs.plan(output)
@@ -539,6 +556,7 @@ class Trainer(pl.Trainer):
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self._forgets():
+            self.forked = True
             # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
             for logger in self._tensorboards():
                 logger.experiment.close()
@@ -557,9 +575,15 @@ class Trainer(pl.Trainer):
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one."""
+        """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
+
+        No folder of logs stays behind if the run ends before there is anything in it to keep.
+        """
         try:
-            yield
+            with ExitStack() as stack:
+                for folder in self._log_folders():
+                    stack.enter_context(traces.removed_if_empty(folder, partial(self._keeps_logs, folder)))
+                yield
         except BaseException as error:
             if self.strategy.launcher is not None:
                 with suppress(ProcessLookupError):
@@ -579,6 +603,21 @@ class Trainer(pl.Trainer):
             last = self._last_checkpoint(started)
             more = f"; the last checkpoint is {last}" if last else ""
             raise Interrupted(files.state() + more) from interruption
+
+    def _log_folders(self) -> list[Path]:
+        """Where loggers write files, in the process that does."""
+        # Before they are set up all processes of Lightning's think that they are the first.
+        first = self.is_global_zero and os.environ.get("LOCAL_RANK", "0") == "0"
+        loggers = self.loggers if first else []
+        return [Path(one.log_dir) for one in loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
+
+    def _keeps_logs(self, folder: Path, error: BaseException) -> bool:
+        """Whether a run that ends in an error leaves its logs: those of an epoch of training, and checkpoints."""
+        refused, checkpoints = refusal(error) is not None, any(folder.rglob("*.ckpt"))
+        if self.forked:
+            return checkpoints or not refused
+        # A network that is refused in its first epoch has no checkpoint worth anything: its loss became nan.
+        return self.fit_loop.epoch_progress.current.completed > 0 or (checkpoints and not refused)
 
     def _last_checkpoint(self, started: float) -> Path | None:
         """The newest checkpoint of the training, if there is one.
@@ -702,12 +741,6 @@ def _trigger_pictures(findings: Sequence[Finding], images: Tensor) -> list[tuple
     ]
 
 
-def _check_name(output: str) -> None:
-    """Refuse the name of a report for a result."""
-    if Path(output).suffix in (".json", ".html"):
-        raise InputError(f"--output {output}: that is the name of the report")
-
-
 def _size(model: Classifier) -> int:
     """Bytes that a network takes in a file."""
     return sum(value.nbytes for value in model.state_dict().values() if isinstance(value, Tensor))
@@ -732,6 +765,8 @@ def quieten() -> None:
     """Leave out what Lightning says that is no news here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # That it ends the other processes when one has failed.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     for message in (
         "does not have many workers",  # images are in memory, where workers would only be in the way
         "is smaller than the logging interval",  # what is logged is logged once an epoch

@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a bomb beside the weights": (lambda content: content | {"extra": [Bomb()]}, "it would run code on loading"),
     "no weights": (without("state_dict"), "a damaged checkpoint of bdclean, without state_dict"),
     "no hyper-parameters": (without("hyper_parameters"), "a damaged checkpoint of bdclean, without hyper_parameters"),
-    "a list": (lambda content: [content], "holds a list, not weights"),
+    "a list": (lambda content: [content], "holds a list of 1 entries; expected a state_dict"),
     "a class to import": (poisoned(hyper_parameters={"_class_path": "subprocess.Popen"}), "holds '_class_path'"),
     "an instantiator": (poisoned(hyper_parameters={"_instantiator": "os.system"}), "holds '_instantiator'"),
     "a class as architecture": (poisoned(hyper_parameters={"arch": "os.system"}), "--model.arch os.system"),

@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bdclean import InputError, scanning
 from bdclean import __main__ as start
-from bdclean import scanning
 from bdclean.benchmark import run as benchmark
 from bdclean.cleansing import Distill
 from bdclean.cli import main
-from bdclean.exits import MEANINGS, Exit
+from bdclean.exits import MEANINGS, Exit, refusal
 from bdclean.modules import AttackModule, Classifier
 from tests.conftest import CONFIGS, QUICK, QUIET
 
@@ -206,3 +207,76 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(
         thread.start()
         thread.join()
         assert ("Traceback" in capsys.readouterr().err) is said
+
+
+def test_notices_of_images_are_no_second_line_on_standard_error(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.zeros((20, 32, 32, 3), np.uint8)
+    np.savez("from_1.npz", x_test=images, y_test=np.arange(20) % 9 + 1, x_train=images, y_train=np.arange(20) % 9 + 1)
+    words = [
+        "test",
+        "--ckpt",
+        str(tiny_suspect),
+        *QUIET,
+        "--data.source",
+        "from_1.npz",
+        "--data.attack.trigger",
+        "no.png",
+    ]
+    with pytest.raises(SystemExit):
+        main(words)
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert "the labels go from 1 to 9, and none is 0" in said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    child = "import time; from bdclean.__main__ import end_with_parent as end; end(); print('ready', flush=True); "
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child + 'time.sleep(60)'!r}])"
+    environment = os.environ | {"LOCAL_RANK": "1"}
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    # The worker has the other end of the pipe, which is closed when it is gone.
+    assert process.communicate(timeout=10)[0] == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the program starts anew on Linux alone")
+def test_a_signal_between_two_starts_is_not_lost() -> None:
+    Path("suspect.ckpt").write_bytes(b"")
+    code = (
+        "import os, signal, sys; from bdclean import __main__ as start\n"
+        "execve = os.execve\n"
+        "def late(*call):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    execve(*call)\n"
+        "os.execve = late\n"
+        "sys.orig_argv = [sys.executable, '-m', 'bdclean', *sys.argv[1:]]\n"
+        "start.run()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    words = [sys.executable, "-c", code, "scan", "--ckpt", "suspect.ckpt"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "bdclean: interrupted: no result was written\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+@pytest.mark.usefixtures("tiny_shapes")
+def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    with pytest.raises(SystemExit) as caught:
+        main([*FIT, *several, "--data.attack.poison_rate", "0.00001"])
+    assert caught.value.code == 2
+    last = capfd.readouterr().err.strip().splitlines()[-1]
+    assert last == "bdclean: error: --data.attack.poison_rate 1e-05: poisons none of 510 images"
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_refusal_is_found_in_the_traceback_of_another_process() -> None:
+    text = "-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
+    assert refusal(RuntimeError(f"{text}bdclean.InputError: --data.seed x: why\n")) == "--data.seed x: why"
+    assert refusal(InputError("--data.seed x: why")) == "--data.seed x: why"
+    assert refusal(RuntimeError(f"{text}ValueError: why\n")) is None

@@ -5,6 +5,7 @@ import copyreg
 import functools
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -335,3 +336,40 @@ def test_pictures_without_pixels_are_left_out(state: State) -> None:
     assert "a picture without pixels under 'x'" in suspect.notes[0]
     write(Path("out.pt"), build_network("small_cnn", 10, 32), torch.zeros(1), suspect, "")
     assert list(torch.load("out.pt", weights_only=True)) == ["net"]
+
+
+NO_WEIGHTS: dict[str, tuple[Any, str]] = {
+    "arrays": ({"a": np.ones((3, 3)), "b": np.ones(3)}, "NumPy arrays, not tensors; convert them: torch.save({name: "),
+    "arrays in a section": ({"state_dict": {"a": np.ones((3, 3))}}, "NumPy arrays, not tensors; convert them"),
+    "a tuple as a key": ({(0, "w"): torch.ones(3, 3)}, "tensors under (0, 'w'), a key of type tuple; expected a state"),
+    "numbers as keys": ({0: torch.ones(3, 3)}, "tensors under 0, a key of type int; expected a state_dict"),
+    "nothing": ({}, "an empty dictionary; expected a state_dict, as torch.save(network.state_dict(), path) writes it"),
+    "nothing in its section": ({"state_dict": {}, "epoch": 3}, "no weights: 'state_dict' is empty; expected a state"),
+    "no matrix": ({"bias": torch.ones(3)}, "no weights: of its tensors (bias) none is a matrix; expected"),
+    "None": (None, "None; expected a state_dict"),
+    "a tensor": (torch.ones(3, 3), "a single tensor; expected a state_dict"),
+    "a list": ([torch.ones(3, 3)], "a list of 1 entries; expected a state_dict"),
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_a_file_without_weights_says_what_it_holds_and_what_was_expected(name: str) -> None:
+    content, said = NO_WEIGHTS[name]
+    torch.save(content, "file.pt")
+    with pytest.raises(InputError) as caught:
+        read("file.pt")
+    assert str(caught.value).startswith(f"--ckpt file.pt: holds {said}")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["quantised", "sparse"])
+def test_what_torch_deprecates_in_a_file_is_no_news(kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weight = torch.ones(3, 3)
+        other = (
+            torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8) if kind == "quantised" else weight.to_sparse_csr()
+        )
+        torch.save({"first": other, "second": weight}, "file.pt")
+    with pytest.raises(InputError, match="holds 'first', which is no ordinary tensor"):
+        read("file.pt")

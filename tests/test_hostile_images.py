@@ -317,3 +317,18 @@ def test_folders_that_cannot_be_read_are_named() -> None:
     found = outcome(find, 100 * MIB)
     Path("photos/dog").chmod(0o700)
     assert found == str(([Path("photos/cat/0.png")], [Path("photos/dog")]))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_a_broken_tiff_prints_nothing_by_itself(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "TIFF", compression=compression)
+    content = file.getvalue()
+    for damaged in (
+        content[: len(content) * 2 // 3],
+        *(content[:n] + b"\0\xff" * 9 + content[n + 18 :] for n in (40, 400)),
+    ):
+        Path("a.tif").write_bytes(damaged)
+        decode(Path("a.tif"), 16)
+    assert capfd.readouterr().err == ""

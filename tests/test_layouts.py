@@ -393,3 +393,16 @@ def test_arrays_whose_test_part_has_other_classes() -> None:
     np.savez("other.npz", x_train=pixels, y_train=[0, 1, 0, 1], x_test=pixels, y_test=[1, 2, 1, 2])
     with pytest.raises(InputError, match="--data.source other.npz: y_test has classes that y_train has not: 2"):
         PoisonDataModule("other.npz")
+
+
+def test_tiny_imagenet_without_the_classes_of_its_images_for_validation(caplog: pytest.LogCaptureFixture) -> None:
+    tiny_imagenet()
+    Path("tiny/val/val_annotations.txt").unlink()
+    for read in (lambda: Source("tiny").num_classes, lambda: PoisonDataModule("tiny", image_size=64)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert str(caught.value) == (
+            "--data.source tiny: tiny/val/val_annotations.txt is missing, which says the classes of the images in "
+            "tiny/val/images"
+        )
+    assert not caplog.records

@@ -18,7 +18,7 @@ SAID = {
     "unrecognized arguments: extra": "extra: not expected here",
     "Subcommand 'fit' does not accept option 'data.atack'": "--data.atack: no such option; did you mean --data.attack?",
     "argument --ckpt: expected one argument": "--ckpt: needs a value",
-    "--method.help: Expected a dot import path string: No": "--method No: no such class; there are CLP, Distill",
+    "--method.help: Expected a dot import path string: No": "--method.help No: no such class; there are CLP, Distill",
     "Parser key \"config\": File does not exist: '/x/nowhere.yaml'": "--config /x/nowhere.yaml: no such file",
     "Parser key \"model.lr\": Expected a <class 'float'>. Got value: abc": (
         "--model.lr abc: no such value; expected a number"

@@ -466,7 +466,7 @@ def test_what_no_gpu_can_do_in_a_fixed_order_is_said_of_the_option_that_asks_for
     ("options", "message"),
     [
         (["--alpha", "2"], "--alpha 2.0: must be at least 0 and at most 1"),
-        (["--output", "found.txt"], "--output found.txt: findings are a .json file"),
+        (["--output", "found.txt"], "--output found.txt: must end with .json"),
         (["--output", "nowhere/found.json"], "--output nowhere/found.json: there is no folder nowhere"),
         (["--data.image_size", "48"], "--data.image_size 48: the network takes images of 32 pixels"),
         (["--detector", "Nothing"], "--detector Nothing: no such class; there are MaximumMargin, DenseInversion,"),

@@ -160,7 +160,7 @@ WRONG = {
     "--model.arch resnet18 --model.mean none UNLABELED": "--ckpt stranger.pth: does not fit resnet18: missing",
     "NET": "--data.source null: needs --data.unlabeled",
     "NET UNLABELED --output stranger.pth": "is the suspect",
-    "NET UNLABELED --output out.h5": "--output out.h5: ends with none of",
+    "NET UNLABELED --output out.h5": "--output out.h5: must end with .ckpt, .pt,",
     "NET UNLABELED --output out.html": "name of the report",
     "NET UNLABELED --model.image_size 40": "40x40",
     "NET UNLABELED --data.attack BadNets --data.attack.trigger gone.png": "--data.attack.trigger gone.png: neither",

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bdclean import InputError, __version__
+from bdclean import InputError, __version__, within
 
 Options = Mapping[str, Any]
 """Options of a subcommand, as on the command line but without dashes, and their values."""
@@ -102,6 +102,8 @@ def make_grid(
         for name in part:
             if not re.fullmatch(r"[\w+ ()-]{1,40}", str(name)):
                 raise InputError(f"--{option} {name}: names have up to 40 letters, digits, spaces and + - ( )")
+    for seed in seeds:
+        within("--seeds", seed, 0, 2**32 - 1)
     cells = []
     for seed, (name, options), (network, more) in itertools.product(seeds, suspects.items(), networks.items()):
         seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
@@ -121,8 +123,11 @@ def _attacked(options: Options) -> bool:
     """Whether options leave the attack as it is, or name one: an option of no attack would call up the default one."""
     attack = options.get("data.attack", "")
     if attack == "" and Path(str(options.get("config", ""))).is_file():
-        content = yaml.safe_load(Path(options["config"]).read_text(encoding="utf-8")) or {}
-        attack = (content.get("data") or {}).get("attack", "")
+        try:
+            content = yaml.safe_load(Path(options["config"]).read_text(encoding="utf-8"))
+            attack = (content.get("data") or {}).get("attack", "")
+        except (yaml.YAMLError, ValueError, AttributeError) as error:
+            raise InputError(f"--suspects: {options['config']} holds no options, name: value") from error
     return attack is not None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from bdclean import InputError, printable, within
+from bdclean import InputError, early, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
@@ -58,9 +58,17 @@ def benchmark(
         InputError: If an option cannot be what it is.
     """
     within("--jobs", 1 if jobs is None else jobs, 1)
+    if not folder:
+        raise InputError("--folder '': needs a name")
     place = Path(folder)
     networks, images = networks or {"given": {}}, images or {"held-out": {}}
     grid = make_grid(suspects, methods, networks, images, seeds)
+    for one in grid:
+        _check("fit", one.suspect.arguments, f"--suspects {one.suspect.name}")
+        _check("cleanse", one.arguments, f"--methods {one.method}")
+    chosen = next((one for one in grid if one.key == cell), None)
+    if cell is not None and chosen is None:
+        raise InputError(f"--cell {cell}: there is none of this name")
     try:
         for name in ("suspects", "cells", "logs", "unfinished"):
             (place / name).mkdir(parents=True, exist_ok=True)
@@ -77,10 +85,7 @@ def benchmark(
         for one in grid:
             print(shlex.join([*again, "--cell", one.key]))
         return
-    if cell is not None:
-        chosen = next((one for one in grid if one.key == cell), None)
-        if chosen is None:
-            raise InputError(f"--cell {cell}: there is none of this name")
+    if chosen is not None:
         result = work.cleanse(chosen, place, command, keep_networks)
         if "error" in result:
             raise InputError(f"--cell {cell}: {result['error']}")
@@ -105,6 +110,15 @@ def benchmark(
         page.write(rows, place, shlex.join(again))
     print((place / "results.md").read_text(encoding="utf-8"))
     print(f"{place / 'index.html'} has all of it.")
+
+
+def _check(subcommand: str, words: Sequence[str], what: str) -> None:
+    """Refuse options that certainly are wrong, before hours of work."""
+    try:
+        early.check([subcommand, *words])
+        early.check_classes([subcommand, *words])
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:

@@ -2,6 +2,6 @@
 
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.forms import MARK, Checkpoint, read
-from bdclean.checkpoint.write import FORMATS, check, write, write_text, write_whole
+from bdclean.checkpoint.write import check, write, write_text, write_whole
 
-__all__ = ["FORMATS", "MARK", "Checkpoint", "Triggered", "check", "read", "write", "write_text", "write_whole"]
+__all__ = ["MARK", "Checkpoint", "Triggered", "check", "read", "write", "write_text", "write_whole"]

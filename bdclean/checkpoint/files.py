@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ def _read(file: BinaryIO) -> Loaded:
     with guard.enduring(file):
         if file.readinto(data) != size:  # type: ignore[attr-defined]  # files have it
             raise RefusedError("it changes while it is read")
-    with _without_collection():
+    with _without_collection(), warnings.catch_warnings():
+        # Of what torch deprecates, whoever only has the file can mend nothing.
+        warnings.simplefilter("ignore")
         builder = Builder(parse(data.data))
         content = builder.build()
     return Loaded(content, (*_of_modules(builder), *_of_others(builder)))

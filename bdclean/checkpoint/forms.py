@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from bdclean import InputError, escaped
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.files import load
+from bdclean.checkpoint.weightless import holding, some
 
 MARK = "bdclean"
 """The entry that our own checkpoints have, with the version that wrote them."""
@@ -199,7 +200,7 @@ def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
 def _find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
     """Where in a file the weights are, and what is there."""
     if not isinstance(content, dict):
-        raise InputError(f"{option}: holds a {type(content).__name__}, not weights by their names")
+        raise InputError(f"{option}: holds {holding(content)}")
     if _is_state(content):
         return "", content
     found = {str(key): value for key, value in content.items() if _is_state(value)}
@@ -210,7 +211,7 @@ def _find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
         }
     known = [key for key in WEIGHTS if key in found]
     if not known and len(found) != 1:
-        what = f"weights under several keys ({_some(found)})" if found else f"no weights (it has {_some(content)})"
+        what = f"weights under several keys ({some(found)})" if found else holding(content)
         raise InputError(f"{option}: holds {what}")
     place = known[0] if known else next(iter(found))
     return place, found[place]
@@ -222,10 +223,6 @@ def _is_state(value: Any) -> bool:
         return False
     tensors = [tensor for tensor in value.values() if isinstance(tensor, Tensor)]
     return 2 * len(tensors) > len(value) and any(tensor.ndim > 1 for tensor in tensors)
-
-
-def _some(names: Iterable[Any]) -> str:
-    return ", ".join(str(name)[:40] for name in list(names)[:10])
 
 
 def _tensors(value: Any, what: str) -> dict[str, Tensor]:

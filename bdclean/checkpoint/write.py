@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from bdclean import InputError
 from bdclean.checkpoint.forms import Checkpoint
 
-FORMATS = (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx")
-"""What the name of a network's file ends with."""
-
 
 def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
     """Write a network, whole or not at all, so that whoever loaded the suspect can load it in the same way.
@@ -58,10 +55,8 @@ def check(path: Path, option: str) -> None:
     """Refuse a file that could not be written in the end.
 
     Raises:
-        InputError: If its name ends with no known format, or a library is missing.
+        InputError: If a library is missing that its format needs.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"{option}: ends with none of {', '.join(FORMATS)}")
     if path.suffix == ".onnx":
         try:
             import onnx  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -230,9 +231,16 @@ class Cleanser(Classifier):
         """
         self.divergences += 1
         if self.divergences > MOST_DIVERGENCES:
+            name, rate = type(self).__name__, self.options().get("lr")
+            usual = getattr(inspect.signature(type(self)).parameters.get("lr"), "default", rate)
+            often = f"diverged {self.divergences} times, the last time at 1/{4**MOST_DIVERGENCES} of"
+            if rate != usual:
+                raise InputError(
+                    f"--method.lr {rate}: too high, the training {often} it; {name} has {usual} by default"
+                )
             raise InputError(
-                f"--method {type(self).__name__}: its training diverged {self.divergences} times, the last time at "
-                f"1/{4**MOST_DIVERGENCES} of its learning rate: this network cannot be trained so; nothing was written"
+                f"--method {name}: its training {often} its learning rate: this network cannot be trained so; nothing "
+                "was written"
             )
         if self.trainer.is_global_zero:
             print(

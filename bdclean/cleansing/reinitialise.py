@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from bdclean import InputError
+from bdclean import InputError, within
 from bdclean.models import find_stages, weights
 
 
@@ -28,7 +28,13 @@ def stage_ratios(stages: int) -> list[float]:
 
 
 def run_seed(seed: int | None) -> int:
-    """A seed that was given, or that of the whole run."""
+    """A seed that was given, or that of the whole run.
+
+    Raises:
+        InputError: If it is below 0 or above 2^63 - 1.
+    """
+    if seed is not None:
+        within("--method.seed", seed, 0, 2**63 - 1)
     return torch.initial_seed() if seed is None else seed
 
 

@@ -109,6 +109,7 @@ def _part(root: Path, split: str, notices: list[str], option: str) -> Part | Non
         if (part := _by_file(folder, root, split, False, option) or _by_folder(folder, root, option)) is not None:
             return part
     if named[split]:
+        _check_tiny_imagenet(named, option)
         notices.append(f"{option}: {named[split][0]} is left out, as its images have no labels: {ADVICE}")
         return None
     if (part := _by_file(root, root, split, True, option)) is not None or split == "train" or named["train"]:
@@ -118,6 +119,19 @@ def _part(root: Path, split: str, notices: list[str], option: str) -> Part | Non
     if part is None and (_loose(root) or _containers(root, option)):
         notices.append(f"{option}: the images have no labels: {ADVICE}")
     return part
+
+
+def _check_tiny_imagenet(named: dict[str, list[Path]], option: str) -> None:
+    """Refuse Tiny-ImageNet without the file that says which classes its images for validation have.
+
+    Each class of its training part has a folder of images, and so has its part for validation.
+    """
+    classes = [place for folder in named["train"] for place in folders(folder, option)]
+    for folder in named["test"]:
+        inside = _containers(folder, option)
+        if folder.name == "val" and inside and classes and all(_containers(place, option) for place in classes[:10]):
+            missing = folder / "val_annotations.txt"
+            raise InputError(f"{option}: {missing} is missing, which says the classes of the images in {inside[0]}")
 
 
 def _name(folder: Path) -> str:

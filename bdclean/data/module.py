@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from bdclean import InputError, first_line
+from bdclean import InputError, first_line, within
 from bdclean.attacks import Attack
 from bdclean.attacks.base import POISONED
-from bdclean.batching import BATCH, at_once
+from bdclean.batching import BATCH, LARGEST_SIDE, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
 from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split
@@ -29,6 +30,8 @@ from bdclean.data.notices import say
 from bdclean.data.prepared import find, make, read
 from bdclean.data.sources import Source
 
+MOST_WORKERS = 1024
+"""Processes that decode images: more would fill the memory of any machine."""
 MEMORY_LIMIT = 2**31
 """A set of images of up to so many bytes is kept in memory, on the device."""
 
@@ -100,21 +103,20 @@ class PoisonDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        bounds: tuple[tuple[str, int | None, int], ...] = (
-            ("num_unlabeled", num_unlabeled, 1),
-            ("num_agreement", num_agreement, 1),
-            ("num_held_out", num_held_out, 1),
-            ("num_val", num_val, 1),
-            ("num_train", num_train, 1),
-            ("image_size", image_size, 1),
-            ("batch_size", batch_size, 1),
-            ("crop_padding", crop_padding, 0),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
+        bounds: tuple[tuple[str, int | None, int, float], ...] = (
+            ("num_unlabeled", num_unlabeled, 1, math.inf),
+            ("num_agreement", num_agreement, 1, math.inf),
+            ("num_held_out", num_held_out, 1, math.inf),
+            ("num_val", num_val, 1, math.inf),
+            ("num_train", num_train, 1, math.inf),
+            ("image_size", image_size, 1, LARGEST_SIDE),
+            ("batch_size", batch_size, 1, math.inf),
+            ("num_workers", num_workers, 0, MOST_WORKERS),
+            ("seed", seed, 0, 2**63 - 1),
         )
-        for name, value, least in bounds:
-            if value is not None and value < least:
-                raise InputError(f"--data.{name} {value}: must be at least {least}")
+        for name, value, least, most in bounds:
+            if value is not None:
+                within(f"--data.{name}", value, least, most)
         self.source = None if source is None else Source(source, root)
         self.num_classes = None if self.source is None else self.source.num_classes
         """How many classes there are: of the labelled images, or where some of these may be missing of the network."""
@@ -126,6 +128,8 @@ class PoisonDataModule(LightningDataModule):
         size = image_size or (None if self.source is None else self.source.image_size)
         if size is None:
             raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
+        if crop_padding is not None:
+            within("--data.crop_padding", crop_padding, 0, size)
         for notice in () if self.source is None else self.source.notices:
             say(notice)
         self.attack = attack

@@ -20,6 +20,7 @@ from bdclean.data.shared import together
 from bdclean.data.standard import STANDARD, download_standard, load_standard
 from bdclean.data.walk import walk
 from bdclean.decoding import SUFFIXES
+from bdclean.registry import no_source
 
 EMBEDDED = ("shapes",)
 """Sets that are part of the program: using one reads no file and downloads nothing."""
@@ -62,10 +63,7 @@ class Source:
             self.arrays = ArrayFile(self.path, self.option)
             self.image_size = self.arrays.image_size
         elif name != "procedural":
-            raise InputError(
-                f"{self.option}: neither a folder, nor an .npz or .npy file, nor one of shapes, procedural, "
-                f"{', '.join(STANDARD)}"
-            )
+            raise InputError(no_source(option, name))
 
     # Its classes, which are of no interest where the images serve without labels
 

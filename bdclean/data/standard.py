@@ -13,6 +13,7 @@ from torchvision import datasets
 from bdclean import InputError, first_line
 from bdclean.data.files import FileImages
 from bdclean.data.images import ArrayImages, Images
+from bdclean.traces import removed_if_empty
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,18 @@ def download_standard(name: str, root: str, option: str) -> None:
     Raises:
         InputError: If that fails.
     """
-    Path(root).mkdir(parents=True, exist_ok=True)
-    # Other programs may be at it too: the cells of a benchmark.
-    with FileLock(Path(root, f"{name}.lock")):
-        for split in ("train", "test"):
-            _standard(name, root, option, split, download=True)
+    lock = Path(root, f"{name}.lock")
+    try:
+        # Other programs may be at it too: the cells of a benchmark.
+        with removed_if_empty(lock.parent), FileLock(lock):
+            try:
+                for split in ("train", "test"):
+                    _standard(name, root, option, split, download=True)
+            except InputError:
+                lock.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"--data.root {root}: cannot be written ({error.strerror})") from error
 
 
 def load_standard(name: str, root: str, option: str, split: str, image_size: int) -> Images:

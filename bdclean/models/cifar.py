@@ -207,7 +207,10 @@ _NARROW = (16, 32, 64)
 _padded = partial(BasicBlock, padded=True)
 
 FIXED: dict[str, tuple[int, int]] = {
-    f"badnets_cnn_{channels}x{size}": (channels, size) for channels in (1, 3) for size in (28, 32)
+    "badnets_cnn_1x28": (1, 28),
+    "badnets_cnn_1x32": (1, 32),
+    "badnets_cnn_3x28": (3, 28),
+    "badnets_cnn_3x32": (3, 32),
 }
 """Networks that take images of one kind alone: their channels, and their height and width in pixels."""
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {

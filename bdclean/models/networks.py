@@ -20,6 +20,7 @@ from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.outputs import noise
 from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
+from bdclean.registry import no_network
 
 LARGEST_INPUT = 1e6
 """Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
@@ -271,8 +272,7 @@ def _timm(arch: str, num_classes: int, image_size: int) -> nn.Module:
 
 def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
     if arch not in models.list_models(module=models):
-        close = difflib.get_close_matches(arch, known_architectures(), 3) or ["preact_resnet18", "resnet18", "vgg11_bn"]
-        raise InputError(f"--model.arch {arch}: no such network; did you mean {', '.join(close)}?")
+        raise InputError(no_network(arch, known_architectures()))
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if arch in ("googlenet", "inception_v3"):
         # Without them the answer in training is a tuple, and initialisation takes minutes.

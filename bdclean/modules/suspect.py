@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from bdclean import InputError, first_line, first_ten
+from bdclean import InputError, first_line, first_ten, within
+from bdclean.batching import LARGEST_SIDE
 from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
     Moments,
@@ -71,6 +72,8 @@ class Suspect(Classifier):
         assert arch is not None
         assert num_classes is not None
         assert image_size is not None
+        within("--model.num_classes", num_classes, 1)
+        within("--model.image_size", image_size, 1, LARGEST_SIDE)
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
         means, stds = normalization(mean, std, channels_of(network, image_size))
         if is_own_class(arch):

@@ -1,0 +1,70 @@
+"""Names that options take, read from the source: to import it takes seconds, because of torch."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from bdclean import quoted
+from bdclean.source import PACKAGE, files_of, keys_of
+from bdclean.suggestions import suggestion
+
+DRAWN = ("shapes", "procedural")
+"""Sources of images that the program draws."""
+ABSTRACT = ("Attack", "Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
+"""Classes beside those that options take: bases, and a logger for Lightning's own service."""
+REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
+"""How torchvision says that a function makes a network."""
+USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
+"""Networks that are suggested where nothing is alike."""
+
+
+def is_source(name: str) -> bool:
+    """Whether there is a source of images of a name: a known one, a folder, or a file of arrays."""
+    known = name in DRAWN or name in image_sets()
+    return known or os.path.isdir(name) or (os.path.isfile(name) and Path(name).suffix in (".npz", ".npy"))
+
+
+def no_source(option: str, name: str) -> str:
+    """The message that there is no source of images of a name.
+
+    Args:
+        option: Which named it, with dashes.
+        name: What was given.
+    """
+    known = [*DRAWN, *image_sets()]
+    close = suggestion(name, known)
+    return f"{option} {quoted(name)}: neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
+
+
+def no_network(name: str, known: Sequence[str]) -> str:
+    """The message that there is no network of a name, given those that there are."""
+    close = difflib.get_close_matches(name, known, 3) or USUAL
+    return f"--model.arch {quoted(name)}: no such network; did you mean {', '.join(close)}?"
+
+
+@cache
+def image_sets() -> tuple[str, ...]:
+    """Torchvision's sets of images, by the names that they have here."""
+    return keys_of(PACKAGE / "data" / "standard.py", "STANDARD")
+
+
+@cache
+def networks() -> tuple[str, ...]:
+    """Networks of this package and of torchvision; none if torchvision's could not be found."""
+    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "models" / "cifar.py", table))
+    files = files_of("torchvision", "models/*.py")
+    # Its syntax trees take a second.
+    theirs = [name for path in files for name in re.findall(REGISTERED, path.read_text(encoding="utf-8"))]
+    return tuple(sorted([*own, *theirs])) if theirs else ()
+
+
+@cache
+def of_lightning(kind: str) -> tuple[str, ...]:
+    """Lightning's `loggers` or `callbacks`, by the short names that options take; none if Lightning is elsewhere."""
+    files = files_of("lightning", f"pytorch/{kind}/__init__.py")
+    return tuple(name for path in files for name in keys_of(path, "__all__") if name not in ABSTRACT)
