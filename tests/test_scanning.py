@@ -22,6 +22,7 @@ from bdclean.scanning import (
     MaximumMargin,
     PatchInversion,
     SparseInversion,
+    Towards,
     WarpInversion,
     p_value,
     stands_out,
@@ -247,6 +248,11 @@ class Square(nn.Module):
         return torch.stack([torch.zeros_like(off), off - 9, off - 9, 5 - 4000 * off], 1)
 
 
+def towards(network: Network, images: Tensor, own: Tensor) -> Towards:
+    """The goal of class 3."""
+    return Towards(network, images, own, torch.tensor([3]), 16)
+
+
 @pytest.mark.parametrize("side", [3, 6])
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("hunter", [SparseInversion(), PatchInversion()])
@@ -259,7 +265,7 @@ def test_in_the_place_of_a_mask_a_square_is_found(
     layer[:, :, 6 : 6 + side, 21 : 22 + side] = 0.5 * torch.rand(1, 4, side, side + 1)
     network, seen = Square(side, colour), 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
     own = torch.arange(40) % 4
-    (found,) = hunter.simplify(network, seen, own, 3, layer)
+    (found,) = hunter.simplify(towards(network, seen, own), layer)
     expected = torch.zeros(4, 32, 32)
     expected[0, 5 : 5 + side, 20 : 20 + side] = 1
     expected[1:, 5 : 5 + side, 20 : 20 + side] = torch.tensor(colour).view(3, 1, 1)
@@ -277,9 +283,9 @@ def test_a_square_has_to_do_as_much_as_what_was_found() -> None:
 
     layer = torch.zeros(1, 4, 32, 32)
     layer[:, :, 5:8, 20:23] = 0.5
-    assert len(SparseInversion().simplify(network, seen, own, 3, layer)) == 1
+    assert len(SparseInversion().simplify(towards(network, seen, own), layer)) == 1
     layer[:, :, 5:8, 20:23] = torch.tensor([1.0, 1.0, 0.5, 1.0]).view(4, 1, 1)
-    assert not len(SparseInversion().simplify(network, seen, own, 3, layer))
+    assert not len(SparseInversion().simplify(towards(network, seen, own), layer))
 
 
 def test_there_is_not_always_something_plainer() -> None:
@@ -289,9 +295,9 @@ def test_there_is_not_always_something_plainer() -> None:
     seen = 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
     white, pink = Square(3, (1.0, 1.0, 1.0)), Square(3, (1.0, 0.5, 1.0))
     # Neither where it is another colour, nor if no image is of another class, nor for other kinds of change.
-    assert SparseInversion().simplify(pink, seen, own, 3, layer).shape == (0, 4, 32, 32)
-    assert not len(SparseInversion().simplify(white, seen, torch.full((40,), 3), 3, layer))
-    assert not len(WarpInversion().simplify(white, seen, own, 3, torch.rand(1, 2, 4, 4)))
+    assert SparseInversion().simplify(towards(pink, seen, own), layer).shape == (0, 4, 32, 32)
+    assert not len(SparseInversion().simplify(towards(white, seen, torch.full((40,), 3)), layer))
+    assert not len(WarpInversion().simplify(towards(white, seen, own), torch.rand(1, 2, 4, 4)))
 
 
 def test_inversion_finds_a_warp() -> None:

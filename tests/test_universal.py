@@ -304,8 +304,8 @@ def test_what_is_plainer_than_a_change_of_the_suspect_is_unlearned_as_often(
     cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
     asked = []
 
-    def simplify(self: Any, network: Any, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
-        asked.append((network, target))
+    def simplify(self: Any, goal: Towards, parameters: Tensor) -> Tensor:
+        asked.append((goal.network, goal.classes.tolist()))
         return torch.full_like(parameters, 0.75)
 
     monkeypatch.setattr(SparseInversion, "simplify", simplify)
@@ -318,7 +318,7 @@ def test_what_is_plainer_than_a_change_of_the_suspect_is_unlearned_as_often(
         assert len(suspect) == 2 * len(student)
         assert bool((suspect[len(student) :] == 0.75).all())
     # The suspect does not change: it is looked for once.
-    assert asked == [(cleanser.teach_through, 2)]
+    assert asked == [(cleanser.teach_through, [2])]
 
 
 def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_classes: Tensor) -> None:

@@ -13,6 +13,7 @@ from bdclean.scanning import (
     Apart,
     DenseInversion,
     Finding,
+    Goal,
     Inversion,
     Network,
     PatchInversion,
@@ -71,9 +72,12 @@ class Changes:
             torch.cat([self.sources, earlier.sources[others]]),
         )
 
-    def extended(self, parameters: Tensor, times: int) -> Changes:
-        """These, and others for all images several times over."""
-        return Changes(self.change, torch.cat([self.parameters, *[parameters] * times]), self.sources)
+    def with_(self, others: Changes, times: int) -> Changes:
+        """These, and others of the same kind several times over."""
+        sources = None
+        if self.sources is not None and others.sources is not None:
+            sources = torch.cat([self.sources, *[others.sources] * times])
+        return Changes(self.change, torch.cat([self.parameters, *[others.parameters] * times]), sources)
 
 
 class Aim(ABC):
@@ -105,9 +109,17 @@ class Aim(ABC):
             sources: (K,) as in `Changes`.
         """
 
-    def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes) -> Tensor:
-        """Parameters (1, ...) of something plainer that does what the last of some changes does, or (0, ...)."""
-        return found.parameters[:0]
+    @abstractmethod
+    def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
+        """Plainer changes that do what the smallest of some that were found do, as far as there are such.
+
+        Args:
+            network: What was searched.
+            images: As in `search`.
+            own: As in `search`.
+            found: What was found.
+            known: What earlier calls returned, to which this one adds; None in the first.
+        """
 
 
 @dataclass(frozen=True)
@@ -130,8 +142,11 @@ class AllToOne(Aim):
         others = own != self.target
         return ((predicted == self.target) & others).sum(1) / others.sum()
 
-    def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes) -> Tensor:
-        return self.hunter.simplify(network, images, own, self.target, found.parameters[-1:])
+    def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
+        if known is not None:
+            return known
+        goal = Towards(network, images, own, own.new_tensor([self.target]), self.hunter.batch_size)
+        return Changes(self.hunter.change, self.hunter.simplify(goal, found.parameters[-1:]))
 
 
 @dataclass(frozen=True)
@@ -151,20 +166,35 @@ class BySource(Aim):
     at_once: int = 3
 
     def search(self, network: Network, images: Tensor, own: Tensor) -> Changes:
-        drawn = [[*self.members][place] for place in torch.randperm(len(self.members))[: self.at_once].tolist()]
-        lengths = [len(self.members[source]) for source in drawn]
-        places = [torch.randperm(length, device=own.device) for length in lengths]
-        starts = [sum(lengths[:number]) for number in range(len(lengths))]
-        goal = Apart(
+        classes = [*self.members]
+        drawn = [classes[place] for place in torch.randperm(len(classes))[: self.at_once].tolist()]
+        found = [*self.hunter.shrink(self._goal(network, drawn, own))]
+        return Changes(self.hunter.change, torch.cat(found), own.new_tensor(drawn).repeat(len(found)))
+
+    def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
+        assert found.sources is not None
+        plain = known or Changes(found.change, found.parameters[:0], found.sources[:0])
+        assert plain.sources is not None
+        seen = plain.sources.tolist()
+        # The smallest changes come last.
+        last = {source: place for place, source in enumerate(found.sources.tolist()) if source not in seen}
+        for source, place in last.items():
+            goal = self._goal(network, [source], own)
+            simple = self.hunter.simplify(goal, found.parameters[place : place + 1])
+            plain = plain.with_(Changes(found.change, simple, own.new_full((len(simple),), source)), 1)
+        return plain
+
+    def _goal(self, network: Network, classes: list[int], own: Tensor) -> Goal:
+        lengths = [len(self.members[number]) for number in classes]
+        starts = [sum(lengths[:place]) for place in range(len(lengths))]
+        return Apart(
             network,
             self.reference,
-            torch.cat([self.members[source] for source in drawn]),
-            [start + order for start, order in zip(starts, places, strict=True)],
-            own.new_tensor(drawn),
-            max(1, self.hunter.batch_size // 2),
+            torch.cat([self.members[number] for number in classes]),
+            [start + torch.randperm(length, device=own.device) for start, length in zip(starts, lengths, strict=True)],
+            own.new_tensor(classes),
+            self.hunter.batch_size,
         )
-        found = [*self.hunter.shrink(goal)]
-        return Changes(self.hunter.change, torch.cat(found), own.new_tensor(drawn).repeat(len(found)))
 
     def moved(self, predicted: Tensor, own: Tensor, sources: Tensor | None) -> Tensor:
         assert sources is not None

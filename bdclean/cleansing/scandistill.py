@@ -110,7 +110,9 @@ class ScanDistill(StrongDistillCleanseModule):
         self.own = torch.empty(0)
         self.changes: list[Changes] = []
         """What the last search found: in the student, an entry for each aim, then in the suspect."""
-        self.plain: list[Tensor] = []
+        self.searched: list[list[Changes]] = []
+        """The same without what is plainer: for the student and the suspect, an entry for each aim."""
+        self.plain: list[Changes] = []
         self.danger = 1.0
         self.seen, self.searches = 0.0, 0
         self.looked_after = False
@@ -244,24 +246,24 @@ class ScanDistill(StrongDistillCleanseModule):
         images, own = self.sample[order], self.own[order]
         mode = self.network.training
         self.network.eval()
-        student, suspect = (
-            [aim.search(network, images, own) for aim in self.aims] for network in (self, self.teach_through)
-        )
-        if not self.plain:
-            self.plain = [
-                aim.simplify(self.teach_through, images, own, found)
-                for aim, found in zip(self.aims, suspect, strict=True)
+        found = [[aim.search(network, images, own) for aim in self.aims] for network in (self, self.teach_through)]
+        if self.searched:
+            found = [
+                [now.after(before) for now, before in zip(*parts, strict=True)]
+                for parts in zip(found, self.searched, strict=True)
             ]
+        self.searched = found
+        student, suspect = found
+        known: Sequence[Changes | None] = self.plain or [None] * len(suspect)
+        self.plain = [
+            aim.simplify(self.teach_through, images, own, one, plain)
+            for aim, one, plain in zip(self.aims, suspect, known, strict=True)
+        ]
         # As often as those of all sizes together.
         suspect = [
-            found.extended(plain, len(found.parameters)) for found, plain in zip(suspect, self.plain, strict=True)
+            one.with_(plain, len(aim.hunter.sizes))
+            for aim, one, plain in zip(self.aims, suspect, self.plain, strict=True)
         ]
-        if self.changes:
-            earlier = self.changes
-            student, suspect = (
-                [now.after(before) for now, before in zip(found, part, strict=True)]
-                for found, part in ((student, earlier[: len(student)]), (suspect, earlier[len(student) :]))
-            )
         self.changes = [*student, *suspect]
         danger = self.taken(student, images[:JUDGED], own[:JUDGED])
         self.danger = 1.0 if math.isnan(danger) else danger
@@ -272,8 +274,8 @@ class ScanDistill(StrongDistillCleanseModule):
             self.walk()
         elif self.when_clean != "strong":
             self.retreat()
-        self.sample, self.own, self.changes, self.plain = torch.empty(0), torch.empty(0), [], []
-        self.turned = {}
+        self.sample, self.own = torch.empty(0), torch.empty(0)
+        self.changes, self.searched, self.plain, self.turned = [], [], [], {}
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
@@ -282,7 +284,7 @@ class ScanDistill(StrongDistillCleanseModule):
         self.network.eval()
         least, chosen = self.taken(found, *judged), 1.0
         # Nothing is known if there are no images to judge by: then it is neither at most nor more than anything.
-        if least <= GONE:
+        if least <= GONE and (self.targeted or self.kept() < ENOUGH):
             chosen = path.along(BACK, lambda: self.taken(found, *judged) <= least + SLACK)
         elif least > GONE:
             kept = self.kept()
@@ -336,17 +338,21 @@ class ScanDistill(StrongDistillCleanseModule):
             return torch.cat([self(part).argmax(1) for part in parts])
 
     def changed(self, images: Tensor, own: Tensor) -> Tensor:
-        """A batch, of classes (N,), of which the first images carry a change, each a random one of its kind."""
+        """A batch, of classes (N,), of which some images carry a change, each a random one of its kind."""
         least, most = self.share
         number = round((least + (most - least) * self.danger) * len(images))
-        parts = []
+        places = torch.arange(number, device=images.device)
+        if self.by_source:
+            # Few images are of a class that changes are for: these first, without waiting to know how many they are.
+            sources = torch.cat([found.sources for found in self.changes if found.sources is not None])
+            places = torch.isin(own, sources).int().argsort(descending=True, stable=True)[: round(most * len(images))]
+        changed = images.clone()
         # In another order each time: small batches have room for a few of them.
         order = torch.randperm(len(self.changes)).tolist()
-        shares = (values[:number].tensor_split(len(order)) for values in (images, own))
-        for part, theirs, kind in zip(*shares, order, strict=True):
-            if len(part):
-                parts.append(self.changes[kind].put_on(part, theirs))
-        return torch.cat([*parts, images[number:]])
+        for some, kind in zip(places.tensor_split(len(order)), order, strict=True):
+            if len(some):
+                changed[some] = self.changes[kind].put_on(images[some], own[some]).to(changed.dtype)
+        return changed
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -37,6 +37,16 @@ class Goal(ABC):
         """(P,) how near each of P changes comes to the goal on a few images, the same ones each time."""
 
     @abstractmethod
+    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        """(K, n) how likely each of K changes does on an image what the goal is, for a goal of a single change.
+
+        Args:
+            change: How images are changed.
+            parameters: (K, ...).
+            number: n, images at most, the same ones each time.
+        """
+
+    @abstractmethod
     def narrow(self, going: Tensor) -> None:
         """Go on with some of the changes alone, (P,) of bool."""
 
@@ -75,6 +85,13 @@ class Towards(Goal):
     def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
         shares = self.logits(change, self.images[:GLIMPSED], parameters).softmax(2)
         return (towards(shares, self.classes) * (self.own[:GLIMPSED] != self.classes[:, None])).sum(1)
+
+    @torch.no_grad()
+    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        others = self.images[self.own != self.classes][:number]
+        if not len(others):
+            return parameters.new_zeros(len(parameters), 0)
+        return self.logits(change, others, parameters).softmax(2)[:, :, self.classes[0]]
 
     def narrow(self, going: Tensor) -> None:
         self.classes = self.classes[going]
@@ -142,6 +159,18 @@ class Apart(Goal):
     def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
         stays, kept = self._log_shares(change, parameters, 0, GLIMPSED)
         return ((1 - stays.exp()) * kept.exp()).mean(1)
+
+    @torch.no_grad()
+    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        images = self.images[self.members[0][:number]]
+        shares = []
+        for part in pieces(images, self.batch_size):
+            every = part.repeat(len(parameters), 1, 1, 1)
+            changed = change(every, parameters.repeat_interleave(len(part), 0))
+            own = self.classes.expand(len(changed))[:, None]
+            stays, kept = (one(changed).softmax(1).gather(1, own) for one in (self.network, self.reference))
+            shares.append(((1 - stays) * kept).view(len(parameters), len(part)))
+        return torch.cat(shares, 1)
 
     def narrow(self, going: Tensor) -> None:
         self.members = [one for one, goes in zip(self.members, going.tolist(), strict=True) if goes]

@@ -160,14 +160,11 @@ class Inversion(Detector):
                 found = found[going]
                 goal.narrow(going)
 
-    def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
+    def simplify(self, goal: Goal, parameters: Tensor) -> Tensor:
         """Something plainer than a change that was found, (1, ...), and does what it does; (0, ...) if there is none.
 
         Args:
-            network: What is searched.
-            images: (N, 3, H, W) in [0, 1].
-            own: (N,) the class that the network gives each.
-            target: The class.
+            goal: What the change was found for, and nothing else.
             parameters: (1, ...) of the change.
         """
         return parameters[:0]
@@ -230,32 +227,27 @@ class SparseInversion(Inversion):
     def project(self, parameters: Tensor, size: float) -> Tensor:
         return few_pixels(parameters, size)
 
-    def simplify(self, network: Network, images: Tensor, own: Tensor, target: int, parameters: Tensor) -> Tensor:
-        """A square of one colour about where the mask is, if it takes half of the images, and no fewer than that.
+    def simplify(self, goal: Goal, parameters: Tensor) -> Tensor:
+        """A square of one colour about where the mask is, if it works on half of the images, and no fewer than that.
 
         Gradients end in patterns that work as well as such a square, and are none: who unlearns them may keep that.
         """
-        others = images[own != target]
-        if not len(others):
+        if not goal.likely(overlay, parameters, GLANCED).numel():
             return parameters[:0]
-        corners, sides, colours = squares(parameters[0, 0], images.shape[1])
-        goal = Towards(network, images, own, own.new_tensor([target]), self.batch_size)
+        size = goal.images.shape[-2:]
+        corners, sides, colours = squares(parameters[0, 0], goal.images.shape[1])
 
         def layers(chosen: Tensor) -> Tensor:
-            return boxes(corners[chosen], sides[chosen], colours[chosen], images.shape[-2:])
-
-        @torch.no_grad()
-        def likely(tried: Tensor, number: int) -> Tensor:
-            """How likely so many images get the class under each of some layers, (P, N)."""
-            return goal.logits(overlay, others[:number], tried).softmax(2)[:, :, target]
+            return boxes(corners[chosen], sides[chosen], colours[chosen], size)
 
         def taken(tried: Tensor) -> Tensor:
-            return (likely(tried, JUDGED) > 0.5).float().mean(1)
+            return (goal.likely(overlay, tried, JUDGED) > 0.5).float().mean(1)
 
         # Of two that do as much, the smaller one.
-        cost = LARGER * sides / radius(1, images.shape[-1])
-        parts = pieces(torch.arange(len(sides), device=images.device), max(1, batch_size(images) // GLANCED))
-        first = (torch.cat([likely(layers(part), GLANCED).mean(1) for part in parts]) - cost).topk(LIKELY).indices
+        cost = LARGER * sides / radius(1, size[-1])
+        parts = pieces(torch.arange(len(sides), device=sides.device), max(1, batch_size(goal.images) // GLANCED))
+        first = torch.cat([goal.likely(overlay, layers(part), GLANCED).mean(1) for part in parts])
+        first = (first - cost).topk(LIKELY).indices
         shares = torch.cat([taken(layers(one)) for one in first[:, None]])
         best = (shares - cost[first]).argmax(0, keepdim=True)
         return layers(first[best[shares[best] >= taken(parameters).clamp(min=0.5)]])
