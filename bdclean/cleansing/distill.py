@@ -78,7 +78,7 @@ class DistillCleanseModule(Cleanser):
         return self.shares.describe()
 
 
-LARGEST_GRADIENT = 5.0
+LARGEST_GRADIENT = 1.0
 """Euclidean norm over all parameters; networks with batch norms have some tenths."""
 
 

@@ -17,7 +17,7 @@ FEWEST = 24
 """Images of a class, half to search with and half to judge by; classes with fewer are left out."""
 JUDGED = 64
 """Images of a class, at most, by which a change is judged."""
-LEAST, TIMES = 0.2, 3.0
+LEAST, TIMES = 0.25, 3.0
 """A backdoor is said to be found where changes flip at least so large a share of a class in the suspect alone, and so
 many times the largest share that changes found in the same way flip in the reference alone."""
 BEYOND = 0.1
