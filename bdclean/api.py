@@ -154,7 +154,9 @@ def cleanse(
         torch.manual_seed(seed)
         cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method), when_clean)
     agreement = report["intervals"]["cleansed"].get("agreement")
-    conclusion = conclude(cleanser.harm, agreement, report["agreement_on"], None, report["warnings"])
+    conclusion = conclude(
+        cleanser.harm, agreement, report["agreement_on"], None, report["warnings"], cleanser.differences
+    )
     if conclusion.trusted is False:
         warnings.warn(conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()

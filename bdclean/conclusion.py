@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bdclean.cleansing.harm import Harm
+from bdclean.scanning.difference import Difference
 
 FEWEST_IMAGES = 100
 """With fewer images to compare the networks on, nothing speaks for the result: of 99 that agree, 4 % may yet differ."""
@@ -56,6 +57,7 @@ def conclude(
     agreement_on: str,
     scan: Mapping[str, Any] | None,
     warnings: Sequence[str],
+    differences: Sequence[Difference] = (),
 ) -> Conclusion:
     """Draw the conclusion of a cleansing.
 
@@ -65,6 +67,7 @@ def conclude(
         agreement_on: Which images these are.
         scan: As `bdclean.report.compared` has it; None without a scan.
         warnings: What was said against the images or the normalisation.
+        differences: By how much more changes flip the suspect than a re-initialised student; empty if not compared.
     """
     reasons = [*warnings, *(harm.reasons if harm else []), *(scan["doubts"] if scan else [])]
     evidence = []
@@ -84,4 +87,11 @@ def conclude(
                     f"{one['class']}, {before:.1f} % before"
                 )
         evidence.append("a scan of it finds nothing")
+    if differences:
+        classes = sorted({number for one in differences for number in one.sources})
+        evidence.append(
+            f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect and unlearned"
+            if any(one.found for one in differences)
+            else "nothing was found that flips single classes of the suspect and not of a re-initialised copy"
+        )
     return Conclusion(tuple(reasons), tuple(evidence), int(agreement["images"]) if agreement else 0)

@@ -245,7 +245,12 @@ class Trainer(pl.Trainer):
             outcome["scan"], triggers = self._compare(model, cleanser, datamodule) if scan else (None, [])
             agreement = outcome["intervals"]["cleansed"].get("agreement")
             conclusion = conclude(
-                cleanser.harm, agreement, outcome["agreement_on"], outcome["scan"], outcome["warnings"]
+                cleanser.harm,
+                agreement,
+                outcome["agreement_on"],
+                outcome["scan"],
+                outcome["warnings"],
+                cleanser.differences,
             )
             outcome["conclusion"] = conclusion.plain()
             if self.is_global_zero:
@@ -337,6 +342,7 @@ class Trainer(pl.Trainer):
             "intervals": {"suspect": suspect_intervals, "cleansed": report.intervals(cleanser.counted())},
             "class_names": list(datamodule.class_names),
             "classes": [] if cleanser.moved is None else report.movements(cleanser.moved, datamodule.class_names),
+            "compared": [one.plain() for one in cleanser.differences],
             "network": dict(cleanser.hparams),
             "outputs": model.outputs.describe() or None,
             "warnings": [] if symptom is None else [symptom],

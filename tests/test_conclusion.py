@@ -14,6 +14,8 @@ from bdclean.conclusion import conclude
 from bdclean.data.batches import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
+from bdclean.scanning import SparseInversion
+from bdclean.scanning.difference import Difference
 from tests.conftest import QUICK, QUIET
 from tests.strangers import Pooled
 
@@ -38,6 +40,19 @@ def test_what_was_looked_at_speaks_for_the_network() -> None:
         "(95 % interval, 5000 of them); no class lost more images than the suspect is unsure about; the trigger that "
         "PatchInversion recovered moves 1.0 % of the images to class 1, 99.0 % before; a scan of it finds nothing."
     )
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        ((0.1, 0.2), "nothing was found that flips single classes of the suspect and not of a re-initialised copy"),
+        ((0.1, 0.8), "triggers of single classes (3) were found in the suspect and unlearned"),
+    ],
+)
+def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: str) -> None:
+    one = Difference(SparseInversion(), torch.tensor([2, 3]), torch.tensor(forward), torch.tensor([0.1, 0.1]))
+    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", None, [], [one])
+    assert found.sentence.endswith(f"; {expected}.")
 
 
 def test_whatever_speaks_against_it_is_said() -> None:

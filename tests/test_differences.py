@@ -18,7 +18,9 @@ from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.aims import BySource, Changes
 from bdclean.cleansing.path import Path as Line
 from bdclean.modules import Suspect
-from bdclean.scanning import Apart, DenseInversion, Finding, PatchInversion, SparseInversion, differences
+from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
+from bdclean.scanning.difference import differences
+from bdclean.scanning.goals import Apart
 from bdclean.universal import add
 from tests.conftest import QUICK, cleanse
 
@@ -266,6 +268,9 @@ def test_a_suspect_can_be_kept_as_it_is(
     report = cleanse(tiny_suspect, "--when_clean", "keep", *QUICK, "--trainer.max_epochs", "2")
     before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+    (compared,) = report["compared"]
+    assert compared.keys() == {"search", "suspect_alone", "student_alone", "stands_out", "classes"}
+    assert not compared["stands_out"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out
 
 

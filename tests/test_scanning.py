@@ -22,13 +22,13 @@ from bdclean.scanning import (
     MaximumMargin,
     PatchInversion,
     SparseInversion,
-    Towards,
     WarpInversion,
     p_value,
     stands_out,
     taken,
 )
 from bdclean.scanning.base import Network, grubbs
+from bdclean.scanning.goals import Towards
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
 from bdclean.universal import few_pixels, lay, paste, warp

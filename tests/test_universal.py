@@ -22,10 +22,10 @@ from bdclean.scanning import (
     Finding,
     PatchInversion,
     SparseInversion,
-    Towards,
     WarpInversion,
 )
 from bdclean.scanning.base import Network
+from bdclean.scanning.goals import Towards
 from bdclean.universal import add, ascend, boxes, overlay, warp
 from tests.conftest import QUICK, cleanse
 

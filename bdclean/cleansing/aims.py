@@ -10,18 +10,16 @@ import torch
 from torch import Tensor
 
 from bdclean.scanning import (
-    Apart,
     DenseInversion,
     Finding,
-    Goal,
     Inversion,
     Network,
     PatchInversion,
     SparseInversion,
-    Towards,
     WarpInversion,
     stands_out,
 )
+from bdclean.scanning.goals import Apart, Goal, Towards
 from bdclean.universal import Change
 
 AT_ONCE = 32

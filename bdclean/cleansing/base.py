@@ -23,6 +23,7 @@ from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
 from bdclean.scanning import Finding
+from bdclean.scanning.difference import Difference
 
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
@@ -93,6 +94,8 @@ class Cleanser(Classifier):
         """What is done if the method `scans` and finds nothing; nothing in its constructor."""
         self.found: list[Finding] = []
         """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
+        self.differences: list[Difference] = []
+        """By how much more changes flip the suspect than a reference, once a method has compared them."""
 
     # What a method does
 

@@ -79,14 +79,14 @@ class DistillCleanseModule(Cleanser):
 
 
 LARGEST_GRADIENT = 1.0
-"""Euclidean norm over all parameters; networks with batch norms have some tenths."""
+"""Euclidean norm over all parameters. Networks with batch norms rarely exceed it; without norms many steps do, and at 5
+a network for inputs of 0..255 lost 1.3 points more."""
 
 
 class StrongDistillCleanseModule(DistillCleanseModule):
     """The same with settings for networks of any size: more is re-initialised, everywhere, and learnt again faster.
 
-    The gradient of a step has a bounded norm. Networks with batch norms never reach the bound; others would be wrecked
-    without it.
+    The gradient of a step has a bounded norm, without which networks without norm layers would be ruined.
 
     The paper's ratios leave the backdoor in small networks. These were chosen on two development suspects, one on the
     embedded images and one on CIFAR-10, by looking at ASR: what they are worth elsewhere has to be measured there.

@@ -20,7 +20,8 @@ from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
-from bdclean.scanning import Difference, Network, PatchInversion, SparseInversion, differences, shown
+from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
+from bdclean.scanning.difference import differences
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
@@ -51,20 +52,26 @@ of the images must have the suspect's answer then."""
 
 
 class ScanDistill(StrongDistillCleanseModule):
-    """Scans the suspect, and lets the student unlearn what is found.
+    """Scans the suspect, and trains the student to ignore the triggers that are found.
 
-    Where a class stands out, changes are looked for every few steps, the same for all images, that take them to this
-    class, of the kinds by which it is found: in the suspect, and in the student as it now is. In each batch a share of
-    the images carries one of them; all shall get what the suspect answers to the clean image. If a square of one
-    colour, about where a mask was found in the suspect, takes as many images there, it is among them. The share is the
-    larger, the more images those found in the student take there. In the end, if what was found in the suspect takes
-    hardly any images there any more, the weights go back towards the suspect's, as far as that stays so; if it takes
-    more of them, the weights go on beyond the student's, as far as the answers stay much the same. Nothing is
-    re-initialised. Where no class stands out it does what StrongDistillCleanseModule does, for longer and with a
-    temperature that does not rise; if that takes the network apart, so that it hardly answers as the suspect any more,
-    it begins once more, at half the rate. Dropout never acts.
+    **Where a class stands out**, every few steps it searches for universal perturbations that take images to that
+    class, of the kinds by which the scan found it: in the suspect, and in the student as it is by then. A share of each
+    batch carries one of them; the targets are the suspect's predictions on the clean images. If a square of one colour,
+    about where a mask was found in the suspect, flips as many images, it is used as well. The share grows with the
+    fraction of images that the student's own perturbations still flip. Finally the weights are interpolated back
+    towards the suspect's as far as the perturbations stay without effect, or, if they still have some, extrapolated
+    past the student's as long as it keeps its predictions. Nothing is re-initialised.
 
-    From some 400 images on, how long it trains does not depend on how many there are.
+    **Where no class stands out** it first does what StrongDistillCleanseModule does, for longer and at a constant
+    temperature; if that ruins the network, so that it hardly agrees with the suspect any more, it starts again at half
+    the rate. That makes a reference: a network with the suspect's classes and less of its backdoor. For each class it
+    then searches for perturbations that flip images in the suspect and not in the reference, and the other way round
+    (`bdclean.scanning.difference`). If far more flip in the suspect alone, that is a backdoor of single classes, or
+    one with many targets: it starts again from the suspect and unlearns these perturbations, on images of those
+    classes, as above. If not, nothing was found, and the re-initialised student's weights are interpolated back
+    towards the suspect's until both agree on 95 % of the images; `--when_clean` asks for another end.
+
+    Dropout never acts. From some 400 images on, how long it trains does not depend on how many there are.
 
     Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
     via Implicit Hypergradient", ICLR 2022; weights between two networks: Wortsman et al., "Robust fine-tuning of
@@ -117,8 +124,6 @@ class ScanDistill(StrongDistillCleanseModule):
         self.seen, self.searches = 0.0, 0
         self.looked_after = False
         """Whether it may still begin anew because the network was taken apart."""
-        self.differences: list[Difference] = []
-        """After the first phase of a training that no class stands out for: what it found."""
         self.by_source: list[Aim] = []
         self.left: float | None = None
         """In the end, if nothing was found: the share of the way from the suspect to the re-initialised student."""

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
-from bdclean.scanning.difference import Difference, differences
-from bdclean.scanning.goals import Apart, Goal, Towards
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
@@ -27,20 +25,15 @@ __all__ = [
     "DETECTORS",
     "FEWEST",
     "SCANNED",
-    "Apart",
     "DenseInversion",
     "Detector",
-    "Difference",
     "Finding",
-    "Goal",
     "Inversion",
     "MaximumMargin",
     "Network",
     "PatchInversion",
     "SparseInversion",
-    "Towards",
     "WarpInversion",
-    "differences",
     "p_value",
     "scan",
     "shown",

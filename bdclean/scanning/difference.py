@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,16 @@ class Difference:
     def sources(self) -> tuple[int, ...]:
         """The classes that stand out, where a backdoor is found by this or another kind of change."""
         return tuple(self.classes[self.forward >= self.chance + BEYOND].tolist())
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON: shares in percent, and the classes that stand out."""
+        return {
+            "search": type(self.hunter).__name__,
+            "suspect_alone": round(100 * self.share, 2),
+            "student_alone": round(100 * self.chance, 2),
+            "stands_out": self.found,
+            "classes": list(self.sources),
+        }
 
 
 def differences(
