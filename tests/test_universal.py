@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -363,6 +364,47 @@ def test_weights_go_back_or_on_by_the_images_that_go_over(
     cleanser.sample, cleanser.own = images_of_all_classes, own
     cleanser.finish()
     assert network.bias.tolist() == pytest.approx([expected * bias for bias in biases])
+
+
+@pytest.mark.parametrize(
+    ("bias", "harmful", "expected"),
+    [
+        (-40.0, lambda share: share > 0.55, 0.5),
+        # The corner takes over from a bias of -9 on.
+        (-40.0, lambda share: True, 0.3),
+        (-10.4, lambda share: True, 0.9),
+    ],
+)
+def test_weights_go_back_further_if_the_student_does_harm(
+    bias: float,
+    harmful: Callable[[float], bool],
+    expected: float,
+    cleanser: ScanDistill,
+    images_of_all_classes: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
+    corner = torch.zeros(1, 4, 32, 32)
+    corner[..., :3, :3] = 1
+    cleanser.changes = 2 * [Changes(overlay, corner)]
+    cleanser._trainer = trainer()
+    network: Any = cleanser.network
+    cleanser.sample, cleanser.own = images_of_all_classes, cleanser(images_of_all_classes).argmax(1)
+    with torch.no_grad():
+        network.bias[2] = bias
+    monkeypatch.setattr(cleanser, "harmful", lambda: harmful(float(network.bias[2]) / bias))
+    cleanser.finish()
+    assert float(network.bias[2]) == pytest.approx(expected * bias)
+
+
+def test_harm_is_what_the_suspect_is_not_unsure_about(cleanser: ScanDistill, images_of_all_classes: Tensor) -> None:
+    cleanser._trainer = trainer()
+    cleanser.sample, cleanser.own = images_of_all_classes, cleanser(images_of_all_classes).argmax(1)
+    assert not cleanser.harmful()
+    network: Any = cleanser.network
+    with torch.no_grad():
+        network.bias[1] = 50.0  # every image gets class 1
+    assert cleanser.harmful()
 
 
 def test_the_student_is_judged_in_the_precision_of_the_training() -> None:

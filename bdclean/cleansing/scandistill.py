@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.aims import Aim, BySource, Changes, all_to_one
 from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
+from bdclean.cleansing.harm import find_harm
 from bdclean.cleansing.path import Path
 from bdclean.distillation import kd_loss
 from bdclean.models import duplicate, folded, frozen
@@ -42,6 +43,8 @@ GONE = 0.05
 BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
 """How much of the way from the suspect to the student is left in the end if it is; how many more of the images may go
 over for that."""
+BACK_OFF = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""How much further it goes back, as long as what was found is gone, if the student does harm otherwise."""
 ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
 RETREAT, ENOUGH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0), 0.95
@@ -295,8 +298,33 @@ class ScanDistill(StrongDistillCleanseModule):
             kept = self.kept()
             # Where a variance falls below zero there is no answer.
             chosen = path.along(ON, lambda: self.kept() >= kept - LOST)
+        path.move(chosen)
+        if least <= GONE:
+            chosen = self.back_off(path, chosen, lambda: self.taken(found, *judged) <= GONE)
         # Processes search for themselves.
         path.move(self.trainer.strategy.broadcast(chosen))
+
+    def back_off(self, path: Path, share: float, gone: Callable[[], bool]) -> float:
+        """Go back from a share of the way while the student does harm and what was found stays gone; the last share."""
+        for further in (one for one in BACK_OFF if one < share):
+            if not self.harmful():
+                break
+            path.move(further)
+            if not gone():
+                break
+            share = further
+        return share
+
+    @torch.no_grad()
+    def harmful(self) -> bool:
+        """Whether the student loses more of the images that searches draw from than the suspect is unsure about."""
+        images, own = self.sample[:SEARCHED], self.own[:SEARCHED]
+        parts = pieces(images, batch_size(images))
+        sure = torch.cat([self.teach(part).float().softmax(1).amax(1) for part in parts])
+        places = own * self.num_classes + self.classes(parts)
+        moved = torch.bincount(places, minlength=self.num_classes**2).view(self.num_classes, -1)
+        confidence = sure.new_zeros(self.num_classes).index_add(0, own, sure)
+        return bool(find_harm(moved.cpu(), confidence.cpu()).reasons)
 
     def retreat(self) -> None:
         """Take the weights back towards the suspect's until the student predicts as the suspect does.
