@@ -252,6 +252,12 @@ def test_where_nothing_is_found_training_ends_and_weights_go_back(
     assert ("Neither the scan nor this comparison" in cleanser.describe()) == (expected is not None)
 
 
+def test_gradients_are_clipped_more_while_triggers_are_unlearned(cleanser: ScanDistill) -> None:
+    assert cleanser.largest_gradient == 5
+    cleanser.by_source = [BySource(SparseInversion(), {}, Quarters(False))]
+    assert cleanser.largest_gradient == 1
+
+
 @pytest.mark.scans
 def test_training_is_as_long_as_both_phases(cleanser: ScanDistill) -> None:
     assert [cleanser.epochs_of(images) for images in (20, 2_250, 60_000)] == [200, 34, 2]
