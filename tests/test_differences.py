@@ -234,6 +234,20 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert not cleanser.unlearned
 
 
+def test_images_of_classes_that_are_found_are_held_once_and_let_go(
+    cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cleansing.scandistill.differences", lambda *_: [flipped(0.9), flipped(0.8)])
+    cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
+    cleanser.on_train_epoch_end()
+    first, second = (aim for aim in cleanser.aims if isinstance(aim, BySource))
+    assert first.members[2] is second.members[2]
+    monkeypatch.setattr(cleanser, "walk", lambda: None)
+    cleanser.finish()
+    assert not cleanser.aims
+    assert cleanser.unlearned
+
+
 @pytest.mark.parametrize(
     ("when_clean", "offset", "expected"),
     # An offset of 9 predicts class 0 for all images; from some point on the way all are as before.

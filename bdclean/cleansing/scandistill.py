@@ -225,10 +225,12 @@ class ScanDistill(StrongDistillCleanseModule):
         if last == self.trainer.max_epochs or not any(one.found for one in self.differences):
             self.trainer.fit_loop.max_epochs = last
             return
+        sources = sorted({source for one in self.differences for source in one.sources})
+        # Once for all searches: images of some hundred pixels take gigabytes.
+        members = {source: self.sample[self.own == source] for source in sources}
         for one in self.differences:
-            members = {source: self.sample[self.own == source] for source in one.sources}
-            if members:
-                self.by_source.append(BySource(one.hunter, members, reference))
+            if one.sources:
+                self.by_source.append(BySource(one.hunter, {own: members[own] for own in one.sources}, reference))
         self.unlearned = True
         self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.teacher.state_dict())
@@ -301,7 +303,7 @@ class ScanDistill(StrongDistillCleanseModule):
         elif self.differences and not any(one.found for one in self.differences) and self.when_clean != "strong":
             self.retreat()
         self.sample, self.own = torch.empty(0), torch.empty(0)
-        self.changes, self.searched, self.plain, self.turned = [], [], [], {}
+        self.changes, self.searched, self.plain, self.turned, self.by_source = [], [], [], {}, []
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
