@@ -221,9 +221,8 @@ class ScanDistill(StrongDistillCleanseModule):
         """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
         reference = self.reference()
         self.compare(reference)
-        last = self.current_epoch + 1
-        if last == self.trainer.max_epochs or not any(one.found for one in self.differences):
-            self.trainer.fit_loop.max_epochs = last
+        if not any(one.found for one in self.differences):
+            self.trainer.fit_loop.max_epochs = self.current_epoch + 1
             return
         sources = sorted({source for one in self.differences for source in one.sources})
         # Once for all searches: images of some hundred pixels take gigabytes.
@@ -298,7 +297,11 @@ class ScanDistill(StrongDistillCleanseModule):
         if self.found and not self.aims and not self.differences:
             # The training had fewer steps or less time than its first phase takes.
             self.compare(self.reference())
-        if self.aims:
+        if self.by_source and not self.searches:
+            # The training ended with its first phase: there is no other network than that.
+            self.network.load_state_dict(self.turned)
+            self.unlearned = False
+        elif self.aims:
             self.walk()
         elif self.differences and not any(one.found for one in self.differences) and self.when_clean != "strong":
             self.retreat()
