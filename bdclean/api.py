@@ -155,7 +155,13 @@ def cleanse(
         cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method), when_clean)
     agreement = report["intervals"]["cleansed"].get("agreement")
     conclusion = conclude(
-        cleanser.harm, agreement, report["agreement_on"], None, report["warnings"], cleanser.differences
+        cleanser.harm,
+        agreement,
+        report["agreement_on"],
+        None,
+        report["warnings"],
+        cleanser.differences,
+        cleanser.unlearned,
     )
     if conclusion.trusted is False:
         warnings.warn(conclusion.sentence, stacklevel=3)

@@ -58,6 +58,7 @@ def conclude(
     scan: Mapping[str, Any] | None,
     warnings: Sequence[str],
     differences: Sequence[Difference] = (),
+    unlearned: bool = False,
 ) -> Conclusion:
     """Draw the conclusion of a cleansing.
 
@@ -68,6 +69,7 @@ def conclude(
         scan: As `bdclean.report.compared` has it; None without a scan.
         warnings: What was said against the images or the normalisation.
         differences: By how much more changes flip the suspect than a re-initialised student; empty if not compared.
+        unlearned: Whether the cleansed network was trained to ignore what these found.
     """
     reasons = [*warnings, *(harm.reasons if harm else []), *(scan["doubts"] if scan else [])]
     evidence = []
@@ -87,11 +89,13 @@ def conclude(
                     f"{one['class']}, {before:.1f} % before"
                 )
         evidence.append("a scan of it finds nothing")
-    if differences:
+    if any(one.found for one in differences):
         classes = sorted({number for one in differences for number in one.sources})
-        evidence.append(
-            f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect and unlearned"
-            if any(one.found for one in differences)
-            else "nothing was found that flips single classes of the suspect and not of a re-initialised copy"
-        )
+        found = f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect"
+        if unlearned:
+            evidence.append(f"{found} and unlearned")
+        else:
+            reasons.append(f"{found}, and the training ended before they were unlearned")
+    elif any(len(one.classes) for one in differences):
+        evidence.append("nothing was found that flips single classes of the suspect and not of a re-initialised copy")
     return Conclusion(tuple(reasons), tuple(evidence), int(agreement["images"]) if agreement else 0)

@@ -51,8 +51,11 @@ def test_what_was_looked_at_speaks_for_the_network() -> None:
 )
 def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: str) -> None:
     one = Difference(SparseInversion(), torch.tensor([2, 3]), torch.tensor(forward), torch.tensor([0.1, 0.1]))
-    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", None, [], [one])
+    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", None, [], [one], True)
     assert found.sentence.endswith(f"; {expected}.")
+    ended = conclude(None, AGREEMENT, "test images", None, [], [one], False)
+    assert ended.trusted == (not one.found)
+    assert ("the training ended before they were unlearned" in ended.sentence) == one.found
 
 
 def test_whatever_speaks_against_it_is_said() -> None:

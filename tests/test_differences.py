@@ -17,12 +17,14 @@ from bdclean.checkpoint import read
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.aims import BySource, Changes
 from bdclean.cleansing.path import Path as Line
+from bdclean.conclusion import conclude
 from bdclean.modules import Suspect
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
-from bdclean.scanning.difference import differences
+from bdclean.scanning.difference import Difference, differences
 from bdclean.scanning.goals import Apart
 from bdclean.universal import add
 from tests.conftest import QUICK, cleanse
+from tests.test_conclusion import AGREEMENT
 
 SIDE = 8
 CLASSES = 4
@@ -198,6 +200,7 @@ def cleanser(images: Tensor) -> ScanDistill:
         precision_plugin=Precision(),
         optimizers=[weights],
         fit_loop=SimpleNamespace(max_epochs=10),
+        is_global_zero=True,
         max_epochs=10,
         current_epoch=5,
         global_step=1000,
@@ -223,10 +226,27 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert not optimizer.state
     assert cleanser.trainer.fit_loop.max_epochs == 10
     assert "| SparseInversion | 100 % | 0 % | 2 |" in cleanser.describe()
+    assert cleanser.unlearned
     # If the second phase diverges, what the first one made is kept.
     cleanser.on_divergence(math.nan)
     assert float(network.offset) == 1.0
     assert cleanser.trainer.fit_loop.max_epochs == 6
+    assert not cleanser.unlearned
+
+
+def test_images_of_classes_that_are_found_are_held_once_and_let_go(
+    cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cleansing.scandistill.differences", lambda *_: [flipped(0.9), flipped(0.8)])
+    cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
+    cleanser.on_train_epoch_end()
+    first, second = (aim for aim in cleanser.aims if isinstance(aim, BySource))
+    assert first.members[2] is second.members[2]
+    cleanser.searches = 1
+    monkeypatch.setattr(cleanser, "walk", lambda: None)
+    cleanser.finish()
+    assert not cleanser.aims
+    assert cleanser.unlearned
 
 
 @pytest.mark.parametrize(
@@ -258,6 +278,77 @@ def test_gradients_are_clipped_more_while_triggers_are_unlearned(cleanser: ScanD
     assert cleanser.largest_gradient == 1
 
 
+def flipped(share: float) -> Difference:
+    """What a comparison says where changes flip so large a share of the images of class 2."""
+    return Difference(SparseInversion(), torch.tensor([2]), torch.tensor([share]), torch.tensor([0.0]))
+
+
+@pytest.mark.parametrize("training_ends", [True, False])
+def test_a_backdoor_that_is_found_too_late_to_be_unlearned_leaves_the_student(
+    cleanser: ScanDistill, training_ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cleansing.scandistill.differences", lambda *_: [flipped(0.9)])
+    network: Any = cleanser.network
+    with torch.no_grad():
+        network.offset.fill_(1.0)
+    monkeypatch.setattr(cleanser, "reference", lambda: Quarters(False))
+    if training_ends:
+        # There is one epoch in all, or --trainer.max_steps comes with its last step.
+        trainer: Any = cleanser.trainer
+        trainer.max_epochs, trainer.current_epoch = 1, 0
+        cleanser.on_train_epoch_end()
+    # Else --trainer.max_steps ended it in the first phase.
+    cleanser.finish()
+    assert [one.found for one in cleanser.differences] == [True]
+    assert not cleanser.unlearned
+    assert cleanser.left is None
+    assert float(network.offset) == 1.0
+
+
+def test_what_nobody_scanned_keeps_the_student(cleanser: ScanDistill) -> None:
+    cleanser.found = []
+    network: Any = cleanser.network
+    with torch.no_grad():
+        network.offset.fill_(9.0)
+    cleanser.finish()
+    assert float(network.offset) == 9.0
+    assert not cleanser.differences
+
+
+def test_a_first_phase_that_begins_anew_is_as_long_as_before(
+    cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer: Any = cleanser.trainer
+    monkeypatch.setattr(cleanser, "look_after", lambda: pytest.fail("looked at before any training"))
+    cleanser.looked_after = True
+    assert cleanser.first_phase == 6
+    # It diverged in the fifth epoch.
+    trainer.current_epoch, trainer.max_epochs, cleanser.first_epoch = 4, 15, 5
+    assert cleanser.first_phase == 6
+    cleanser.on_train_epoch_end()
+    assert not cleanser.differences
+
+
+def test_no_class_with_enough_images_is_no_evidence(cleanser: ScanDistill) -> None:
+    nothing = torch.tensor([])
+    cleanser.differences = [Difference(SparseInversion(), nothing.long(), nothing, nothing)]
+    assert "No class has the 24 images that such a comparison takes." in cleanser.describe()
+    found = conclude(None, AGREEMENT, "test images", None, [], cleanser.differences)
+    assert "re-initialised" not in found.sentence
+
+
+@pytest.mark.parametrize("targeted", [True, False])
+def test_a_training_that_diverges_again_and_again_names_the_rate_that_it_used(
+    cleanser: ScanDistill, targeted: bool
+) -> None:
+    if targeted:
+        cleanser.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.zeros(CLASSES))]
+    cleanser.divergences, cleanser.aimed_lr, cleanser.lr = 6, 7.0, 8.0
+    option = "aimed_lr 7.0: too high.*0.02" if targeted else "lr 8.0: too high.*0.1"
+    with pytest.raises(InputError, match=f"--method.{option} by default"):
+        cleanser.on_divergence(math.nan)
+
+
 @pytest.mark.scans
 def test_training_is_as_long_as_both_phases(cleanser: ScanDistill) -> None:
     assert [cleanser.epochs_of(images) for images in (20, 2_250, 60_000)] == [200, 34, 2]
@@ -275,7 +366,7 @@ def test_a_suspect_can_be_kept_as_it_is(
     before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     (compared,) = report["compared"]
-    assert compared.keys() == {"search", "suspect_alone", "student_alone", "stands_out", "classes"}
+    assert compared.keys() == {"search", "classes_compared", "suspect_alone", "student_alone", "stands_out", "classes"}
     assert not compared["stands_out"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out
 

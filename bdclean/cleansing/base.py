@@ -96,6 +96,8 @@ class Cleanser(Classifier):
         """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
         self.differences: list[Difference] = []
         """By how much more changes flip the suspect than a reference, once a method has compared them."""
+        self.unlearned = False
+        """Whether the student was trained to ignore these changes to the end."""
 
     # What a method does
 
@@ -126,6 +128,11 @@ class Cleanser(Classifier):
     def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
         """Check an option of the method, by its name, as `bdclean.within` does."""
         bdclean.within(f"--method.{name}", value, low, high, above)
+
+    @property
+    def rate_option(self) -> str:
+        """The option with the learning rate of the training."""
+        return "lr"
 
     @property
     def progress(self) -> float:
@@ -234,12 +241,14 @@ class Cleanser(Classifier):
         """
         self.divergences += 1
         if self.divergences > MOST_DIVERGENCES:
-            name, rate = type(self).__name__, self.options().get("lr")
-            usual = getattr(inspect.signature(type(self)).parameters.get("lr"), "default", rate)
+            name, option = type(self).__name__, self.rate_option
+            rate = self.options().get(option)
+            parts = (inspect.signature(part).parameters for part in type(self).mro() if issubclass(part, Cleanser))
+            usual = next((own[option].default for own in parts if option in own), rate)
             often = f"diverged {self.divergences} times, the last time at 1/{4**MOST_DIVERGENCES} of"
             if rate != usual:
                 raise InputError(
-                    f"--method.lr {rate}: too high, the training {often} it; {name} has {usual} by default"
+                    f"--method.{option} {rate}: too high, the training {often} it; {name} has {usual} by default"
                 )
             raise InputError(
                 f"--method {name}: its training {often} its learning rate: this network cannot be trained so; nothing "

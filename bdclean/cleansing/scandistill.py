@@ -22,7 +22,7 @@ from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
-from bdclean.scanning.difference import differences
+from bdclean.scanning.difference import FEWEST, differences
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
@@ -142,6 +142,10 @@ class ScanDistill(StrongDistillCleanseModule):
         return all_to_one(self.found)
 
     @property
+    def rate_option(self) -> str:
+        return "aimed_lr" if self.targeted else "lr"
+
+    @property
     def aims(self) -> list[Aim]:
         """Triggers that the student unlearns."""
         return [*self.targeted, *self.by_source]
@@ -159,7 +163,7 @@ class ScanDistill(StrongDistillCleanseModule):
     @property
     def first_phase(self) -> int:
         """Epochs of re-initialisation and distillation, where no class stands out; a second phase may follow."""
-        epochs = self.trainer.max_epochs or 0
+        epochs = (self.trainer.max_epochs or 0) - self.first_epoch
         return max(1, round(epochs * BLIND / (BLIND + AIMED))) if self.found else epochs
 
     @property
@@ -204,6 +208,9 @@ class ScanDistill(StrongDistillCleanseModule):
         if self.aims:
             return
         done = self.current_epoch + 1 - self.first_epoch
+        if not done:
+            # It has just begun anew.
+            return
         if self.looked_after and not done % math.ceil(self.first_phase / TRIALS) and done <= self.first_phase // 2:
             self.look_after()
         elif done == self.first_phase and self.found:
@@ -223,23 +230,29 @@ class ScanDistill(StrongDistillCleanseModule):
     def turn(self) -> None:
         """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
         reference = self.reference()
-        with self.trainer.precision_plugin.forward_context():
-            found = differences(self.teach_through, reference, self.sample, COMPARERS, self.num_classes)
-        # Processes whose last bits differ would go on differently.
-        self.differences = self.trainer.strategy.broadcast(found)
-        if any(one.found for one in self.differences):
-            for one in self.differences:
-                members = {source: self.sample[self.own == source] for source in one.sources}
-                if members:
-                    self.by_source.append(BySource(one.hunter, members, reference))
-        if not self.by_source:
+        self.compare(reference)
+        if not any(one.found for one in self.differences):
             self.trainer.fit_loop.max_epochs = self.current_epoch + 1
             return
+        sources = sorted({source for one in self.differences for source in one.sources})
+        # Once for all searches: images of some hundred pixels take gigabytes.
+        members = {source: self.sample[self.own == source] for source in sources}
+        for one in self.differences:
+            if one.sources:
+                self.by_source.append(BySource(one.hunter, {own: members[own] for own in one.sources}, reference))
+        self.unlearned = True
         self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.teacher.state_dict())
         for optimizer in self.trainer.optimizers:
             # The momentum belongs to other weights.
             optimizer.state.clear()
+
+    def compare(self, reference: Network) -> None:
+        """Look for what the suspect has and the student, as it is, does not."""
+        with self.trainer.precision_plugin.forward_context():
+            found = differences(self.teach_through, reference, self.sample, COMPARERS, self.num_classes)
+        # Processes whose last bits differ would go on differently.
+        self.differences = self.trainer.strategy.broadcast(found)
 
     def reference(self) -> Network:
         """The student as it is, frozen: from images in [0, 1] to logits."""
@@ -252,6 +265,12 @@ class ScanDistill(StrongDistillCleanseModule):
         if not self.turned:
             super().on_divergence(loss)
             return
+        if self.trainer.is_global_zero:
+            print(
+                f"The loss became {loss} in epoch {self.current_epoch}: training ends, and the re-initialised student "
+                "is kept."
+            )
+        self.unlearned = False
         self.network.load_state_dict(self.turned)
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
@@ -285,12 +304,19 @@ class ScanDistill(StrongDistillCleanseModule):
         self.set_mode(mode)
 
     def finish(self) -> None:
-        if self.aims:
+        if self.found and not self.aims and not self.differences:
+            # The training had fewer steps or less time than its first phase takes.
+            self.compare(self.reference())
+        if self.by_source and not self.searches:
+            # The training ended with its first phase: there is no other network than that.
+            self.network.load_state_dict(self.turned)
+            self.unlearned = False
+        elif self.aims:
             self.walk()
-        elif self.when_clean != "strong":
+        elif self.differences and not any(one.found for one in self.differences) and self.when_clean != "strong":
             self.retreat()
         self.sample, self.own = torch.empty(0), torch.empty(0)
-        self.changes, self.searched, self.plain, self.turned = [], [], [], {}
+        self.changes, self.searched, self.plain, self.turned, self.by_source = [], [], [], {}, []
 
     def walk(self) -> None:
         """Take the weights back towards the suspect's, or on beyond the student's."""
@@ -431,6 +457,8 @@ class ScanDistill(StrongDistillCleanseModule):
             ]
             head = "| suspect against re-initialised student | flip the suspect alone | the student alone | classes |"
             parts.append("\n".join([head, "|---|---|---|---|", *rows]))
+            if not any(len(one.classes) for one in self.differences):
+                parts.append(f"No class has the {FEWEST} images that such a comparison takes.")
         if self.left is not None:
             parts.append(
                 "Neither the scan nor this comparison found a backdoor: the weights are "

@@ -65,6 +65,7 @@ class Difference:
         """For JSON: shares in percent, and the classes that stand out."""
         return {
             "search": type(self.hunter).__name__,
+            "classes_compared": len(self.classes),
             "suspect_alone": round(100 * self.share, 2),
             "student_alone": round(100 * self.chance, 2),
             "stands_out": self.found,
@@ -101,7 +102,8 @@ def differences(
             _shares(one, other, images, hunter, searched, judged, first.new_tensor(classes))
             for one, other in ((suspect, reference), (reference, suspect))
         ]
-        found.append(Difference(hunter, first.new_tensor(classes), *shares))
+        # From one process to others they go by way of the CPU.
+        found.append(Difference(hunter, torch.tensor(classes, dtype=torch.long), *(share.cpu() for share in shares)))
     return found
 
 
