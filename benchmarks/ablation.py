@@ -12,14 +12,15 @@ from unittest.mock import patch
 from torch import Tensor
 
 from bdclean.cleansing import ScanDistill, scandistill
-from bdclean.scanning import Inversion
+from bdclean.cleansing.aims import Aim
+from bdclean.scanning import Network
 
 
 class Blind(ScanDistill):
     """Without what the scan finds: re-initialised and distilled, as where no class stands out."""
 
     @property
-    def aims(self) -> list[tuple[Inversion, int]]:
+    def targeted(self) -> list[Aim]:
         """None."""
         return []
 
@@ -27,19 +28,19 @@ class Blind(ScanDistill):
 class FoundInSuspect(ScanDistill):
     """Without the changes that are found in the student."""
 
-    def changed(self, images: Tensor) -> Tensor:
+    def changed(self, images: Tensor, own: Tensor) -> Tensor:
         """With those of the suspect alone."""
         with patch.object(self, "changes", self.changes[len(self.aims) :]):
-            return super().changed(images)
+            return super().changed(images, own)
 
 
 class FoundInStudent(ScanDistill):
     """Without the changes that are found in the suspect."""
 
-    def changed(self, images: Tensor) -> Tensor:
+    def changed(self, images: Tensor, own: Tensor) -> Tensor:
         """With those of the student alone."""
         with patch.object(self, "changes", self.changes[: len(self.aims)]):
-            return super().changed(images)
+            return super().changed(images, own)
 
 
 class AsTrained(ScanDistill):
@@ -47,5 +48,21 @@ class AsTrained(ScanDistill):
 
     def finish(self) -> None:
         """Neither beyond them nor back to the suspect's."""
-        with patch.object(scandistill, "ON", ()), patch.object(scandistill, "BACK", ()):
+        with patch.multiple(scandistill, ON=(), BACK=(), BACK_OFF=(), RETREAT=(1.0,)):
             super().finish()
+
+
+class Unguarded(ScanDistill):
+    """Without the guards by agreement: no way back from harm, and none where nothing was found."""
+
+    def finish(self) -> None:
+        """The weights go back or on by what was found alone."""
+        with patch.multiple(scandistill, BACK_OFF=(), RETREAT=(1.0,)):
+            super().finish()
+
+
+class Uncompared(ScanDistill):
+    """Without the comparison of the suspect with the re-initialised student, and without a second phase."""
+
+    def compare(self, reference: Network) -> None:
+        """Not at all."""
