@@ -50,7 +50,7 @@ BACK_OFF = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """How much further it goes back, as long as what was found is gone, if the student does harm otherwise."""
 ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
 """How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
-RETREAT, ENOUGH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0), 0.95
+RETREAT, ENOUGH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0), 0.96
 """Where nothing was found: how much of the way is tried; which share of the images must have the suspect's class."""
 TRIALS, EARLY, RUINED = 10, 100, 0.5
 """After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
@@ -75,7 +75,7 @@ class ScanDistill(StrongDistillCleanseModule):
     (`bdclean.scanning.difference`). If far more flip in the suspect alone, that is a backdoor of single classes, or
     one with many targets: it starts again from the suspect and unlearns these perturbations, on images of those
     classes, as above. If not, nothing was found, and the re-initialised student's weights are interpolated back
-    towards the suspect's until both agree on 95 % of the images; `--when_clean` asks for another end.
+    towards the suspect's until both agree on 96 % of the images; `--when_clean` asks for another end.
 
     Dropout never acts. From some 400 images on, how long it trains does not depend on how many there are.
 
