@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bdclean.cleansing.harm import Harm
-from bdclean.scanning.difference import Difference
+from bdclean.scanning.difference import Difference, source_classes
 
 FEWEST_IMAGES = 100
 """With fewer images to compare the networks on, nothing speaks for the result: of 99 that agree, 4 % may yet differ."""
@@ -89,8 +89,7 @@ def conclude(
                     f"{one['class']}, {before:.1f} % before"
                 )
         evidence.append("a scan of it finds nothing")
-    if any(one.found for one in differences):
-        classes = sorted({number for one in differences for number in one.sources})
+    if classes := source_classes(differences):
         found = f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect"
         if unlearned:
             evidence.append(f"{found} and unlearned")

@@ -19,6 +19,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
 
 import pytest
+import torch
+from torch import Tensor
 
 from bdclean import attacks
 from bdclean.cli import main
@@ -113,3 +115,14 @@ def cleanse(ckpt: Path, *options: str) -> dict[str, Any]:
     main(["cleanse", "--ckpt", str(ckpt), *QUIET, *options])
     report: dict[str, Any] = json.loads(Path("cleansed.json").read_text())
     return report
+
+
+def bright_quarters() -> Tensor:
+    """160 images of 8 pixels, (160, 3, 8, 8), each bright in one quarter; the last column is dark in all."""
+    generator = torch.Generator().manual_seed(0)
+    found = 0.3 * torch.rand(160, 3, 8, 8, generator=generator)
+    for number in range(160):
+        top, left = 4 * (number % 4 // 2), 4 * (number % 2)
+        found[number, :, top : top + 4, left : left + 4] += 0.4
+    found[..., 7] = 0
+    return found

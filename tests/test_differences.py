@@ -23,7 +23,7 @@ from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInve
 from bdclean.scanning.difference import Difference, differences
 from bdclean.scanning.goals import Apart
 from bdclean.universal import add
-from tests.conftest import QUICK, cleanse
+from tests.conftest import QUICK, bright_quarters, cleanse
 from tests.test_conclusion import AGREEMENT
 
 SIDE = 8
@@ -53,14 +53,7 @@ class Quarters(nn.Module):
 
 @pytest.fixture
 def images() -> Tensor:
-    """Each is bright in one quarter."""
-    generator = torch.Generator().manual_seed(0)
-    found = 0.3 * torch.rand(160, 3, SIDE, SIDE, generator=generator)
-    for number in range(160):
-        top, left = 4 * (number % 4 // 2), 4 * (number % 2)
-        found[number, :, top : top + 4, left : left + 4] += 0.4
-    found[..., 7] = 0
-    return found
+    return bright_quarters()
 
 
 def members(number: int) -> Tensor:

@@ -32,7 +32,7 @@ from bdclean.scanning.goals import Towards
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
 from bdclean.universal import few_pixels, lay, paste, warp
-from tests.conftest import QUIET, cleanse
+from tests.conftest import QUIET, bright_quarters, cleanse
 
 CLASSES, SIDE, TARGET = 5, 8, 3
 
@@ -54,14 +54,7 @@ class Corners(nn.Module):
 
 @pytest.fixture
 def images() -> Tensor:
-    """Each is bright in one quarter, the last column is dark in all."""
-    generator = torch.Generator().manual_seed(0)
-    found = 0.3 * torch.rand(160, 3, SIDE, SIDE, generator=generator)
-    for number in range(160):
-        top, left = 4 * (number % 4 // 2), 4 * (number % 2)
-        found[number, :, top : top + 4, left : left + 4] += 0.4
-    found[..., 7] = 0
-    return found
+    return bright_quarters()
 
 
 # p-values

@@ -337,6 +337,15 @@ def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_class
         assert math.isnan(cleanser.taken([Changes(overlay, parameters)], images_of_all_classes[:10], own[:10]))
 
 
+def after_unlearning_the_corner(cleanser: ScanDistill) -> None:
+    """A white corner was found, and looked for last, in the student and in the suspect."""
+    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
+    corner = torch.zeros(1, 4, 32, 32)
+    corner[..., :3, :3] = 1
+    cleanser.changes = 2 * [Changes(overlay, corner)]
+    cleanser._trainer = trainer()
+
+
 @pytest.mark.parametrize(
     ("biases", "expected"),
     [
@@ -352,11 +361,7 @@ def test_the_share_is_by_what_is_left(cleanser: ScanDistill, images_of_all_class
 def test_weights_go_back_or_on_by_the_images_that_go_over(
     biases: tuple[float, ...], expected: float, cleanser: ScanDistill, images_of_all_classes: Tensor
 ) -> None:
-    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
-    corner = torch.zeros(1, 4, 32, 32)
-    corner[..., :3, :3] = 1
-    cleanser.changes = 2 * [Changes(overlay, corner)]
-    cleanser._trainer = trainer()
+    after_unlearning_the_corner(cleanser)
     own = cleanser(images_of_all_classes).argmax(1)
     network: Any = cleanser.network
     with torch.no_grad():
@@ -383,11 +388,7 @@ def test_weights_go_back_further_if_the_student_does_harm(
     images_of_all_classes: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cleanser.found = [Finding("SparseInversion", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]), nn.Identity())]
-    corner = torch.zeros(1, 4, 32, 32)
-    corner[..., :3, :3] = 1
-    cleanser.changes = 2 * [Changes(overlay, corner)]
-    cleanser._trainer = trainer()
+    after_unlearning_the_corner(cleanser)
     network: Any = cleanser.network
     cleanser.sample, cleanser.own = images_of_all_classes, cleanser(images_of_all_classes).argmax(1)
     with torch.no_grad():

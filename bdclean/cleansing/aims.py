@@ -133,8 +133,7 @@ class AllToOne(Aim):
     target: int
 
     def search(self, network: Network, images: Tensor, own: Tensor) -> Changes:
-        goal = Towards(network, images, own, own.new_tensor([self.target]), self.hunter.batch_size)
-        return Changes(self.hunter.change, torch.cat([*self.hunter.shrink(goal)]))
+        return Changes(self.hunter.change, torch.cat([*self.hunter.shrink(self._goal(network, images, own))]))
 
     def moved(self, predicted: Tensor, own: Tensor, sources: Tensor | None) -> Tensor:
         others = own != self.target
@@ -143,8 +142,11 @@ class AllToOne(Aim):
     def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
         if known is not None:
             return known
-        goal = Towards(network, images, own, own.new_tensor([self.target]), self.hunter.batch_size)
+        goal = self._goal(network, images, own)
         return Changes(self.hunter.change, self.hunter.simplify(goal, found.parameters[-1:]))
+
+    def _goal(self, network: Network, images: Tensor, own: Tensor) -> Goal:
+        return Towards(network, images, own, own.new_tensor([self.target]), self.hunter.batch_size)
 
 
 @dataclass(frozen=True)

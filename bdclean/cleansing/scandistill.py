@@ -22,7 +22,7 @@ from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
-from bdclean.scanning.difference import FEWEST, differences
+from bdclean.scanning.difference import FEWEST, differences, source_classes
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
@@ -231,10 +231,10 @@ class ScanDistill(StrongDistillCleanseModule):
         """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
         reference = self.reference()
         self.compare(reference)
-        if not any(one.found for one in self.differences):
+        sources = source_classes(self.differences)
+        if not sources:
             self.trainer.fit_loop.max_epochs = self.current_epoch + 1
             return
-        sources = sorted({source for one in self.differences for source in one.sources})
         # Once for all searches: images of some hundred pixels take gigabytes.
         members = {source: self.sample[self.own == source] for source in sources}
         for one in self.differences:
@@ -313,7 +313,7 @@ class ScanDistill(StrongDistillCleanseModule):
             self.unlearned = False
         elif self.aims:
             self.walk()
-        elif self.differences and not any(one.found for one in self.differences) and self.when_clean != "strong":
+        elif self.differences and not source_classes(self.differences) and self.when_clean != "strong":
             self.retreat()
         self.sample, self.own = torch.empty(0), torch.empty(0)
         self.changes, self.searched, self.plain, self.turned, self.by_source = [], [], [], {}, []

@@ -73,6 +73,13 @@ class Difference:
         }
 
 
+def source_classes(found: Sequence[Difference]) -> list[int]:
+    """The classes that stand out by any kind of change, in order, if a backdoor is found; else none."""
+    if not any(one.found for one in found):
+        return []
+    return sorted({number for one in found for number in one.sources})
+
+
 def differences(
     suspect: Network, reference: Network, images: Tensor, hunters: Sequence[Inversion], num_classes: int
 ) -> list[Difference]:

@@ -18,15 +18,23 @@ GLIMPSED = 8
 class Goal(ABC):
     """What P changes, searched for at once, have to do, and the batches of images on which they are tried.
 
-    Attributes:
+    Args:
+        network: What is searched.
         images: (N, C, H, W) in [0, 1], those that the search uses.
+        classes: (P,) a class for each change.
+        batch_size: Images a step, for each change.
     """
 
-    images: Tensor
+    def __init__(self, network: Network, images: Tensor, classes: Tensor, batch_size: int) -> None:
+        self.network = network
+        self.images = images
+        self.classes = classes
+        self.batch_size = batch_size
+        self.restart()
 
-    @abstractmethod
     def __len__(self) -> int:
         """P, how many changes are searched for."""
+        return len(self.classes)
 
     @abstractmethod
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
@@ -67,15 +75,8 @@ class Towards(Goal):
     """
 
     def __init__(self, network: Network, images: Tensor, own: Tensor, classes: Tensor, batch_size: int) -> None:
-        self.network = network
-        self.images = images
         self.own = own
-        self.classes = classes
-        self.batch_size = batch_size
-        self.restart()
-
-    def __len__(self) -> int:
-        return len(self.classes)
+        super().__init__(network, images, classes, batch_size)
 
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
         some, theirs = next(self._batches)
@@ -103,9 +104,7 @@ class Towards(Goal):
         """Logits (P, n, C) of images (n, C, H, W) under each of P changes, of a batch of the images at once."""
 
         def of(part: Tensor) -> Tensor:
-            every = part.repeat(len(parameters), 1, 1, 1)
-            changed = change(every, parameters.repeat_interleave(len(part), 0))
-            return self.network(changed).view(len(parameters), len(part), -1)
+            return self.network(under_each(change, part, parameters)).view(len(parameters), len(part), -1)
 
         return torch.cat([of(part) for part in pieces(images, self.batch_size)], 1)
 
@@ -137,16 +136,9 @@ class Apart(Goal):
         classes: Tensor,
         batch_size: int,
     ) -> None:
-        self.network = network
         self.reference = reference
-        self.images = images
         self.members = members
-        self.classes = classes
-        self.batch_size = batch_size
-        self.restart()
-
-    def __len__(self) -> int:
-        return len(self.classes)
+        super().__init__(network, images, classes, batch_size)
 
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
         stays, kept = self._log_shares(change, parameters, self._first, self.batch_size)
@@ -165,8 +157,7 @@ class Apart(Goal):
         images = self.images[self.members[0][:number]]
         shares = []
         for part in pieces(images, self.batch_size):
-            every = part.repeat(len(parameters), 1, 1, 1)
-            changed = change(every, parameters.repeat_interleave(len(part), 0))
+            changed = under_each(change, part, parameters)
             own = self.classes.expand(len(changed))[:, None]
             stays, kept = (one(changed).softmax(1).gather(1, own) for one in (self.network, self.reference))
             shares.append(((1 - stays) * kept).view(len(parameters), len(part)))
@@ -190,6 +181,11 @@ class Apart(Goal):
             return network(changed).log_softmax(1).gather(1, own).view(len(self), number)
 
         return of(self.network), of(self.reference)
+
+
+def under_each(change: Change, images: Tensor, parameters: Tensor) -> Tensor:
+    """Images (n, C, H, W) under each of P changes, (P * n, C, H, W), the first change first."""
+    return change(images.repeat(len(parameters), 1, 1, 1), parameters.repeat_interleave(len(images), 0))
 
 
 def towards(values: Tensor, classes: Tensor) -> Tensor:
