@@ -201,9 +201,9 @@ class Trainer(pl.Trainer):
             scan: Whether the report says what `scan` finds in both networks.
             when_clean: What to do if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` leaves the network as it is; `gentle` takes the student's weights back towards the suspect's
-                until both agree on 96 % of the images; `strong` keeps the re-initialised student, which loses more
-                accuracy and more of what was not found. For methods that scan (ScanDistill). A network of so many
-                classes that it is not scanned is always the re-initialised student.
+                until the expected loss of accuracy is at most .75 points; `strong` keeps the re-initialised student,
+                which loses more accuracy and more of what was not found. For methods that scan (ScanDistill). A network
+                of so many classes that it is not scanned is always the re-initialised student.
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
@@ -309,8 +309,8 @@ class Trainer(pl.Trainer):
         plan = self._tell(cleanser, "")
         if cleanser.chooses and self._forgets():
             raise InputError(
-                f"--trainer.strategy: {type(cleanser).__name__} chooses by what it learned, in processes whose memory "
-                "would be lost: take ddp"
+                f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
+                "which is lost; use --trainer.strategy ddp"
             )
         history = History()
         self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
