@@ -19,10 +19,10 @@ from bdclean.cleansing.scandistill.aims import BySource, Changes
 from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.conclusion import conclude
 from bdclean.modules import Suspect
+from bdclean.perturbations import add
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.difference import Difference, differences
 from bdclean.scanning.goals import Apart
-from bdclean.universal import add
 from tests.conftest import QUICK, bright_quarters, cleanse
 from tests.test_conclusion import AGREEMENT
 

@@ -13,9 +13,9 @@ from bdclean.cleansing.scandistill.aims import AllToOne, Changes
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
 from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.cleansing.scandistill.triggers import Triggers
+from bdclean.perturbations import add, overlay
 from bdclean.scanning import SparseInversion
 from bdclean.scanning.goals import Towards
-from bdclean.universal import add, overlay
 
 CORNER = torch.zeros(1, 4, 32, 32)
 CORNER[..., :3, :3] = 1

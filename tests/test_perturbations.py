@@ -14,6 +14,7 @@ from bdclean import InputError
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.scandistill.aims import AllToOne, all_to_one
 from bdclean.modules import Suspect
+from bdclean.perturbations import add, ascend, boxes, overlay, warp
 from bdclean.scanning import (
     DenseInversion,
     Detector,
@@ -24,7 +25,6 @@ from bdclean.scanning import (
 )
 from bdclean.scanning.base import Network
 from bdclean.scanning.goals import Towards
-from bdclean.universal import add, ascend, boxes, overlay, warp
 from tests.conftest import QUICK, cleanse
 
 
