@@ -28,6 +28,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
 from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, traces, within
+from bdclean.anomaly import located
 from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
@@ -568,7 +569,7 @@ class Trainer(pl.Trainer):
             # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
             for logger in self._tensorboards():
                 logger.experiment.close()
-        with self._interruptible():
+        with self._interruptible(), located():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
     def test(self, *args: Any, **options: Any) -> Any:
