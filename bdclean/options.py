@@ -77,8 +77,10 @@ def options(subcommand: str) -> Options:
     values: dict[str, tuple[Values | None, ...]] = {name: (value,) for name, value in single.items()}
     classes = {}
     for option, folder in folders.items():
-        members = {owner: _parameters(path, owner) for owner, path in _classes(folder).items()}
+        found = _classes(folder)
+        members = {name: _parameters(path, name) for name, (path, _) in found.items()}
         exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
+        exported = _heirs(found, "Attack") if folder == "attacks" else exported
         usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
         parameters = frozenset(name for own in members.values() for name in own)
         classes[option] = Classes(tuple(members), usual, parameters)
@@ -97,10 +99,19 @@ def descriptions() -> dict[str, str]:
     return {name: text.partition("\n")[0] for name, text in found.items()}
 
 
-def _classes(folder: str) -> dict[str, Path]:
-    """The classes of a folder of this package, and where they are."""
+def _classes(folder: str) -> dict[str, tuple[Path, set[str]]]:
+    """The classes of a folder of this package: where each is, and the names of its bases."""
     paths = sorted((PACKAGE / folder).glob("*.py"))
-    return {node.name: path for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef)}
+    nodes = ((path, node) for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef))
+    return {node.name: (path, {base.id for base in node.bases if isinstance(base, ast.Name)}) for path, node in nodes}
+
+
+def _heirs(classes: Mapping[str, tuple[Path, set[str]]], base: str) -> tuple[str, ...]:
+    """The names of those classes that inherit from one of them, in their order."""
+    found = {base}
+    while more := {name for name, (_, bases) in classes.items() if found & bases} - found:
+        found |= more
+    return tuple(sorted(found - {base}))
 
 
 def _parameters(path: Path, owner: str, function: str = "__init__") -> dict[str, Values | None]:

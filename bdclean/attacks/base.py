@@ -31,13 +31,13 @@ class Attack(nn.Module, ABC):
     """A trigger, the class it is meant to call up, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
-    attribute of the same name, and its trigger in buffers and parameters, which go into the checkpoint; buffers that
-    are made later are registered as None. What else it can do:
+    attribute of the same name, and hands on those of this class as `**options`. What else it can do:
 
+    - a trigger that is drawn, or read from a file: `build`, and in `parts` the names of the buffers that hold it;
     - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
     - something to be made before training, such as a clean network: `prepare`;
     - acting anew in each training step, on batches: `dynamic`;
-    - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`;
+    - learning along with the network: parameters, `learns` and `optimizer`, perhaps `penalty`;
     - a network of its own that learns beside it: `accompany`, and `penalty`.
 
     Args:
@@ -57,6 +57,10 @@ class Attack(nn.Module, ABC):
 
     label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
     """The modes that make sense for it."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
+    learns: ClassVar[bool] = False
+    """Whether the trigger learns along with the network: then it is `dynamic`, too."""
     dynamic: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
     cover_option: ClassVar[str] = ""
@@ -87,6 +91,37 @@ class Attack(nn.Module, ABC):
         self.seed = seed
 
     # The trigger
+
+    @property
+    def built(self) -> bool:
+        """Whether the trigger is there."""
+        return all(name in self._buffers for name in self.parts)
+
+    def build(self, image_size: int) -> None:
+        """Make the trigger, once and before it is used, unless `prepare` makes it; by default there is nothing to make.
+
+        Args:
+            image_size: Height and width of the images, in pixels.
+
+        Raises:
+            InputError: If it cannot be made, or is made by `prepare` alone.
+        """
+        if self.parts:
+            name = type(self).__name__
+            raise InputError(f"--data.attack {name}: its trigger is made by `bdclean fit`, and is in that checkpoint")
+
+    def restore(self, trigger: Mapping[str, Tensor]) -> None:
+        """Take a trigger that was kept, whatever its size, instead of making one.
+
+        Args:
+            trigger: What `state_dict` gave.
+
+        Raises:
+            RuntimeError: If it is not this attack's.
+        """
+        for name in self.parts:
+            self.register_buffer(name, torch.empty_like(trigger.get(name, torch.empty(0))))
+        self.load_state_dict(trigger)
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
@@ -133,14 +168,9 @@ class Attack(nn.Module, ABC):
         """Whether there is something to `prepare`."""
         return type(self).prepare is not Attack.prepare
 
-    def optimizer(self) -> torch.optim.Optimizer | None:
-        """What the trigger learns with, if it learns along with the network."""
-        return None
-
-    @property
-    def learns(self) -> bool:
-        """Whether the trigger learns along with the network."""
-        return self.optimizer() is not None
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What the trigger learns with, if it `learns`."""
+        raise NotImplementedError
 
     @property
     def accompanied(self) -> bool:
@@ -249,22 +279,13 @@ class Attack(nn.Module, ABC):
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments as plain values, as a checkpoint keeps them."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    @property
-    def complete(self) -> bool:
-        """Whether every buffer that belongs into a checkpoint has been made."""
-        return all(buffer is not None or self._stays(name) for name, buffer in self._buffers.items())
-
-    def _stays(self, name: str) -> bool:
-        return name in self._non_persistent_buffers_set
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take the trigger from a checkpoint, also into buffers that have not been made yet."""
-        for name, buffer in self._buffers.items():
-            if buffer is None and not self._stays(name) and isinstance(value := state_dict.get(name), Tensor):
-                self._buffers[name] = torch.empty_like(value)
-        return super().load_state_dict(state_dict, strict, assign)
+        names: dict[str, None] = {}
+        for part in type(self).mro():
+            parameters = inspect.signature(part).parameters.values()
+            names |= dict.fromkeys(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+            if all(one.kind is not one.VAR_KEYWORD for one in parameters):
+                break
+        return {name: getattr(self, name) for name in names}
 
 
 def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
