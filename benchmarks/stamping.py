@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bdclean import attacks
-from bdclean.attacks.base import CLEAN
+from bdclean.attacks.roles import CLEAN
 from bdclean.data.batches import poison
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import AttackModule

@@ -31,11 +31,11 @@ from bdclean.attacks import (
     TrojanNN,
     WaNet,
 )
-from bdclean.attacks.base import CLEAN, COVER
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.input_aware import repetition
 from bdclean.attacks.label_consistent import pgd
+from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.scar import change_along
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import shuffled, train_surrogate

@@ -6,7 +6,7 @@ from PIL import Image
 
 from bdclean import InputError, attacks
 from bdclean.attacks import Attack, BadNets
-from bdclean.attacks.base import POISONED
+from bdclean.attacks.roles import POISONED
 
 
 @pytest.fixture

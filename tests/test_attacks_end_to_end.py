@@ -12,7 +12,7 @@ import yaml
 
 from bdclean import InputError, attacks
 from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
-from bdclean.attacks.base import CLEAN, COVER, POISONED
+from bdclean.attacks.roles import CLEAN, COVER, POISONED
 from bdclean.cli import ATTACKS, main
 from bdclean.data import PoisonDataModule, batches
 from bdclean.data.batches import to_float

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import within
 from bdclean.attacks.blended import Blended
+from bdclean.attacks.common import within
 from bdclean.attacks.pictures import as_channels
 
 

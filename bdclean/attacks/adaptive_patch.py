@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import scaled, within
 from bdclean.attacks.pictures import as_channels, corners
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import PAPER_SIZE, Attack, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, seeded, within
 from bdclean.attacks.shadow import Shadow
 
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import scaled, within
 from bdclean.attacks.pictures import as_channels, read_picture
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bdclean.attacks.base import Attack, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import within
 from bdclean.attacks.pictures import as_channels, read_picture
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdclean.attacks.base import Attack, Lookup, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, within
 
 POOL_PIXELS = 512 * 32**2
 """The quantisation errors of so many pixels, of whole images, are kept to draw noise from."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import within
 
 # From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
 CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))

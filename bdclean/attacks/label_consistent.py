@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import POISONED, Attack, LabelMode, Lookup, scaled, within
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.pictures import corners
+from bdclean.attacks.roles import POISONED
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 from bdclean.batching import batch_size
 

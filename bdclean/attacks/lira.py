@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import seeded, within
 from bdclean.attacks.generators import Generator
 
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bdclean.attacks.base import CLEAN, COVER, PAPER_SIZE, Attack, Lookup, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, Lookup, within
+from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import check_training, shuffled, train_surrogate
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, LabelMode, within
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.common import within
 
 
 class SIG(Attack):

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import Attack, Lookup, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, seeded, within
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.surrogate import check_training, shuffled
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, Lookup, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 
 IMAGES = 32

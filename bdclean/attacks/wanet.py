@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean.attacks.base import PAPER_SIZE, Attack, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, within
 
 
 class WaNet(Attack):

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bdclean import InputError, first_line, within
 from bdclean.attacks import Attack
-from bdclean.attacks.base import POISONED
+from bdclean.attacks.roles import POISONED
 from bdclean.batching import BATCH, LARGEST_SIDE, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
