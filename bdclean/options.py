@@ -79,7 +79,11 @@ def options(subcommand: str) -> Options:
     classes = {}
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
+        # Attacks are found, and not listed.
         exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
+        if folder == "attacks":
+            # They are found, and not listed.
+            exported = tuple(sorted({*members} - {root}))
         usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
         parameters = frozenset(name for taken in members.values() for name in taken)
         classes[option] = Classes(tuple(members), usual, parameters)

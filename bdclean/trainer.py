@@ -283,7 +283,8 @@ class Trainer(pl.Trainer):
             raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
         self._begin(model)
         symptom = self._look(model, datamodule)
-        datamodule.draw_trigger()
+        # Here: what forked processes make for themselves is lost with them.
+        datamodule.setup("test")
         suspect = report.figures(self.test(model, datamodule=datamodule, verbose=False))
         suspect_intervals = report.intervals(model.counted())
         trained_on = datamodule.trained_on({} if model.origin is None else model.origin.data)

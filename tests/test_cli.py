@@ -236,7 +236,7 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
 
 
 WRONG = {
-    "fit --data.attack Nope": "--data.attack Nope: no such class; there are ADBA, LIRA",
+    "fit --data.attack Nope": "--data.attack Nope: no such class; there are ADBA, AdaptiveBlend",
     "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be at least 0 and at most 1",
     "fit --data.attack.poison_rate 0.00001": "--data.attack.poison_rate 1e-05: poisons none of 510 images",
     "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
