@@ -101,7 +101,7 @@ def descriptions() -> dict[str, str]:
 
 def _classes(folder: str) -> dict[str, Path]:
     """The classes of a folder of this package, and where they are."""
-    paths = sorted((PACKAGE / folder).glob("*.py"))
+    paths = sorted((PACKAGE / folder).rglob("*.py"))
     return {node.name: path for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef)}
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from torch import Tensor
-
-from bdclean.cleansing import ScanDistill, scandistill
-from bdclean.cleansing.aims import Aim
+from bdclean.cleansing import ScanDistill
+from bdclean.cleansing.scandistill import interpolate
+from bdclean.cleansing.scandistill.aims import Aim, Changes
+from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.scanning import Network
 
 
@@ -25,22 +25,34 @@ class Blind(ScanDistill):
         return []
 
 
+class OfSuspect(Triggers):
+    """Those that are found in the suspect alone."""
+
+    @property
+    def changes(self) -> list[Changes]:
+        """The suspect's."""
+        return self.in_suspect
+
+
+class OfStudent(Triggers):
+    """Those that are found in the student alone."""
+
+    @property
+    def changes(self) -> list[Changes]:
+        """The student's."""
+        return self.in_student
+
+
 class FoundInSuspect(ScanDistill):
     """Without the changes that are found in the student."""
 
-    def changed(self, images: Tensor, own: Tensor) -> Tensor:
-        """With those of the suspect alone."""
-        with patch.object(self, "changes", self.changes[len(self.aims) :]):
-            return super().changed(images, own)
+    triggers_type = OfSuspect
 
 
 class FoundInStudent(ScanDistill):
     """Without the changes that are found in the suspect."""
 
-    def changed(self, images: Tensor, own: Tensor) -> Tensor:
-        """With those of the student alone."""
-        with patch.object(self, "changes", self.changes[: len(self.aims)]):
-            return super().changed(images, own)
+    triggers_type = OfStudent
 
 
 class AsTrained(ScanDistill):
@@ -48,7 +60,7 @@ class AsTrained(ScanDistill):
 
     def finish(self) -> None:
         """Neither beyond them nor back to the suspect's."""
-        with patch.multiple(scandistill, ON=(), BACK=(), BACK_OFF=(), RETREAT=(1.0,)):
+        with patch.multiple(interpolate, ON=(), BACK=(), BACK_OFF=(), RETREAT=(1.0,)):
             super().finish()
 
 
@@ -57,7 +69,7 @@ class Unguarded(ScanDistill):
 
     def finish(self) -> None:
         """The weights go back or on by what was found alone."""
-        with patch.multiple(scandistill, BACK_OFF=(), RETREAT=(1.0,)):
+        with patch.multiple(interpolate, BACK_OFF=(), RETREAT=(1.0,)):
             super().finish()
 
 

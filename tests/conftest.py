@@ -63,11 +63,11 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     inversions = (DenseInversion, SparseInversion, PatchInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
-    monkeypatch.setattr("bdclean.scanning.inversion.PATCH_STEPS", 1)
-    monkeypatch.setattr("bdclean.scanning.inversion.PLACES", 1)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.LONGEST", 3)
-    monkeypatch.setattr("bdclean.cleansing.aims.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
-    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((1.0,), 1, 8),))
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.STEPS", 1)
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.PLACES", 1)
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.LONGEST", 3)
+    monkeypatch.setattr("bdclean.cleansing.scandistill.aims.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((1.0,), 1, 8),))
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,15 @@ import bdclean
 from bdclean import InputError
 from bdclean.checkpoint import read
 from bdclean.cleansing import ScanDistill
-from bdclean.cleansing.aims import BySource, Changes
-from bdclean.cleansing.path import Path as Line
+from bdclean.cleansing.scandistill.aims import BySource, Changes
+from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.modules import Suspect
+from bdclean.perturbations import add
 from bdclean.reporting.conclusion import conclude
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.difference import Difference, differences
 from bdclean.scanning.goals import Apart
 from bdclean.tables import markdown
-from bdclean.universal import add
 from tests.conftest import QUICK, bright_quarters, cleanse
 from tests.results import cleansing
 
@@ -151,22 +151,6 @@ def test_a_search_looks_at_some_of_the_classes_and_counts_their_own_images(image
     assert len(three.sources) == 3
 
 
-def test_a_line_between_two_networks() -> None:
-    suspect, student = nn.Linear(1, 1), nn.Linear(1, 1)
-    with torch.no_grad():
-        suspect.weight.fill_(1.0)
-        student.weight.fill_(3.0)
-    line = Line(suspect, student)
-    for share, expected in ((0.0, 1.0), (0.5, 2.0), (1.0, 3.0), (1.5, 4.0)):
-        line.move(share)
-        assert float(student.weight) == pytest.approx(expected)
-    assert line.along((0.9, 0.8, 0.7), lambda: float(student.weight) > 2.5) == 0.8
-    assert line.along((0.9,), lambda: False) == 1.0
-    assert line.until((0.9, 0.8, 0.7), lambda: float(student.weight) < 2.7) == 0.8
-    assert line.until((0.9, 0.8), lambda: False) == 0.8
-    assert float(suspect.weight) == 1.0
-
-
 class Scaled(nn.Module):
     """`Quarters` with something to train: the slope, and an offset of class 0."""
 
@@ -188,6 +172,7 @@ def cleanser(images: Tensor) -> ScanDistill:
     made = ScanDistill(suspect)
     made.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.ones(CLASSES))]
     made.sample, made.own = images, Quarters(False)(images).argmax(1)
+    made.judge = Judge(images, Quarters(False)(images).softmax(1))
     weights = torch.optim.SGD(made.network.parameters(), 0.1, momentum=0.9)
     made._trainer = SimpleNamespace(  # type: ignore[assignment]
         strategy=SimpleNamespace(broadcast=lambda value: value),
@@ -206,7 +191,7 @@ def cleanser(images: Tensor) -> ScanDistill:
 def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
     cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
     network: Any = cleanser.network
     with torch.no_grad():
@@ -215,7 +200,8 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     optimizer.state[network.offset] = {"momentum_buffer": torch.ones(())}
     assert cleanser.first_phase == 6
     cleanser.on_train_epoch_end()
-    assert [[*aim.members] for aim in cleanser.aims if isinstance(aim, BySource)] == [[2]]
+    assert cleanser.triggers is not None
+    assert [[*aim.members] for aim in cleanser.triggers.aims if isinstance(aim, BySource)] == [[2]]
     assert float(network.offset) == 0.0
     assert not optimizer.state
     assert cleanser.trainer.fit_loop.max_epochs == 10
@@ -226,20 +212,23 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert float(network.offset) == 1.0
     assert cleanser.trainer.fit_loop.max_epochs == 6
     assert not cleanser.unlearned
+    cleanser.finish()
+    assert float(network.offset) == 1.0
 
 
 def test_images_of_classes_that_are_found_are_held_once_and_let_go(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.differences", lambda *_: [flipped(0.9), flipped(0.8)])
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.differences", lambda *_: [flipped(0.9), flipped(0.8)])
     cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
     cleanser.on_train_epoch_end()
-    first, second = (aim for aim in cleanser.aims if isinstance(aim, BySource))
+    assert cleanser.triggers is not None
+    first, second = (aim for aim in cleanser.triggers.aims if isinstance(aim, BySource))
     assert first.members[2] is second.members[2]
-    cleanser.searches = 1
-    monkeypatch.setattr(cleanser, "walk", lambda: None)
+    cleanser.triggers.searches = 1
+    monkeypatch.setattr(cleanser, "end", lambda: None)
     cleanser.finish()
-    assert not cleanser.aims
+    assert not cleanser.triggers
     assert cleanser.unlearned
 
 
@@ -251,14 +240,14 @@ def test_images_of_classes_that_are_found_are_held_once_and_let_go(
 def test_where_nothing_is_found_training_ends_and_weights_go_back(
     cleanser: ScanDistill, when_clean: Any, offset: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
     cleanser.reference = lambda: Quarters(True)  # type: ignore[method-assign]
     cleanser.when_clean = when_clean
     network: Any = cleanser.network
     with torch.no_grad():
         network.offset.fill_(offset)
     cleanser.on_train_epoch_end()
-    assert not cleanser.aims
+    assert not cleanser.triggers
     assert cleanser.trainer.fit_loop.max_epochs == 6
     cleanser.finish()
     assert cleanser.left == expected
@@ -268,7 +257,7 @@ def test_where_nothing_is_found_training_ends_and_weights_go_back(
 
 def test_gradients_are_clipped_more_while_triggers_are_unlearned(cleanser: ScanDistill) -> None:
     assert cleanser.largest_gradient == 5
-    cleanser.by_source = [BySource(SparseInversion(), {}, Quarters(False))]
+    cleanser.triggers = cleanser.triggers_of([BySource(SparseInversion(), {}, Quarters(False))])
     assert cleanser.largest_gradient == 1
 
 
@@ -281,7 +270,7 @@ def flipped(share: float) -> Difference:
 def test_a_backdoor_that_is_found_too_late_to_be_unlearned_leaves_the_student(
     cleanser: ScanDistill, training_ends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.differences", lambda *_: [flipped(0.9)])
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.differences", lambda *_: [flipped(0.9)])
     network: Any = cleanser.network
     with torch.no_grad():
         network.offset.fill_(1.0)

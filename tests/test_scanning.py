@@ -14,6 +14,7 @@ from bdclean import InputError
 from bdclean.__main__ import run
 from bdclean.cli import main
 from bdclean.exits import Exit
+from bdclean.perturbations import few_pixels, lay, paste, warp
 from bdclean.reporting.scans import Comparison, Moved, Verdict
 from bdclean.scanning import (
     DETECTORS,
@@ -32,7 +33,6 @@ from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.goals import Towards
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
-from bdclean.universal import few_pixels, lay, paste, warp
 from tests.conftest import QUIET, bright_quarters, cleanse
 from tests.results import finding
 

@@ -60,8 +60,8 @@ class Cleanser(Classifier):
 
     epochs: ClassVar[int] = 12
     """How long it trains, if nothing else is said; 0 is a method that does not train."""
-    chooses: ClassVar[bool] = False
-    """Whether it chooses something by images that it does not train on."""
+    chooses: ClassVar[float] = 0.0
+    """The share of its images, at most 1,000, that it does not train on, to choose something by or to judge itself."""
     scans: ClassVar[bool] = False
     """Whether it wants to know, in `found`, what a scan finds in the suspect."""
     uses_images: ClassVar[bool] = True

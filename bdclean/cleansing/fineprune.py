@@ -37,7 +37,7 @@ class FinePrune(FineTune):
         InputError: If the head is no linear layer, or an option is out of range.
     """
 
-    chooses = True
+    chooses = 0.2
 
     def __init__(
         self, suspect: Classifier, supervision: Supervision = "teacher", tolerance: float = 10.0, **options: Any

@@ -13,7 +13,7 @@ from bdclean import InputError, first_line
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
-from bdclean.universal import radius
+from bdclean.perturbations import radius
 
 
 class IBAU(Cleanser):

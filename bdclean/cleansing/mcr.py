@@ -47,7 +47,7 @@ class MCR(TwoPhases):
     """
 
     epochs = 110
-    chooses = True
+    chooses = 0.2
 
     def __init__(
         self,

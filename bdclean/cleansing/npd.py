@@ -16,7 +16,7 @@ from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
-from bdclean.universal import radius
+from bdclean.perturbations import radius
 
 MOST_CHANNELS = 4096
 """A map of more would not fit: that of a VGG's first linear layer has 25,088."""

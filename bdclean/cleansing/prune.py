@@ -79,7 +79,7 @@ class MaskingCleanser(PruningCleanser):
         masks: For each layer (count,).
     """
 
-    chooses = True
+    chooses = 0.2
     # Masks, and weights between them, that make up for units left out say nothing of these.
     drops = False
 

@@ -19,7 +19,7 @@ from bdclean.data.notices import say
 VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
 DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
 AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
-CHOICE_SHARE, CHOICE_LIMIT = 0.2, 1_000
+CHOICE_LIMIT = 1_000
 
 
 class Defender:
@@ -73,13 +73,13 @@ class Defender:
     def __len__(self) -> int:
         return len(self.agreement) + len(self.own)
 
-    def split(self, choosing: bool) -> tuple[Images, Images]:
-        """A method's images: those to train on, and 20 %, at most 1,000, to choose by, if it chooses anything.
+    def split(self, choosing: float) -> tuple[Images, Images]:
+        """A method's images: those to train on, and a share of them, at most 1,000, to choose by.
 
         Raises:
             InputError: If there are too few for that.
         """
-        count = max(1, share(None, len(self.own), CHOICE_SHARE, CHOICE_LIMIT)) if choosing else 0
+        count = max(1, share(None, len(self.own), choosing, CHOICE_LIMIT)) if choosing else 0
         if count >= len(self.own):
             raise InputError(f"--data.num_unlabeled {len(self)}: too few to keep some of them for choosing by")
         numbers = torch.arange(len(self.own))

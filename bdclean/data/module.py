@@ -311,12 +311,12 @@ class PoisonDataModule(LightningDataModule):
         return Batches(self._place(self._defender.agreement))
 
     @contextmanager
-    def defence(self, labels: bool, choosing: bool) -> Iterator[None]:
+    def defence(self, labels: bool, choosing: float) -> Iterator[None]:
         """Within it, training is the defender's, and not the attacker's.
 
         Args:
             labels: Whether batches carry target and true labels, which are equal, or are bare images.
-            choosing: Whether some of the images are kept from training, to choose thresholds by.
+            choosing: The share of the images that is kept from training, to choose by.
 
         Raises:
             InputError: If the images have no labels, or are too few.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bdclean.batching import pieces
+from bdclean.perturbations import Change
 from bdclean.scanning.base import Network, rounds
-from bdclean.universal import Change
 
 GLIMPSED = 8
 """Images by which the places of a patch are compared."""

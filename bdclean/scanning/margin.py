@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bdclean.batching import batch_size, pieces
+from bdclean.perturbations import radius, uphill
 from bdclean.scanning.base import Detector, Network
-from bdclean.universal import radius, uphill
 
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:

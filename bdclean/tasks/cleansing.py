@@ -170,8 +170,8 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     plan = _tell(cleanser, ())
     if cleanser.chooses and trainer.forgets:
         raise InputError(
-            f"--trainer.strategy: {type(cleanser).__name__} chooses by what it learned, in processes whose memory "
-            "would be lost: take ddp"
+            f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
+            "which is lost; use --trainer.strategy ddp"
         )
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bdclean.perturbations import Change
 from bdclean.scanning import (
     DenseInversion,
     Finding,
@@ -20,7 +21,6 @@ from bdclean.scanning import (
     stands_out,
 )
 from bdclean.scanning.goals import Apart, Goal, Towards
-from bdclean.universal import Change
 
 AT_ONCE = 32
 """Images that a search looks at in a step."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from bdclean.batching import batch_size, pieces
-from bdclean.cleansing.aims import Aim, BySource, Changes, all_to_one
-from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
-from bdclean.cleansing.harm import find_harm
-from bdclean.cleansing.path import Path
+from bdclean.cleansing.scandistill.aims import Aim, BySource, all_to_one
+from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
+from bdclean.cleansing.scandistill.judging import Judge
+from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.distillation import kd_loss
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
@@ -31,31 +32,22 @@ in proportion, or as the root: steadier steps than that give a backdoor back, to
 AIMED_GRADIENT = 1.0
 """Largest norm of a gradient where triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points more.
 While a re-initialised student learns it is that of StrongDistillCleanseModule: at 1, more of a backdoor is left."""
-AIMED, BLIND, BETWEEN = 31_500, 45_000, 2_250
-"""Images that it trains on, the same ones again and again, where a class stands out and where none does, and from one
-search to the next."""
+AIMED = 31_500
+"""Images that are trained on where triggers are unlearned, the same ones again and again."""
+BLIND = 45_000
+"""Images that a re-initialised student is trained on."""
 LONGEST = 100
 """Epochs of a phase, at most: few images are not seen for ever."""
-SEARCHED, LOOKED_AT, JUDGED = 1024, 640, 64
-"""Images that searches draw from; that one search looks at; by how many what it finds is judged."""
 COMPARED = 2048
 """Images by which the suspect and the re-initialised student are compared."""
 COMPARERS = (SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, 16), PatchInversion((5.6, 4.0, 2.8, 2.0), 4, 16))
 """Searches for changes that flip the suspect and not the re-initialised student, or the other way round."""
-GONE = 0.05
-"""How many of the images may still go over to say that what was found is unlearned."""
-BACK, SLACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7), 0.003
-"""How much of the way from the suspect to the student is left in the end if it is; how many more of the images may go
-over for that."""
-BACK_OFF = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""How much further it goes back, as long as what was found is gone, if the student does harm otherwise."""
-ON, LOST = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2), 0.03
-"""How much of it is gone if it is not; how many more of the images may lose the suspect's answer for that."""
-RETREAT, ENOUGH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0), 0.96
-"""Where nothing was found: how much of the way is tried; which share of the images must have the suspect's class."""
-TRIALS, EARLY, RUINED = 10, 100, 0.5
-"""After which parts of its first half, and how many steps, training is looked at where no class stands out; which share
-of the images must have the suspect's answer then."""
+TRIALS = 10
+"""Parts of a re-initialised student's training after which it is looked at, in its first half."""
+EARLY = 100
+"""Steps before it is looked at."""
+RUINED = 0.5
+"""Share of the images that keep the suspect's prediction, below which it begins anew."""
 
 
 class ScanDistill(StrongDistillCleanseModule):
@@ -76,7 +68,10 @@ class ScanDistill(StrongDistillCleanseModule):
     (`bdclean.scanning.difference`). If far more flip in the suspect alone, that is a backdoor of single classes, or
     one with many targets: it starts again from the suspect and unlearns these perturbations, on images of those
     classes, as above. If not, nothing was found, and the re-initialised student's weights are interpolated back
-    towards the suspect's until both agree on 96 % of the images; `--when_clean` asks for another end.
+    towards the suspect's until the student is expected to lose at most .75 points of accuracy by the suspect's own
+    probabilities; `--when_clean` asks for another end.
+
+    A tenth of the images, at most 1,000, are not trained on: the end is judged by these.
 
     Dropout never acts. From some 400 images on, how long it trains does not depend on how many there are.
 
@@ -101,8 +96,11 @@ class ScanDistill(StrongDistillCleanseModule):
     """
 
     scans = True
+    # A tenth, which its ends are judged by.
+    chooses = 0.1
     # The suspect's answers are those without.
     drops = False
+    triggers_type = Triggers
 
     def __init__(
         self,
@@ -120,22 +118,18 @@ class ScanDistill(StrongDistillCleanseModule):
             self.within("share", bound, 0, 1)
         self.aimed_lr = aimed_lr
         self.share = share
-        self.sample = torch.empty(0)
-        self.own = torch.empty(0)
-        self.changes: list[Changes] = []
-        """What the last search found: in the student, an entry for each aim, then in the suspect."""
-        self.searched: list[list[Changes]] = []
-        """The same without what is plainer: for the student and the suspect, an entry for each aim."""
-        self.plain: list[Changes] = []
-        self.danger = 1.0
-        self.seen, self.searches = 0.0, 0
+        self.sample, self.own = torch.empty(0), torch.empty(0)
+        """Images that are searched and compared on, and the suspect's predictions."""
+        self.judge: Judge | None = None
+        """Images that the student is judged by: none of these is trained on."""
+        self.triggers: Triggers | None = None
+        """What the student unlearns; None as long as nothing is known."""
         self.looked_after = False
-        """Whether it may still begin anew because the network was taken apart."""
-        self.by_source: list[Aim] = []
+        """Whether the student was looked at, and need not be any more."""
         self.left: float | None = None
         """In the end, if nothing was found: the share of the way from the suspect to the re-initialised student."""
         self.turned: dict[str, Tensor] = {}
-        """The student after that phase, while there is a second one."""
+        """The student after the first phase, while there is a second one."""
 
     @property
     def targeted(self) -> list[Aim]:
@@ -147,13 +141,8 @@ class ScanDistill(StrongDistillCleanseModule):
         return "aimed_lr" if self.targeted else "lr"
 
     @property
-    def aims(self) -> list[Aim]:
-        """Triggers that the student unlearns."""
-        return [*self.targeted, *self.by_source]
-
-    @property
     def largest_gradient(self) -> float:
-        return AIMED_GRADIENT if self.aims else super().largest_gradient
+        return AIMED_GRADIENT if self.triggers else super().largest_gradient
 
     @property
     def stride(self) -> float:
@@ -179,40 +168,44 @@ class ScanDistill(StrongDistillCleanseModule):
 
     def prepare(self) -> None:
         batches = []
-        for images, answers in self.images():
-            batches.append((images, classes_of(answers)))
+        for images, _ in self.images():
+            batches.append((images, self.teach(images).argmax(1)))
             if sum(len(classes) for _, classes in batches) >= COMPARED:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        if not self.targeted:
-            self.looked_after = True
-            return
-        # Re-initialised it was before anybody knew.
-        self.network.load_state_dict(self.teacher.state_dict())
+        held_out = [(images, self.teach(images).float().softmax(1)) for images, _ in self.images(choosing=True)]
+        self.judge = Judge(*(torch.cat(parts) for parts in zip(*held_out, strict=True)))
+        if aims := self.targeted:
+            # The constructor re-initialised it, before a scan was known.
+            self.network.load_state_dict(self.teacher.state_dict())
+            self.triggers = self.triggers_of(aims)
+
+    def triggers_of(self, aims: list[Aim]) -> Triggers:
+        """What a student begins to unlearn."""
+        return self.triggers_type(aims, self.teach_through, self, self.classes, self.sample, self.own, self.share)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if not self.aims:
+        if not self.triggers:
             return super().training_step(batch, batch_idx)
         assert isinstance(batch, Tensor)
-        if self.seen >= self.searches * BETWEEN:
-            self.search()
-            self.searches += 1
-        self.seen += self.stride
+        if self.triggers.due(self.stride):
+            with self.judged():
+                self.triggers.search()
         answers = self.teach(batch)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.changed(batch, answers.argmax(1))), answers, 1.0)
+        loss = kd_loss(self(self.triggers.put_on(batch, answers.argmax(1))), answers, 1.0)
         self.log_loss(loss, batch)
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: look after a training that no class stands out for, and end its first phase."""
         super().on_train_epoch_end()
-        if self.aims:
+        if self.triggers:
             return
         done = self.current_epoch + 1 - self.first_epoch
         if not done:
             # It has just begun anew.
             return
-        if self.looked_after and not done % math.ceil(self.first_phase / TRIALS) and done <= self.first_phase // 2:
+        if not self.looked_after and not done % math.ceil(self.first_phase / TRIALS) and done <= self.first_phase // 2:
             self.look_after()
         elif done == self.first_phase and self.found:
             self.turn()
@@ -221,12 +214,11 @@ class ScanDistill(StrongDistillCleanseModule):
         """Begin once more, at half the rate, if the network was taken apart."""
         if self.trainer.global_step < EARLY:
             return
-        self.network.eval()
-        ruined = self.kept() < RUINED
-        self.set_mode(True)
+        with self.judged():
+            ruined = self.kept() < RUINED
         if self.trainer.strategy.broadcast(ruined):
             self.begin_anew(1 / 2)
-            self.looked_after = False
+            self.looked_after = True
 
     def turn(self) -> None:
         """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
@@ -238,9 +230,12 @@ class ScanDistill(StrongDistillCleanseModule):
             return
         # Once for all searches: images of some hundred pixels take gigabytes.
         members = {source: self.sample[self.own == source] for source in sources}
-        for one in self.differences:
-            if one.sources:
-                self.by_source.append(BySource(one.hunter, {own: members[own] for own in one.sources}, reference))
+        aims: list[Aim] = [
+            BySource(one.hunter, {own: members[own] for own in one.sources}, reference)
+            for one in self.differences
+            if one.sources
+        ]
+        self.triggers = self.triggers_of(aims)
         self.unlearned = True
         self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.teacher.state_dict())
@@ -271,131 +266,71 @@ class ScanDistill(StrongDistillCleanseModule):
                 f"The loss became {loss} in epoch {self.current_epoch}: training ends, and the re-initialised student "
                 "is kept."
             )
-        self.unlearned = False
-        self.network.load_state_dict(self.turned)
+        self.keep_the_first_phase()
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
-    def search(self) -> None:
-        """Look for changes that do what is to be unlearned."""
-        order = torch.randperm(min(SEARCHED, len(self.sample)))[:LOOKED_AT].to(self.device)
-        images, own = self.sample[order], self.own[order]
-        mode = self.network.training
-        self.network.eval()
-        found = [[aim.search(network, images, own) for aim in self.aims] for network in (self, self.teach_through)]
-        if self.searched:
-            found = [
-                [now.after(before) for now, before in zip(*parts, strict=True)]
-                for parts in zip(found, self.searched, strict=True)
-            ]
-        self.searched = found
-        student, suspect = found
-        known: Sequence[Changes | None] = self.plain or [None] * len(suspect)
-        self.plain = [
-            aim.simplify(self.teach_through, images, own, one, plain)
-            for aim, one, plain in zip(self.aims, suspect, known, strict=True)
-        ]
-        # As often as those of all sizes together.
-        suspect = [
-            one.with_(plain, len(aim.hunter.sizes))
-            for aim, one, plain in zip(self.aims, suspect, self.plain, strict=True)
-        ]
-        self.changes = [*student, *suspect]
-        danger = self.taken(student, images[:JUDGED], own[:JUDGED])
-        self.danger = 1.0 if math.isnan(danger) else danger
-        self.set_mode(mode)
+    def keep_the_first_phase(self) -> None:
+        """Take the second phase back."""
+        self.network.load_state_dict(self.turned)
+        self.triggers = None
+        self.unlearned = False
 
     def finish(self) -> None:
-        if self.found and not self.aims and not self.differences:
+        if self.found and not self.triggers and not self.differences:
             # The training had fewer steps or less time than its first phase takes.
             self.compare(self.reference())
-        if self.by_source and not self.searches:
-            # The training ended with its first phase: there is no other network than that.
-            self.network.load_state_dict(self.turned)
-            self.unlearned = False
-        elif self.aims:
-            self.walk()
-        elif self.differences and not source_classes(self.differences) and self.when_clean != "strong":
-            self.retreat()
+        if self.triggers and self.turned and not self.triggers.searches:
+            # The training ended with its first phase.
+            self.keep_the_first_phase()
+        self.end()
         self.sample, self.own = torch.empty(0), torch.empty(0)
-        self.changes, self.searched, self.plain, self.turned, self.by_source = [], [], [], {}, []
+        self.judge, self.triggers, self.turned = None, None, {}
 
-    def walk(self) -> None:
-        """Take the weights back towards the suspect's, or on beyond the student's."""
-        found, judged = self.changes[len(self.aims) :], (self.sample[: 8 * JUDGED], self.own[: 8 * JUDGED])
+    def end(self) -> None:
+        """Give the student the weights that it is to have between the suspect's and its own, or beyond these."""
         path = Path(self.teacher, self.network)
-        self.network.eval()
-        least, chosen = self.taken(found, *judged), 1.0
-        # Nothing is known if there are no images to judge by: then it is neither at most nor more than anything.
-        if least <= GONE and (self.targeted or self.kept() < ENOUGH):
-            chosen = path.along(BACK, lambda: self.taken(found, *judged) <= least + SLACK)
-        elif least > GONE:
-            kept = self.kept()
-            # Where a variance falls below zero there is no answer.
-            chosen = path.along(ON, lambda: self.kept() >= kept - LOST)
-        path.move(chosen)
-        if least <= GONE:
-            chosen = self.back_off(path, chosen, lambda: self.taken(found, *judged) <= GONE)
+        found = bool(source_classes(self.differences))
+        with self.judged():
+            if self.triggers:
+                share = settle(path, self, spare=found)
+            elif not self.differences or found or self.when_clean == "strong":
+                return
+            else:
+                share = self.left = 0.0 if self.when_clean == "keep" else retreat(path, self)
         # Processes search for themselves.
-        path.move(self.trainer.strategy.broadcast(chosen))
+        share = self.trainer.strategy.broadcast(share)
+        path.move(share)
 
-    def back_off(self, path: Path, share: float, gone: Callable[[], bool]) -> float:
-        """Go back from a share of the way while the student does harm and what was found stays gone; the last share."""
-        for further in (one for one in BACK_OFF if one < share):
-            if not self.harmful():
-                break
-            path.move(further)
-            if not gone():
-                break
-            share = further
-        return share
-
-    @torch.no_grad()
-    def harmful(self) -> bool:
-        """Whether the student loses more of the images that searches draw from than the suspect is unsure about."""
-        images, own = self.sample[:SEARCHED], self.own[:SEARCHED]
-        parts = pieces(images, batch_size(images))
-        sure = torch.cat([self.teach(part).float().softmax(1).amax(1) for part in parts])
-        places = own * self.num_classes + self.classes(parts)
-        moved = torch.bincount(places, minlength=self.num_classes**2).view(self.num_classes, -1)
-        confidence = sure.new_zeros(self.num_classes).index_add(0, own, sure)
-        return bool(find_harm(moved.cpu(), confidence.cpu()).reasons)
-
-    def retreat(self) -> None:
-        """Take the weights back towards the suspect's until the student predicts as the suspect does.
-
-        Nothing was found that would justify a loss. Between networks without batch norms there often is no way but all
-        of it.
-        """
-        path = Path(self.teacher, self.network)
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Within it, the student is in eval mode."""
+        mode = self.network.training
         self.network.eval()
-        chosen = 0.0
-        if self.when_clean != "keep":
-            chosen = path.until(RETREAT, lambda: self.kept() >= ENOUGH)
-        self.left = self.trainer.strategy.broadcast(chosen)
-        path.move(self.left)
-        if not self.left:
-            # Its counters, too, which are whole numbers.
-            self.network.load_state_dict(self.teacher.state_dict())
+        try:
+            yield
+        finally:
+            self.set_mode(mode)
 
-    @torch.no_grad()
-    def taken(self, changes: Sequence[Changes], images: Tensor, own: Tensor) -> float:
-        """Which share of the images (N, 3, H, W) changes move as triggers of each aim do, a mean.
+    def predicted(self) -> tuple[Judge, Tensor]:
+        """The images to judge the student by, and its predictions for them."""
+        assert self.judge is not None
+        return self.judge, self.classes(pieces(self.judge.images, batch_size(self.judge.images)))
 
-        NaN if there are none.
-        """
-        parts = pieces(images, batch_size(images))
-        shares = []
-        for found, aim in zip(changes, self.aims, strict=True):
-            # The plain one is there several times.
-            distinct, places = torch.unique(found.parameters, dim=0, return_inverse=True)
-            predicted = [self.classes(found.change(part, one) for part in parts) for one in distinct[:, None]]
-            shares.append(aim.moved(torch.stack(predicted)[places], own, found.sources))
-        return float(torch.cat(shares).nanmean())
+    def effect(self) -> float:
+        assert self.triggers is not None
+        return self.triggers.effect()
 
     def kept(self) -> float:
-        """Which share of the images that searches draw from have the suspect's answer."""
-        images, own = self.sample[:SEARCHED], self.own[:SEARCHED]
-        return float((self.classes(pieces(images, batch_size(images))) == own).float().mean())
+        judge, predicted = self.predicted()
+        return judge.kept(predicted)
+
+    def expected_loss(self) -> float:
+        judge, predicted = self.predicted()
+        return judge.expected_loss(predicted)
+
+    def harmful(self) -> bool:
+        judge, predicted = self.predicted()
+        return bool(judge.harm(predicted).reasons)
 
     @torch.no_grad()
     def classes(self, parts: Iterable[Tensor]) -> Tensor:
@@ -403,23 +338,6 @@ class ScanDistill(StrongDistillCleanseModule):
         # Not one context for several calls: it keeps the weights as they were cast, and they change.
         with self.trainer.precision_plugin.forward_context():
             return torch.cat([self(part).argmax(1) for part in parts])
-
-    def changed(self, images: Tensor, own: Tensor) -> Tensor:
-        """A batch, of classes (N,), of which some images carry a change, each a random one of its kind."""
-        least, most = self.share
-        number = round((least + (most - least) * self.danger) * len(images))
-        places = torch.arange(number, device=images.device)
-        if self.by_source:
-            # Few images are of a class that changes are for: these first, without waiting to know how many they are.
-            sources = torch.cat([found.sources for found in self.changes if found.sources is not None])
-            places = torch.isin(own, sources).int().argsort(descending=True, stable=True)[: round(most * len(images))]
-        changed = images.clone()
-        # In another order each time: small batches have room for a few of them.
-        order = torch.randperm(len(self.changes)).tolist()
-        for some, kind in zip(places.tensor_split(len(order)), order, strict=True):
-            if len(some):
-                changed[some] = self.changes[kind].put_on(images[some], own[some]).to(changed.dtype)
-        return changed
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]

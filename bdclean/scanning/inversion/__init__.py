@@ -1,0 +1,9 @@
+"""Trigger inversion: how small a change, the same for all images, takes them to each class."""
+
+from bdclean.scanning.inversion.dense import DenseInversion
+from bdclean.scanning.inversion.patch import PatchInversion
+from bdclean.scanning.inversion.search import Inversion
+from bdclean.scanning.inversion.sparse import SparseInversion
+from bdclean.scanning.inversion.warp import WarpInversion
+
+__all__ = ["DenseInversion", "Inversion", "PatchInversion", "SparseInversion", "WarpInversion"]
