@@ -100,7 +100,7 @@ def test_every_benchmark_is_of_commands_that_parse(
 @pytest.mark.usefixtures("tiny_shapes")
 def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
-    assert list(report)[:6] == ["method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
+    assert list(report)[:7] == ["schema", "method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
     assert report["method"] == "ScanDistill"
     assert report["unlabeled_images"] == 60
     assert list(report["suspect"]) == ["acc", "asr", "ra"]

@@ -517,7 +517,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert all(doubt in sentence for doubt in found["doubts"])
     assert capsys.readouterr().out.rstrip().endswith(sentence)
     page = Path("cleansed.html").read_text()
-    assert '<p class="warning">DO NOT TRUST the cleansed network' in page
+    assert '<p class="banner warning">DO NOT TRUST the cleansed network' in page
     assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 
