@@ -61,8 +61,8 @@ class Options:
 def options(subcommand: str) -> Options:
     """The options of a subcommand: rather more than its parser has, than fewer."""
     if subcommand == "benchmark":
-        own = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
-        return Options(frozenset({*ALWAYS, "list", *own}), values={name: (value,) for name, value in own.items()})
+        alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
+        return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
     trainers = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
     trainers += [(PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "verbs.py", "Verbs")]
     module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
@@ -73,18 +73,19 @@ def options(subcommand: str) -> Options:
     }
     verbs = {name: value for path, kind in trainers for name, value in _parameters(path, kind, subcommand).items()}
     single = verbs | {f"{group}.{name}": value for group, members in groups.items() for name, value in members.items()}
-    folders = {"data.attack": "attacks"}
-    folders |= {"cleanse": {"method": "cleansing"}, "scan": {"detector": "scanning"}}.get(subcommand, {})
+    folders = {"data.attack": ("attacks", "Attack")}
+    own = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
+    folders |= own.get(subcommand, {})
     values: dict[str, tuple[Values | None, ...]] = {name: (value,) for name, value in single.items()}
     classes = {}
-    for option, folder in folders.items():
-        members = {owner: _parameters(path, owner) for owner, path in _classes(folder).items()}
+    for option, (folder, root) in folders.items():
+        members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
         exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
         usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
-        parameters = frozenset(name for own in members.values() for name in own)
+        parameters = frozenset(name for taken in members.values() for name in taken)
         classes[option] = Classes(tuple(members), usual, parameters)
         for name in parameters:
-            values[f"{option}.{name}"] = tuple(own[name] for own in members.values() if name in own)
+            values[f"{option}.{name}"] = tuple(taken[name] for taken in members.values() if name in taken)
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
     names = {*ALWAYS, "seed_everything", *groups, *single, *(() if subcommand == "fit" else ("ckpt",))}
@@ -99,10 +100,16 @@ def descriptions() -> dict[str, str]:
     return {name: text.partition("\n")[0] for name, text in found.items()}
 
 
-def _classes(folder: str) -> dict[str, Path]:
-    """The classes of a folder of this package, and where they are."""
+def _classes(folder: str, root: str) -> dict[str, Path]:
+    """A class of a folder of this package and those derived from it, and where they are."""
     paths = sorted((PACKAGE / folder).rglob("*.py"))
-    return {node.name: path for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef)}
+    nodes = [(node, path) for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef)]
+    bases = {node.name: {base.id for base in node.bases if isinstance(base, ast.Name)} for node, _ in nodes}
+
+    def derived(name: str) -> bool:
+        return name == root or any(map(derived, bases.get(name, ())))
+
+    return {node.name: path for node, path in nodes if derived(node.name)}
 
 
 def _parameters(path: Path, owner: str, function: str = "__init__") -> dict[str, Values | None]:

@@ -371,5 +371,17 @@ def test_what_torch_deprecates_in_a_file_is_no_news(kind: str) -> None:
             torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8) if kind == "quantised" else weight.to_sparse_csr()
         )
         torch.save({"first": other, "second": weight}, "file.pt")
-    with pytest.raises(InputError, match="holds 'first', which is no ordinary tensor"):
+    said = "of a quantised network" if kind == "quantised" else "which is no ordinary tensor"
+    with pytest.raises(InputError, match=f"holds 'first', {said}"):
+        read("file.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_a_quantised_network_is_called_that(whole: bool, dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    quantised = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=dtype)
+    torch.save({"model": quantised if whole else quantised.state_dict(), "epoch": 3}, "file.pt")
+    with pytest.raises(InputError, match="a quantised network, .* give the float network that it was made from"):
         read("file.pt")

@@ -19,6 +19,7 @@ from bdclean import InputError, escaped
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.files import load
+from bdclean.checkpoint.objects import QUANTISED
 from bdclean.checkpoint.weightless import holding, some
 
 MARK = "bdclean"
@@ -231,13 +232,13 @@ def _tensors(value: Any, what: str) -> dict[str, Tensor]:
     stored: dict[int, int] = {}
     for name, tensor in value.items():
         if isinstance(name, str) and "_packed_params" in name:
-            raise InputError(
-                f"{what} holds {name[:80]!r}: a quantised network, which has no gradient; bring it as it was"
-            )
+            raise InputError(f"{what} holds {name[:80]!r}, of {QUANTISED}")
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
+        if tensor.is_quantized:
+            raise InputError(f"{what} holds {name[:80]!r}, of {QUANTISED}")
         ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not ordinary or tensor.is_quantized or tensor.is_complex():
+        if not ordinary or tensor.is_complex():
             raise InputError(f"{what} holds {name[:80]!r}, which is no ordinary tensor")
         storage = tensor.untyped_storage()
         if tensor.numel() * tensor.element_size() > storage.nbytes():

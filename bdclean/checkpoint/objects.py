@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bdclean import first_ten
 from bdclean.inert import nodes
 from bdclean.inert.containers import Description
 from bdclean.inert.nodes import RefusedError
@@ -26,6 +27,7 @@ ATOMS = frozenset({str, int, float, bool, bytes, bytearray, complex, type(None)}
 TORCH_VALUE = re.compile(
     r"torch\.(b?float\w+|u?int\d+|complex\d+|bool|half|double|long|per_\w+|q\w+|strided|sparse_\w+)"
 )
+QUANTISED = "a quantised network, whose weights have no gradient: give the float network that it was made from"
 LEFT_OUT = object()
 """What comes of something that is left out."""
 
@@ -205,6 +207,8 @@ class Builder:
         weights: OrderedDict[str, Tensor] = OrderedDict()
         classes: dict[str, None] = {}
         self._collect(node, "", weights, classes, 0)
+        if quantised := [name for name in classes if ".quantized." in name]:
+            raise RefusedError(f"{QUANTISED} (it has {first_ten(quantised)})")
         self.modules[place] = [*classes]
         return weights
 

@@ -19,6 +19,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from bdclean import InputError, within
+from bdclean.anomaly import located
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
@@ -153,7 +154,7 @@ class Trainer(pl.Trainer):
             # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
             for logger in self.tensorboards:
                 logger.experiment.close()
-        with self._interruptible():
+        with self._interruptible(), located():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
     def test(self, *args: Any, **options: Any) -> Any:

@@ -1,0 +1,55 @@
+"""What `--trainer.detect_anomaly true` finds in one line: which function returned nan, and which code called it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from bdclean import InputError
+
+ERROR = re.compile(r"Function '\w+' returned nan values")
+"""How the error of torch begins."""
+WARNING = "Error detected in "
+"""How the warning of torch begins that has the traceback of the forward pass."""
+FRAME = re.compile(r'File "(.+)", line (\d+), in (\S+)')
+"""A frame in that traceback."""
+FOREIGN = tuple(str(Path(package.__file__).parent) for package in (torch, lightning))
+"""Folders whose code is no place to look for the cause."""
+
+
+@contextmanager
+def located() -> Iterator[None]:
+    """Within it, a nan that anomaly detection finds is an error in one line that says where it comes from.
+
+    Raises:
+        InputError: If a backward pass returns nan, and anomaly detection is on.
+    """
+    places: list[tuple[str, str, str]] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, *where: Any, **options: Any) -> None:
+            if str(message).startswith(WARNING):
+                frames = FRAME.findall(str(message))
+                places.extend([frame for frame in frames if not frame[0].startswith(FOREIGN)][-1:])
+            else:
+                show(message, *where, **options)
+
+        warnings.showwarning = keep
+        try:
+            yield
+        except RuntimeError as error:
+            if (found := ERROR.search(str(error))) is None:
+                raise
+            called = "".join(f", called by {name} ({Path(file).name}, line {line})" for file, line, name in places[-1:])
+            raise InputError(
+                f"--trainer.detect_anomaly true: {found[0]}{called}: the training diverges; without the option the "
+                "program lowers the learning rate itself where it can"
+            ) from error
