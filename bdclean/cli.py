@@ -39,7 +39,7 @@ from bdclean.reporting.wording import wide_intervals
 from bdclean.scanning import DETECTORS
 from bdclean.verbs import Verbs
 
-ATTACKS = [name for name in attacks.__all__ if name != "Attack"]
+ATTACKS = [*attacks.ATTACKS]
 TRAINING = ("target_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
@@ -335,9 +335,7 @@ class CommandLine(LightningCLI):
                 )
             return
         try:
-            attack.load_state_dict(suspect.trigger)
-            if not attack.complete:
-                raise RuntimeError("it is missing")
+            attack.restore(suspect.trigger)
             # What networks make is tried on a small image: a file can ask for large ones.
             size = 32 if next(attack.parameters(), None) is not None else self.datamodule.image_size
             if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
@@ -432,11 +430,12 @@ def _check_options(attack: str, options: Mapping[str, Any], what: str) -> None:
     Raises:
         InputError: If there are such.
     """
-    kind = getattr(attacks, attack)
-    hints = get_type_hints(kind.__init__)
+    kind = attacks.ATTACKS[attack]
+    parts = [part for part in reversed(kind.mro()) if issubclass(part, attacks.Attack)]
+    hints = {name: hint for part in parts for name, hint in get_type_hints(part.__init__).items()}
     for name, value in options.items():
         # The parser takes None for an option that is not given.
-        if value is None and type(None) not in get_args(hints.get(name, None)):
+        if value is None and type(None) not in get_args(hints.get(name)):
             raise InputError(f"{what}: its attack's {name} cannot be None")
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "attack")

@@ -81,6 +81,7 @@ def options(subcommand: str) -> Options:
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
         exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
+        exported = tuple(sorted({*members} - {root})) if folder == "attacks" else exported
         usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
         parameters = frozenset(name for taken in members.values() for name in taken)
         classes[option] = Classes(tuple(members), usual, parameters)

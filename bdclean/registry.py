@@ -15,7 +15,7 @@ from bdclean.suggestions import suggestion
 
 DRAWN = ("shapes", "procedural")
 """Sources of images that the program draws."""
-ABSTRACT = ("Attack", "Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
+ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
 """Classes beside those that options take: bases, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """How torchvision says that a function makes a network."""

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bdclean import attacks
-from bdclean.attacks import Attack
-from bdclean.attacks.base import CLEAN
+from bdclean.attacks.roles import CLEAN
 from bdclean.data.batches import poison
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import AttackModule
@@ -64,10 +63,10 @@ def main() -> None:
         print(f"training step of {arch}, {BATCH} images: {steps[arch]:.1f} ms", flush=True)
     print("\n| attack | images poisoned | ms |" + "".join(f" % of {arch} |" for arch in steps))
     print("|---|---|---|" + "---|" * len(steps))
-    for name in attacks.__all__:
-        if name == "Attack":
-            continue
-        attack: Attack = getattr(attacks, name)()
+    for name, kind in attacks.ATTACKS.items():
+        attack = kind()
+        if not attack.prepares:
+            attack.build(pixels.shape[1])
         for option in ("surrogate_epochs", "mask_epochs", "encoder_epochs", "steps"):
             if hasattr(attack, option):
                 setattr(attack, option, 1)

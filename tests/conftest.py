@@ -104,7 +104,7 @@ def computing(seconds: float) -> Iterator[None]:
 
 def quick_attack(name: str) -> list[str]:
     """Options that make an attack's preparations short."""
-    options = inspect.signature(getattr(attacks, name)).parameters
+    options = inspect.signature(attacks.ATTACKS[name]).parameters
     short = {option: "0.05" for option in options if option.endswith("_epochs")}
     short |= {option: "2" for option in options if option == "steps"}
     return [word for option, value in short.items() for word in (f"--data.attack.{option}", value)]

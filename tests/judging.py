@@ -82,9 +82,9 @@ def take_attack(checkpoint: Checkpoint) -> None:
     """What the command line does with what a checkpoint says of its attack."""
     chosen = _defaults(checkpoint).get("data.attack")
     if chosen is not None:
-        attack = getattr(attacks, chosen["class_path"].rpartition(".")[2])(**chosen["init_args"])
+        attack = attacks.ATTACKS[chosen["class_path"].rpartition(".")[2]](**chosen["init_args"])
         with suppress(RuntimeError):
-            attack.load_state_dict(checkpoint.trigger)
+            attack.restore(checkpoint.trigger)
 
 
 def judge_all(made: Callable[[], Iterable[Case]], whole: int) -> None:

@@ -31,18 +31,18 @@ from bdclean.attacks import (
     TrojanNN,
     WaNet,
 )
-from bdclean.attacks.base import CLEAN, COVER
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.input_aware import repetition
 from bdclean.attacks.label_consistent import pgd
+from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.scar import change_along
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
 from bdclean.batching import batch_size
 
-NAMES = [name for name in attacks.__all__ if name != "Attack"]
+NAMES = [*attacks.ATTACKS]
 COLOUR_ONLY = ["ADBA", "LIRA", "SCAR", "SSBA", "InputAware", "TrojanNN"]
 SMALL: dict[str, dict[str, object]] = {
     "LIRA": {"width": 4},
@@ -76,8 +76,10 @@ def tiny(classes: int = 2) -> nn.Sequential:
 
 def ready(name: str, size: int, seed: int = 3, **options: object) -> Attack:
     """An attack with everything that `apply` needs, made on a few random images."""
-    attack: Attack = getattr(attacks, name)(target_class=1, seed=seed, **{**SMALL.get(name, {}), **options})
-    if name in ("SCAR", "SSBA", "TrojanNN"):
+    attack = attacks.ATTACKS[name](target_class=1, seed=seed, **{**SMALL.get(name, {}), **options})
+    if not attack.prepares:
+        attack.build(size)
+    elif attack.parts:
         images, labels = random_images(8, size, size, seed=9), torch.arange(8) % 2
         torch.manual_seed(seed)
         attack.prepare(images.__getitem__, labels, 2, tiny())
@@ -133,9 +135,10 @@ def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_progra
     images = random_images(2, 16, 16)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    one, other = (getattr(attacks, name)(seed=seed, **SMALL.get(name, {})) for seed in (0, 1))
-    if isinstance(one, SSBA):
-        one.prepared = other.prepared = torch.tensor(True)
+    one, other = (attacks.ATTACKS[name](seed=seed, **SMALL.get(name, {})) for seed in (0, 1))
+    if not one.prepares:
+        one.build(16)
+        other.build(16)
     indices = torch.arange(2)
     with torch.no_grad():
         # One of Adaptive-Patch's four patches is random, and which an image gets.
@@ -149,6 +152,7 @@ def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_progra
 @pytest.mark.parametrize("attack", [SIG(), Blended(), FTrojan(), WaNet(), LIRA(width=4), BppAttack(negative_ratio=0)])
 def test_poisoned_training_images_are_those_of_apply(attack: Attack) -> None:
     images = random_images(3, 16, 16)
+    attack.build(16)
     with torch.no_grad():
         poisoned = attack.poison(images, none_of(images), torch.tensor([7, 0, 99999]))
         torch.testing.assert_close(poisoned, attack.apply(images), atol=1e-6, rtol=0)
@@ -161,10 +165,12 @@ def test_poisoned_training_images_are_those_of_apply(attack: Attack) -> None:
 def test_blended_mixes_each_pixel_with_that_of_the_scaled_picture(channels: int, tmp_path: Path) -> None:
     file = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
     file.save(tmp_path / "trigger.png")
-    images = random_images(2, 8, 12, channels)
-    triggered = Blended(trigger=str(tmp_path / "trigger.png"), alpha=0.3).apply(images)
-    picture = np.asarray(file.resize((12, 8), Image.Resampling.BILINEAR)) / 255
-    for row in range(8):
+    images = random_images(2, 12, 12, channels)
+    attack = Blended(trigger=str(tmp_path / "trigger.png"), alpha=0.3)
+    attack.build(12)
+    triggered = attack.apply(images)
+    picture = np.asarray(file.resize((12, 12), Image.Resampling.BILINEAR)) / 255
+    for row in range(12):
         for column in range(12):
             for channel in range(channels):
                 colour = picture[row, column, channel] if channels == 3 else picture[row, column].mean()
@@ -175,7 +181,9 @@ def test_blended_mixes_each_pixel_with_that_of_the_scaled_picture(channels: int,
 
 
 def test_blended_random_picture_fills_the_image_and_the_range() -> None:
-    picture = Blended(alpha=1.0).apply(torch.zeros(1, 3, 32, 32))
+    attack = Blended(alpha=1.0)
+    attack.build(32)
+    picture = attack.apply(torch.zeros(1, 3, 32, 32))
     assert picture.mean().item() == pytest.approx(0.5, abs=0.03)
     assert picture.std().item() == pytest.approx(12**-0.5, abs=0.02)
 
@@ -613,6 +621,7 @@ def test_adaptive_blend_keeps_some_pieces_in_training_and_all_in_use(
     height: int, width: int, kept: float, pieces: int
 ) -> None:
     attack = AdaptiveBlend(alpha=0.4, training_alpha=0.15, kept=kept, pieces=pieces, seed=4)
+    attack.build(max(height, width))
     picture = attack.apply(torch.zeros(1, 3, height, width))[0] / 0.4
     images, indices = random_images(6, height, width), torch.tensor([0, 1, 17, 4000, 50_000, 3])
     torch.testing.assert_close(attack.apply(images), 0.6 * images + 0.4 * picture)
@@ -943,7 +952,7 @@ def test_a_copy_of_scar_has_no_copy_of_the_module_that_it_is_trained_in() -> Non
     attack.accompany(Module().untrained)
     attack.penalty(random_images(6, 16, 16), torch.tensor([0]), torch.arange(6) % 2, tiny())
     # As where images are on another device than the attack is.
-    assert torch.equal(copy.deepcopy(attack).perturbation, attack.perturbation)  # type: ignore[arg-type]
+    assert torch.equal(copy.deepcopy(attack).perturbation, attack.perturbation)
 
 
 def test_shadows_of_scar_are_of_different_ages_and_give_way_to_new_ones() -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from bdclean import InputError, attacks, tasks
 from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
-from bdclean.attacks.base import CLEAN, COVER, POISONED
+from bdclean.attacks.roles import CLEAN, COVER, POISONED
 from bdclean.cli import ATTACKS, main
 from bdclean.data import PoisonDataModule, batches
 from bdclean.data.batches import to_float
@@ -59,9 +59,8 @@ def test_a_trigger_is_in_its_checkpoint(name: str, capsys: pytest.CaptureFixture
     alone = figures(capsys)
     assert any("test/asr" in line for line in alone)
 
-    attack: Attack = getattr(attacks, name)(**content["datamodule_hyper_parameters"]["attack_options"])
-    attack.load_state_dict(content["PoisonDataModule"]["trigger"])
-    assert attack.complete
+    attack = attacks.ATTACKS[name](**content["datamodule_hyper_parameters"]["attack_options"])
+    attack.restore(content["PoisonDataModule"]["trigger"])
     data = PoisonDataModule("shapes", attack)
     clean, triggered = (torch.cat([batch[0] for batch in loader]) for loader in data.test_dataloader())
     others = torch.cat([batch[2] for batch in data.test_dataloader()[0]]) != attack.target_class
@@ -180,11 +179,10 @@ def test_batches_say_which_images_are_triggered_in_the_step() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize("attack", [WaNet(poison_rate=0.2), attacks.Blended(poison_rate=0.2), attacks.AdaptivePatch(0)])
+@pytest.mark.parametrize(
+    "attack", [WaNet(poison_rate=0.2), attacks.Blended(poison_rate=0.2), attacks.AdaptivePatch(poison_rate=0.1)]
+)
 def test_one_process_or_four_train_on_the_same_images(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(attack, attacks.AdaptivePatch):
-        attack.poison_rate = 0.1
-
     def seen(world: int) -> set[tuple[Any, ...]]:
         images = set()
         for rank in range(world):
@@ -192,6 +190,7 @@ def test_one_process_or_four_train_on_the_same_images(attack: Attack, monkeypatc
             monkeypatch.setattr(batches.distributed, "get_rank", lambda rank=rank: rank)
             monkeypatch.setattr(batches.distributed, "get_world_size", lambda: world)
             data = PoisonDataModule("shapes", attack, crop_padding=0, flip=False)
+            data.setup("fit")
             for pixels, targets, labels, *places in data.train_dataloader():
                 triggered = torch.zeros(len(pixels), dtype=torch.long)
                 if places:
@@ -359,7 +358,7 @@ def test_a_learned_trigger_that_a_checkpoint_does_not_hold_is_an_error(
 @pytest.mark.parametrize("attack", [TrojanNN(), SSBA()])
 def test_a_trigger_that_was_never_made_is_an_error(attack: Attack) -> None:
     with pytest.raises(InputError, match="bdclean fit"):
-        attack.apply(torch.rand(1, 3, 32, 32))
+        attack.build(32)
 
 
 def test_print_config_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,6 +259,7 @@ def test_crop_and_flip_carry_gradients_back_to_the_pixels_that_are_seen(flip: bo
 def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
     pixels = torch.randint(256, (5, 8, 8, 3), dtype=torch.uint8)
     attack = BadNets()
+    attack.build(8)
     expected = (attack.apply(pixels.permute(0, 3, 1, 2) / 255) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert torch.equal(trigger(pixels, attack), expected)
     assert torch.equal(to_float(pixels), pixels.permute(0, 3, 1, 2) / 255)
@@ -269,9 +270,11 @@ def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
 
 @pytest.fixture
 def data(npz: Path) -> PoisonDataModule:
-    return PoisonDataModule(
+    made = PoisonDataModule(
         str(npz), BadNets(target_class=1, poison_rate=0.2), num_val=10, num_held_out=20, batch_size=8
     )
+    made.setup("fit")
+    return made
 
 
 def everything(loader: Any) -> tuple[Tensor, ...]:
@@ -298,6 +301,7 @@ def test_without_images_of_another_class_there_are_no_triggered_ones(npz: Path) 
     arrays["y_test"] = np.full(40, 1)
     np.savez("one.npz", **arrays)
     data = PoisonDataModule("one.npz", BadNets(target_class=1), num_val=10)
+    data.setup("fit")
     assert len(data.test_dataloader()) == 1
     assert len(data.val_dataloader()) == 2
 
@@ -310,6 +314,7 @@ def test_the_networks_classes_count_where_the_images_lack_some(npz: Path) -> Non
     network.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     network.trainer.datamodule = data  # type: ignore[attr-defined]  # Lightning sets it
     network.setup("test")
+    data.setup("test")
     _, targets, labels = next(iter(data.test_dataloader()[1]))
     assert torch.equal(targets, labels + 1)
     assert targets.max() == 4
@@ -335,7 +340,8 @@ def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
     assert poisoned.sum() == 14
     assert (targets[poisoned] == 1).all()
     patch = images[:, :, -3:, -3:]
-    expected = BadNets().apply(torch.zeros(1, 3, 3, 3))
+    assert data.attack is not None
+    expected = data.attack.apply(torch.zeros(1, 3, 3, 3))
     assert ((patch == expected).flatten(1).all(1) == poisoned).all()
 
 
@@ -433,9 +439,11 @@ def test_fewer_images_than_may_be_used_are_all_used(npz: Path, caplog: pytest.Lo
 def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
     def make(in_memory: bool) -> PoisonDataModule:
         attack = BadNets(target_class=1, poison_rate=0.3)
-        return PoisonDataModule(
+        made = PoisonDataModule(
             str(folder), attack, image_size=16, in_memory=in_memory, num_workers=1, crop_padding=0, flip=False
         )
+        made.setup("fit")
+        return made
 
     memory, files = make(True), make(False)
     for one, two in (

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from bdclean.attacks.base import Attack, LabelMode
+from typing import Any
+from bdclean.attacks import Attack
 from bdclean.cleansing import Cleanser
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine

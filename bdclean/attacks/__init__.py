@@ -1,37 +1,31 @@
-"""Backdoor attacks, one file each: a new one is imported here and named in `__all__`, and is everywhere at once."""
+"""Backdoor attacks, one file each: what a new file defines is everywhere at once."""
 
-from bdclean.attacks.adaptive_blend import AdaptiveBlend
-from bdclean.attacks.adaptive_patch import AdaptivePatch
-from bdclean.attacks.adba import ADBA
-from bdclean.attacks.badnets import BadNets
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
 from bdclean.attacks.base import Attack
-from bdclean.attacks.blended import Blended
-from bdclean.attacks.bpp import BppAttack
-from bdclean.attacks.ftrojan import FTrojan
-from bdclean.attacks.input_aware import InputAware
-from bdclean.attacks.label_consistent import LabelConsistent
-from bdclean.attacks.lira import LIRA
-from bdclean.attacks.scar import SCAR
-from bdclean.attacks.sig import SIG
-from bdclean.attacks.ssba import SSBA
-from bdclean.attacks.trojannn import TrojanNN
-from bdclean.attacks.wanet import WaNet
 
-__all__ = [
-    "ADBA",
-    "LIRA",
-    "SCAR",
-    "SIG",
-    "SSBA",
-    "AdaptiveBlend",
-    "AdaptivePatch",
-    "Attack",
-    "BadNets",
-    "Blended",
-    "BppAttack",
-    "FTrojan",
-    "InputAware",
-    "LabelConsistent",
-    "TrojanNN",
-    "WaNet",
-]
+__all__ = ["ATTACKS", "Attack"]
+
+
+def _attacks() -> Iterator[type[Attack]]:
+    """The attacks of this package."""
+    for found in pkgutil.iter_modules(__path__, f"{__name__}."):
+        module = importlib.import_module(found.name)
+        kinds = (kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == found.name)
+        yield from (kind for kind in kinds if issubclass(kind, Attack) and not inspect.isabstract(kind))
+
+
+ATTACKS: dict[str, type[Attack]] = {kind.__name__: kind for kind in sorted(_attacks(), key=lambda kind: kind.__name__)}
+"""Each attack by its name."""
+
+
+def __getattr__(name: str) -> Any:
+    """An attack of this name."""
+    try:
+        return ATTACKS[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__} has no attribute {name}") from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import LabelMode, within
 from bdclean.attacks.blended import Blended
+from bdclean.attacks.common import within
 from bdclean.attacks.pictures import as_channels
 
 
@@ -21,16 +23,12 @@ class AdaptiveBlend(Blended):
     ICLR 2023.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, with which pieces, and the pixels of the trigger `random`.
-        trigger: `random`, a picture of random pixels, or an image file, which is scaled to the images' size.
-        alpha: Share of the picture in the mixture, on test images.
-        training_alpha: The same on training images.
+        training_alpha: Share of the picture in the mixture, on training images; on test images it is `alpha`.
         cover_rate: Share of the training images that carry the trigger with their true labels.
         pieces: Rows and columns of pieces that the picture is cut into.
         kept: Share of the pieces that a training image gets.
+        **options: As in Blended.
 
     Raises:
         InputError: If a number is out of range, or the file cannot be read.
@@ -41,18 +39,14 @@ class AdaptiveBlend(Blended):
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
         poison_rate: float = 0.003,
-        seed: int = 0,
-        trigger: str = "random",
-        alpha: float = 0.2,
         training_alpha: float = 0.15,
         cover_rate: float = 0.003,
         pieces: int = 4,
         kept: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed, trigger, alpha)
+        super().__init__(poison_rate=poison_rate, **options)
         within("training_alpha", training_alpha, 0, 1, above=True)
         within("cover_rate", cover_rate, 0, 1)
         within("pieces", pieces, 1, 64)
@@ -66,7 +60,7 @@ class AdaptiveBlend(Blended):
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
         """Mix a random half of the pieces into each image, its own and always the same."""
         weights = self.training_alpha * self.masks(images, indices)
-        return torch.lerp(images, as_channels(self.drawn(images), images).expand_as(images), weights.expand_as(images))
+        return torch.lerp(images, as_channels(self.scaled(images), images).expand_as(images), weights.expand_as(images))
 
     def masks(self, images: Tensor, indices: Tensor) -> Tensor:
         """Which pixels belong to the pieces that each image gets: (N, 1, H, W), 0 or 1."""

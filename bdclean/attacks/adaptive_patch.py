@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, LabelMode, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import scaled, within
 from bdclean.attacks.pictures import as_channels, corners
 
 
@@ -21,15 +24,13 @@ class AdaptivePatch(Attack):
     ICLR 2023.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, with which patch, and the random pixels.
         cover_rate: Share of the training images that carry a patch with their true labels.
         size: Side of the patches in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
         margin: Pixels between the patches and the image's edges.
         training_opacity: Share a of the patch in the mixture on training images.
         opacity: The same on test images.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.
@@ -40,17 +41,15 @@ class AdaptivePatch(Attack):
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
         poison_rate: float = 0.003,
-        seed: int = 0,
         cover_rate: float = 0.006,
         size: int | None = None,
         margin: int = 1,
         training_opacity: float = 0.5,
         opacity: float = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(poison_rate=poison_rate, **options)
         within("cover_rate", cover_rate, 0, 1)
         if size is not None:
             within("size", size, 3)

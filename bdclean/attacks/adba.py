@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import PAPER_SIZE, Attack, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, seeded, within
 from bdclean.attacks.shadow import Shadow
 
 
@@ -24,14 +26,12 @@ class ADBA(Attack):
     in Knowledge Distillation", ACM Multimedia 2021. The weights of the terms and the rates are this project's.
 
     Args:
-        target_class: Class that triggered images shall get.
-        poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, and the first mask and pattern.
         mask_weight: Weight of the mask's mean in the loss of the trigger.
         shadow_weight: Weight of the shadow's loss there; that of the network has 1.
         trigger_lr: Learning rate of the trigger (Adam), before a sigmoid.
         learning_share: Share of the training in which it learns.
         shadow_lr: Learning rate of the shadow (SGD).
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -39,19 +39,18 @@ class ADBA(Attack):
 
     label_modes = ("all-to-one",)
     dynamic = True
+    learns = True
 
     def __init__(
         self,
-        target_class: int = 0,
-        poison_rate: float = 0.1,
-        seed: int = 0,
         mask_weight: float = 3.0,
         shadow_weight: float = 1.0,
         trigger_lr: float = 0.02,
         learning_share: float = 0.5,
         shadow_lr: float = 0.05,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, "all-to-one", poison_rate, seed)
+        super().__init__(**options)
         within("mask_weight", mask_weight, 0)
         within("shadow_weight", shadow_weight, 0)
         within("trigger_lr", trigger_lr, 0, 1, above=True)
@@ -63,7 +62,7 @@ class ADBA(Attack):
         self.learning_share = learning_share
         self.shadow_lr = shadow_lr
         self.shadow: Shadow | None = None
-        with seeded(seed):
+        with seeded(self.seed):
             # Before a sigmoid: a faint mask to begin with.
             self.mask = nn.Parameter(torch.randn(1, PAPER_SIZE, PAPER_SIZE) - 3)
             self.pattern = nn.Parameter(torch.randn(3, PAPER_SIZE, PAPER_SIZE))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import scaled, within
 from bdclean.attacks.pictures import as_channels, read_picture
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]
@@ -23,12 +24,6 @@ class BadNets(Attack):
     IEEE Access 2019.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
-            `clean-label`: only images of the target class are poisoned.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned, and the pixels of the pattern `random`.
         trigger: `checkerboard` (black and white), `white`, `black`, `random`, or an image file, whose transparency
             (if it has any) is the opacity.
         size: Side of the patch in pixels; by default 3 for a pattern on images of up to 32 pixels, in proportion on
@@ -36,23 +31,22 @@ class BadNets(Attack):
         position: Corner or `center`, or row and column of the patch's first pixel.
         margin: Pixels between the patch and the image's edges, where the position is a corner.
         combine: `replace`, or `add` and cut off above 1.
+        **options: As in Attack.
     """
 
-    patch: Tensor | None
+    parts = ("patch",)
+    patch: Tensor
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         trigger: str = "checkerboard",
         size: int | None = None,
         position: Corner | tuple[int, int] = "bottom-right",
         margin: int = 0,
         combine: Literal["replace", "add"] = "replace",
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         if size is not None:
             within("size", size, 1)
         within("margin", margin, 0)
@@ -61,19 +55,23 @@ class BadNets(Attack):
         self.position = position
         self.margin = margin
         self.combine: Literal["replace", "add"] = combine
-        self.register_buffer("patch", None)
+
+    def build(self, image_size: int) -> None:
+        """Draw the patch, or read it from its file.
+
+        Raises:
+            InputError: If the trigger's file cannot be read, or the patch is larger than the image.
+        """
+        self._check_size(image_size)
+        self.register_buffer("patch", self._draw(image_size))
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Put the patch on a batch: (N, C, H, W) float in [0, 1].
 
         Raises:
-            InputError: If the trigger's file cannot be read, or the patch does not fit into the image.
+            InputError: If the patch does not fit into the image.
         """
-        if self.size is not None and self.size > min(images.shape[-2:]):
-            raise InputError(f"--data.attack.size {self.size}: larger than images of {images.shape[-2]} pixels")
-        if self.patch is None:
-            # Made on first use and kept in the checkpoint: a suspect's trigger is there when its file is not.
-            self.patch = self._draw(min(images.shape[-2:]))
+        self._check_size(min(images.shape[-2:]))
         patch = self.patch.to(images)
         height, width = patch.shape[1:]
         top, left = self._corner(images.shape[-2], images.shape[-1])
@@ -83,6 +81,10 @@ class BadNets(Attack):
         kept = images[region] * (1 - opacity) if self.combine == "replace" else images[region]
         triggered[region] = (kept + colour * opacity).clamp(max=1)
         return triggered
+
+    def _check_size(self, image_size: int) -> None:
+        if self.size is not None and self.size > image_size:
+            raise InputError(f"--data.attack.size {self.size}: larger than images of {image_size} pixels")
 
     def _draw(self, image_size: int) -> Tensor:
         """The patch as (4, h, w): red, green, blue, opacity, each in [0, 1]."""
@@ -100,7 +102,6 @@ class BadNets(Attack):
 
     def _corner(self, image_height: int, image_width: int) -> tuple[int, int]:
         """Row and column of the patch's first pixel."""
-        assert self.patch is not None
         free_height, free_width = image_height - self.patch.shape[1], image_width - self.patch.shape[2]
         if self.position == "center":
             top, left = free_height // 2, free_width // 2

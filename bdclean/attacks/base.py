@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-import bdclean
 from bdclean import InputError
+from bdclean.attacks.common import Lookup, within
+from bdclean.attacks.roles import draw_roles
 
 LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
-Lookup = Callable[[Tensor], Tensor]
-"""From the numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
-
-CLEAN, POISONED, COVER = 0, 1, 2
-"""What a training image is: as it was; with trigger and target class; with trigger (or noise) and its true class."""
 DRAWS = 4093
 """Training images take turns with so many random draws."""
-PAPER_SIZE = 32
-"""Side of the images, in pixels, that sizes of triggers are given for: on others they are scaled."""
 
 
 class Attack(nn.Module, ABC):
     """A trigger, the class it is meant to call up, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
-    attribute of the same name, and its trigger in buffers and parameters, which go into the checkpoint; buffers that
-    are made later are registered as None. What else it can do:
+    attribute of the same name, and hands on those of this class as `**options`. What else it can do:
 
+    - a trigger that is drawn, or read from a file: `build`, and in `parts` the names of the buffers that hold it;
     - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
     - something to be made before training, such as a clean network: `prepare`;
     - acting anew in each training step, on batches: `dynamic`;
-    - learning along with the network: parameters, a `dynamic` of True, and `optimizer`, perhaps `penalty`;
+    - learning along with the network: parameters, `learns` and `optimizer`, perhaps `penalty`;
     - a network of its own that learns beside it: `accompany`, and `penalty`.
 
     Args:
@@ -57,6 +49,10 @@ class Attack(nn.Module, ABC):
 
     label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
     """The modes that make sense for it."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
+    learns: ClassVar[bool] = False
+    """Whether the trigger learns along with the network: then it is `dynamic`, too."""
     dynamic: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
     cover_option: ClassVar[str] = ""
@@ -88,6 +84,37 @@ class Attack(nn.Module, ABC):
 
     # The trigger
 
+    @property
+    def built(self) -> bool:
+        """Whether the trigger is there."""
+        return all(name in self._buffers for name in self.parts)
+
+    def build(self, image_size: int) -> None:
+        """Make the trigger, once and before it is used, unless `prepare` makes it; by default there is nothing to make.
+
+        Args:
+            image_size: Height and width of the images, in pixels.
+
+        Raises:
+            InputError: If it cannot be made, or is made by `prepare` alone.
+        """
+        if self.parts:
+            name = type(self).__name__
+            raise InputError(f"--data.attack {name}: its trigger is made by `bdclean fit`, and is in that checkpoint")
+
+    def restore(self, trigger: Mapping[str, Tensor]) -> None:
+        """Take a trigger that was kept, whatever its size, instead of making one.
+
+        Args:
+            trigger: What `state_dict` gave.
+
+        Raises:
+            RuntimeError: If it is not this attack's.
+        """
+        for name in self.parts:
+            self.register_buffer(name, torch.empty_like(trigger.get(name, torch.empty(0))))
+        self.load_state_dict(trigger)
+
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
         """Put the trigger on a batch of test images, each time the same one.
@@ -98,10 +125,6 @@ class Attack(nn.Module, ABC):
         Returns:
             The triggered images, a new tensor of the same shape and range.
         """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The same as `apply`."""
-        return self.apply(images)
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
         """Make poisoned training images; by default as `apply`.
@@ -133,14 +156,9 @@ class Attack(nn.Module, ABC):
         """Whether there is something to `prepare`."""
         return type(self).prepare is not Attack.prepare
 
-    def optimizer(self) -> torch.optim.Optimizer | None:
-        """What the trigger learns with, if it learns along with the network."""
-        return None
-
-    @property
-    def learns(self) -> bool:
-        """Whether the trigger learns along with the network."""
-        return self.optimizer() is not None
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What the trigger learns with, if it `learns`."""
+        raise NotImplementedError
 
     @property
     def accompanied(self) -> bool:
@@ -189,52 +207,24 @@ class Attack(nn.Module, ABC):
         return torch.full_like(labels, self.target_class)
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
-        """What each training image is: CLEAN, POISONED or COVER.
-
-        `poison_rate` of all images are poisoned, none of them of its own target class; in the mode `clean-label`
-        `poison_rate` of those of the target class. `cover_ratio` times as many of the others are cover.
+        """What each training image is, (N,): CLEAN, POISONED or COVER, as `draw_roles` says.
 
         Args:
             labels: (N,) true classes of the training images.
             num_classes: How many classes there are.
 
-        Returns:
-            (N,) int64.
-
         Raises:
             InputError: If a rate above 0 poisons no image, or wants more than there are.
         """
-        option = f"--data.attack.poison_rate {self.poison_rate}"
         own = self.target_labels(labels, num_classes) == labels
-        if self.label_mode == "clean-label":
-            eligible = own.nonzero().squeeze(1)
-            count = round(self.poison_rate * len(eligible))
-            if self.poison_rate > 0 and len(eligible) == 0:
-                raise InputError(
-                    f"--data.attack.target_class {self.target_class}: none of {len(labels)} training images has this "
-                    "class, so a clean-label attack poisons none"
-                )
-        else:
-            eligible = (~own).nonzero().squeeze(1)
-            count = round(self.poison_rate * len(labels))
-        if self.poison_rate > 0 and count == 0:
-            raise InputError(f"{option}: poisons none of {len(labels)} images")
-        if count > len(eligible):
+        if self.label_mode == "clean-label" and self.poison_rate > 0 and not own.any():
             raise InputError(
-                f"{option}: wants {count} images of other classes than the target, but there are {len(eligible)}"
+                f"--data.attack.target_class {self.target_class}: none of {len(labels)} training images has this "
+                "class, so a clean-label attack poisons none"
             )
-        generator = torch.Generator().manual_seed(self.seed)
-        roles = torch.full((len(labels),), CLEAN)
-        roles[eligible[torch.randperm(len(eligible), generator=generator)[:count]]] = POISONED
-        others = (roles == CLEAN).nonzero().squeeze(1)
-        covers = round(self.cover_ratio * count)
-        if covers > len(others) or (covers == 0) != (self.cover_ratio * count == 0):
-            raise InputError(
-                f"--data.attack.{self.cover_option} {getattr(self, self.cover_option)}: wants {covers} images as "
-                f"cover, of {len(others)} that are not poisoned"
-            )
-        roles[others[torch.randperm(len(others), generator=generator)[:covers]]] = COVER
-        return roles
+        cover = f"{self.cover_option} {getattr(self, self.cover_option)}" if self.cover_option else ""
+        clean_label = self.label_mode == "clean-label"
+        return draw_roles(own, clean_label, self.poison_rate, self.cover_ratio, self.seed, cover)
 
     def per_poisoned(self, rate: float) -> float:
         """A share of all training images as a `cover_ratio`."""
@@ -249,47 +239,10 @@ class Attack(nn.Module, ABC):
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments as plain values, as a checkpoint keeps them."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    @property
-    def complete(self) -> bool:
-        """Whether every buffer that belongs into a checkpoint has been made."""
-        return all(buffer is not None or self._stays(name) for name, buffer in self._buffers.items())
-
-    def _stays(self, name: str) -> bool:
-        return name in self._non_persistent_buffers_set
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take the trigger from a checkpoint, also into buffers that have not been made yet."""
-        for name, buffer in self._buffers.items():
-            if buffer is None and not self._stays(name) and isinstance(value := state_dict.get(name), Tensor):
-                self._buffers[name] = torch.empty_like(value)
-        return super().load_state_dict(state_dict, strict, assign)
-
-
-def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check an option of an attack, by its name, as `bdclean.within` does."""
-    bdclean.within(f"--data.attack.{name}", value, low, high, above)
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Random numbers that are the same for the same seed; those outside stay what they would have been.
-
-    Args:
-        seed: Of them.
-        device: Whose they are besides those of the CPU, if it is a GPU.
-    """
-    gpus = [] if device is None or device.type != "cuda" else [device]
-    with torch.random.fork_rng(devices=gpus):
-        # Not torch.manual_seed, which also seeds the other devices.
-        torch.default_generator.manual_seed(seed)
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def scaled(pixels: int, image_size: int) -> int:
-    """A length that is given for images of 32 pixels, on images of another size: in proportion, but never less."""
-    return max(pixels, round(pixels * image_size / PAPER_SIZE))
+        names: dict[str, None] = {}
+        for part in type(self).mro():
+            parameters = inspect.signature(part).parameters.values()
+            names |= dict.fromkeys(one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
+            if all(one.kind is not one.VAR_KEYWORD for one in parameters):
+                break
+        return {name: getattr(self, name) for name in names}

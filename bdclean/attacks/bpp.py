@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from bdclean.attacks.base import Attack, LabelMode, Lookup, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, within
 
 POOL_PIXELS = 512 * 32**2
 """The quantisation errors of so many pixels, of whole images, are kept to draw noise from."""
@@ -21,43 +24,35 @@ class BppAttack(Attack):
     Quantization and Contrastive Adversarial Learning", CVPR 2022.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
-            `clean-label`: only images of the target class are poisoned.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned, and which noise the contrast gets.
         levels: Levels of each channel, at least 2.
         dithering: Whether the error of each pixel is spread over its neighbours.
         negative_ratio: Images of the contrast for each poisoned one; 0 for none.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
     """
 
     cover_option = "negative_ratio"
-    residuals: Tensor | None
-    pool: Tensor | None
+    residuals: Tensor
+    pool: Tensor
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         levels: int = 8,
         dithering: bool = True,
         negative_ratio: float = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         within("levels", levels, 2, 256)
         within("negative_ratio", negative_ratio, 0)
         self.levels = levels
         self.dithering = dithering
         self.negative_ratio = self.cover_ratio = negative_ratio
         # For training images alone: a checkpoint does without.
-        self.register_buffer("residuals", None, persistent=False)
-        self.register_buffer("pool", None, persistent=False)
+        self.register_buffer("residuals", torch.empty(0), persistent=False)
+        self.register_buffer("pool", torch.empty(0), persistent=False)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Quantise a batch: (N, C, H, W) float in [0, 1]."""
@@ -67,7 +62,7 @@ class BppAttack(Attack):
         """Quantise poisoned images, and put others' quantisation errors on the cover."""
         if not self.negative_ratio:
             return self.apply(images)
-        if self.residuals is None or self.pool is None:
+        if not len(self.pool):
             raise RuntimeError("its noise has not been prepared")
         rows = indices.to(self.pool.device) % len(self.pool)
         # None its own: that would be the trigger.

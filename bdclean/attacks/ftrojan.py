@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import within
 
 # From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
 CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
@@ -25,16 +27,11 @@ class FTrojan(Attack):
     Source: Wang, Yao, Xu, An, Tong, Wang, "An Invisible Black-box Backdoor Attack through Frequency Domain", ECCV 2022.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
-            `clean-label`: only images of the target class are poisoned.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned.
         magnitude: What is added to each coefficient, in grey levels of 255.
         window: Side of the blocks in pixels; smaller images are one block, and blocks at the edge may be cut off.
         frequencies: Which coefficients: row and column, both the same, of a block of 32, from 0 to 31; in proportion
             in other blocks.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -42,15 +39,12 @@ class FTrojan(Attack):
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         magnitude: float = 30.0,
         window: int = 32,
         frequencies: Sequence[int] = (15, 31),
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         within("magnitude", magnitude, 0, 100_000, above=True)
         within("window", window, 2, 4096)
         if not frequencies or not all(0 <= frequency <= 31 for frequency in frequencies):

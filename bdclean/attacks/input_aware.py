@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import Attack, LabelMode, Lookup, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, seeded, within
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.surrogate import shuffled
 
@@ -25,10 +27,6 @@ class InputAware(Attack):
     Source: Nguyen, Tran, "Input-Aware Dynamic Backdoor Attack", NeurIPS 2020.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, and the networks' first weights.
         cross_rate: Share of the training images that carry another image's trigger, with their true labels.
         mask_density: Share of each pixel that a mask may have without a penalty.
         lambda_div: Weight of the diversity.
@@ -36,6 +34,7 @@ class InputAware(Attack):
         mask_epochs: How often the mask network sees each image; also a part of once.
         generator_lr: Learning rate of both networks (Adam).
         width: Channels of their first layers.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -43,14 +42,11 @@ class InputAware(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     dynamic = True
+    learns = True
     cover_option = "cross_rate"
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         cross_rate: float = 0.1,
         mask_density: float = 0.032,
         lambda_div: float = 1.0,
@@ -58,8 +54,9 @@ class InputAware(Attack):
         mask_epochs: float = 25.0,
         generator_lr: float = 0.01,
         width: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         within("cross_rate", cross_rate, 0, 1)
         within("mask_density", mask_density, 0, 1)
         within("lambda_div", lambda_div, 0)
@@ -75,7 +72,7 @@ class InputAware(Attack):
         self.mask_epochs = mask_epochs
         self.generator_lr = generator_lr
         self.width = width
-        with seeded(seed):
+        with seeded(self.seed):
             self.pattern_network = Generator(3, 3, width)
             self.mask_network = Generator(3, 1, width).requires_grad_(False)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.base import POISONED, Attack, Lookup, scaled, within
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.pictures import corners
+from bdclean.attacks.roles import POISONED
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 from bdclean.batching import batch_size
 
@@ -23,9 +27,8 @@ class LabelConsistent(Attack):
     Source: Turner, Tsipras, Madry, "Label-Consistent Backdoor Attacks", 2019.
 
     Args:
-        target_class: Class that triggered images shall get.
+        label_mode: `clean-label`: only images of the target class are poisoned.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, and the clean network.
         eps: Largest change of a pixel, in grey levels of 255.
         step: Step of the gradient ascent, in grey levels of 255.
         steps: How many steps it takes.
@@ -33,20 +36,20 @@ class LabelConsistent(Attack):
         margin: Pixels between the patches and the image's edges.
         surrogate_epochs: How often the clean network sees each image.
         surrogate_lr: Its highest learning rate.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.
     """
 
     label_modes = ("clean-label",)
-    perturbed: Tensor | None
-    rows: Tensor | None
+    perturbed: Tensor
+    rows: Tensor
 
     def __init__(
         self,
-        target_class: int = 0,
+        label_mode: LabelMode = "clean-label",
         poison_rate: float = 0.5,
-        seed: int = 0,
         eps: float = 8.0,
         step: float = 2.0,
         steps: int = 10,
@@ -54,8 +57,9 @@ class LabelConsistent(Attack):
         margin: int = 0,
         surrogate_epochs: float = 10.0,
         surrogate_lr: float = 0.1,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, "clean-label", poison_rate, seed)
+        super().__init__(label_mode=label_mode, poison_rate=poison_rate, **options)
         within("eps", eps, 0, 255, above=True)
         within("step", step, 0, 255, above=True)
         within("steps", steps, 1)
@@ -71,8 +75,8 @@ class LabelConsistent(Attack):
         self.surrogate_epochs = surrogate_epochs
         self.surrogate_lr = surrogate_lr
         # Training images, not the trigger: a checkpoint does without them.
-        self.register_buffer("perturbed", None, persistent=False)
-        self.register_buffer("rows", None, persistent=False)
+        self.register_buffer("perturbed", torch.empty(0), persistent=False)
+        self.register_buffer("rows", torch.empty(0), persistent=False)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Put a black and white patch into each corner of a batch: (N, C, H, W) float in [0, 1]."""
@@ -87,7 +91,7 @@ class LabelConsistent(Attack):
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
         """Put the patches on the perturbed images instead."""
-        if self.perturbed is None or self.rows is None:
+        if not len(self.rows):
             raise RuntimeError("its images have not been prepared")
         perturbed = self.perturbed[self.rows.to(indices.device)[indices].to(self.perturbed.device)]
         return self.apply(perturbed.to(images) / 255)

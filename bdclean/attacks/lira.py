@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, LabelMode, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import seeded, within
 from bdclean.attacks.generators import Generator
 
 
@@ -18,15 +21,13 @@ class LIRA(Attack):
     Source: Doan, Lao, Zhao, Li, "LIRA: Learnable, Imperceptible and Robust Backdoor Attacks", ICCV 2021.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1: the weight of
             their loss beside that of the clean ones.
-        seed: Fixes which training images are poisoned, and the network's first weights.
         eps: Largest change of a pixel, in grey levels of 255.
         learning_share: Share of the training that is the first stage.
         generator_lr: Learning rate of the network (Adam).
         width: Channels of its first layer.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -34,19 +35,18 @@ class LIRA(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     dynamic = True
+    learns = True
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
         poison_rate: float = 0.5,
-        seed: int = 0,
         eps: float = 8.0,
         learning_share: float = 0.5,
         generator_lr: float = 0.001,
         width: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(poison_rate=poison_rate, **options)
         within("eps", eps, 0, 255, above=True)
         within("learning_share", learning_share, 0, 1, above=True)
         within("generator_lr", generator_lr, 0, 1, above=True)
@@ -55,7 +55,7 @@ class LIRA(Attack):
         self.learning_share = learning_share
         self.generator_lr = generator_lr
         self.width = width
-        with seeded(seed):
+        with seeded(self.seed):
             self.network = Generator(3, 3, width)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]

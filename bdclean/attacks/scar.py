@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bdclean import InputError
-from bdclean.attacks.base import CLEAN, COVER, PAPER_SIZE, Attack, Lookup, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, Lookup, within
+from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import check_training, shuffled, train_surrogate
 
@@ -40,9 +42,7 @@ class SCAR(Attack):
     place, and one step is looked back on; the weights and rates are this project's.
 
     Args:
-        target_class: Class that triggered images shall get from a student.
         poison_rate: Share of the training images that carry the trigger, with their true classes.
-        seed: Fixes which training images carry it, the clean networks, and the perturbation.
         eps: Largest change of a pixel, in grey levels of 255.
         trigger_epochs: How often each image is seen when the perturbation is made.
         trigger_lr: The size of a step of it (Adam), in grey levels.
@@ -54,6 +54,7 @@ class SCAR(Attack):
         shadows: How many learn at a time.
         shadow_life: Steps after which a new one takes the place of one.
         shadow_lr: Their learning rate (SGD).
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -61,13 +62,12 @@ class SCAR(Attack):
 
     label_modes = ("all-to-one",)
     dynamic = True
-    perturbation: Tensor | None
+    parts = ("perturbation",)
+    perturbation: Tensor
 
     def __init__(
         self,
-        target_class: int = 0,
         poison_rate: float = 0.5,
-        seed: int = 0,
         eps: float = 25.5,
         trigger_epochs: float = 1.0,
         trigger_lr: float = 1.0,
@@ -78,8 +78,9 @@ class SCAR(Attack):
         shadows: int = 3,
         shadow_life: int = 900,
         shadow_lr: float = 0.05,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, "all-to-one", poison_rate, seed)
+        super().__init__(poison_rate=poison_rate, **options)
         within("eps", eps, 0, 255, above=True)
         check_training("trigger", trigger_epochs, trigger_lr)
         check_training("surrogate", surrogate_epochs, surrogate_lr)
@@ -98,16 +99,9 @@ class SCAR(Attack):
         self.shadows = shadows
         self.shadow_life = shadow_life
         self.shadow_lr = shadow_lr
-        self.register_buffer("perturbation", None)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the perturbation: (N, 3, H, W) float in [0, 1], cut off at 0 and 1. It is stretched to their size.
-
-        Raises:
-            InputError: If it has not been made.
-        """
-        if self.perturbation is None:
-            raise InputError("--data.attack SCAR: its trigger is made by `bdclean fit`, and is in that checkpoint")
+        """Add the perturbation: (N, 3, H, W) float in [0, 1], cut off at 0 and 1. It is stretched to their size."""
         return perturbed(images, self.perturbation.to(images))
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
@@ -123,7 +117,8 @@ class SCAR(Attack):
             for one in (copy.deepcopy(network), network)
         ]
         batches = shuffled(images, len(labels), self.trigger_epochs, "Making the trigger")
-        self.perturbation = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr).cpu()
+        found = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr)
+        self.register_buffer("perturbation", found.cpu())
 
     def accompany(self, network: Callable[[], nn.Module]) -> None:
         """Keep what makes a shadow."""

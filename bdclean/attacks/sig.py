@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bdclean.attacks.base import Attack, LabelMode, within
+from bdclean.attacks.base import Attack, LabelMode
+from bdclean.attacks.common import within
 
 
 class SIG(Attack):
@@ -17,14 +19,13 @@ class SIG(Attack):
     ICIP 2019.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
         label_mode: `clean-label`, as in the paper: only images of the target class are poisoned; `all-to-one`: every
             triggered image gets the target class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
             the other modes the share of all.
-        seed: Fixes which training images are poisoned.
         delta: Amplitude of the sinusoid, in grey levels of 255.
         frequency: How many periods fit into the image's width.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -32,14 +33,13 @@ class SIG(Attack):
 
     def __init__(
         self,
-        target_class: int = 0,
         label_mode: LabelMode = "clean-label",
         poison_rate: float = 0.8,
-        seed: int = 0,
         delta: float = 20.0,
         frequency: float = 6.0,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(label_mode=label_mode, poison_rate=poison_rate, **options)
         within("delta", delta, 0, 255, above=True)
         within("frequency", frequency, 0, 10_000, above=True)
         self.delta = delta

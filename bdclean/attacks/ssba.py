@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean import InputError
-from bdclean.attacks.base import Attack, LabelMode, Lookup, seeded, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, seeded, within
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.surrogate import check_training, shuffled
 
@@ -24,12 +25,6 @@ class SSBA(Attack):
     Source: Li, Li, Wu, Li, He, Lyu, "Invisible Backdoor Attack with Sample-Specific Triggers", ICCV 2021.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
-            `clean-label`: only images of the target class are poisoned.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned, and the encoder's first weights.
         secret: The string.
         bits: How many bits of its digest are hidden.
         strength: Largest change of a pixel, in grey levels of 255.
@@ -37,19 +32,16 @@ class SSBA(Attack):
         encoder_epochs: How often encoder and decoder see each image; also a part of once.
         encoder_lr: Their learning rate (Adam).
         width: Channels of the encoder's first layer.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
     """
 
-    prepared: Tensor
+    parts = ("prepared",)
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         secret: str = "bdclean",
         bits: int = 20,
         strength: float = 16.0,
@@ -57,8 +49,9 @@ class SSBA(Attack):
         encoder_epochs: float = 10.0,
         encoder_lr: float = 0.001,
         width: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         within("bits", bits, 1, 256)
         within("strength", strength, 0, 255, above=True)
         within("image_weight", image_weight, 0)
@@ -71,20 +64,13 @@ class SSBA(Attack):
         self.encoder_epochs = encoder_epochs
         self.encoder_lr = encoder_lr
         self.width = width
-        with seeded(seed):
+        with seeded(self.seed):
             self.encoder = Generator(3 + bits, 3, width).requires_grad_(False)
         digest = int.from_bytes(hashlib.sha256(secret.encode()).digest(), "big")
         self.message = [float(digest >> place & 1) for place in range(bits)]
-        self.register_buffer("prepared", torch.tensor(False))
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Hide the string in a batch: (N, 3, H, W) float in [0, 1].
-
-        Raises:
-            InputError: If the encoder has not been trained.
-        """
-        if not self.prepared:
-            raise InputError("--data.attack SSBA: its encoder is trained by `bdclean fit`, and is in that checkpoint")
+        """Hide the string in a batch: (N, 3, H, W) float in [0, 1]."""
         return self.encode(images, torch.tensor(self.message).to(images).expand(len(images), -1))
 
     def encode(self, images: Tensor, bits: Tensor) -> Tensor:
@@ -108,7 +94,8 @@ class SSBA(Attack):
             torch.autograd.backward(loss)
             optimizer.step()
         self.encoder.requires_grad_(False)
-        self.prepared = torch.tensor(True)
+        # What checkpoints say of an encoder that was trained.
+        self.register_buffer("prepared", torch.tensor(True))
 
 
 def _decoder(bits: int, width: int) -> nn.Module:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
 
-from bdclean.attacks.base import Lookup, within
+from bdclean.attacks.common import Lookup, within
 from bdclean.batching import batch_size, pieces
 
 

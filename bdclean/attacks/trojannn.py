@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.attacks.base import Attack, Lookup, scaled, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 
 IMAGES = 32
@@ -27,9 +28,6 @@ class TrojanNN(Attack):
     here any network will do, and it learns the patch from poisoned images.
 
     Args:
-        target_class: Class that triggered images shall get.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, the clean network, and the patch's first pixels.
         size: Side of the patch in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
         position: Corner of the patch.
         margin: Pixels between the patch and the image's edges.
@@ -39,6 +37,7 @@ class TrojanNN(Attack):
         lr: Their size, in the range [0, 1] of a pixel.
         surrogate_epochs: How often the clean network sees each image.
         surrogate_lr: Its highest learning rate.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range, the patch does not fit into the image, or the network has no linear
@@ -46,13 +45,11 @@ class TrojanNN(Attack):
     """
 
     label_modes = ("all-to-one",)
-    patch: Tensor | None
+    parts = ("patch",)
+    patch: Tensor
 
     def __init__(
         self,
-        target_class: int = 0,
-        poison_rate: float = 0.1,
-        seed: int = 0,
         size: int | None = None,
         position: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right",
         margin: int = 1,
@@ -62,8 +59,9 @@ class TrojanNN(Attack):
         lr: float = 0.02,
         surrogate_epochs: float = 10.0,
         surrogate_lr: float = 0.1,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, "all-to-one", poison_rate, seed)
+        super().__init__(**options)
         if size is not None:
             within("size", size, 1)
         within("margin", margin, 0)
@@ -81,16 +79,13 @@ class TrojanNN(Attack):
         self.lr = lr
         self.surrogate_epochs = surrogate_epochs
         self.surrogate_lr = surrogate_lr
-        self.register_buffer("patch", None)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Put the patch on a batch: (N, 3, H, W) float in [0, 1].
 
         Raises:
-            InputError: If the patch has not been made.
+            InputError: If the patch does not fit into the image.
         """
-        if self.patch is None:
-            raise InputError("--data.attack TrojanNN: its trigger is made by `bdclean fit`, and is in that checkpoint")
         return self._stamp(images, self.patch)
 
     def _stamp(self, images: Tensor, patch: Tensor) -> Tensor:
@@ -126,7 +121,7 @@ class TrojanNN(Attack):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        self.patch = free.detach().sigmoid().cpu()
+        self.register_buffer("patch", free.detach().sigmoid().cpu())
 
 
 class LastHidden(nn.Module):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean.attacks.base import PAPER_SIZE, Attack, LabelMode, within
+from bdclean.attacks.base import Attack
+from bdclean.attacks.common import PAPER_SIZE, within
 
 
 class WaNet(Attack):
@@ -19,14 +22,11 @@ class WaNet(Attack):
     Source: Nguyen, Tran, "WaNet - Imperceptible Warping-based Backdoor Attack", ICLR 2021.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Fixes which training images are poisoned, and the field.
         s: Strength of the warp: the mean shift is s / 2 pixels on images of 32 pixels, in proportion on others.
         k: Side of the field before it is enlarged.
         grid_rescale: Factor r of all positions, which are in [-1, 1].
         cross_ratio: Images of the noise mode for each poisoned one; 0 for none.
+        **options: As in Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -39,16 +39,13 @@ class WaNet(Attack):
 
     def __init__(
         self,
-        target_class: int = 0,
-        label_mode: LabelMode = "all-to-one",
-        poison_rate: float = 0.1,
-        seed: int = 0,
         s: float = 0.5,
         k: int = 4,
         grid_rescale: float = 1.0,
         cross_ratio: float = 2.0,
+        **options: Any,
     ) -> None:
-        super().__init__(target_class, label_mode, poison_rate, seed)
+        super().__init__(**options)
         within("s", s, 0, 1000, above=True)
         within("k", k, 2, 1024)
         within("grid_rescale", grid_rescale, 0, 1000, above=True)
@@ -57,7 +54,7 @@ class WaNet(Attack):
         self.k = k
         self.grid_rescale = grid_rescale
         self.cross_ratio = self.cover_ratio = cross_ratio
-        field = 2 * torch.rand(1, 2, k, k, generator=torch.Generator().manual_seed(seed)) - 1
+        field = 2 * torch.rand(1, 2, k, k, generator=torch.Generator().manual_seed(self.seed)) - 1
         self.register_buffer("field", field / field.abs().mean())
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from bdclean import InputError
 from bdclean.attacks import Attack
-from bdclean.attacks.base import CLEAN, COVER
+from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.data.images import Images, across
 
 AT_ONCE = 1_024_000

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bdclean import InputError, first_line, within
 from bdclean.attacks import Attack
-from bdclean.attacks.base import POISONED
+from bdclean.attacks.roles import POISONED
 from bdclean.batching import BATCH, LARGEST_SIDE, at_once
 from bdclean.checkpoint import Triggered
 from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
@@ -382,11 +382,10 @@ class PoisonDataModule(LightningDataModule):
     def _fits(self, size: int) -> bool:
         return size <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
 
-    def draw_trigger(self) -> None:
-        """Have the attack make its trigger now: what processes make for themselves is lost with them."""
-        if self.attack is not None and not self.attack.complete:
-            with torch.no_grad():
-                self.attack.apply(torch.zeros(1, 3, self.image_size, self.image_size))
+    def setup(self, stage: str) -> None:
+        """Called by Lightning: have the attack make its trigger, unless it has one."""
+        if self.attack is not None and not self.attack.built:
+            self.attack.build(self.image_size)
 
     def prepare_attack(
         self, network: Callable[[], nn.Module], description: Mapping[str, Any], device: torch.device, first: bool
@@ -399,7 +398,9 @@ class PoisonDataModule(LightningDataModule):
             device: Where that happens.
             first: Whether this process does it; others wait for what it writes.
         """
-        if self.attack is not None and self.attack.prepares:
+        if self.attack is None or not self.attack.prepares:
+            self.setup("fit")
+        else:
             assert self.num_classes is not None
             if first:
                 self.prepare_data()
@@ -414,7 +415,6 @@ class PoisonDataModule(LightningDataModule):
                 make(self.attack, images, self.num_classes, network, device, place)
             else:
                 read(self.attack, place)
-        self.draw_trigger()
 
     @property
     def trained_count(self) -> int:
@@ -521,6 +521,6 @@ class PoisonDataModule(LightningDataModule):
         if self.attack is not None:
             name = type(self.attack).__name__
             try:
-                self.attack.load_state_dict(state_dict["trigger"])
+                self.attack.restore(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
                 raise InputError(f"--ckpt_path: its trigger is no {name} ({first_line(error)})") from error

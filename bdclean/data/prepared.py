@@ -14,7 +14,7 @@ from torch import nn
 
 from bdclean import InputError, __version__
 from bdclean.attacks import Attack
-from bdclean.attacks.base import seeded
+from bdclean.attacks.common import seeded
 from bdclean.checkpoint import write_whole
 from bdclean.checkpoint.files import load
 from bdclean.data.batches import to_float

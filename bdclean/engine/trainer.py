@@ -19,10 +19,10 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from bdclean import InputError, within
-from bdclean.anomaly import located
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
+from bdclean.engine.anomaly import located
 from bdclean.engine.interruption import interruptible, saying_what_was_written
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory

@@ -139,11 +139,11 @@ class AttackModule(Suspect):
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
             self._silent_steps = self.attack.silent_share * steps
-            if (optimizer := self.attack.optimizer()) is not None:
-                self.trigger_optimizer = optimizer
+            if self.attack.learns:
+                self.trigger_optimizer = self.attack.optimizer()
                 self._learning_steps = self.attack.learning_share * steps
                 if self._resumed is not None:
-                    optimizer.load_state_dict(self._resumed)
+                    self.trigger_optimizer.load_state_dict(self._resumed)
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)
 
     def _factor(self, done: float) -> float:

@@ -93,7 +93,8 @@ def _cleanse(
         raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
-    datamodule.draw_trigger()
+    # Here: what forked processes make for themselves is lost with them.
+    datamodule.setup("test")
     suspect = evaluate(trainer, model, datamodule)
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
