@@ -13,18 +13,6 @@ from typing import NoReturn
 from bdclean import InputError, early, printable
 from bdclean.exits import REFUSALS, Exit, interruption
 
-ALLOCATOR = (
-    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864:"
-    "glibc.malloc.hugetlb=1"
-)
-"""Settings of the GNU allocator: memory that a step gives back is kept for the next, in huge pages.
-
-By default each large tensor is new memory, of which the kernel clears every page: a fifth of a training step on a CPU.
-"""
-
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that end the program in one line."""
 PR_SET_PDEATHSIG = 1
 """Number of the operation of Linux's prctl that sets which signal a process gets when its parent ends."""
 
@@ -39,15 +27,6 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(Exit.INTERRUPTED)
-
-
-def start_anew() -> None:
-    """Let this process begin again with `ALLOCATOR`, which is read when a process starts, and by Linux alone."""
-    if sys.platform == "linux" and sys.executable and "GLIBC_TUNABLES" not in os.environ:
-        command = [sys.executable, *sys.orig_argv[1:]]
-        # Those that come before the new program can answer them wait until it can.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        os.execve(sys.executable, command, os.environ | {"GLIBC_TUNABLES": ALLOCATOR})
 
 
 def report_thread(ended: threading.ExceptHookArgs) -> None:
@@ -75,7 +54,6 @@ def run() -> None:
         # Whoever stops the program is answered as Ctrl-C is.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if sys.platform == "linux":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             end_with_parent()
         threading.excepthook = report_thread
         if early.answer(words):
@@ -83,7 +61,6 @@ def run() -> None:
         early.check(words)
         early.check_classes(words)
         early.check_required(words)
-        start_anew()
         from bdclean.cli import main
 
         main()

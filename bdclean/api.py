@@ -13,14 +13,15 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from bdclean import InputError, cleansing, first_line
+from bdclean import InputError, cleansing, first_line, tasks
 from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
-from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
+from bdclean.engine.quiet import printed, quieten
+from bdclean.engine.trainer import Trainer
 from bdclean.models import (
     Moments,
     channels_of,
@@ -33,7 +34,6 @@ from bdclean.models import (
 )
 from bdclean.modules import Classifier
 from bdclean.modules.suspect import count_classes, fitting_size
-from bdclean.trainer import Trainer, quieten
 
 
 class GivenImages(Source):
@@ -150,21 +150,12 @@ def cleanse(
     except (MisconfigurationException, TypeError, ValueError) as error:
         asked = ", ".join(f"{name}={value!r}" for name, value in ({"epochs": epochs} | trainer).items())
         raise InputError(f"{asked}: {first_line(error)}") from error
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        cleanser, report, _ = runner.run(suspect, data, cast("Callable[[Classifier], Cleanser]", method), when_clean)
-    agreement = report["intervals"]["cleansed"].get("agreement")
-    conclusion = conclude(
-        cleanser.harm,
-        agreement,
-        report["agreement_on"],
-        None,
-        report["warnings"],
-        cleanser.differences,
-        cleanser.unlearned,
-    )
-    if conclusion.trusted is False:
-        warnings.warn(conclusion.sentence, stacklevel=3)
+        made = cast("Callable[[Classifier], Cleanser]", method)
+        cleanser, result = tasks.cleanse(runner, suspect, data, made, when_clean, scan=False)
+    if result.conclusion is not None and result.conclusion.trusted is False:
+        warnings.warn(result.conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
     for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)

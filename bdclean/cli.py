@@ -28,14 +28,16 @@ from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
 from bdclean.data.sources import EMBEDDED, Source
+from bdclean.engine.quiet import NOTICES, quieten
 from bdclean.exits import Exit, interruption
 from bdclean.messages import no_class, readable
 from bdclean.mistakes import blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
-from bdclean.report import intervals, wide_intervals
+from bdclean.reporting.measures import measured
+from bdclean.reporting.wording import wide_intervals
 from bdclean.scanning import DETECTORS
-from bdclean.trainer import Trainer, quieten
+from bdclean.verbs import Verbs
 
 ATTACKS = [*attacks.ATTACKS]
 TRAINING = ("target_class", "label_mode", "poison_rate")
@@ -70,17 +72,6 @@ class LogConfig(SaveConfigCallback):
                 os.makedirs(logger.log_dir, exist_ok=True)
                 write_text(Path(logger.log_dir, "config.yaml"), text)
                 logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
-
-
-class Notices(logging.Handler):
-    """Prints what there is to say of images, and is no error, on standard output: the other one is for errors."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called by `logging`."""
-        print(record.getMessage())
-
-
-NOTICES = Notices()
 
 
 class CommandLine(LightningCLI):
@@ -307,7 +298,7 @@ class CommandLine(LightningCLI):
 
     def after_test(self) -> None:
         """Called by Lightning, which has printed the figures: say how far those of few images can be off."""
-        lines = wide_intervals({"": intervals(self.model.counted())})
+        lines = wide_intervals({"": measured([], self.model.counted())})
         if lines and self.trainer.is_global_zero:
             print("\n".join(lines))
 
@@ -483,7 +474,7 @@ def main(args: list[str] | None = None) -> None:
         CommandLine(
             AttackModule,
             PoisonDataModule,
-            trainer_class=Trainer,
+            trainer_class=Verbs,
             seed_everything_default=0,
             parser_kwargs={"version": __version__},
             save_config_callback=LogConfig,

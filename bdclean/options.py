@@ -63,14 +63,15 @@ def options(subcommand: str) -> Options:
     if subcommand == "benchmark":
         alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
         return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
-    trainers = [*files_of("lightning", "pytorch/trainer/trainer.py"), PACKAGE / "trainer.py"]
+    trainers = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
+    trainers += [(PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "verbs.py", "Verbs")]
     module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
     groups = {
         "model": _parameters(PACKAGE / "modules" / module, name),
         "data": _parameters(PACKAGE / "data" / "module.py", "PoisonDataModule"),
-        "trainer": {name: value for path in trainers for name, value in _parameters(path, "Trainer").items()},
+        "trainer": {name: value for path, kind in trainers for name, value in _parameters(path, kind).items()},
     }
-    verbs = {name: value for path in trainers for name, value in _parameters(path, "Trainer", subcommand).items()}
+    verbs = {name: value for path, kind in trainers for name, value in _parameters(path, kind, subcommand).items()}
     single = verbs | {f"{group}.{name}": value for group, members in groups.items() for name, value in members.items()}
     folders = {"data.attack": ("attacks", "Attack")}
     own = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
@@ -79,11 +80,8 @@ def options(subcommand: str) -> Options:
     classes = {}
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
-        # Attacks are found, and not listed.
         exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
-        if folder == "attacks":
-            # They are found, and not listed.
-            exported = tuple(sorted({*members} - {root}))
+        exported = tuple(sorted({*members} - {root})) if folder == "attacks" else exported
         usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
         parameters = frozenset(name for taken in members.values() for name in taken)
         classes[option] = Classes(tuple(members), usual, parameters)
@@ -92,12 +90,13 @@ def options(subcommand: str) -> Options:
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
     names = {*ALWAYS, "seed_everything", *groups, *single, *(() if subcommand == "fit" else ("ckpt",))}
-    return Options(frozenset(names), frozenset({"trainer"} if len(trainers) < 2 else ()), classes, values)
+    return Options(frozenset(names), frozenset({"trainer"} if len(trainers) < 3 else ()), classes, values)
 
 
 def descriptions() -> dict[str, str]:
     """Each subcommand and what it does, in a line."""
-    ours = _functions(PACKAGE / "trainer.py", "Trainer") | _functions(PACKAGE / "benchmark" / "run.py", "")
+    places = {"engine/trainer.py": "Trainer", "verbs.py": "Verbs", "benchmark/run.py": ""}
+    ours = {name: found for path, kind in places.items() for name, found in _functions(PACKAGE / path, kind).items()}
     found = {name: ast.get_docstring(ours[name]) or "" for name in SUBCOMMANDS if name in ours}
     return {name: text.partition("\n")[0] for name, text in found.items()}
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +100,11 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
             sizes = f"at least {needed / 2**20:.1f} MiB, and {available / 2**20:.1f} MiB are {where}"
             raise InputError(f"--output {output}: takes {sizes}")
     return Outputs(result, paths[1:], tuple(map(_identity, paths)))
+
+
+def size_of(state: Mapping[str, object]) -> int:
+    """Bytes that tensors take in a file."""
+    return sum(getattr(value, "nbytes", 0) for value in state.values())
 
 
 def _refusal(path: Path) -> str | None:

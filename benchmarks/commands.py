@@ -33,8 +33,6 @@ def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
         SystemExit: If it fails, with what it printed.
     """
     environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": str(HERE)}
-    # As a shell starts it, without the settings that this process has given to itself.
-    environment.pop("GLIBC_TUNABLES", None)
     log = folder / "log"
     with log.open("w", encoding="utf-8") as output:
         started = time.time()

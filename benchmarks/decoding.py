@@ -25,11 +25,11 @@ from PIL import Image
 from throughput import now
 from tqdm import tqdm
 
-from bdclean.__main__ import start_anew
 from bdclean.data import PoisonDataModule
 from bdclean.data.procedural import draw_procedural
+from bdclean.engine.process import keep_memory
+from bdclean.engine.quiet import quieten
 from bdclean.modules import AttackModule
-from bdclean.trainer import quieten
 
 DISTINCT = 64
 """Different images; the rest are copies of their files."""
@@ -118,5 +118,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start_anew()
+    keep_memory()
     main()

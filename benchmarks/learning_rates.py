@@ -17,8 +17,9 @@ import lightning.pytorch as pl
 from bdclean import cleansing
 from bdclean.attacks import BadNets
 from bdclean.data import PoisonDataModule
+from bdclean.engine.quiet import quieten
+from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer, quieten
 
 RATES = {
     "Distill": (0.01, 0.03, 0.1),
@@ -75,7 +76,7 @@ def main() -> None:
             pl.seed_everything(0)
             cleanser = getattr(cleansing, name)(suspect, lr=rate, **OTHER.get(name, {}))
             with few.defence(False, cleanser.chooses):
-                trainer(options.epochs)._train(cleanser, few)
+                trainer(options.epochs).train(cleanser, few)
             judge = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
             (found,) = judge.validate(cleanser, few, verbose=False)
             rows.append((rate, found["val/agreement"]))

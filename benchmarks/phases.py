@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from bdclean.trainer import peak_memory
+from bdclean.engine.process import peak_memory
 
 IMPORTED = time.time()
 

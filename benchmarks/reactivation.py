@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import cli, report
+from bdclean import cli
 from bdclean.checkpoint import read
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
-from bdclean.trainer import Trainer
+from bdclean.reporting.measures import measured
+from bdclean.verbs import Verbs
 
 STEPS = (0, 1, 2, 5, 10, 20, 50)
 RATE = 0.01
@@ -34,7 +35,7 @@ rows: list[list[Any]] = []
 counts: list[int] = []
 
 
-class Reactivating(Trainer):
+class Reactivating(Verbs):
     """Measures again and again."""
 
     def test(  # type: ignore[override]
@@ -50,7 +51,7 @@ class Reactivating(Trainer):
             model.requires_grad_(True)
             for step in range(max(STEPS) + 1):
                 if step in STEPS:
-                    found = report.figures(super().test(model, datamodule=datamodule, verbose=False))
+                    found = measured(super().test(model, datamodule=datamodule, verbose=False), {}).percents()
                     rows.append([count, step, found["acc"], found["asr"]])
                     model.requires_grad_(True)
                 loss = F.cross_entropy(model.train()(images), classes)
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[5, 50])
     asked = parser.parse_args(words[: words.index("--")] if "--" in words else words)
     counts.extend(asked.counts)
-    cli.Trainer = Reactivating  # type: ignore[attr-defined]
+    cli.Verbs = Reactivating  # type: ignore[attr-defined]
     with asked.results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["checkpoint", "images", "steps", "acc", "asr"])

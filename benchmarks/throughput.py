@@ -37,14 +37,17 @@ import torch
 from torch import Tensor
 from usual import BATCH, MEAN, STD, Step, usual
 
-from bdclean.__main__ import start_anew
+from bdclean import tasks
 from bdclean.attacks import BadNets
 from bdclean.cleansing import DistillCleanseModule
 from bdclean.data import PoisonDataModule
 from bdclean.data.shapes import SIDE, draw_shapes
+from bdclean.engine.precision import computes_in_bf16
+from bdclean.engine.process import keep_memory
+from bdclean.engine.quiet import quieten
+from bdclean.engine.trainer import Trainer
 from bdclean.models import folded
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer, computes_in_bf16, quieten
 
 NAMES = ("floor", "ours", "usual")
 MOST = 20_000
@@ -132,9 +135,9 @@ def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer, model = Trainer(default_root_dir=folder, **options), AttackModule(arch)
         if verb == "fit":
-            trainer.fit(model, data, output=str(Path(folder, "suspect.ckpt")))
+            tasks.train(trainer, model, data, output=str(Path(folder, "suspect.ckpt")))
         else:
-            trainer.run(model, data, lambda suspect: DistillCleanseModule(suspect, ratios=0))
+            tasks.cleanse(trainer, model, data, lambda suspect: DistillCleanseModule(suspect, ratios=0), scan=False)
     # Else rates would be of fewer images than they say.
     assert trainer.num_training_batches * BATCH == images
 
@@ -192,5 +195,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start_anew()
+    keep_memory()
     main()

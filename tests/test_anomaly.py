@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import bdclean
-from bdclean.anomaly import located
 from bdclean.cleansing import Cleanser
 from bdclean.cli import main
+from bdclean.engine.anomaly import located
 from bdclean.modules.classifier import Batch
 from tests.conftest import QUICK
 from tests.strangers import Pooled
@@ -47,6 +47,9 @@ def test_python_gets_an_input_error() -> None:
 
 
 def test_other_errors_and_warnings_stay() -> None:
-    with pytest.warns(UserWarning, match="other"), pytest.raises(RuntimeError, match="^other$"), located():
+    def fail() -> None:
         warnings.warn("other", stacklevel=1)
         raise RuntimeError("other")
+
+    with pytest.warns(UserWarning, match="other"), pytest.raises(RuntimeError, match="^other$"), located():
+        fail()

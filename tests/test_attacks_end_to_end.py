@@ -10,14 +10,14 @@ import pytest
 import torch
 import yaml
 
-from bdclean import InputError, attacks
+from bdclean import InputError, attacks, tasks
 from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
 from bdclean.attacks.roles import CLEAN, COVER, POISONED
 from bdclean.cli import ATTACKS, main
 from bdclean.data import PoisonDataModule, batches
 from bdclean.data.batches import to_float
+from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 EMBEDDED = {
@@ -221,7 +221,7 @@ def test_a_trigger_that_learns() -> None:
     before = {name: value.clone() for name, value in attack.state_dict().items()}
     data, model = PoisonDataModule("shapes", attack, batch_size=32), AttackModule("small_cnn", lr=0.05)
     trainer = Trainer(max_epochs=2, enable_progress_bar=False, logger=False, accelerator="cpu", callbacks=[Half()])
-    trainer.fit(model, data)
+    tasks.train(trainer, model, data)
     half = next(callback for callback in trainer.callbacks if isinstance(callback, Half)).seen
     after = attack.state_dict()
     assert not all(torch.equal(value, before[name]) for name, value in half.items())
@@ -268,7 +268,7 @@ def test_dynamic_attacks_are_augmented_in_the_step(monkeypatch: pytest.MonkeyPat
     augmented = data.augmented
     monkeypatch.setattr(data, "augmented", lambda images: calls.append(len(images)) or augmented(images))
     trainer = Trainer(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu", limit_val_batches=0)
-    trainer.fit(AttackModule("small_cnn"), data)
+    tasks.train(trainer, AttackModule("small_cnn"), data)
     assert sum(calls) > 510
 
 
@@ -283,7 +283,7 @@ def test_an_interrupted_run_goes_on_with_its_trigger() -> None:
     data, model = PoisonDataModule("shapes", attack), AttackModule("small_cnn")
     trainer = Trainer(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu")
     # It has had its one epoch: nothing is learned any more, and the trigger is the one of the file.
-    trainer.fit(model, data, ckpt_path=str(last), output="again.ckpt")
+    tasks.train(trainer, model, data, output="again.ckpt", ckpt_path=str(last))
     for name, value in attack.state_dict().items():
         assert torch.equal(value, stored["PoisonDataModule"]["trigger"][name])
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 from bdclean.benchmark import local, tables
 from bdclean.benchmark.grid import arguments, make_grid
 from bdclean.cli import main
-from bdclean.trainer import peak_memory
+from bdclean.engine.process import peak_memory
 
 TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
 GRID: dict[str, Any] = {
@@ -291,32 +292,25 @@ def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
 
 def test_a_suspect_counts_once_however_many_methods_it_has() -> None:
     rows = [
-        dict.fromkeys(tables.COLUMNS)
-        | {"suspect": "a", "network": "n", "images": "i", "seed": seed, "method": method}
-        | {"suspect_acc": acc, "acc": 50.0, "backdoored": True}
+        tables.Row("a", "n", "i", method, seed, backdoored=True, suspect_acc=acc, acc=50.0)
         for seed, acc in ((0, 90.0), (1, 92.0))
         for method in ("m", "n")
     ]
-    rows[0] |= {"error": "why", "backdoored": None}
-    text = tables.markdown(rows)
+    rows[0] = replace(rows[0], error="why", backdoored=None)
+    text = tables.markdown(tables.sections(rows))
     assert text.count("| (suspects) | 91.0 ± 1.4 ") == 2
     assert "| m | 50.0 |" in text
     assert "1 of 2" in text
 
 
 def test_networks_and_images_have_tables_of_their_own() -> None:
-    rows = [
-        dict.fromkeys(tables.COLUMNS)
-        | {"suspect": "a", "method": "m", "network": network, "images": images, "acc": 1.0}
-        for network in ("x", "y")
-        for images in ("i", "j")
-    ]
-    text = tables.markdown(rows)
+    rows = [tables.Row("a", network, images, "m", 0, acc=1.0) for network in ("x", "y") for images in ("i", "j")]
+    text = tables.markdown(tables.sections(rows))
     assert all(f"## Methods ({network}, {images} images)" in text for network in "xy" for images in "ij")
 
 
 def test_figures_are_means_with_their_spread() -> None:
-    rows = [{"acc": 90.0}, {"acc": 92.0}, {"acc": None}]
+    rows = [tables.Row("a", "n", "i", "m", 0, acc=acc) for acc in (90.0, 92.0, None)]
     assert tables.mean(rows, "acc") == "91.0 ± 1.4"
     assert tables.mean(rows[:1], "acc") == "90.0"
     assert tables.mean(rows[2:], "acc") == "-"

@@ -13,6 +13,7 @@ from bdclean.cleansing.reinitialise import reinitialise, stage_ratios
 from bdclean.distillation import kd_loss
 from bdclean.models import find_stages
 from bdclean.modules import Classifier, Suspect
+from bdclean.tables import Table
 
 
 @pytest.fixture
@@ -116,10 +117,11 @@ def test_norm_layers_keep_parameters_and_statistics(suspect: Classifier) -> None
 
 
 def test_the_table_shows_every_layer(suspect: Classifier) -> None:
-    table = DistillCleanseModule(suspect).describe().splitlines()
-    assert table[2] == "| conv1 | 16x3x3x3 | stem | 0.01 |"
-    assert table[-1] == "| linear | 10x64 | head | 0.1 |"
-    assert len(table) == 2 + 20
+    (table,) = DistillCleanseModule(suspect).describe()
+    assert isinstance(table, Table)
+    assert table.rows[0] == ("conv1", "16x3x3x3", "stem", "0.01")
+    assert table.rows[-1] == ("linear", "10x64", "head", "0.1")
+    assert len(table.rows) == 20
 
 
 @pytest.mark.parametrize(

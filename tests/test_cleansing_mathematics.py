@@ -16,14 +16,16 @@ from torch.func import functional_call
 from torch.nn.utils import vector_to_parameters
 from torchvision.models import VisionTransformer
 
-from bdclean import InputError, cleansing
+from bdclean import InputError, cleansing, tasks
 from bdclean.cleansing import bnp, ftsam, mcr, nad, npd, sau
 from bdclean.cleansing.phases import first_epochs
 from bdclean.data import PoisonDataModule
+from bdclean.engine.quiet import quieten
+from bdclean.engine.trainer import Trainer
 from bdclean.models import find_channels, find_features, scale
 from bdclean.models.cifar import NETWORKS, PreActBlock, ResNet
 from bdclean.modules import Classifier
-from bdclean.trainer import Trainer, quieten
+from bdclean.tables import markdown
 
 NAMES = [name for name in cleansing.__all__ if name not in ("Cleanser", "Distill", "StrongDistillCleanseModule")]
 """Each method, without those that are another one with other settings."""
@@ -253,7 +255,8 @@ def run(
         return cleanser
 
     torch.manual_seed(0)
-    return trainer.run(suspect, PoisonDataModule("set.npz", num_held_out=20, num_val=4, batch_size=10), make)[0]
+    data = PoisonDataModule("set.npz", num_held_out=20, num_val=4, batch_size=10)
+    return tasks.cleanse(trainer, suspect, data, make, scan=False)[0]
 
 
 # What all have in common
@@ -263,9 +266,9 @@ def test_a_trainer_that_has_trained_says_so() -> None:
     suspect = suspect_of(TOYS["convnet"]())
     data = PoisonDataModule(None, unlabeled="procedural", num_unlabeled=10, image_size=SIZE)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.run(suspect, data, cleansing.Distill)
+    tasks.cleanse(trainer, suspect, data, cleansing.Distill, scan=False)
     with pytest.raises(InputError, match="this Trainer has trained already"):
-        trainer.run(suspect, data, cleansing.FineTune)
+        tasks.cleanse(trainer, suspect, data, cleansing.FineTune, scan=False)
 
 
 @pytest.mark.parametrize("toy", TOYS)
@@ -492,7 +495,7 @@ def test_fineprune_takes_the_least_active_units_and_they_stay_away() -> None:
     assert len(weights) == 4
     for weight in (*weights, cleanser.network[9].weight):
         assert (weight == 0).all(0).nonzero().flatten().tolist() == gone
-    assert "| inputs of 9 | 8 | 5 |" in cleanser.describe()
+    assert "| inputs of 9 | 8 | 5 |" in markdown(cleanser.describe())
 
 
 # Two phases: NAD, MCR

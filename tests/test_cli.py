@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bdclean import __version__
-from bdclean.__main__ import ALLOCATOR, start_anew
 from bdclean.benchmark.grid import arguments
 from bdclean.cli import main
 from bdclean.models import build_network
@@ -34,35 +32,6 @@ def printed_config(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert caught.value.code == 0
     config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
     return config
-
-
-def test_the_program_starts_anew_once_with_its_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[tuple[str, list[str], dict[str, str]]] = []
-    monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "bdclean", "fit"])
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    start_anew()
-    ((program, words, environment),) = started
-    assert (program, words) == (sys.executable, [sys.executable, "-m", "bdclean", "fit"])
-    assert environment == os.environ | {"GLIBC_TUNABLES": ALLOCATOR}
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.top_pad=0")
-    start_anew()
-    assert len(started) == 1
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_with_the_allocator_memory_is_not_new_in_each_step() -> None:
-    code = (
-        "import resource, torch\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "torch.zeros(4_000_000); before = faults()\n"
-        "for _ in range(10): torch.zeros(4_000_000)\n"
-        "print(faults() - before)"
-    )
-    tuned = os.environ | {"GLIBC_TUNABLES": ALLOCATOR}
-    out = subprocess.run([sys.executable, "-c", code], env=tuned, capture_output=True, text=True, check=True).stdout
-    assert int(out) < 1000  # pages; by default some 20,000
 
 
 def test_version_is_instant() -> None:
@@ -131,7 +100,7 @@ def test_every_benchmark_is_of_commands_that_parse(
 @pytest.mark.usefixtures("tiny_shapes")
 def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
-    assert list(report)[:6] == ["method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
+    assert list(report)[:7] == ["schema", "method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
     assert report["method"] == "ScanDistill"
     assert report["unlabeled_images"] == 60
     assert list(report["suspect"]) == ["acc", "asr", "ra"]

@@ -1,5 +1,6 @@
 """The sentence in which a cleansing report ends."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,30 +11,28 @@ import bdclean
 from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
 from bdclean.cli import main
-from bdclean.conclusion import conclude
 from bdclean.data.batches import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
+from bdclean.reporting.conclusion import conclude
+from bdclean.reporting.measures import Figure, Figures, Interval
+from bdclean.reporting.parts import Subject
+from bdclean.reporting.scans import Comparison, Moved, Verdict
 from bdclean.scanning import SparseInversion
 from bdclean.scanning.difference import Difference
 from tests.conftest import QUICK, QUIET
+from tests.results import cleansing, finding
 from tests.strangers import Pooled
 
-AGREEMENT = {"low": 98.2, "high": 98.9, "images": 5000}
-SCAN = {
-    "suspect": {
-        "backdoor": True,
-        "detectors": [
-            {"detector": "PatchInversion", "class": 1, "stands_out": True, "taken": 99.0, "taken_cleansed": 1.0},
-            {"detector": "MaximumMargin", "class": 3, "stands_out": False, "taken": None, "taken_cleansed": None},
-        ],
-    },
-    "doubts": [],
-}
+HARMLESS = Harm(5000, 0.014, 0.02, ())
+PATCH, MARGIN = finding(0.001, 1, "PatchInversion"), finding(1.0, 3, "MaximumMargin")
+SCAN = Comparison(
+    Verdict((PATCH, MARGIN), 0.01), Verdict((MARGIN, MARGIN), 0.01), (Moved(99.0, 1.0), Moved(None, None))
+)
 
 
 def test_what_was_looked_at_speaks_for_the_network() -> None:
-    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", SCAN, [])
+    found = conclude(cleansing(harm=HARMLESS, scan=SCAN))
     assert found.trusted
     assert found.sentence == (
         "Nothing speaks against the cleansed network: it agrees with the suspect on 98.2 to 98.9 % of test images "
@@ -51,17 +50,17 @@ def test_what_was_looked_at_speaks_for_the_network() -> None:
 )
 def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: str) -> None:
     one = Difference(SparseInversion(), torch.tensor([2, 3]), torch.tensor(forward), torch.tensor([0.1, 0.1]))
-    found = conclude(Harm(5000, 0.014, 0.02, ()), AGREEMENT, "test images", None, [], [one], True)
+    found = conclude(cleansing(harm=HARMLESS, differences=(one,), unlearned=True))
     assert found.sentence.endswith(f"; {expected}.")
-    ended = conclude(None, AGREEMENT, "test images", None, [], [one], False)
+    ended = conclude(cleansing(differences=(one,)))
     assert ended.trusted == (not one.found)
     assert ("the training ended before they were unlearned" in ended.sentence) == one.found
 
 
 def test_whatever_speaks_against_it_is_said() -> None:
     harm = Harm(500, 0.13, 0.01, (LostClass(1, 54, 0, 0),))
-    scan = SCAN | {"doubts": ["a scan finds a backdoor towards class 2"]}
-    found = conclude(harm, AGREEMENT, "test images", scan, ["the images look wrong"])
+    scan = replace(SCAN, cleansed=Verdict((finding(0.001, 2), MARGIN), 0.01))
+    found = conclude(cleansing(harm=harm, scan=scan, subject=Subject({}, warnings=("the images look wrong",))))
     assert not found.trusted
     assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")
     assert "class 1 is dead: the suspect gives it 54 images, this network none" in found.sentence
@@ -69,8 +68,8 @@ def test_whatever_speaks_against_it_is_said() -> None:
 
 
 def test_few_images_are_no_evidence() -> None:
-    for agreement, images in ((None, 0), ({"low": 34.2, "high": 100.0, "images": 2}, 2)):
-        found = conclude(None, agreement, "test images", None, [])
+    for interval, images in ((None, 0), (Interval(34.2, 100.0, 2), 2)):
+        found = conclude(cleansing(cleansed=Figures(agreement=Figure(100.0, interval))))
         assert found.trusted is None
         assert f"compared with the suspect on {images} images, and that takes at least 100" in found.sentence
 
@@ -82,7 +81,7 @@ def test_a_wrecked_network_is_not_to_be_trusted(suspicious: Path, capsys: pytest
         main(["cleanse", "--ckpt", str(suspicious), *QUICK, *options])
     assert caught.value.code == 1
     assert "DO NOT TRUST the cleansed network: it disagrees with the suspect" in capsys.readouterr().out
-    assert '<p class="warning">DO NOT TRUST' in Path("cleansed.html").read_text()
+    assert '<p class="banner warning">DO NOT TRUST' in Path("cleansed.html").read_text()
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -90,13 +89,13 @@ def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: py
     # Nothing is so far from usual that it would be pruned.
     main(["cleanse", "--ckpt", str(suspicious), *QUIET, "--method", "CLP", "--method.u", "99", "--exit_code", "true"])
     assert "Nothing speaks against the cleansed network: it agrees" in capsys.readouterr().out
-    assert '<p class="good">Nothing speaks against' in Path("cleansed.html").read_text()
+    assert '<p class="banner good">Nothing speaks against' in Path("cleansed.html").read_text()
 
 
 @pytest.fixture
 def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suspect that is sure of its predictions, which are of all classes, for the tiny embedded set."""
-    monkeypatch.setattr("bdclean.trainer.find_symptom", lambda logits: None)
+    monkeypatch.setattr("bdclean.tasks.looking.find_symptom", lambda logits: None)
     content = torch.load(tiny_suspect, weights_only=True)
     checkpoint = read(str(tiny_suspect))
     model = Suspect(**identify(checkpoint, {}, None)).eval()

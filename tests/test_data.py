@@ -21,8 +21,8 @@ from bdclean.data.images import MemoryImages
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
+from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
-from bdclean.trainer import Trainer
 
 # The embedded set
 

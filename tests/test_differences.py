@@ -17,14 +17,15 @@ from bdclean.checkpoint import read
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.scandistill.aims import BySource, Changes
 from bdclean.cleansing.scandistill.judging import Judge
-from bdclean.conclusion import conclude
 from bdclean.modules import Suspect
 from bdclean.perturbations import add
+from bdclean.reporting.conclusion import conclude
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.difference import Difference, differences
 from bdclean.scanning.goals import Apart
+from bdclean.tables import markdown
 from tests.conftest import QUICK, bright_quarters, cleanse
-from tests.test_conclusion import AGREEMENT
+from tests.results import cleansing
 
 SIDE = 8
 CLASSES = 4
@@ -204,7 +205,7 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert float(network.offset) == 0.0
     assert not optimizer.state
     assert cleanser.trainer.fit_loop.max_epochs == 10
-    assert "| SparseInversion | 100 % | 0 % | 2 |" in cleanser.describe()
+    assert "| SparseInversion | 100 % | 0 % | 2 |" in markdown(cleanser.describe())
     assert cleanser.unlearned
     # If the second phase diverges, what the first one made is kept.
     cleanser.on_divergence(math.nan)
@@ -251,7 +252,7 @@ def test_where_nothing_is_found_training_ends_and_weights_go_back(
     cleanser.finish()
     assert cleanser.left == expected
     assert float(network.offset) == pytest.approx(offset if expected is None else expected * offset)
-    assert ("Neither the scan nor this comparison" in cleanser.describe()) == (expected is not None)
+    assert ("Neither the scan nor this comparison" in markdown(cleanser.describe())) == (expected is not None)
 
 
 def test_gradients_are_clipped_more_while_triggers_are_unlearned(cleanser: ScanDistill) -> None:
@@ -314,8 +315,8 @@ def test_a_first_phase_that_begins_anew_is_as_long_as_before(
 def test_no_class_with_enough_images_is_no_evidence(cleanser: ScanDistill) -> None:
     nothing = torch.tensor([])
     cleanser.differences = [Difference(SparseInversion(), nothing.long(), nothing, nothing)]
-    assert "No class has the 24 images that such a comparison takes." in cleanser.describe()
-    found = conclude(None, AGREEMENT, "test images", None, [], cleanser.differences)
+    assert "No class has the 24 images that such a comparison takes." in markdown(cleanser.describe())
+    found = conclude(cleansing(differences=tuple(cleanser.differences)))
     assert "re-initialised" not in found.sentence
 
 

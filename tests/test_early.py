@@ -18,7 +18,7 @@ from bdclean.exits import MEANINGS
 from bdclean.models.networks import known_architectures
 from bdclean.options import SUBCOMMANDS, options
 from bdclean.suggestions import suggestion
-from bdclean.trainer import Trainer
+from bdclean.verbs import Verbs
 from tests.conftest import CONFIGS, computing
 
 CONFIG = str(CONFIGS / "badnet.yaml")
@@ -182,7 +182,7 @@ def parsers() -> dict[str, Any]:
     found: dict[str, Any] = {}
     assert issubclass(Parsers, LightningCLI)
     with pytest.raises(StopError):
-        Parsers(cli.AttackModule, cli.PoisonDataModule, trainer_class=Trainer, auto_configure_optimizers=False, args=[])
+        Parsers(cli.AttackModule, cli.PoisonDataModule, trainer_class=Verbs, auto_configure_optimizers=False, args=[])
     return found
 
 

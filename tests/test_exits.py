@@ -95,7 +95,7 @@ def test_an_interruption_while_writing_leaves_nothing_half(
 def test_an_interruption_after_the_network_says_that_it_is_written(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bdclean.report.write_html", interrupt)
+    monkeypatch.setattr("bdclean.reporting.html.write", interrupt)
     code, line = ended(["cleanse", "--ckpt", str(tiny_suspect), "--method", "CLP", *QUIET], capsys)
     assert code == 130
     assert line == "bdclean: interrupted: wrote cleansed.ckpt, cleansed.json; did not write cleansed.html"
@@ -112,13 +112,14 @@ def test_an_interrupted_benchmark_says_how_far_it_is(
 
 
 def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
+    from bdclean import tasks
     from bdclean.data import PoisonDataModule
-    from bdclean.trainer import Trainer
+    from bdclean.engine.trainer import Trainer
 
     monkeypatch.setattr(Distill, "training_step", interrupt)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
     with pytest.raises(KeyboardInterrupt):
-        Trainer(**options).run(AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
+        tasks.cleanse(Trainer(**options), AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
 
 
 class Broken:
@@ -149,7 +150,6 @@ def test_what_happens_while_torch_is_imported_is_no_finding(
     monkeypatch.setattr(sys, "argv", ["bdclean", "scan", "--ckpt", "suspect.ckpt", "--exit_code", "true"])
     monkeypatch.setattr(sys, "meta_path", [Broken(error), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "bdclean.cli")
-    monkeypatch.setattr(start, "start_anew", lambda: None)
     monkeypatch.setattr(start, "leave", sys.exit)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     before = signal.getsignal(signal.SIGTERM)
@@ -242,25 +242,6 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
     process.kill()
     # The worker has the other end of the pipe, which is closed when it is gone.
     assert process.communicate(timeout=10)[0] == ""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the program starts anew on Linux alone")
-def test_a_signal_between_two_starts_is_not_lost() -> None:
-    Path("suspect.ckpt").write_bytes(b"")
-    code = (
-        "import os, signal, sys; from bdclean import __main__ as start\n"
-        "execve = os.execve\n"
-        "def late(*call):\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    execve(*call)\n"
-        "os.execve = late\n"
-        "sys.orig_argv = [sys.executable, '-m', 'bdclean', *sys.argv[1:]]\n"
-        "start.run()"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    words = [sys.executable, "-c", code, "scan", "--ckpt", "suspect.ckpt"]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert (done.returncode, done.stderr) == (130, "bdclean: interrupted: no result was written\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")

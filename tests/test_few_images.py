@@ -53,7 +53,7 @@ def test_intervals_stand_in_every_report(
     assert report["intervals"]["suspect"] == {"acc": None, "asr": None, "ra": None}
     shown = f"{interval['low']:.2f} to {interval['high']:.2f}"
     assert f"cleansed agreement {shown} (20 images)." in capsys.readouterr().out
-    assert f'<div class="interval">{shown}, 20 images</div>' in Path("cleansed.html").read_text()
+    assert f'<div class="note">{shown}, 20 images</div>' in Path("cleansed.html").read_text()
 
 
 @pytest.mark.usefixtures("tiny_shapes")

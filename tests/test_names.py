@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdclean import report
 from bdclean.cli import main
 from bdclean.data.sources import Source
+from bdclean.reporting.files import write_csv
 from tests.conftest import QUICK, QUIET, cleanse
 
 SHORT = ["--detector", "DenseInversion", "--detector.steps", "1", "--detector.sizes", "[1]"]
@@ -77,7 +77,7 @@ def test_training_on_folders_that_are_no_utf8(capsys: pytest.CaptureFixture[str]
 
 def test_cells_that_a_spreadsheet_would_run() -> None:
     names = ["=1+1.png", "+1.png", "-1.png", "@sum.png", "\t=1.png", "\r=1.png", "a\n.png", "1.png"]
-    report.write_csv(Path("names.csv"), ["image", "class"], [(name, -1) for name in names])
+    write_csv(Path("names.csv"), ["image", "class"], [(name, -1) for name in names])
     with open("names.csv", newline="") as file:
         rows = list(csv.reader(file))[1:]
     harmless = [r"'\t=1.png", r"'\r=1.png", r"a\n.png", "1.png"]

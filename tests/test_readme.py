@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from bdclean import tasks
+from bdclean.engine.trainer import Trainer
 from bdclean.models import build_network
-from bdclean.trainer import Trainer
 from tests.conftest import CONFIGS
 
 README = (CONFIGS.parent / "README.md").read_text()
@@ -37,10 +38,12 @@ def run(words: str) -> dict[str, Any]:
 def test_from_python_then_a_method_of_ones_own() -> None:
     names = run("Trainer(max_epochs=3)")
     assert Path("third_class.ckpt").exists()
-    assert names["report"]["cleansed"]["agreement"] is not None
+    assert names["result"].cleansed.agreement.percent is not None
+    assert Path("third_class_cleansed.json").exists()
     method = run("class SquaredLogits")["SquaredLogits"]
-    report = Trainer(max_epochs=1, enable_progress_bar=False).cleanse(names["model"], names["data"], method)
-    assert report["method"] == "SquaredLogits"
+    trainer = Trainer(max_epochs=1, enable_progress_bar=False)
+    _, result = tasks.cleanse(trainer, names["model"], names["data"], method, scan=False)
+    assert result.method == "SquaredLogits"
 
 
 def test_an_attack_of_ones_own() -> None:

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from scipy import optimize, stats
 from torch import Tensor, nn
 
-from bdclean import InputError, report
+from bdclean import InputError
 from bdclean.__main__ import run
 from bdclean.cli import main
 from bdclean.exits import Exit
 from bdclean.perturbations import few_pixels, lay, paste, warp
+from bdclean.reporting.scans import Comparison, Moved, Verdict
 from bdclean.scanning import (
     DETECTORS,
     DenseInversion,
@@ -33,6 +34,7 @@ from bdclean.scanning.goals import Towards
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
 from tests.conftest import QUIET, bright_quarters, cleanse
+from tests.results import finding
 
 CLASSES, SIDE, TARGET = 5, 8, 3
 
@@ -364,23 +366,17 @@ def test_bad_options() -> None:
 # Reports
 
 
-def _finding(p: float, suspected: int = 1) -> Finding:
-    scores, p_values = torch.zeros(4), torch.ones(4)
-    scores[suspected], p_values[suspected] = 1, p
-    return Finding("Some", scores, p_values)
-
-
 def test_what_is_found_is_said() -> None:
-    sure, unsure = report.found([_finding(0.001)], 0.05), report.found([_finding(0.2, 3), _finding(0.4)], 0.05)
-    assert sure["backdoor"]
-    assert report.verdict(sure) == "a backdoor towards class 1 (p 0.001)"
-    assert not unsure["backdoor"]
-    assert report.verdict(unsure) == "no backdoor found (p 0.4, class 3 stands out most)"
-    assert report.verdict(report.found([_finding(1e-9)], 0.05)) == "a backdoor towards class 1 (p <0.0001)"
-    assert json.loads(json.dumps(sure)) == sure
-    two = report.found([Finding("Some", torch.tensor([0.0, 1.0]), torch.ones(2))], 0.05)
-    assert two["backdoor"] is None
-    assert report.verdict(two) == "no saying whether there is a backdoor: of two classes none can stand out"
+    sure, unsure = Verdict((finding(0.001),), 0.05), Verdict((finding(0.2, 3), finding(0.4)), 0.05)
+    assert sure.backdoor
+    assert sure.text == "a backdoor towards class 1 (p 0.001)"
+    assert not unsure.backdoor
+    assert unsure.text == "no backdoor found (p 0.4, class 3 stands out most)"
+    assert Verdict((finding(1e-9),), 0.05).text == "a backdoor towards class 1 (p <0.0001)"
+    assert json.loads(json.dumps(sure.to_json())) == sure.to_json()
+    two = Verdict((Finding("Some", torch.tensor([0.0, 1.0]), torch.ones(2)),), 0.05)
+    assert two.backdoor is None
+    assert two.text == "no saying whether there is a backdoor: of two classes none can stand out"
 
 
 @pytest.mark.parametrize(
@@ -394,9 +390,10 @@ def test_what_is_found_is_said() -> None:
     ],
 )
 def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
-    outcome = report.compared([_finding(before)], [_finding(after)], [shares], 0.05)
-    assert bool(outcome["doubts"]) == doubted
-    assert outcome["suspect"]["detectors"][0]["taken"] == shares[0]
+    verdicts = (Verdict((finding(p),), 0.05) for p in (before, after))
+    comparison = Comparison(*verdicts, (Moved(*shares),))
+    assert bool(comparison.doubts) == doubted
+    assert comparison.to_json()["suspect"]["detectors"][0]["taken"] == shares[0]
 
 
 # The command line
@@ -413,7 +410,7 @@ def test_scan_writes_findings_and_a_page(tiny_suspect: Path, capsys: pytest.Capt
     assert detector["detector"] == "SparseInversion"
     assert len(detector["scores"]) == len(detector["p_values"]) == 10
     printed = capsys.readouterr().out
-    assert report.verdict(found).capitalize() in printed
+    assert ("A backdoor towards" if found["backdoor"] else "No backdoor found") in printed
     page = Path("found.html").read_text()
     assert page.count("<tr><td>") == 10
     assert page.count("data:image/png;base64,") == 1
@@ -437,7 +434,6 @@ def test_a_fault_of_the_program_is_no_backdoor(
 ) -> None:
     words = ["bdclean", "scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT, "--exit_code", "true"]
     monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setattr("bdclean.__main__.start_anew", lambda: None)
     monkeypatch.setattr("bdclean.scanning.scan", lambda *given: 1 / 0)
     with pytest.raises(SystemExit) as caught:
         run()
@@ -521,7 +517,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert all(doubt in sentence for doubt in found["doubts"])
     assert capsys.readouterr().out.rstrip().endswith(sentence)
     page = Path("cleansed.html").read_text()
-    assert '<p class="warning">DO NOT TRUST the cleansed network' in page
+    assert '<p class="banner warning">DO NOT TRUST the cleansed network' in page
     assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 

@@ -118,4 +118,4 @@ def test_a_wrong_normalisation_is_said_everywhere(verb: str, capsys: pytest.Capt
     assert out.count("look wrong") == 2
     assert "get class 4. Normalisation (--model.mean, --model.std), channel order or image size look wrong" in out
     assert "get class 4" in Path("out.json").read_text()
-    assert 'class="warning"' in Path("out.html").read_text()
+    assert 'class="banner warning"' in Path("out.html").read_text()

@@ -10,13 +10,15 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import nn
 
-from bdclean import InputError
+from bdclean import InputError, tasks
 from bdclean.attacks import WaNet
 from bdclean.cleansing import Distill
 from bdclean.data import PoisonDataModule
+from bdclean.engine.callbacks import History
+from bdclean.engine.precision import computes_in_bf16
+from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
 from bdclean.scanning import Detector
-from bdclean.trainer import History, Trainer, computes_in_bf16
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_training_is_in_half_precision_and_figures_are_not() -> None:
     model, data = AttackModule("small_cnn"), PoisonDataModule("shapes", batch_size=64)
     model.network = network = Kinds()
     options = {"precision": "bf16-mixed", "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    Trainer(max_epochs=1, **options).fit(model, data)
+    tasks.train(Trainer(max_epochs=1, **options), model, data)
     assert Path("suspect.ckpt").exists()
     assert network.seen == {True: {torch.bfloat16}, False: {torch.float32}}
     # What losses are made of is in single precision.
@@ -105,8 +107,9 @@ def test_agreement_is_in_single_precision(source: str | None) -> None:
     cleanser = Distill(suspect)
     student, teacher = cleanser.network, cleanser.teacher
     options = {"precision": "bf16-mixed", "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    figures = Trainer(**options).test(cleanser, datamodule=data, verbose=False)
-    assert figures[0]["test/agreement"] == 100
+    figures = tasks.evaluate(Trainer(**options), cleanser, data)
+    assert figures.agreement is not None
+    assert figures.agreement.percent == 100
     assert isinstance(student, Kinds)
     assert isinstance(teacher, Kinds)
     assert student.seen[False] == teacher.seen[False] == {torch.float32}
@@ -132,7 +135,7 @@ def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
     suspect.network = Mixing()
     data = PoisonDataModule("shapes", batch_size=64)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
-    trainer.run(suspect, data, Distill)
+    tasks.cleanse(trainer, suspect, data, Distill, scan=False)
     assert trainer.precision == "32-true"
     assert "in single precision" in capsys.readouterr().out
 
@@ -164,7 +167,7 @@ def test_a_scan_computes_as_training_does(
     suspect, detector = AttackModule("small_cnn"), Watching()
     suspect.network = network()
     trainer = Trainer(precision=precision, accelerator="cpu", logger=False, enable_progress_bar=False)
-    trainer.scan(suspect, PoisonDataModule("shapes"), detector)
+    tasks.scan(trainer, suspect, PoisonDataModule("shapes"), detector)
     assert detector.kinds == (torch.float32, {expected})
 
 
@@ -181,9 +184,9 @@ def test_the_loss_is_logged_again_after_a_training_that_was_broken_off() -> None
     model, data = AttackModule("small_cnn"), PoisonDataModule("shapes", batch_size=64)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
     with pytest.raises(ZeroDivisionError):
-        Trainer(callbacks=[Breaks()], **options).fit(model, data)
+        tasks.train(Trainer(callbacks=[Breaks()], **options), model, data)
     history = History()
-    Trainer(callbacks=[history], **options).fit(model, data)
+    tasks.train(Trainer(callbacks=[history], **options), model, data)
     assert len(history.curves["train/loss"]) == 1
 
 
@@ -191,7 +194,7 @@ def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) 
     trainer = Trainer(devices=2, strategy="ddp_fork", accelerator="cpu", logger=False)
     monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda:0"))
     with pytest.raises(InputError, match="take ddp"):
-        trainer.run(AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
+        tasks.cleanse(trainer, AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -201,6 +204,6 @@ def test_an_attack_is_silent_for_a_share_of_the_training(monkeypatch: pytest.Mon
     monkeypatch.setattr(WaNet, "penalty", lambda *_: heard.append(model.trainer.global_step) or 0.0)
     data = PoisonDataModule("shapes", WaNet(), batch_size=64)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "limit_val_batches": 0}
-    Trainer(max_epochs=2, **options).fit(model, data)
+    tasks.train(Trainer(max_epochs=2, **options), model, data)
     steps = int(model.trainer.global_step)
     assert heard == list(range(steps // 2, steps))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import jinja2
 from matplotlib.figure import Figure
 
 from bdclean import __version__
-from bdclean.benchmark.tables import Row, groups, markdown
-from bdclean.checkpoint import write_text, write_whole
+from bdclean.benchmark.tables import Row, groups, sections
+from bdclean.checkpoint import write_whole
+from bdclean.reporting import html
+from bdclean.reporting.figures import DPI
+from bdclean.reporting.sections import Page, Picture, Section
 
 
 def write(rows: Sequence[Row], folder: Path, command: str) -> None:
@@ -23,19 +24,16 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> None:
         folder: Where they go.
         command: What made it.
     """
-    pictures = []
+    shown = []
     for name, title, draw in (
         ("heatmap.png", "ASR after cleansing, and ACC lost: means over seeds, networks and images", heatmap),
         ("scatter.png", "ACC against ASR after cleansing", scatter),
     ):
         figure = draw(rows)
-        write_whole(folder / name, partial(figure.savefig, format="png", dpi=110))
-        pictures.append((title, base64.b64encode((folder / name).read_bytes()).decode()))
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("bdclean.benchmark", "."), autoescape=True)
-    html = environment.get_template("page.html.j2").render(
-        tables=_tables(markdown(rows)), pictures=pictures, command=command, version=__version__
-    )
-    write_text(folder / "index.html", html)
+        write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
+        shown.append(Section(title, (Picture("", partial(draw, rows)),)))
+    page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", (*shown, *sections(rows)))
+    html.write(folder / "index.html", page)
 
 
 def heatmap(rows: Sequence[Row]) -> Figure:
@@ -65,11 +63,12 @@ def scatter(rows: Sequence[Row]) -> Figure:
     """A point for each method and backdoored suspect: ASR across, ACC up; the best are top left."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    backdoored = [row for row in rows if row["backdoored"] and None not in (row["asr"], row["acc"])]
+    backdoored = [row for row in rows if row.backdoored and row.asr is not None and row.acc is not None]
     markers = "osD^v<>Pp*Xhd"
     for number, ((method,), own) in enumerate(groups(backdoored, "method").items()):
         marker = markers[number % len(markers)]
-        axes.scatter([row["asr"] for row in own], [row["acc"] for row in own], label=method, marker=marker, alpha=0.8)
+        across, up = ([row.figures[name] for row in own] for name in ("asr", "acc"))
+        axes.scatter(across, up, label=method, marker=marker, alpha=0.8)
     axes.set_xlabel("ASR, %")
     axes.set_ylabel("ACC, %")
     axes.set_xlim(-3, 103)
@@ -80,18 +79,5 @@ def scatter(rows: Sequence[Row]) -> Figure:
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:
-    values = [row[name] for row in rows if row[name] is not None]
+    values = [value for row in rows if (value := getattr(row, name)) is not None]
     return sum(values) / len(values) if values else float("nan")
-
-
-def _tables(text: str) -> list[tuple[str, list[list[str]], list[str]]]:
-    """The parts of a Markdown text: title, cells of its table, other lines."""
-    parts: list[tuple[str, list[list[str]], list[str]]] = []
-    for line in text.splitlines():
-        if line.startswith("## "):
-            parts.append((line[3:], [], []))
-        elif line.startswith("| ") and not line.startswith("| ---"):
-            parts[-1][1].append(line.strip("|").split("|"))
-        elif line and not line.startswith("|"):
-            parts[-1][2].append(line)
-    return parts

@@ -100,7 +100,7 @@ def benchmark(
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError(f"--folder {folder}: every cell failed, the first one so: {failures[0]}")
-    rows = tables.rows(results)
+    rows = [tables.Row.read(one, result) for one, result in results]
     # Matplotlib is for those alone who want pictures.
     from bdclean.benchmark import page
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +14,99 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from bdclean.benchmark.grid import Cell
 from bdclean.checkpoint import write_text
 from bdclean.metrics import defense_effectiveness_rate
-from bdclean.report import write_csv
+from bdclean.reporting.files import write_csv
+from bdclean.reporting.sections import Picture, Section, Text
+from bdclean.tables import Table
 
 IDENTITY = ("suspect", "network", "images", "method", "seed")
 FIGURES = ("acc", "asr", "ra", "agreement", "der", "acc_lost", "seconds", "peak_memory")
-COLUMNS = (*IDENTITY, "backdoored", "suspect_acc", "suspect_asr", "suspect_ra", *FIGURES, "error")
-Row = dict[str, Any]
+NOTE = (
+    "Means over suspects and seeds, ± the standard deviation. ACC, ASR, RA, agreement, DER in percent; seconds of "
+    "the cleansing alone; memory is the peak of the process (of the GPU, where there is one) in MiB. Averages are "
+    "over the backdoored suspects; what those lost that never were stands by itself."
+)
 
 
-def rows(results: Sequence[tuple[Cell, Mapping[str, Any]]]) -> list[Row]:
-    """A row for each cell: what it is, its figures in percent, seconds and MiB, or why it has none."""
-    return [_row(cell, result) for cell, result in results]
+@dataclass(frozen=True)
+class Row:
+    """A cell with its figures in percent, seconds and MiB, each None if it is not known, or why it has none.
+
+    Attributes:
+        suspect: Its name.
+        network: What its architecture is called.
+        images: What the images are called.
+        method: What the method is called.
+        seed: Of everything.
+        backdoored: Whether the suspect was; None if the cell failed.
+        suspect_acc: ACC of the suspect.
+        suspect_asr: ASR of the suspect.
+        suspect_ra: RA of the suspect.
+        acc: ACC of the cleansed network.
+        asr: ASR of the cleansed network.
+        ra: RA of the cleansed network.
+        agreement: Of both networks.
+        der: The defense effectiveness rate.
+        acc_lost: By how much ACC fell.
+        seconds: That the cleansing took.
+        peak_memory: Of the process or the GPU.
+        error: Why the cell failed, if it did.
+    """
+
+    suspect: str
+    network: str
+    images: str
+    method: str
+    seed: int
+    backdoored: bool | None = None
+    suspect_acc: float | None = None
+    suspect_asr: float | None = None
+    suspect_ra: float | None = None
+    acc: float | None = None
+    asr: float | None = None
+    ra: float | None = None
+    agreement: float | None = None
+    der: float | None = None
+    acc_lost: float | None = None
+    seconds: float | None = None
+    peak_memory: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def read(cls, cell: Cell, result: Mapping[str, Any]) -> Row:
+        """A row from the JSON of a cell."""
+        suspect = cell.suspect
+        row = cls(suspect.name, suspect.network, cell.images, cell.method, suspect.seed, error=result.get("error"))
+        if row.error is not None:
+            return row
+        before, after = result["suspect"], result["cleansed"]
+        backdoored = result["attack"] is not None
+        acc_lost = der = None
+        if None not in (before["acc"], after["acc"]):
+            acc_lost = round(before["acc"] - after["acc"], 2)
+            if None not in (before["asr"], after["asr"]) and backdoored:
+                rate = defense_effectiveness_rate((before["acc"], before["asr"]), (after["acc"], after["asr"]))
+                der = round(rate, 2)
+        judged: dict[str, Any] = {f"suspect_{name}": value for name, value in before.items()} | after
+        cost = {name: result[name] for name in ("seconds", "peak_memory")}
+        return replace(row, backdoored=backdoored, acc_lost=acc_lost, der=der, **judged, **cost)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from the others."""
+        return tuple(str(getattr(self, name)) for name in IDENTITY)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that are known."""
+        return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
 
 
-def _row(cell: Cell, result: Mapping[str, Any]) -> Row:
-    suspect = cell.suspect
-    row: Row = dict.fromkeys(COLUMNS)
-    row |= {"suspect": suspect.name, "network": suspect.network, "seed": suspect.seed}
-    row |= {"images": cell.images, "method": cell.method, "error": result.get("error")}
-    if row["error"] is not None:
-        return row
-    before, after = result["suspect"], result["cleansed"]
-    row |= {f"suspect_{name}": value for name, value in before.items()} | dict(after)
-    row |= {name: result[name] for name in ("seconds", "peak_memory")}
-    row["backdoored"] = result["attack"] is not None
-    if None not in (before["acc"], after["acc"]):
-        row["acc_lost"] = round(before["acc"] - after["acc"], 2)
-        if None not in (before["asr"], after["asr"]) and row["backdoored"]:
-            rate = defense_effectiveness_rate((before["acc"], before["asr"]), (after["acc"], after["asr"]))
-            row["der"] = round(rate, 2)
-    return row
+COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def mean(found: Sequence[Row], name: str) -> str:
     """The mean of a figure over rows, and its standard deviation where there are several; a dash for nothing."""
-    values = [row[name] for row in found if row[name] is not None]
+    values = [value for row in found if (value := getattr(row, name)) is not None]
     if not values:
         return "-"
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
@@ -58,89 +117,91 @@ def groups(found: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]
     """Rows by the values of some columns, in the order in which these appear."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
-        parts.setdefault(tuple(row[name] for name in names), []).append(row)
+        parts.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
     return parts
 
 
-def markdown(found: Sequence[Row]) -> str:
-    """Everything as Markdown: averages of each method, ACC / ASR of each method and suspect, all figures, failures."""
-    failed = [row for row in found if row["error"] is not None]
-    good = [row for row in found if row["error"] is None]
+def sections(found: Sequence[Row]) -> tuple[Section, ...]:
+    """Averages of each method, ACC / ASR of each method and suspect, all figures, failures."""
+    failed = [row for row in found if row.error is not None]
     several = groups(found, "network", "images")
-    parts = []
+    made = []
     for (network, images), part in several.items():
         title = f" ({network}, {images} images)" if len(several) > 1 else ""
-        parts.append(f"## Methods{title}\n\n{_averages(part)}")
-        parts.append(f"## ACC / ASR{title}\n\n{_matrix(part)}")
-    parts.append(f"## All figures\n\n{_everything(good)}")
+        made.append(Section(f"Methods{title}", (_averages(part),)))
+        made.append(Section(f"ACC / ASR{title}", (_matrix(part),)))
+    made.append(Section("All figures", (_everything([row for row in found if row.error is None]),)))
     if failed:
-        lines = [f"- {', '.join(str(row[name]) for name in IDENTITY)}: {row['error']}" for row in failed]
-        parts.append("## Failed\n\n" + "\n".join(lines))
-    note = (
-        "Means over suspects and seeds, ± the standard deviation. ACC, ASR, RA, agreement, DER in percent; seconds of "
-        "the cleansing alone; memory is the peak of the process (of the GPU, where there is one) in MiB. Averages are "
-        "over the backdoored suspects; what those lost that never were stands by itself."
+        lines = [f"- {', '.join(row.identity)}: {row.error}" for row in failed]
+        made.append(Section("Failed", (Text("\n".join(lines), explains=True),)))
+    last = made.pop()
+    return (*made, Section(last.title, (*last.parts, Text(NOTE, explains=True))))
+
+
+def markdown(found: Sequence[Section]) -> str:
+    """Sections as Markdown, without their pictures."""
+    shown = (
+        [f"## {section.title}"]
+        + [
+            part.text if isinstance(part, Text) else part.markdown()
+            for part in section.parts
+            if not isinstance(part, Picture)
+        ]
+        for section in found
     )
-    return "\n\n".join([*parts, note]) + "\n"
+    return "\n\n".join(text for texts in shown for text in texts) + "\n"
 
 
-def _averages(part: Sequence[Row]) -> str:
-    header = ["method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, never backdoored", "s", "MiB", "done"]
-    before = _once([row for row in part if row["backdoored"]] or part)
+def _averages(part: Sequence[Row]) -> Table:
+    header = ("method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, never backdoored", "s", "MiB", "done")
+    before = _once([row for row in part if row.backdoored] or part)
     acc, asr, ra = (mean(before, f"suspect_{name}") for name in ("acc", "asr", "ra"))
-    lines = [header, ["(suspects)", acc, "", asr, ra]]
+    rows = [("(suspects)", acc, "", asr, ra, *[""] * 5)]
     for (method,), own in groups(part, "method").items():
         parts = groups(own, "backdoored")
         backdoored, clean = parts.get((True,), []), parts.get((False,), [])
         good = len(backdoored) + len(clean)
         cells = [mean(backdoored, name) for name in ("acc", "acc_lost", "asr", "ra", "der")]
         more = [mean(clean, "acc_lost"), mean(own, "seconds"), mean(own, "peak_memory"), f"{good} of {len(own)}"]
-        lines.append([method, *cells, *more])
-    return _table(lines)
+        rows.append((method, *cells, *more))
+    return Table(header, tuple(rows))
 
 
-def _matrix(part: Sequence[Row]) -> str:
+def _matrix(part: Sequence[Row]) -> Table:
     suspects = groups(part, "suspect")
-    lines = [["method", *(name for (name,) in suspects)]]
     pairs = (_once(rows) for rows in suspects.values())
-    lines.append(["(suspects)", *(f"{mean(rows, 'suspect_acc')} / {mean(rows, 'suspect_asr')}" for rows in pairs)])
+    rows = [("(suspects)", *(f"{mean(own, 'suspect_acc')} / {mean(own, 'suspect_asr')}" for own in pairs))]
     for (method,), own in groups(part, "method").items():
         cells = groups(own, "suspect")
         found = (cells.get(name, []) for name in suspects)
-        lines.append([method, *(f"{mean(cell, 'acc')} / {mean(cell, 'asr')}" for cell in found)])
-    return _table(lines)
+        rows.append((method, *(f"{mean(cell, 'acc')} / {mean(cell, 'asr')}" for cell in found)))
+    return Table(("method", *(name for (name,) in suspects)), tuple(rows))
 
 
 def _once(found: Sequence[Row]) -> list[Row]:
     """One row for each suspect, whatever the number of methods that were done."""
-    good = [row for row in found if row["error"] is None]
+    good = [row for row in found if row.error is None]
     return [rows[0] for rows in groups(good, "suspect", "network", "seed").values()]
 
 
-def _everything(found: Sequence[Row]) -> str:
-    titles = ["ACC", "ASR", "RA", "agreement", "DER", "ACC lost", "s", "MiB"]
-    lines = [["suspect", "network", "images", "method", "seeds", *titles]]
-    for (suspect, network, images, method), cell in groups(found, *IDENTITY[:4]).items():
-        lines.append([suspect, network, images, method, str(len(cell)), *(mean(cell, name) for name in FIGURES)])
-    return _table(lines)
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    width = len(lines[0])
-    padded = [[*line, *[""] * (width - len(line))] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], ["---"] * width, *padded[1:]])
+def _everything(found: Sequence[Row]) -> Table:
+    titles = ("ACC", "ASR", "RA", "agreement", "DER", "ACC lost", "s", "MiB")
+    rows = [
+        (*names, str(len(cell)), *(mean(cell, name) for name in FIGURES))
+        for names, cell in groups(found, *IDENTITY[:4]).items()
+    ]
+    return Table(("suspect", "network", "images", "method", "seeds", *titles), tuple(rows))
 
 
 def write(found: Sequence[Row], folder: Path) -> None:
     """Write `results.csv`, `results.md`, and the same grid for TensorBoard's HParams."""
-    values = [["" if row[name] is None else row[name] for name in COLUMNS] for row in found]
+    values = [["" if (value := getattr(row, name)) is None else value for name in COLUMNS] for row in found]
     write_csv(folder / "results.csv", COLUMNS, values)
-    write_text(folder / "results.md", markdown(found))
+    write_text(folder / "results.md", markdown(sections(found)))
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for row in found:
-        if row["error"] is None:
-            name = ".".join(str(row[name]) for name in IDENTITY)
-            logger = TensorBoardLogger(folder, "tensorboard", name, default_hp_metric=False)
-            figures = {f"final/{name}": row[name] for name in FIGURES if row[name] is not None}
-            logger.log_hyperparams({name: str(row[name]) for name in IDENTITY}, figures)
+        if row.error is None:
+            logger = TensorBoardLogger(folder, "tensorboard", ".".join(row.identity), default_hp_metric=False)
+            figures = {f"final/{name}": value for name, value in row.figures.items()}
+            logger.log_hyperparams(dict(zip(IDENTITY, row.identity, strict=True)), figures)
             logger.finalize("success")

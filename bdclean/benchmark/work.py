@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
-from bdclean.report import write_json
+from bdclean.reporting.files import write_json
 
 Command = Callable[[list[str]], None]
 """The command line: ends in SystemExit if something is wrong, after one line on standard error."""

@@ -24,6 +24,7 @@ from bdclean.modules import Classifier
 from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
+from bdclean.tables import Description
 
 Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
@@ -115,9 +116,9 @@ class Cleanser(Classifier):
     def finish(self) -> None:
         """After the training: make the student what it is to be."""
 
-    def describe(self) -> str:
-        """What the method does to this network, as a Markdown table; empty if there is nothing to tell."""
-        return ""
+    def describe(self) -> Description:
+        """What the method does to this network; empty if there is nothing to tell."""
+        return ()
 
     def epochs_of(self, images: int) -> int:
         """How many epochs of so many images it trains, if nothing else is said; by default `epochs`."""

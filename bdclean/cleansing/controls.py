@@ -10,6 +10,7 @@ from bdclean.cleansing.distill import DistillCleanseModule
 from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.modules import Classifier
+from bdclean.tables import Description
 
 
 class Distill(DistillCleanseModule):
@@ -35,8 +36,8 @@ class Distill(DistillCleanseModule):
     ) -> None:
         super().__init__(suspect, 0.0, lr, momentum, weight_decay, temperature)
 
-    def describe(self) -> str:
-        return ""
+    def describe(self) -> Description:
+        return ()
 
 
 class Reinitialise(FineTune):
@@ -64,5 +65,5 @@ class Reinitialise(FineTune):
         self.seed = run_seed(seed)
         self.shares.reinitialise(self, self.seed)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         return self.shares.describe()

@@ -15,6 +15,7 @@ from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
+from bdclean.tables import Description
 
 
 class DistillCleanseModule(Cleanser):
@@ -74,7 +75,7 @@ class DistillCleanseModule(Cleanser):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return self.sgd(self.lr, self.momentum, self.weight_decay, cosine)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         return self.shares.describe()
 
 

@@ -14,6 +14,7 @@ from bdclean.cleansing.finetune import FineTune
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
+from bdclean.tables import Description, Table
 
 
 class FinePrune(FineTune):
@@ -87,7 +88,8 @@ class FinePrune(FineTune):
         """Called by Lightning: what was pruned stays so."""
         self.get_parameter(f"{self.head}.weight").mul_(self.kept)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         pruned = int((self.kept == 0).sum())
         name = self.head.removeprefix("network.")
-        return f"| layer | units | pruned |\n|---|---|---|\n| inputs of {name} | {len(self.kept)} | {pruned} |"
+        row = (f"inputs of {name}", str(len(self.kept)), str(pruned))
+        return (Table(("layer", "units", "pruned"), (row,)),)

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.phases import TwoPhases
 from bdclean.modules import Classifier
+from bdclean.tables import Description, Table
 
 
 def bezier(start: Tensor, bend: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
@@ -130,5 +131,5 @@ class MCR(TwoPhases):
         self.network.load_state_dict(before)
         return found
 
-    def describe(self) -> str:
-        return "" if self.t is None else f"| t |\n|---|\n| {self.t:.2f} |"
+    def describe(self) -> Description:
+        return () if self.t is None else (Table(("t",), ((f"{self.t:.2f}",),)),)

@@ -12,6 +12,7 @@ from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
+from bdclean.tables import Description, Table
 
 
 class PruningCleanser(Cleanser):
@@ -55,14 +56,14 @@ class PruningCleanser(Cleanser):
         self.change(self.without(pruned))
         self.pruned = [channels.cpu() for channels in pruned]
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         if not self.pruned:
-            return ""
-        rows = ["| layer | channels | pruned |", "|---|---|---|"]
-        for channels, which in zip(self.layers, self.pruned, strict=True):
-            name = channels.layer.removeprefix("network.")
-            rows.append(f"| {name} | {channels.count} | {int(which.sum())} |")
-        return "\n".join(rows)
+            return ()
+        rows = (
+            (channels.layer.removeprefix("network."), str(channels.count), str(int(which.sum())))
+            for channels, which in zip(self.layers, self.pruned, strict=True)
+        )
+        return (Table(("layer", "channels", "pruned"), tuple(rows)),)
 
 
 class MaskingCleanser(PruningCleanser):

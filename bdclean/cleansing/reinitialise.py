@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bdclean import InputError, within
 from bdclean.models import find_stages, weights
+from bdclean.tables import Description, Table
 
 
 def stage_ratios(stages: int) -> list[float]:
@@ -79,16 +80,16 @@ class Shares:
         ratios = {layer.name: self.ratios[layer.stage] for layer in self.layers}
         reinitialise(network, ratios, torch.Generator().manual_seed(seed))
 
-    def describe(self) -> str:
-        """The layers and their shares, as a Markdown table."""
+    def describe(self) -> Description:
+        """The layers and their shares."""
         last = self.layers[-1].stage
         names = {0: "stem", last: "head"}
-        rows = ["| layer | weights | stage | re-initialised |", "|---|---|---|---|"]
+        rows = []
         for layer in self.layers:
             shapes = ", ".join("x".join(map(str, weight.shape)) for weight in weights(layer.module).values())
             name, stage = layer.name.removeprefix("network."), names.get(layer.stage, layer.stage)
-            rows.append(f"| {name} | {shapes} | {stage} | {self.ratios[layer.stage]:.3g} |")
-        return "\n".join(rows)
+            rows.append((name, shapes, str(stage), f"{self.ratios[layer.stage]:.3g}"))
+        return (Table(("layer", "weights", "stage", "re-initialised"), tuple(rows)),)
 
 
 @torch.no_grad()

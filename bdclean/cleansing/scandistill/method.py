@@ -24,6 +24,7 @@ from bdclean.modules.attack import cosine
 from bdclean.modules.classifier import Batch
 from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
 from bdclean.scanning.difference import FEWEST, differences, source_classes
+from bdclean.tables import Description, Table
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
@@ -359,22 +360,26 @@ class ScanDistill(StrongDistillCleanseModule):
 
         return self.sgd(blind, self.momentum, self.weight_decay, schedule)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         if not self.found:
-            return ""
-        rows = [f"| {one.detector} | {one.suspected} | {shown(one.p_value)} |" for one in self.found]
-        table = "\n".join(["| scan of the suspect | class | p-value |", "|---|---|---|", *rows])
+            return ()
+        rows = tuple((one.detector, str(one.suspected), shown(one.p_value)) for one in self.found)
+        table = Table(("scan of the suspect", "class", "p-value"), rows)
         if self.targeted:
-            return table
-        parts = [table, super().describe()]
+            return (table,)
+        parts: list[Table | str] = [table, *super().describe()]
         if self.differences:
-            rows = [
-                f"| {type(one.hunter).__name__} | {100 * one.share:.0f} % | {100 * one.chance:.0f} % "
-                f"| {', '.join(map(str, one.sources)) or 'none'} |"
+            compared = tuple(
+                (
+                    type(one.hunter).__name__,
+                    f"{100 * one.share:.0f} %",
+                    f"{100 * one.chance:.0f} %",
+                    ", ".join(map(str, one.sources)) or "none",
+                )
                 for one in self.differences
-            ]
-            head = "| suspect against re-initialised student | flip the suspect alone | the student alone | classes |"
-            parts.append("\n".join([head, "|---|---|---|---|", *rows]))
+            )
+            head = ("suspect against re-initialised student", "flip the suspect alone", "the student alone", "classes")
+            parts.append(Table(head, compared))
             if not any(len(one.classes) for one in self.differences):
                 parts.append(f"No class has the {FEWEST} images that such a comparison takes.")
         if self.left is not None:
@@ -382,4 +387,4 @@ class ScanDistill(StrongDistillCleanseModule):
                 "Neither the scan nor this comparison found a backdoor: the weights are "
                 f"{100 * self.left:.0f} % of the way from the suspect's to the re-initialised student's."
             )
-        return "\n\n".join(parts)
+        return tuple(parts)

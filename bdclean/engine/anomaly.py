@@ -20,7 +20,7 @@ WARNING = "Error detected in "
 """How the warning of torch begins that has the traceback of the forward pass."""
 FRAME = re.compile(r'File "(.+)", line (\d+), in (\S+)')
 """A frame in that traceback."""
-FOREIGN = tuple(str(Path(package.__file__ or "").parent) for package in (torch, lightning))
+FOREIGN = tuple(str(Path(str(package.__file__)).parent) for package in (torch, lightning))
 """Folders whose code is no place to look for the cause."""
 
 

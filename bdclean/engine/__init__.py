@@ -1,0 +1,1 @@
+"""Lightning, bent once to what this field needs."""

@@ -1,0 +1,86 @@
+"""What happens to a command that is interrupted: its files, its logs, and the processes that train along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from bdclean import outputs, traces
+from bdclean.exits import Interrupted, refusal
+
+
+@contextmanager
+def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[None]:
+    """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
+
+    No folder of logs stays behind if the run ends before there is anything in it to keep.
+
+    Args:
+        trainer: What is interrupted.
+        forked: Whether it trained in processes that say nothing of how far they came.
+    """
+    try:
+        with ExitStack() as stack:
+            for folder in _log_folders(trainer):
+                stack.enter_context(traces.removed_if_empty(folder, partial(_keeps_logs, trainer, forked, folder)))
+            yield
+    except BaseException as error:
+        if trainer.strategy.launcher is not None:
+            with suppress(ProcessLookupError):
+                trainer.strategy.launcher.kill(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        if isinstance(error, SystemExit) and trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
+def saying_what_was_written(trainer: pl.Trainer, files: outputs.Outputs) -> Iterator[None]:
+    """Let an interruption say which files were written, and which is the last checkpoint."""
+    started = time.time()
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        last = _last_checkpoint(trainer, started)
+        more = f"; the last checkpoint is {last}" if last else ""
+        raise Interrupted(files.state() + more) from interruption
+
+
+def _log_folders(trainer: pl.Trainer) -> list[Path]:
+    """Where loggers write files, in the process that does."""
+    # Before they are set up all processes of Lightning's think that they are the first.
+    first = trainer.is_global_zero and os.environ.get("LOCAL_RANK", "0") == "0"
+    loggers = trainer.loggers if first else []
+    return [Path(one.log_dir) for one in loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
+
+
+def _keeps_logs(trainer: pl.Trainer, forked: Callable[[], bool], folder: Path, error: BaseException) -> bool:
+    """Whether a run that ends in an error leaves its logs: those of an epoch of training, and checkpoints."""
+    refused, checkpoints = refusal(error) is not None, any(folder.rglob("*.ckpt"))
+    if forked():
+        return checkpoints or not refused
+    # A network that is refused in its first epoch has no checkpoint worth anything: its loss became nan.
+    return trainer.fit_loop.epoch_progress.current.completed > 0 or (checkpoints and not refused)
+
+
+def _last_checkpoint(trainer: pl.Trainer, started: float) -> Path | None:
+    """The newest checkpoint of a training, if there is one.
+
+    Args:
+        trainer: That trains.
+        started: When the command began, in seconds since 1970: older checkpoints are another run's.
+    """
+    folders = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    folders += [Path(logger.log_dir or "", "checkpoints") for logger in trainer.loggers if hasattr(logger, "log_dir")]
+    found = [path for folder in folders if folder is not None for path in Path(folder).glob("*.ckpt")]
+    times = {path: path.stat().st_mtime for path in found}
+    return max((path for path, time in times.items() if time >= started), key=times.__getitem__, default=None)

@@ -1,0 +1,184 @@
+"""Lightning's Trainer, as the tasks of this field need it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from torch import Tensor
+
+from bdclean import InputError, within
+from bdclean.checkpoint.lightning_files import CheckedFiles
+from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
+from bdclean.engine.anomaly import located
+from bdclean.engine.interruption import interruptible, saying_what_was_written
+from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
+from bdclean.engine.process import keep_memory, peak_memory
+from bdclean.modules import Classifier
+from bdclean.outputs import Outputs
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "val_check_interval": 0,
+}
+"""What options of Lightning's Trainer are at least, where Lightning does not look."""
+FEWEST_PROCESSES = 4
+"""Processes that any machine may be asked for, to try how several work together."""
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer with the precision of the device, and interruptions that say what was written.
+
+    What is done with it, `bdclean.tasks` does. It trains once.
+
+    Args:
+        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
+        devices: As Lightning's; by default one: what comes of several differs, as each has batch norms of its own.
+        **options: As Lightning's.
+    """
+
+    trained = False
+    forked = False
+    """Whether it trained in processes that say nothing of how far they came."""
+
+    def __init__(
+        self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
+    ) -> None:
+        for name, least in LEAST.items():
+            if isinstance(value := options.get(name), (int, float)):
+                within(f"--trainer.{name}", value, least)
+        if options.get("val_check_interval") == 0:
+            raise InputError(
+                "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
+            )
+        keep_memory()
+        super().__init__(precision=precision, devices=devices, **options)
+        cores = os.cpu_count() or 1
+        if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
+            raise InputError(
+                f"--trainer.devices {devices}: means as many processes on CPUs, each with a copy of everything, and "
+                f"this machine has {cores} cores"
+            )
+        # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
+        # a GPU that is asked before processes are forked is lost to them.
+        device = self.strategy.root_device
+        free = precision is None and type(self.precision_plugin) is Precision
+        whole = isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy)
+        asked = device.type == "cpu" or not self.forgets
+        self._bf16_by_default = free and whole and asked and computes_in_bf16(device)
+        if self._bf16_by_default:
+            self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = CheckedFiles()
+
+    # What it is
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.strategy.root_device
+
+    @property
+    def forgets(self) -> bool:
+        """Whether training runs in processes that give back nothing but the network."""
+        return isinstance(self.strategy.launcher, _MultiProcessingLauncher)
+
+    @property
+    def device_name(self) -> str:
+        """The devices, for people."""
+        kind = self.device.type
+        name = torch.cuda.get_device_name(self.device) if kind == "cuda" else f"{kind} ({platform.machine()})"
+        return f"{self.world_size} x {name}" if self.world_size > 1 else name
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Of the GPU, where there is one, else of this process, in MiB; None where that cannot be known."""
+        return torch.cuda.max_memory_allocated(self.device) // 2**20 if self.device.type == "cuda" else peak_memory()
+
+    @property
+    def tensorboards(self) -> list[TensorBoardLogger]:
+        """Loggers of TensorBoard, in the process that logs."""
+        loggers = self.loggers if self.is_global_zero else []
+        return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+
+    @property
+    def without_training(self) -> str | None:
+        """The option that leaves no step of a training, if one does."""
+        names = ("max_epochs", "max_steps", "limit_train_batches")
+        return next((f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0), None)
+
+    # What it does
+
+    def begin(self, model: Classifier) -> None:
+        """Refuse a training without an end, and one that would begin where another ended."""
+        if self.max_epochs is not None and self.max_epochs < 0:
+            raise InputError(f"--trainer.max_epochs {self.max_epochs}: must be at least 0; max_time may end it before")
+        if self.trained:
+            raise InputError("this Trainer has trained already: make another for another training")
+        self.trained = True
+        self.see_to_precision(model)
+
+    def see_to_precision(self, model: Classifier) -> None:
+        """Let a network that does not compute in bf16 do so in single precision, where nothing else was said."""
+        if not self._bf16_by_default:
+            return
+        image = torch.zeros(1, 3, model.image_size, model.image_size, device=self.device)
+        if not bears_bf16(whole(model).to(self.device), image):
+            self.strategy.precision_plugin = Precision()
+            say("This network does not compute in bf16: it does in single precision.")
+
+    def train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
+        """Train a network, from a checkpoint on if one is given."""
+        # Lightning says so later: how large batches are depends on the number of processes.
+        datamodule.trainer = self
+        if self.accumulate_grad_batches == 1:
+            self.accumulate_grad_batches = datamodule.accumulate
+        if self.forgets:
+            self.forked = True
+            # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
+            for logger in self.tensorboards:
+                logger.experiment.close()
+        with self._interruptible(), located():
+            super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+
+    def test(self, *args: Any, **options: Any) -> Any:
+        """Measure ACC, ASR and RA on the test images: as Lightning's."""
+        with self._interruptible():
+            return super().test(*args, **options)
+
+    def validate(self, *args: Any, **options: Any) -> Any:
+        """Measure ACC, ASR and RA on the validation images: as Lightning's."""
+        with self._interruptible():
+            return super().validate(*args, **options)
+
+    def probabilities(self, model: Classifier, datamodule: PoisonDataModule) -> list[Tensor]:
+        """What a network predicts: one (n, classes) tensor a batch."""
+        return cast(list[Tensor] | None, super().predict(model, datamodule=datamodule)) or []
+
+    @contextmanager
+    def writing(self, files: Outputs | None) -> Iterator[None]:
+        """Let an interruption say which of some files were written."""
+        said = nullcontext() if files is None else saying_what_was_written(self, files)
+        with said, self._interruptible():
+            yield
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        with interruptible(self, lambda: self.forked):
+            yield

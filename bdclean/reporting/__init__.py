@@ -1,0 +1,1 @@
+"""Results, and how people see them: JSON, terminal, HTML, TensorBoard."""

@@ -1,0 +1,32 @@
+"""The last sentence of a cleansing report: whether the cleansed network can be trusted, and why."""
+
+from __future__ import annotations
+
+from bdclean.reporting.results import Cleansing, Conclusion
+from bdclean.scanning.difference import source_classes
+
+
+def conclude(result: Cleansing) -> Conclusion:
+    """Draw the conclusion of a cleansing, from all that is known of it."""
+    harm, scan = result.harm, result.scan
+    reasons = [*result.subject.warnings, *(harm.reasons if harm else []), *(scan.doubts if scan else [])]
+    evidence = []
+    agreement = None if result.cleansed.agreement is None else result.cleansed.agreement.interval
+    if agreement:
+        evidence.append(
+            f"it agrees with the suspect on {agreement.low:.1f} to {agreement.high:.1f} % of {result.agreement_on} "
+            f"(95 % interval, {agreement.images} of them)"
+        )
+    if harm and harm.images:
+        evidence.append("no class lost more images than the suspect is unsure about")
+    if scan:
+        evidence += scan.evidence
+    if classes := source_classes(result.differences):
+        found = f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect"
+        if result.unlearned:
+            evidence.append(f"{found} and unlearned")
+        else:
+            reasons.append(f"{found}, and the training ended before they were unlearned")
+    elif any(len(one.classes) for one in result.differences):
+        evidence.append("nothing was found that flips single classes of the suspect and not of a re-initialised copy")
+    return Conclusion(tuple(reasons), tuple(evidence), agreement.images if agreement else 0)

@@ -1,0 +1,29 @@
+"""Reports in TensorBoard."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from bdclean.reporting.figures import drawn
+from bdclean.reporting.sections import Page, Picture, Text
+from bdclean.tables import markdown
+
+
+def log(writer: SummaryWriter, page: Page, step: int) -> None:
+    """Log those parts of a report that have a tag.
+
+    Args:
+        writer: Of a logger.
+        page: The report.
+        step: Of the training, at which it stands.
+    """
+    for section in page.sections:
+        if section.tag:
+            texts = (part for part in section.parts if not isinstance(part, Picture))
+            words = tuple(part.text if isinstance(part, Text) else part for part in texts)
+            writer.add_text(section.tag, markdown(words), step)
+        for part in section.parts:
+            if isinstance(part, Picture) and part.tag:
+                found = part.draw()
+                writer.add_image(part.tag, found if isinstance(found, Tensor) else drawn(found), step)

@@ -1,0 +1,79 @@
+"""The files of a cleansing: the network, in the form that the suspect has, and its reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bdclean import InputError, checkpoint, earlier, outputs
+from bdclean.cleansing import Cleanser
+from bdclean.engine.trainer import Trainer
+from bdclean.models import frozen, plain
+from bdclean.modules import Classifier
+from bdclean.reporting import html
+from bdclean.reporting.cleansing import page
+from bdclean.reporting.files import write_json
+from bdclean.reporting.parts import Paths
+from bdclean.reporting.results import Cleansing
+
+
+def default_output(model: Classifier) -> str:
+    """The name of a cleansed network, with the suffix of the suspect's file where that can be written."""
+    suffix = Path(model.origin.path).suffix if model.origin else ".ckpt"
+    return f"cleansed{suffix if suffix in outputs.SUFFIXES['cleanse'] else '.pt'}"
+
+
+@dataclass(frozen=True)
+class CleansedFiles:
+    """Files that can be written.
+
+    Attributes:
+        files: The network, and beside it the reports as JSON and HTML.
+        paths: The same for the reports.
+    """
+
+    files: outputs.Outputs
+    paths: Paths
+
+    @classmethod
+    def plan(cls, model: Classifier, output: str, overwrite: bool) -> CleansedFiles:
+        """The files of a cleansing.
+
+        Args:
+            model: The suspect.
+            output: Where the cleansed network is written.
+            overwrite: Whether files may be replaced that are no results of cleansing the same suspect.
+
+        Raises:
+            InputError: If one of the files cannot be written, or is somebody else's.
+        """
+        outputs.check_name("cleanse", output)
+        checkpoint.check(Path(output), f"--output {output}")
+        files = outputs.plan(output, outputs.REPORTS, outputs.size_of(model.state_dict()))
+        suspect = None if model.origin is None else model.origin.path
+        if suspect is not None and files.result.exists() and files.result.samefile(suspect):
+            raise InputError(f"--output {output}: that is the suspect itself")
+        origin = earlier.origin(files.result, suspect)
+        earlier.refuse_others(files, overwrite, lambda path: earlier.cleansed_alike(path, files.result, origin, model))
+        return cls(files, Paths(suspect, origin, output))
+
+    def save(self, trainer: Trainer, cleanser: Cleanser, result: Cleansing, image_size: int) -> None:
+        """Write the network, our own checkpoint or the form that the suspect's file has, and what is known of it."""
+        if trainer.is_global_zero:
+            self.files.forget_reports()
+        target, origin = self.files.result, cleanser.origin
+        if target.suffix == ".ckpt" and (origin is None or origin.own or not origin.path.endswith(".ckpt")):
+            # Lightning's strategies write together.
+            trainer.save_checkpoint(target, weights_only=True)
+        elif trainer.is_global_zero:
+            image = cleanser.normalize(torch.zeros(1, 3, image_size, image_size, device=cleanser.device)).cpu()
+            checkpoint.write(target, plain(frozen(cleanser.network)).cpu(), image, origin, cleanser.prefix)
+        if trainer.is_global_zero:
+            write_json(self.files.reports[0], result.to_json())
+
+    def report(self, result: Cleansing) -> None:
+        """Write the reports."""
+        write_json(self.files.reports[0], result.to_json())
+        html.write(self.files.reports[1], page(result))

@@ -1,0 +1,241 @@
+"""Cleansing a suspect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from bdclean import InputError, scanning
+from bdclean.cleansing import Cleanser, ScanDistill
+from bdclean.cleansing.base import WhenClean
+from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
+from bdclean.engine.callbacks import History
+from bdclean.engine.quiet import show
+from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.reporting.cleansing import page
+from bdclean.reporting.conclusion import conclude
+from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
+from bdclean.reporting.results import Cleansing
+from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
+from bdclean.scanning import ALPHA, taken
+from bdclean.tables import Description, markdown
+from bdclean.tasks.cleansed_files import CleansedFiles
+from bdclean.tasks.evaluation import confusions, evaluate, examples
+from bdclean.tasks.logs import log
+from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
+
+MOST_SCANNED = 64
+"""Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
+SHOWN = 16
+"""Unlabeled images that the report shows."""
+
+
+def cleanse(
+    trainer: Trainer,
+    model: Classifier,
+    datamodule: PoisonDataModule,
+    method: Callable[[Classifier], Cleanser] = ScanDistill,
+    when_clean: WhenClean = "gentle",
+    scan: bool = True,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> tuple[Cleanser, Cleansing]:
+    """Cleanse a suspect with unlabeled images.
+
+    Args:
+        trainer: Which trains what the method trains.
+        model: The suspect. It is not changed.
+        datamodule: Unlabeled images, and what the result is measured on.
+        method: How it is cleansed.
+        when_clean: What to do if no backdoor is found.
+        scan: Whether both networks are scanned in the end.
+        output: Where the cleansed network is written, with its reports beside it; by default nowhere.
+        overwrite: Whether these may replace files that are no results of cleansing the same suspect.
+
+    Returns:
+        The cleanser, whose `network` is the cleansed one, and what came of it.
+
+    Raises:
+        InputError: If the suspect cannot be cleansed so, or the files cannot be written.
+    """
+    files = None if output is None else CleansedFiles.plan(model, output, overwrite)
+    paths = Paths(None if model.origin is None else model.origin.path) if files is None else files.paths
+    with trainer.writing(None if files is None else files.files):
+        cleanser, result = _cleanse(trainer, model, datamodule, method, when_clean, paths)
+        if files is not None:
+            # First: a scan may take longer than somebody waits.
+            files.save(trainer, cleanser, result, datamodule.image_size)
+        if scan and _scannable(model):
+            result = _compare(trainer, model, cleanser, datamodule, result)
+        result = replace(result, conclusion=conclude(result))
+        if files is not None and trainer.is_global_zero:
+            files.report(result)
+    return cleanser, result
+
+
+def _cleanse(
+    trainer: Trainer,
+    model: Classifier,
+    datamodule: PoisonDataModule,
+    method: Callable[[Classifier], Cleanser],
+    when_clean: WhenClean,
+    paths: Paths,
+) -> tuple[Cleanser, Cleansing]:
+    """Cleanse a suspect, and measure both networks."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
+        # A scan will have used it by then.
+        raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
+    trainer.begin(model)
+    subject = look(trainer, model, datamodule)
+    # Here: what forked processes make for themselves is lost with them.
+    datamodule.setup("test")
+    suspect = evaluate(trainer, model, datamodule)
+    if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
+        say(
+            f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
+            "--data.seed, --data.num_val or --data.num_held_out."
+        )
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
+    started = time.perf_counter()
+    cleanser = _prepared(trainer, model, datamodule, method, when_clean)
+    curves = _trained(trainer, cleanser, datamodule)
+    seconds = round(time.perf_counter() - started, 1)
+    cleansed = evaluate(trainer, cleanser, datamodule)
+    counts = Counts(
+        datamodule.unlabeled_count,
+        datamodule.unlabeled_count - datamodule.held_out_count if cleanser.uses_images else 0,
+        datamodule.held_out_count,
+        len(datamodule.unreadable),
+    )
+    result = Cleansing(
+        type(cleanser).__name__,
+        cleanser.options(),
+        trainer.max_epochs,
+        cleanser.describe(),
+        subject,
+        suspect,
+        cleansed,
+        "test images" if datamodule.labelled else "held-out unlabeled images",
+        counts,
+        Cost(seconds, trainer.device_name, trainer.peak_memory),
+        attack=datamodule.poisoning,
+        classes=_class_counts(cleanser, datamodule),
+        harm=cleanser.harm,
+        differences=tuple(cleanser.differences),
+        unlearned=cleanser.unlearned,
+        curves=curves,
+        unlabeled=datamodule.unlabeled_examples(SHOWN),
+        examples=examples(datamodule),
+        confusions=_interleaved(confusions(model, "suspect"), confusions(cleanser, "cleansed")),
+        paths=paths,
+    )
+    log(trainer, page(result), cleanser, datamodule, cleansed)
+    return cleanser, result
+
+
+def _prepared(
+    trainer: Trainer,
+    model: Classifier,
+    datamodule: PoisonDataModule,
+    method: Callable[[Classifier], Cleanser],
+    when_clean: WhenClean,
+) -> Cleanser:
+    """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
+    cleanser = method(model)
+    if when_clean != "gentle" and not cleanser.scans:
+        raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
+    cleanser.when_clean = when_clean
+    if cleanser.epochs:
+        check_trains(model)
+    if cleanser.scans and _scannable(model):
+        images = scanned_images(trainer, datamodule)
+        found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
+        # Whose last bits differ would go on differently.
+        cleanser.found = trainer.strategy.broadcast(found)
+    return cleanser
+
+
+def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> dict[str, list[tuple[int, float]]]:
+    """Train the student, and say what the method does.
+
+    Returns:
+        What was logged: name to epochs and values.
+    """
+    plan = _tell(cleanser, ())
+    if cleanser.chooses and trainer.forgets:
+        raise InputError(
+            f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
+            "which is lost; use --trainer.strategy ddp"
+        )
+    history = History()
+    trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
+    try:
+        with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
+            _set_epochs(trainer, cleanser, datamodule)
+            trainer.train(cleanser, datamodule)
+    finally:
+        trainer.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
+    _tell(cleanser, plan)
+    return history.curves
+
+
+def _tell(cleanser: Cleanser, told: Description) -> Description:
+    """Say what the method does, if it is news."""
+    description = cleanser.describe()
+    if description and description != told:
+        show(markdown(description))
+    return description
+
+
+def _set_epochs(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
+    """Train as long as the method does by itself, where nothing else was said."""
+    own = cleanser.epochs_of(datamodule.trained_count)
+    if trainer.max_epochs is None:
+        trainer.fit_loop.max_epochs = own
+    elif bool(trainer.max_epochs) != bool(own):
+        does = "does not train" if trainer.max_epochs else "trains"
+        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {type(cleanser).__name__} {does}")
+    if own and (option := trainer.without_training):
+        raise InputError(f"{option}: {type(cleanser).__name__} trains")
+
+
+def _scannable(model: Classifier) -> bool:
+    """Whether a cleansing can afford a scan of such a network."""
+    if model.num_classes > MOST_SCANNED:
+        say(f"No scan is made of a network of {model.num_classes} classes: it would take longer than all else.")
+    return model.num_classes <= MOST_SCANNED
+
+
+def _compare(
+    trainer: Trainer, suspect: Classifier, cleanser: Cleanser, datamodule: PoisonDataModule, result: Cleansing
+) -> Cleansing:
+    """Add what a scan finds in both networks."""
+    images, names = scanned_images(trainer, datamodule), result.subject.class_names
+    networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
+    after = scanning.scan(networks[1], images, suspect.num_classes)
+    before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
+    moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
+    scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
+    return replace(result, scan=scan, recovered=recovered(before, images))
+
+
+def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[ClassCount, ...]:
+    """How far the predictions moved, class by class; empty if that was not counted."""
+    matrix = cleanser.moved
+    if matrix is None:
+        return ()
+    counts = zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist(), strict=True)
+    names = datamodule.class_names
+    return tuple(ClassCount(number, class_name(names, number), *found) for number, found in enumerate(counts))
+
+
+def _interleaved(before: tuple[Confusion, ...], after: tuple[Confusion, ...]) -> tuple[Confusion, ...]:
+    """Both networks side by side for each part of the test images."""
+    return tuple(one for pair in zip(before, after, strict=True) for one in pair)

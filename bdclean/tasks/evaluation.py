@@ -1,0 +1,36 @@
+"""Measuring a network."""
+
+from __future__ import annotations
+
+from bdclean.data import PoisonDataModule
+from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.reporting.measures import Figures, measured
+from bdclean.reporting.parts import Confusion, Example
+
+
+def evaluate(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> Figures:
+    """Measure a network on the test images.
+
+    Args:
+        trainer: Where it is done.
+        model: The network; of a cleanser the agreement with its suspect is measured too.
+        datamodule: The images.
+    """
+    tested = trainer.test(model, datamodule=datamodule, verbose=False)
+    return measured(tested, model.counted())
+
+
+def confusions(model: Classifier, name: str) -> tuple[Confusion, ...]:
+    """The confusion matrices of the last evaluation of a network, which is called by a name."""
+    return tuple(Confusion(name, part, matrix) for part, matrix in model.confusions.items())
+
+
+EXAMPLES = 8
+"""Images that show a trigger."""
+
+
+def examples(datamodule: PoisonDataModule) -> tuple[Example, ...]:
+    """Test images with the attack's trigger, if there are any."""
+    found = datamodule.examples(EXAMPLES)
+    return (Example("Clean, triggered, difference", *found),) if found else ()

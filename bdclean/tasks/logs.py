@@ -1,0 +1,34 @@
+"""What TensorBoard keeps of a task."""
+
+from __future__ import annotations
+
+from bdclean import escaped
+from bdclean.data import PoisonDataModule
+from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.reporting import tensorboard
+from bdclean.reporting.measures import Figures
+from bdclean.reporting.sections import Page
+
+
+def log(trainer: Trainer, page: Page, model: Classifier, datamodule: PoisonDataModule, figures: Figures) -> None:
+    """Log a report, and figures with all that they depend on.
+
+    Args:
+        trainer: Whose loggers are used.
+        page: The report.
+        model: The network that was trained.
+        datamodule: Its images.
+        figures: Of the network.
+    """
+    plain = {f"data/{key}": value for key, value in datamodule.hparams.items()}
+    plain |= {f"data/{key}": getattr(datamodule, key) for key in ("batch_size", "num_unlabeled")}
+    plain |= {f"model/{key}": value for key, value in (dict(model.hparams) | model.options()).items()}
+    plain |= {"trainer/max_epochs": trainer.max_epochs, "module": type(model).__name__}
+    if datamodule.unlabeled is not None:
+        plain["data/unlabeled"] = datamodule.unlabeled.name
+    metrics = {f"final/{name}": value for name, value in figures.percents().items() if value is not None}
+    for logger in trainer.tensorboards:
+        tensorboard.log(logger.experiment, page, trainer.global_step)
+        logger.log_hyperparams({key: escaped(str(value)) for key, value in plain.items()}, metrics)
+        logger.save()

@@ -1,0 +1,86 @@
+"""What a scan and a cleansing look at before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bdclean import InputError
+from bdclean.batching import batch_size, pieces
+from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
+from bdclean.engine.precision import InBf16, whole
+from bdclean.engine.trainer import Trainer
+from bdclean.models import check_finite, check_gradient, folded, noise
+from bdclean.modules import Classifier
+from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
+from bdclean.reporting.parts import Example, Subject
+from bdclean.scanning import SCANNED, Finding, shown
+from bdclean.tasks.evaluation import EXAMPLES
+
+
+def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> Subject:
+    """Try a network on some unlabeled images.
+
+    Returns:
+        The network, with what speaks against its normalisation.
+
+    Raises:
+        InputError: If it outputs nan or inf for some of them, or the same for all.
+    """
+    if trainer.is_global_zero:
+        datamodule.prepare_data()
+    images = datamodule.unlabeled_examples(LOOKED_AT).to(trainer.device)
+    network = whole(model).to(images.device)
+    what = "--model.arch" if model.origin is None else f"--ckpt {model.origin.path}"
+    logits = [check_finite(network, part, what) for part in pieces(images, batch_size(images))]
+    if is_constant(torch.cat(logits), images):
+        raise InputError(
+            f"{what}: the network is constant: it gives the same output for all of {len(images)} images, so there "
+            "is nothing to find or to cleanse; its weights, its normalisation (--model.mean, --model.std) or the "
+            "image size may be wrong"
+        )
+    symptom = find_symptom(torch.cat(logits))
+    if symptom is not None:
+        say(f"WARNING: {symptom}.")
+    warnings = () if symptom is None else (symptom,)
+    return Subject(dict(model.hparams), model.outputs.describe() or None, tuple(datamodule.class_names), warnings)
+
+
+def check_trains(model: Classifier) -> None:
+    """Refuse a network that gives its images no gradient.
+
+    Raises:
+        InputError: If it is one.
+    """
+    check_gradient(whole(model).cpu(), noise(3, model.image_size))
+
+
+def scanned_images(trainer: Trainer, datamodule: PoisonDataModule, wanted: bool = True) -> Tensor:
+    """Images to scan with, (N, 3, H, W) in [0, 1]; a black one if none are wanted."""
+    if not wanted:
+        return torch.zeros(1, 3, datamodule.image_size, datamodule.image_size, device=trainer.device)
+    if trainer.is_global_zero:
+        datamodule.prepare_data()
+    return datamodule.unlabeled_examples(SCANNED).to(trainer.device)
+
+
+def scanned_network(trainer: Trainer, model: Classifier, images: Tensor) -> nn.Module:
+    """What detectors take: faster than the network itself, and in bf16 where training is in `bf16-mixed`."""
+    # Before it is on a GPU, whose convolutions round more than what folding may change.
+    network = folded(whole(model).cpu(), model.image_size).to(images.device)
+    return InBf16(network) if trainer.precision == "bf16-mixed" else network
+
+
+def recovered(findings: Sequence[Finding], images: Tensor) -> tuple[Example, ...]:
+    """What detectors recovered, on some images."""
+    some = images[:EXAMPLES]
+    return tuple(
+        Example(
+            f"{finding.detector}, class {finding.suspected} (p {shown(finding.p_value)})", some, finding.trigger(some)
+        )
+        for finding in findings
+        if finding.trigger is not None
+    )

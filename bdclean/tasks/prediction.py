@@ -1,0 +1,74 @@
+"""Predicting the classes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError, earlier, outputs
+from bdclean.data import PoisonDataModule
+from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.reporting.files import write_csv
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network takes some images for.
+
+    Attributes:
+        images: Names of the images, N of them.
+        probabilities: (N, classes).
+        class_names: What the classes are called; empty if that is not known.
+    """
+
+    images: Sequence[str]
+    probabilities: Tensor
+    class_names: tuple[str, ...]
+
+    def rows(self) -> Iterator[tuple[str, int, str, str]]:
+        """Of each image its name, its class, what this is called, and its probability."""
+        probabilities, labels = self.probabilities.max(1)
+        for image, label, probability in zip(self.images, labels.tolist(), probabilities.tolist(), strict=True):
+            yield image, label, self.class_names[label] if self.class_names else "", f"{probability:.4f}"
+
+
+def predict(
+    trainer: Trainer,
+    model: Classifier,
+    datamodule: PoisonDataModule,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> Predictions:
+    """Predict the class of each image.
+
+    Args:
+        trainer: Where it is done.
+        model: The network.
+        datamodule: Its unlabeled images, if it was given a source of them, or its test images.
+        output: Where the predictions are written, one row an image; by default nowhere.
+        overwrite: Whether they may replace a file.
+
+    Raises:
+        InputError: If the file cannot be written, or several processes would predict.
+    """
+    files = None
+    if output is not None:
+        outputs.check_name("predict", output)
+    if trainer.world_size > 1:
+        raise InputError(f"--trainer.devices {trainer.world_size}: predictions are made by one process")
+    if output is not None:
+        files = outputs.plan(output)
+        # Nothing in the file says whose predictions it holds.
+        earlier.refuse_others(files, overwrite, lambda path: False)
+    with trainer.writing(files):
+        batches = trainer.probabilities(model, datamodule)
+        probabilities = torch.cat(batches) if batches else torch.zeros(0, model.num_classes)
+        names = datamodule.predicted_names if batches else ()
+        result = Predictions(names, probabilities, tuple(datamodule.class_names))
+        if files is not None and batches:
+            write_csv(files.result, ["image", "class", "name", "probability"], result.rows())
+    return result

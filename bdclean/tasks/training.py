@@ -1,0 +1,68 @@
+"""Training a backdoored network."""
+
+from __future__ import annotations
+
+from bdclean import InputError, checkpoint, earlier, escaped, outputs
+from bdclean.data import PoisonDataModule
+from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.reporting import training
+from bdclean.reporting.parts import Example
+from bdclean.reporting.results import Training
+from bdclean.tasks.evaluation import EXAMPLES, confusions, evaluate, examples
+from bdclean.tasks.logs import log
+
+
+def train(
+    trainer: Trainer,
+    model: Classifier,
+    datamodule: PoisonDataModule,
+    output: str = "suspect.ckpt",
+    overwrite: bool = False,
+    ckpt_path: str | None = None,
+) -> Training:
+    """Train a backdoored network, and write its checkpoint.
+
+    Args:
+        trainer: Which trains it.
+        model: The network, an AttackModule.
+        datamodule: Its images.
+        output: Where the network is written when training has finished.
+        overwrite: Whether `output` may replace a file that the same training did not write.
+        ckpt_path: A checkpoint of an interrupted training, to go on from there.
+
+    Raises:
+        InputError: If there would be no training, the file cannot be written, or the checkpoint is another network's.
+    """
+    outputs.check_name("fit", output)
+    if option := trainer.without_training:
+        raise InputError(f"{option}: no step of training, so that the network would stay untrained")
+    files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
+    earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
+    if ckpt_path is not None:
+        resumed = checkpoint.read(ckpt_path, "--ckpt_path")
+        model.load(resumed, "--ckpt_path")
+        if not resumed.resumable:
+            raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
+    trainer.begin(model)
+    attack = datamodule.attack
+    if attack is not None and attack.learns and trainer.forgets:
+        raise InputError(
+            f"--trainer.strategy: {type(attack).__name__} learns along with the network, in processes whose memory "
+            "would be lost: take ddp"
+        )
+    with trainer.writing(files):
+        datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
+        trainer.train(model, datamodule, ckpt_path)
+        if trainer.global_step == 0 and not trainer.forgets:
+            raise InputError("--trainer: ended before the first step of training, so that no network is written")
+        # Where processes were forked, they were told of it, and this one was not.
+        trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning's attribute
+        trainer.save_checkpoint(files.result, weights_only=True)
+        figures = evaluate(trainer, model, datamodule)
+        shown = list(examples(datamodule))
+        if found := datamodule.poisoned_examples(EXAMPLES):
+            shown.append(Example("Training images", *found))
+        result = Training(escaped(output), figures, confusions(model, "suspect"), tuple(shown))
+        log(trainer, training.page(result), model, datamodule, figures)
+    return result
