@@ -20,7 +20,7 @@ WARNING = "Error detected in "
 """How the warning of torch begins that has the traceback of the forward pass."""
 FRAME = re.compile(r'File "(.+)", line (\d+), in (\S+)')
 """A frame in that traceback."""
-FOREIGN = tuple(str(Path(package.__file__).parent) for package in (torch, lightning))
+FOREIGN = tuple(str(Path(module.__file__ or "").parent) for module in (torch, lightning))
 """Folders whose code is no place to look for the cause."""
 
 
@@ -45,7 +45,7 @@ def located() -> Iterator[None]:
         warnings.showwarning = keep
         try:
             yield
-        except RuntimeError as error:
+        except Exception as error:  # another process's is one of torch's
             if (found := ERROR.search(str(error))) is None:
                 raise
             called = "".join(f", called by {name} ({Path(file).name}, line {line})" for file, line, name in places[-1:])

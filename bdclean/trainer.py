@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+from lightning.pytorch.callbacks import BatchSizeFinder, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -39,6 +40,7 @@ from bdclean.exits import Exit, Interrupted, refusal
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
+from bdclean.runs import of_a_run
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
 
 LEAST = {
@@ -98,6 +100,10 @@ class Trainer(pl.Trainer):
         for name, least in LEAST.items():
             if isinstance(value := options.get(name), (int, float)):
                 within(f"--trainer.{name}", value, least)
+        if any(isinstance(one, BatchSizeFinder) for one in _listed(options.get("callbacks"))):
+            raise InputError(
+                "--trainer.callbacks BatchSizeFinder: cannot try test images; give --data.batch_size instead"
+            )
         if options.get("val_check_interval") == 0:
             raise InputError(
                 "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
@@ -161,8 +167,7 @@ class Trainer(pl.Trainer):
         with self._writing(files):
             datamodule.prepare_attack(model.untrained, model.hparams, self.strategy.root_device, self.local_rank == 0)
             self._train(model, datamodule, ckpt_path)
-            if self.global_step == 0 and not self._forgets():
-                raise InputError("--trainer: ended before the first step of training, so that no network is written")
+            self._check_trained()
             # Where processes were forked, they were told of it, and this one was not.
             self.datamodule = datamodule
             self.save_checkpoint(files.result, weights_only=True)
@@ -300,6 +305,7 @@ class Trainer(pl.Trainer):
         if when_clean != "gentle" and not cleanser.scans:
             raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
         cleanser.when_clean = when_clean
+        self._check_length(cleanser)
         if cleanser.epochs:
             check_gradient(_whole(model).cpu(), noise(3, model.image_size))
         if cleanser.scans and self._scannable(model):
@@ -319,6 +325,8 @@ class Trainer(pl.Trainer):
             with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
                 self._set_epochs(cleanser, datamodule)
                 self._train(cleanser, datamodule)
+                if cleanser.epochs:
+                    self._check_trained()
         finally:
             self.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
         seconds = time.perf_counter() - started
@@ -486,16 +494,22 @@ class Trainer(pl.Trainer):
         own = cleanser.epochs_of(datamodule.trained_count)
         if self.max_epochs is None:
             self.fit_loop.max_epochs = own
-        elif bool(self.max_epochs) != bool(own):
-            does = "does not train" if self.max_epochs else "trains"
-            raise InputError(f"--trainer.max_epochs {self.max_epochs}: {type(cleanser).__name__} {does}")
-        if own and (option := self._without_training()):
-            raise InputError(f"{option}: {type(cleanser).__name__} trains")
+
+    def _check_length(self, cleanser: Cleanser) -> None:
+        """Refuse a length of the training that does not fit the method."""
+        name = type(cleanser).__name__
+        if cleanser.epochs and (option := self._without_training()):
+            raise InputError(f"{option}: no step of training, but {name} trains")
+        if self.max_epochs and not cleanser.epochs:
+            raise InputError(f"--trainer.max_epochs {self.max_epochs}: {name} does not train")
 
     def _without_training(self) -> str | None:
         """The option that leaves no step of a training, if one does."""
         names = ("max_epochs", "max_steps", "limit_train_batches")
-        return next((f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0), None)
+        found = [f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0]
+        timers = [one.time_remaining() for one in self.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]  # Lightning sets it
+        found += ["--trainer.max_time 00:00:00:00" for left in timers if left is not None and left <= 0]
+        return next(iter(found), None)
 
     def _save(self, target: Path, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
         """Write the network: our own checkpoint, or the form that the suspect's file has."""
@@ -572,6 +586,11 @@ class Trainer(pl.Trainer):
         with self._interruptible(), located():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
+    def _check_trained(self) -> None:
+        """Refuse a network that has not been trained, as far as this process knows."""
+        if self.global_step == 0 and not self._forgets():
+            raise InputError("--trainer: ended before the first step of training, so that no network is written")
+
     def test(self, *args: Any, **options: Any) -> Any:
         """Measure ACC, ASR and RA on the test images: as Lightning's."""
         with self._interruptible():
@@ -586,6 +605,7 @@ class Trainer(pl.Trainer):
     def _interruptible(self) -> Iterator[None]:
         """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
 
+        What a callback, a logger or another process has against the run is an `InputError`.
         No folder of logs stays behind if the run ends before there is anything in it to keep.
         """
         try:
@@ -599,7 +619,12 @@ class Trainer(pl.Trainer):
                     self.strategy.launcher.kill(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
             if isinstance(error, SystemExit) and self.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from error
-            raise
+            if not isinstance(error, Exception) or isinstance(error, InputError):
+                raise
+            parts = {"callbacks": self.callbacks, "logger": self.loggers, "profiler": [self.profiler]}  # type: ignore[attr-defined]  # Lightning sets them
+            if (line := of_a_run(error, parts)) is None:
+                raise
+            raise InputError(line) from error
 
     @contextmanager
     def _writing(self, files: outputs.Outputs) -> Iterator[None]:
@@ -696,6 +721,11 @@ class Trainer(pl.Trainer):
     def _tensorboards(self) -> list[TensorBoardLogger]:
         loggers = self.loggers if self.is_global_zero else []
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _listed(value: Any) -> list[Any]:
+    """One thing or several, as options of Lightning's take them."""
+    return value if isinstance(value, list) else [value]
 
 
 def computes_in_bf16(device: torch.device) -> bool:
