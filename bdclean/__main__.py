@@ -1,5 +1,7 @@
 """The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
 
+from __future__ import annotations
+
 import atexit
 import ctypes
 import os

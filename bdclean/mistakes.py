@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.imports import RequirementCache
 
 from bdclean import printable, quoted
@@ -16,6 +17,8 @@ from bdclean.exits import REFUSALS, refusal
 from bdclean.messages import readable
 from bdclean.runs import INSTALL, missing
 
+OF_LIGHTNING = (ValueError, TypeError, AttributeError, ImportError, MisconfigurationException)
+"""What the constructor of Lightning's Trainer raises where an option is wrong."""
 OF_KINDS = {
     "loggers": ("logger",),
     "callbacks": ("callbacks",),

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch.callbacks import BatchSizeFinder, Timer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -100,6 +100,12 @@ class Trainer(pl.Trainer):
         for name, least in LEAST.items():
             if isinstance(value := options.get(name), (int, float)):
                 within(f"--trainer.{name}", value, least)
+            elif value is not None and name != "val_check_interval":
+                raise InputError(f"--trainer.{name} {value!r}: must be a number")
+        for name, kinds in (("callbacks", (pl.Callback,)), ("logger", (Logger, bool))):
+            for one in _listed(options.get(name)) if options.get(name) is not None else ():
+                if not isinstance(one, kinds):
+                    raise InputError(f"--trainer.{name} {one!r}: must be a {kinds[0].__name__} of Lightning's")
         if any(isinstance(one, BatchSizeFinder) for one in _listed(options.get("callbacks"))):
             raise InputError(
                 "--trainer.callbacks BatchSizeFinder: cannot try test images; give --data.batch_size instead"
