@@ -17,7 +17,6 @@ from typing import Any, get_args, get_type_hints
 import torch
 import yaml
 from jsonargparse import ArgumentError
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -31,7 +30,7 @@ from bdclean.data.sources import EMBEDDED, Source
 from bdclean.engine.quiet import NOTICES, quieten
 from bdclean.exits import Exit, interruption
 from bdclean.messages import no_class, readable
-from bdclean.mistakes import blamed, mistake
+from bdclean.mistakes import OF_LIGHTNING, blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.reporting.measures import measured
@@ -211,7 +210,7 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except InputError:
             raise
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        except OF_LIGHTNING as error:
             chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
             asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
             raise InputError(blamed(error, asked)) from error
