@@ -8,40 +8,37 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import torch
 import yaml
-from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from bdclean import InputError, __version__, attacks, cleansing, early, escaped, first_line, printable
-from bdclean.attacks.badnets import PATTERNS
+from bdclean import InputError, __version__, attacks, cleansing, early, escaped, printable
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
-from bdclean.data.sources import EMBEDDED, Source
+from bdclean.data.sources import Source
 from bdclean.engine.quiet import NOTICES, quieten
 from bdclean.exits import Exit, interruption
-from bdclean.messages import no_class, readable
+from bdclean.messages import no_class
 from bdclean.mistakes import blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.reporting.measures import measured
 from bdclean.reporting.wording import wide_intervals
 from bdclean.scanning import DETECTORS
+from bdclean.suspects.restoring import restore
+from bdclean.suspects.vetting import described
 from bdclean.verbs import Verbs
 
 ATTACKS = [*attacks.ATTACKS]
-TRAINING = ("target_class", "label_mode", "poison_rate")
-"""Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 CLASSES = {
     "data.attack": ATTACKS,
@@ -228,14 +225,7 @@ class CommandLine(LightningCLI):
         recognised = self._identify(self.checkpoint)
         suggestion = self._suggestion(self.checkpoint)
         super().instantiate_classes()
-        self.model.load(self.checkpoint, "--ckpt")
-        self._load_trigger(self.checkpoint)
-        self.datamodule.triggered = triggered = self.checkpoint.triggered
-        if triggered is not None and max(triggered.labels.max(), triggered.targets.max()) >= self.model.num_classes:
-            raise InputError(
-                f"--ckpt {self.checkpoint.path}: its triggered images have classes beyond the network's "
-                f"{self.model.num_classes}"
-            )
+        restore(self.model, self.datamodule, self.checkpoint, bool(self.asked("data.attack.trigger")))
         if self.trainer.is_global_zero:
             outputs = self.model.outputs.describe()
             own = [f"{self.checkpoint.path}: {outputs}"] if outputs else []
@@ -312,38 +302,6 @@ class CommandLine(LightningCLI):
         if not self.datamodule.trainable:
             raise InputError("--data.source: has no labelled training images to hold a validation set out of")
 
-    def _load_trigger(self, suspect: Checkpoint) -> None:
-        """Take the checkpoint's trigger, unless another attack was asked for."""
-        attack = self.datamodule.attack
-        wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
-        changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
-        if attack is None:
-            return
-        name = type(attack).__name__
-        changed = [key for key in changed if key not in TRAINING]
-        if name != suspect.data.get("attack") or changed:
-            if attack.learns:
-                other = f"with another --data.attack.{changed[0]}" if changed else "there"
-                raise InputError(
-                    f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}"
-                )
-            picture = stored.get("trigger", PATTERNS[0])
-            if picture not in PATTERNS and "trigger" not in changed and not self.asked("data.attack.trigger"):
-                raise InputError(
-                    f"--data.attack.trigger: needed, to make the trigger anew; {suspect.path} names {picture}, "
-                    "which is not read unasked"
-                )
-            return
-        try:
-            attack.restore(suspect.trigger)
-            # What networks make is tried on a small image: a file can ask for large ones.
-            size = 32 if next(attack.parameters(), None) is not None else self.datamodule.image_size
-            if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
-                raise RuntimeError("it changes the size of images")
-        except Exception as error:  # the tensors are anybody's
-            reason = first_line(error)
-            raise InputError(f"--ckpt {suspect.path}: its trigger is no {name} ({reason})") from error
-
 
 def _classes(number: int | None) -> int:
     """How many classes a network learns."""
@@ -361,11 +319,6 @@ def _unquoted(value: Any) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError):
         # The parser says what is wrong.
         return value
-
-
-def _listed(value: Any) -> Any:
-    """YAML knows no tuples."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _configurations(arguments: Sequence[str]) -> list[Any]:
@@ -407,46 +360,12 @@ def _early(arguments: Sequence[str], configurations: Sequence[Any], key: str) ->
 
 def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     """What a checkpoint says, as defaults of the options."""
-    data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
-    if data["source"] not in EMBEDDED:
-        data["source"] = None
-    model = dict(suspect.model)
-    if is_own_class(str(model.get("arch"))):
-        # A class that the user has not named is not run.
-        del model["arch"]
-    name, options = data.pop("attack", None), data.pop("attack_options", {})
-    if name is not None:
-        if name not in ATTACKS:
-            raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
-        _check_options(name, options, f"--ckpt {suspect.path}")
-        data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
-    sections = {"model": model, "data": data}
+    said = described(suspect)
+    data = dict(said.data)
+    if said.attack is not None:
+        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
+    sections = {"model": said.model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-
-
-def _check_options(attack: str, options: Mapping[str, Any], what: str) -> None:
-    """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
-
-    Raises:
-        InputError: If there are such.
-    """
-    kind = attacks.ATTACKS[attack]
-    parts = [part for part in reversed(kind.mro()) if issubclass(part, attacks.Attack)]
-    hints = {name: hint for part in parts for name, hint in get_type_hints(part.__init__).items()}
-    for name, value in options.items():
-        # The parser takes None for an option that is not given.
-        if value is None and type(None) not in get_args(hints.get(name)):
-            raise InputError(f"{what}: its attack's {name} cannot be None")
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "attack")
-    try:
-        parsed = parser.parse_object({"attack": {name: _listed(value) for name, value in options.items()}}).attack
-    except ArgumentError as error:
-        raise InputError(f"{what}: its attack: {readable(' '.join(str(error).split()), '', CLASSES)}") from error
-    for name, value in options.items():
-        # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
-        if isinstance(value, str) and not isinstance(parsed[name], str):
-            raise InputError(f"{what}: its attack's {name} is a text")
 
 
 def main(args: list[str] | None = None) -> None:
