@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import os
 import shlex
 import sys
@@ -25,7 +24,7 @@ from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
-from bdclean.engine.quiet import NOTICES, quieten
+from bdclean.engine.quiet import printed, quieten
 from bdclean.exits import Exit, interruption
 from bdclean.messages import no_class
 from bdclean.mistakes import blamed, mistake
@@ -77,6 +76,8 @@ class CommandLine(LightningCLI):
     checkpoint: Checkpoint | None = None
     asked: Callable[[str], Any]
     """What the user says of an option, and not the checkpoint; None for nothing."""
+    result: Any = None
+    """What the command found out, typed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         known = {*self.subcommands(), *FUNCTIONS}
@@ -194,13 +195,19 @@ class CommandLine(LightningCLI):
             super()._set_seed()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand not in FUNCTIONS:
-            with sharing() if self.trainer.num_devices > 1 else nullcontext():
-                super()._run_subcommand(subcommand)
+        """As Lightning's, which forgets the result."""
+        if subcommand in FUNCTIONS:
+            options = dict(self.config[subcommand])
+            del options["config"]
+            FUNCTIONS[subcommand](**options, command=execute)
             return
-        options = dict(self.config[subcommand])
-        del options["config"]
-        FUNCTIONS[subcommand](**options, command=main)
+        before, after = (getattr(self, f"{when}_{subcommand}", None) for when in ("before", "after"))
+        with sharing() if self.trainer.num_devices > 1 else nullcontext():
+            if before is not None:
+                before()
+            self.result = getattr(self.trainer, subcommand)(**self._prepare_subcommand_kwargs(subcommand))
+            if after is not None:
+                after()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, from options that Lightning checks in a constructor of its own."""
@@ -368,6 +375,48 @@ def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
+def execute(words: Sequence[str]) -> Any:
+    """Run a command.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Returns:
+        The typed result of the command, if it has one.
+
+    Raises:
+        InputError: With one line, if the user can mend what is wrong.
+    """
+    quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        os.environ.setdefault("TQDM_MINITERS", "1000000")
+    try:
+        early.check(words)
+        with printed():
+            return CommandLine(
+                AttackModule,
+                PoisonDataModule,
+                trainer_class=Verbs,
+                seed_everything_default=0,
+                parser_kwargs={"version": __version__},
+                save_config_callback=LogConfig,
+                # Without a logger Lightning's own would land on a config.yaml in the current folder.
+                save_config_kwargs={"save_to_log_dir": False},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=list(words),
+            ).result
+    except Exception as error:
+        line = mistake(error, words[0] if words else "", CLASSES)
+        if line is None:
+            raise
+        raise InputError(line) from error
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -380,37 +429,13 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     if early.answer(words):
         raise SystemExit(Exit.DONE)
-    quieten()
-    logging.getLogger("bdclean").addHandler(NOTICES)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if not sys.stderr.isatty():
-        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
-        os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
-        early.check(words)
-        CommandLine(
-            AttackModule,
-            PoisonDataModule,
-            trainer_class=Verbs,
-            seed_everything_default=0,
-            parser_kwargs={"version": __version__},
-            save_config_callback=LogConfig,
-            # Without a logger Lightning's own would land on a config.yaml in the current folder.
-            save_config_kwargs={"save_to_log_dir": False},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words,
-        )
+        execute(words)
     except KeyboardInterrupt as error:
         _say(interruption(error))
         raise SystemExit(Exit.INTERRUPTED) from error
-    except Exception as error:
-        line = mistake(error, words[0] if words else "", CLASSES)
-        if line is None:
-            raise
-        _say(f"bdclean: error: {line}")
+    except InputError as error:
+        _say(f"bdclean: error: {error}")
         raise SystemExit(Exit.MISTAKE) from error
 
 
