@@ -1,5 +1,7 @@
 """The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
 
+from __future__ import annotations
+
 import atexit
 import ctypes
 import os
@@ -35,6 +37,12 @@ def report_thread(ended: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(ended)
 
 
+def report_unraisable(ended: sys.UnraisableHookArgs) -> None:
+    """Print what Python could not raise, but not of objects that end unfinished: what ended them is said already."""
+    if getattr(ended.object, "__name__", "") != "__del__":
+        sys.__unraisablehook__(ended)
+
+
 def leave(code: int) -> NoReturn:
     """End this process with an exit code, after what was registered for its end.
 
@@ -56,6 +64,7 @@ def run() -> None:
         if sys.platform == "linux":
             end_with_parent()
         threading.excepthook = report_thread
+        sys.unraisablehook = report_unraisable
         if early.answer(words):
             return
         early.check(words)

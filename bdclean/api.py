@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from bdclean import InputError, cleansing, first_line, tasks
+from bdclean import InputError, cleansing, tasks
 from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
@@ -22,6 +21,7 @@ from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
+from bdclean.mistakes import OF_LIGHTNING, blamed
 from bdclean.models import (
     Moments,
     channels_of,
@@ -147,9 +147,8 @@ def cleanse(
         runner = Trainer(max_epochs=epochs, **options)
     except InputError:
         raise
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        asked = ", ".join(f"{name}={value!r}" for name, value in ({"epochs": epochs} | trainer).items())
-        raise InputError(f"{asked}: {first_line(error)}") from error
+    except OF_LIGHTNING as error:
+        raise InputError(blamed(error, {"epochs": epochs} | trainer)) from error
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
         made = cast("Callable[[Classifier], Cleanser]", method)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -27,7 +26,7 @@ from bdclean.data.sources import Source
 from bdclean.engine.quiet import printed, quieten
 from bdclean.exits import Exit, interruption
 from bdclean.messages import no_class
-from bdclean.mistakes import blamed, mistake
+from bdclean.mistakes import OF_LIGHTNING, blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.reporting.measures import measured
@@ -215,7 +214,7 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except InputError:
             raise
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        except OF_LIGHTNING as error:
             chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
             asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
             raise InputError(blamed(error, asked)) from error

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bdclean import InputError, __version__, outputs, quoted
 from bdclean.exits import table
 from bdclean.messages import expected, no_class, no_value
-from bdclean.options import SUBCOMMANDS, Options, descriptions, options
+from bdclean.options import SUBCOMMANDS, Options, descriptions, options, untrained
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
 from bdclean.values import DOUBTFUL
 
 VERSION = ("--version", "-V", "-v", "version")
 HELP = ("--help", "-h", "help")
+DEFAULT_METHOD = "ScanDistill"
+"""Of cleansing."""
+LENGTHS = ("max_epochs", "max_steps", "max_time", "limit_train_batches")
+"""Options of the Trainer that leave no step of training if they are 0."""
 GLOBAL = ("help", "version", "config", "print_config")
 """Options that may stand before the subcommand."""
 FILES = ("ckpt", "ckpt_path", "config")
@@ -94,6 +98,8 @@ def check(words: Sequence[str]) -> None:
                 raise InputError(no_network(value, networks()))
         else:
             _check_value(name, value, known)
+    if not _has_variables() and not {"config", "trainer"} & {name for name, _ in given}:
+        _check_length(subcommand, last)
 
 
 def check_classes(words: Sequence[str]) -> None:
@@ -214,6 +220,19 @@ def _check_value(name: str, value: str, known: Options) -> None:
     sure = [kind for kind in kinds if kind is not None and kind.refuses(value)]
     if sure and len(sure) == len(kinds):
         raise InputError(no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types)))
+
+
+def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
+    """Refuse a training without a step, where nothing but a training can be meant."""
+    method = given.get("method", given.get("method.class_path")) or DEFAULT_METHOD
+    trains = method in options("cleanse").classes["method"].names and method not in untrained()
+    if subcommand != "fit" and not (subcommand == "cleanse" and trains):
+        return
+    for name in LENGTHS:
+        value = given.get(f"trainer.{name}") or ""
+        if re.fullmatch(r"[0:.]*0[0:.]*", value):
+            why = "so that the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
+            raise InputError(f"--trainer.{name} {value}: no step of training, {why}")
 
 
 def _is_word(value: str) -> bool:

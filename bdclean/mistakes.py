@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import callbacks, loggers
 from lightning_utilities.core.imports import RequirementCache
 
-from bdclean import first_line, printable, quoted
+from bdclean import printable, quoted
+from bdclean.engine.failures import INSTALL, missing
 from bdclean.exits import REFUSALS, refusal
 from bdclean.messages import readable
 
-INSTALL = r"pip install [^`]+"
-"""Lightning's advice where a package is missing."""
+OF_LIGHTNING = (ValueError, TypeError, AttributeError, ImportError, MisconfigurationException)
+"""What the constructor of Lightning's Trainer raises where an option is wrong."""
+OF_KINDS = {
+    "loggers": ("logger",),
+    "callbacks": ("callbacks",),
+    "profilers": ("profiler",),
+    "plugins": ("plugins", "precision"),
+    "strategies": ("strategy",),
+    "accelerators": ("accelerator",),
+}
+"""Folders of Lightning's, and the options of its Trainer that choose among the classes in them."""
+FOLDER = re.compile(rf"lightning[\\/](?:pytorch|fabric)[\\/]({'|'.join(OF_KINDS)})[\\/]")
+"""Where a class of Lightning's is."""
+VAGUE = r"Expected a |Import path \S+ does not correspond"
+"""What the parser says of each type that a class is not."""
 CALLED = {"max_time": "Timer(duration="}
 """What Lightning's messages call options of its Trainer, where that is not their name."""
 
@@ -34,18 +48,12 @@ def mistake(error: BaseException | None, subcommand: str, classes: Mapping[str, 
         return printable(refused)
     if isinstance(error, ArgumentError):
         return printable(readable(" ".join(str(error).split()), subcommand, classes))
-    if against := _of_a_run(str(error).strip()):
-        return printable(against)
-    if isinstance(error, MisconfigurationException):
-        return printable(f"--trainer: {error}")
     if isinstance(error, OSError) and error.errno in REFUSALS:
         # Every file of this program is named; loggers do not say theirs.
         return printable(f"{error.filename or 'writing logs'}: {error.strerror}")
-    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
-        return printable(f"--trainer.deterministic true: {first_line(error)}")
     if match := re.search(r"Parameter '(\w+)' from '(\S+)\.__init__' does not specify a type", str(error)):
         return f"{match[2]}: the argument {match[1]} of its constructor has no type"
-    if against := _of_lightning(error, classes):
+    if against := _of_parser(str(error)):
         return printable(against)
     while error is not None and (refused := refusal(error)) is None:
         # jsonargparse wraps what a constructor raises.
@@ -60,49 +68,43 @@ def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:
         error: What its constructor raised.
         asked: The options of the Trainer that are not its defaults.
     """
-    text = re.sub(r"<([\w.]+) object at 0x\w+>", r"\1", str(error))
-    if missing := re.search(INSTALL, text):
-        text = f"needs a package that is missing: {missing[0]}"
+    text = missing(re.sub(r"<([\w.]+) object at 0x\w+>", r"\1", str(error)))
     plain = {name: value for name, value in asked.items() if isinstance(value, (str, int, float, list))}
     named = [name for name in plain if re.search(rf"\b{name}\b", str(error)) or CALLED.get(name, name) in str(error)]
     valued = [name for name, value in plain.items() if isinstance(value, str) and value and value in str(error)]
     # Messages name other options too: those to be given instead.
-    options = (valued or named)[:1] or plain
+    options = (valued or named or _raised(error, plain))[:1] or plain
     return f"{' '.join(f'--trainer.{name} {quoted(str(asked[name]))}' for name in options) or '--trainer'}: {text}"
 
 
-def _of_a_run(text: str) -> str | None:
-    """What Lightning has against an option or a callback once it runs, in one line that names it."""
-    if match := re.match(r"`(val_check_interval)` \((\S+)\) (.*)", text):
-        return f"--trainer.{match[1]} {match[2]}: {match[3]}"
-    if match := re.match(r"Early stopping conditioned on metric `(\S+)` which is not available", text):
-        return f"--trainer.callbacks.monitor {match[1]}: {text}"
-    if match := re.match(r"`ModelCheckpoint\(monitor='(\S+)'\)` could not find", text):
-        return f"--trainer.callbacks.monitor {match[1]}: {text}"
-    if match := re.match(r"Cannot use `(\w+)` callback", text):
-        return f"--trainer.callbacks {match[1]}: {text}"
-    return None
+def _raised(error: BaseException, asked: Mapping[str, Any]) -> list[str]:
+    """The options that chose the class that raised an error, if they were asked for."""
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    kinds = [found[1] for file in files if (found := FOLDER.search(file))]
+    options = [option for kind in reversed(kinds) for option in OF_KINDS[kind]]
+    return [option for option in options if option in asked]
 
 
-def _of_lightning(error: BaseException | None, classes: Mapping[str, Sequence[str]]) -> str | None:
-    """What Lightning has against a logger, a callback or a device that the user chose: a missing package, above all."""
-    text = str(error)
-    while error is not None and (inner := error.__cause__ or error.__context__):
-        error = inner
-    chosen = re.findall(r"class_path='lightning\.pytorch\.(?:loggers|callbacks)\.(\w+)'", text)
-    options = {f"--{option} {name}": name for name in chosen for option, names in classes.items() if name in names}
-    if isinstance(error, (ImportError, ValueError)):
-        for option, name in options.items():
-            # The parser does not pass on why it could not make one of several.
-            if missing := re.search(INSTALL, _unmet(name)):
-                return f"{option}: needs a package that is missing: {missing[0]}"
-    if isinstance(error, ImportError) and (missing := re.search(INSTALL, str(error))):
-        return f"--trainer: needs a package that is missing: {missing[0]}"
-    reason = re.search(r"Errors:\s+- (?:Problem with given class_path '[\w.]+':\s+)?(.+)", text)
-    return f"{next(iter(options))}: {reason[1]}" if options and reason else None
+def _of_parser(text: str) -> str | None:
+    """What a class of Lightning's that the user chose has against being made: a missing package, above all."""
+    kind = re.search(rf"Subtypes: .*?\blightning\.\w+\.({'|'.join(OF_KINDS)})\.", text)
+    names = re.findall(r"class_path='([\w.]+)'", text)
+    if kind is None or not names:
+        return None
+    option = f"--trainer.{OF_KINDS[kind[1]][0]}"
+    for name in names:
+        # The parser does not pass on why it could not make one of several.
+        if found := re.search(INSTALL, _unmet(name)):
+            return f"{option} {name.rpartition('.')[2]}: {missing(found[0])}"
+    reasons = re.findall(r"(?m)^ +- (?:Problem with given class_path '[\w.]+':\s+)?(.+)$", text)
+    reason = next((reason for reason in reasons if not re.match(VAGUE, reason)), "cannot be made")
+    return f"{option} {names[0].rpartition('.')[2]}: {missing(reason)}"
 
 
 def _unmet(name: str) -> str:
-    """What the module of a logger or a callback needs and does not find."""
-    module = sys.modules[(getattr(loggers, name, None) or getattr(callbacks, name)).__module__]
-    return " ".join(str(need) for need in vars(module).values() if isinstance(need, RequirementCache) and not need)
+    """What the module of a class needs and does not find."""
+    package, _, own = name.rpartition(".")
+    kind = getattr(sys.modules.get(package), own, None)
+    module = sys.modules.get(getattr(kind, "__module__", ""))
+    needs = vars(module).values() if module is not None else ()
+    return " ".join(str(need) for need in needs if isinstance(need, RequirementCache) and not need)

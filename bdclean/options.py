@@ -93,6 +93,13 @@ def options(subcommand: str) -> Options:
     return Options(frozenset(names), frozenset({"trainer"} if len(trainers) < 3 else ()), classes, values)
 
 
+@cache
+def untrained() -> frozenset[str]:
+    """Methods of cleansing that do not train."""
+    bodies = {name: _body(path, name) for name, path in _classes("cleansing", "Cleanser").items()}
+    return frozenset(name for name, body in bodies.items() if "epochs = 0" in map(ast.unparse, body))
+
+
 def descriptions() -> dict[str, str]:
     """Each subcommand and what it does, in a line."""
     places = {"engine/trainer.py": "Trainer", "verbs.py": "Verbs", "benchmark/run.py": ""}
@@ -127,7 +134,12 @@ def _parameters(path: Path, owner: str, function: str = "__init__") -> dict[str,
 
 
 def _functions(path: Path, owner: str) -> dict[str, ast.FunctionDef]:
-    body: list[ast.stmt] = module_tree(path).body
-    if owner:
-        body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
-    return {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    return {node.name: node for node in _body(path, owner) if isinstance(node, ast.FunctionDef)}
+
+
+def _body(path: Path, owner: str) -> list[ast.stmt]:
+    """The statements of a class, or of the module if `owner` is empty."""
+    body = module_tree(path).body
+    if not owner:
+        return body
+    return next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])

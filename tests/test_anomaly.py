@@ -47,9 +47,10 @@ def test_python_gets_an_input_error() -> None:
 
 
 def test_other_errors_and_warnings_stay() -> None:
-    def fail() -> None:
+    @located()
+    def fails() -> None:
         warnings.warn("other", stacklevel=1)
         raise RuntimeError("other")
 
-    with pytest.warns(UserWarning, match="other"), pytest.raises(RuntimeError, match="^other$"), located():
-        fail()
+    with pytest.warns(UserWarning, match="other"), pytest.raises(RuntimeError, match="^other$"):
+        fails()

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -54,6 +56,37 @@ def test_tensor_loader_and_folder(model: nn.Module) -> None:
         Image.fromarray(pixels).save(f"photos/{index}.jpg")
     check(model, before, bdclean.cleanse(model, "photos", mean="cifar10", **OPTIONS))
     check(model, before, bdclean.cleanse(model, "procedural", mean="none", num_unlabeled=20, **OPTIONS))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 0},
+        {"max_steps": 0},
+        {"limit_train_batches": 0},
+        {"max_time": timedelta(0)},
+        {"max_time": {"hours": 0}},
+    ],
+)
+def test_no_step_of_training_is_refused_before_the_scan(
+    model: nn.Module, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "scan", None)
+    with pytest.raises(bdclean.InputError, match=r"^max_\w+ 0|^limit_\w+ 0"):
+        bdclean.cleanse(model, torch.rand(40, 3, 32, 32), **OPTIONS | given)
+
+
+class Stops(Callback):
+    """Ends a training before its first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize("given", [{"callbacks": [Stops()]}, {"limit_train_batches": 0.0001}])
+def test_a_training_without_a_step_gives_no_network(model: nn.Module, given: dict[str, Any]) -> None:
+    with pytest.raises(bdclean.InputError, match="ended before the first step of training|limit_train_batches"):
+        bdclean.cleanse(model, torch.rand(40, 3, 32, 32), method="Distill", **OPTIONS | given)
 
 
 def test_normalised_images_are_scanned_in_the_range_of_images(
@@ -139,8 +172,8 @@ def test_importing_is_instant() -> None:
     ("options", "reason"),
     [
         ({"accelerator": "foo"}, "accelerator='foo'"),
-        ({"precision": "foo"}, "precision='foo'"),
-        ({"max_epoch": 1}, "max_epoch=1"),
+        ({"precision": "foo"}, "precision foo: "),
+        ({"max_epoch": 1}, "max_epoch 1: "),
         ({"max_epochs": "a"}, "epochs 'a': must be a whole number"),
         ({"max_epochs": 1, "epochs": 1}, "epochs 1: means the same as max_epochs"),
         ({"seed": "a"}, "seed 'a': must be a whole number"),

@@ -314,7 +314,7 @@ def test_the_teacher_supervises_with_probabilities_in_eval_mode_without_a_gradie
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labels: bool) -> None:
-    cleanser = unit(cleansing.FineTune, convnet(), supervision="labels" if labels else "teacher").train()
+    cleanser = unit(cleansing.FinePrune, convnet(), supervision="labels" if labels else "teacher").train()
     parts = [part.double() for part in random_images(60).split((7, 23, 30))]
     soft = noise(60, CLASSES, seed=1).softmax(1)
     targets = (soft.argmax(1) if labels else soft).split((7, 23, 30))
@@ -335,7 +335,7 @@ def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labe
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 2.0, 2.5, 30.0, 100.0])
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_furthest_is_the_last_level_of_a_scan(count: int, tolerance: float) -> None:
-    cleanser = unit(cleansing.FineTune, convnet())
+    cleanser = unit(cleansing.FinePrune, convnet())
     losses = torch.randint(0, 40, (count,), generator=torch.Generator().manual_seed(count)).div(4).tolist()
     cleanser.score = lambda changes: 90.0 - losses[changes["x"]] if changes else 90.0
     affordable = [level for level in range(count) if losses[level] <= tolerance]

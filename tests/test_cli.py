@@ -205,7 +205,7 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
 
 
 WRONG = {
-    "fit --data.attack Nope": "--data.attack Nope: no such class; there are ADBA, LIRA",
+    "fit --data.attack Nope": "--data.attack Nope: no such class; there are ADBA, AdaptiveBlend",
     "fit --data.attack.poison_rate 7": "--data.attack.poison_rate 7.0: must be at least 0 and at most 1",
     "fit --data.attack.poison_rate 0.00001": "--data.attack.poison_rate 1e-05: poisons none of 510 images",
     "fit --data.attack.target_class 10": "--data.attack.target_class 10: the data have classes 0 to 9",
@@ -240,7 +240,7 @@ WRONG = {
     "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
     "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
     "fit --trainer.limit_train_batches 0": "--trainer.limit_train_batches 0.0: no step of training",
-    "fit --trainer.max_time 00:00:00:00": "--trainer: ended before the first step of training",
+    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training",
     "fitt": "fitt: no such command; did you mean fit?",
     "test": "--ckpt: required",
     "test --ck SUSPECT": "--ck",
@@ -255,7 +255,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),
-    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "batches 0.0: Distill trains",
+    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "batches 0.0: no step of training",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
         "--method.lr 1e+30: too high, the training diverged 7 times, the last time at 1/4096 of it; Distill has 0.01 by"

@@ -16,7 +16,7 @@ from bdclean.cli import CLASSES, FUNCTIONS, CommandLine, main
 from bdclean.data.standard import STANDARD
 from bdclean.exits import MEANINGS
 from bdclean.models.networks import known_architectures
-from bdclean.options import SUBCOMMANDS, options
+from bdclean.options import SUBCOMMANDS, options, untrained
 from bdclean.suggestions import suggestion
 from bdclean.verbs import Verbs
 from tests.conftest import CONFIGS, computing
@@ -94,6 +94,11 @@ WRONG = {
     "fit --config nowhere.yaml": "--config nowhere.yaml: no such file",
     "fit -c nowhere.yaml": "--config nowhere.yaml: no such file",
     "fit --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file",
+    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training, so that the network would stay untrai",
+    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training, so that",
+    "cleanse --trainer.max_epochs=0": "--trainer.max_epochs 0: no step of training, but ScanDistill trains",
+    "cleanse --method FineTune --trainer.max_steps 0": "--trainer.max_steps 0: no step of training, but FineTune trai",
+    "cleanse --trainer.limit_train_batches 0.0": "--trainer.limit_train_batches 0.0: no step of training, but ScanD",
 }
 
 
@@ -258,10 +263,20 @@ def test_every_class_and_each_of_its_arguments_is_let_pass(option: str) -> None:
         ["fit", "--print_config", "--seed_everything=3"],
         ["fit", "--data.attack.dict_kwargs.x", "3"],
         ["cleanse", "--ckpt", "nowhere.pth", "--ckpt", CONFIG],
+        ["cleanse", "--method", "CLP", "--trainer.max_epochs", "0"],
+        ["cleanse", "--method", "my.Mine", "--trainer.max_epochs", "0"],
+        ["cleanse", "--config", CONFIG, "--trainer.max_epochs", "0"],
+        ["fit", "--trainer.max_epochs", "0", "--trainer.max_epochs", "10", "--trainer.limit_train_batches", "0.5"],
+        ["scan", "--trainer.max_epochs", "0"],
     ],
 )
 def test_in_doubt_nothing_is_refused(words: list[str]) -> None:
     taken(*words)
+
+
+def test_methods_that_do_not_train_are_known() -> None:
+    assert untrained() == {name for name in cleansing.__all__ if getattr(cleansing, name).epochs == 0}
+    assert inspect.signature(Verbs.cleanse).parameters["method"].default.__name__ == early.DEFAULT_METHOD
 
 
 def test_with_options_in_variables_classes_may_be_any(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,8 @@ def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
         (("d/m/cat/0.png", "d/m/dog/0.png"), "d", "d has one class, but d/m has several: give that folder"),
         (("d/images/val/cat/0.png", "d/images/val/dog/0.png"), "d", "d/images has: give that folder"),
         (("d/train/train/cat/0.png", "d/train/train/dog/0.png"), "d", "has several: move them into d/train$"),
+        (("d/cat/train/0.png", "d/cat/test/0.png", "d/dog/train/0.png", "d/dog/test/0.png"), "d", "each class of d"),
+        (("d/a/Train/0.png", "d/a/Val/0.png", "d/b/Train/0.png"), "d", "as d/a/Train and d/a/Val: put the part out"),
         (("d/seg_train/cat/0.png", "d/seg_test/cat/0.png"), "d", "seg_train and seg_test would be classes, but seem"),
     ],
 )  # fmt: skip
@@ -272,6 +274,26 @@ def test_folders_in_class_folders_are_no_sets() -> None:
     draw("one/7/0.png", "one/7/left/1.png", "one/7/right/2.png")
     draw("part/val/cat/0.png", "part/train/cat/0.png", "part/train/dog/0.png")
     assert labelled(Source("part"), "test") == {"val/cat/0.png": 0}
+
+
+def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
+    draw(*(f"d/{number}.png" for number in range(11)))
+    write("d/labels.csv", "filename,label\n" + "".join(f"{number}.png,{number:.1f}\n" for number in range(11)))
+    source = Source("d")
+    assert (source.numbered, source.num_classes) == (True, 11)
+    assert labelled(source, "test") == {f"{number}.png": number for number in range(11)}
+    write("d/labels.csv", "filename,label\n0.png,v1.0\n1.png,2.0\n")
+    assert Source("d").class_names == ("2.0", "v1.0")
+
+
+@pytest.mark.parametrize("label", ["0.5", "1e-3", "1e400", "-.25"])
+def test_fractions_are_no_classes(label: str) -> None:
+    draw("d/0.png", "d/1.png")
+    write("d/labels.csv", f"filename,label\n0.png,1.0\n1.png,{label}\n")
+    with pytest.raises(
+        InputError, match=f"^--data.source d: d/labels.csv, line 3: the class {label} is no whole number"
+    ):
+        Source("d").load("test", 8)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from bdclean.cli import main
 from tests.conftest import CONFIGS, QUIET
 
 METHODS = "no such class; there are ANP, BNP, CLP,"
-ATTACKS = "no such class; there are ADBA, LIRA,"
+ATTACKS = "no such class; there are ADBA, AdaptiveBlend,"
 LOGGERS = "no such class; there are CometLogger, CSVLogger,"
 MAPPING = "no such value; expected a mapping, {name: value}"
 WRONG = {

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
-from torch.optim import Optimizer
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 import bdclean
-from bdclean import InputError
-from bdclean.cleansing.harm import Harm, find_harm
-from bdclean.metrics import Agreement, Confidence, Share, correct
+from bdclean.cleansing.comparison import Comparison
+from bdclean.cleansing.harm import Harm
+from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
+from bdclean.metrics import Share
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
+from bdclean.modules.classifier import Batch
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
@@ -30,19 +26,11 @@ Supervision = Literal["teacher", "labels"]
 """What a method takes for right: the suspect's own answers, or the images' labels."""
 WhenClean = Literal["keep", "gentle", "strong"]
 """What to do with a suspect in which no backdoor is found."""
-Level = TypeVar("Level")
-MOST_DIVERGENCES = 6
-"""A training begins anew so many times, each time at a quarter of the rate: down to 1/4096."""
 
 
 def classes_of(targets: Tensor) -> Tensor:
     """The classes (N,) of what `Cleanser.supervise` says that images shall get."""
     return targets if targets.ndim == 1 else targets.argmax(1)
-
-
-def _parameters(optimizer: Optimizer) -> Iterator[Tensor]:
-    for group in optimizer.param_groups:
-        yield from group["params"]
 
 
 class Cleanser(Classifier):
@@ -81,14 +69,11 @@ class Cleanser(Classifier):
         """The teacher as it answers in training: from images in [0, 1]."""
         # Lightning does not call train() before it fits, and the suspect was in eval mode when it was judged.
         self.train()
-        self.agreement = nn.ModuleDict({"val": Agreement(), "test": Agreement()})
-        few = self.num_classes <= CONFUSION_CLASSES
-        self.moves = MulticlassConfusionMatrix(self.num_classes) if few else None
-        self.confidence = Confidence(self.num_classes)
+        self.comparison = Comparison(self.num_classes)
         self.moved: Tensor | None = None
         self.harm: Harm | None = None
         """After a test: by how much the student disagrees with the suspect."""
-        self.begun: dict[str, Tensor] = {}
+        self.beginning: dict[str, Tensor] = {}
         """Parameters and buffers before the training, for a beginning anew at a lower rate."""
         self.first_epoch, self.divergences = 0, 0
         self.when_clean: WhenClean = "gentle"
@@ -167,45 +152,6 @@ class Cleanser(Classifier):
             yield self.supervise(self.trainer.strategy.batch_to_device(converted, self.device))
 
     @torch.no_grad()
-    def score(self, changes: Mapping[str, Tensor]) -> float:
-        """How good the student would be with some parameters changed, in eval mode, on the images to choose by.
-
-        Args:
-            changes: Name in the cleanser to the value of a parameter or buffer.
-
-        Returns:
-            The share of images, in percent, that get the suspect's class, or with `labels` their own.
-        """
-        mode = self.network.training
-        self.network.eval()
-        hits, total = torch.tensor(0, device=self.device), 0
-        for images, targets in self.images(choosing=True):
-            logits = functional_call(self, dict(changes), (images,))
-            right = correct(logits, classes_of(targets))
-            hits, total = hits + right.sum(), total + len(images)
-        self.set_mode(mode)
-        # Processes whose last bits differ would choose differently.
-        return self.trainer.strategy.broadcast(100 * float(hits) / total)
-
-    def furthest(
-        self, levels: Sequence[Level], change: Callable[[Level], Mapping[str, Tensor]], tolerance: float
-    ) -> Level | None:
-        """The last of some levels, each further from the student than the one before, that costs little enough.
-
-        What they cost need not rise from each to the next, so they are tried one by one, from the last.
-
-        Args:
-            levels: In their order.
-            change: From a level to what `score` takes.
-            tolerance: How many percent of the images to choose by may get lost against the student as it is.
-
-        Returns:
-            The level; None if each costs too much.
-        """
-        least = self.score({}) - tolerance
-        return next((level for level in reversed(levels) if self.score(change(level)) >= least), None)
-
-    @torch.no_grad()
     def change(self, changes: Mapping[str, Tensor]) -> None:
         """Give parameters and buffers other values, in place."""
         own = dict(self.named_parameters()) | dict(self.named_buffers())
@@ -229,10 +175,7 @@ class Cleanser(Classifier):
 
     def on_train_start(self) -> None:
         """Called by Lightning, once the optimisers are there."""
-        trained = {id(value) for optimizer in self.trainer.optimizers for value in _parameters(optimizer)}
-        parameters = {name: value for name, value in self.named_parameters() if id(value) in trained}
-        buffers = {f"network.{name}": value for name, value in self.network.named_buffers()}
-        self.begun = {name: value.detach().clone() for name, value in (parameters | buffers).items()}
+        self.beginning = beginning(self, self.trainer.optimizers, "network.")
 
     def on_divergence(self, loss: float) -> None:
         """Begin anew at a quarter of the rate, with as many epochs.
@@ -242,46 +185,25 @@ class Cleanser(Classifier):
         """
         self.divergences += 1
         if self.divergences > MOST_DIVERGENCES:
-            name, option = type(self).__name__, self.rate_option
-            rate = self.options().get(option)
-            parts = (inspect.signature(part).parameters for part in type(self).mro() if issubclass(part, Cleanser))
-            usual = next((own[option].default for own in parts if option in own), rate)
-            often = f"diverged {self.divergences} times, the last time at 1/{4**MOST_DIVERGENCES} of"
-            if rate != usual:
-                raise InputError(
-                    f"--method.{option} {rate}: too high, the training {often} it; {name} has {usual} by default"
-                )
-            raise InputError(
-                f"--method {name}: its training {often} its learning rate: this network cannot be trained so; nothing "
-                "was written"
-            )
+            raise untrainable(type(self), self.rate_option, self.options().get(self.rate_option), self.divergences)
         if self.trainer.is_global_zero:
             print(
                 f"The loss became {loss} in epoch {self.current_epoch}: training begins anew at a quarter of its rate."
             )
-        self.begin_anew(1 / 4)
-        for configuration in self.trainer.lr_scheduler_configs:
-            scheduler: Any = configuration.scheduler
-            scheduler.last_epoch = -1
-            scheduler.step()
+        self.begin_anew(LOWER)
+        rewind(self.trainer.lr_scheduler_configs)
         done = self.current_epoch + 1
         self.trainer.fit_loop.max_epochs = done + (self.trainer.max_epochs or 0) - self.first_epoch
         self.first_epoch = done
 
     def begin_anew(self, factor: float) -> None:
         """Give parameters and buffers the values from before the training, and multiply all learning rates."""
-        self.change(self.begun)
-        for optimizer in self.trainer.optimizers:
-            optimizer.state.clear()
-            for group in optimizer.param_groups:
-                group["lr"] *= factor
-        for configuration in self.trainer.lr_scheduler_configs:
-            scheduler: Any = configuration.scheduler
-            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+        self.change(self.beginning)
+        lower(self.trainer.optimizers, self.trainer.lr_scheduler_configs, factor)
 
     def on_train_end(self) -> None:
         """Called by Lightning."""
-        self.begun = {}
+        self.beginning = {}
         self.finish()
 
     def train(self, mode: bool = True) -> Cleanser:
@@ -310,32 +232,25 @@ class Cleanser(Classifier):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         logits = super().test_step(batch, batch_idx, dataloader_idx)
         if dataloader_idx == 0:
-            answers, teacher = self._compare(batch, logits, "test")
-            if self.moves is not None:
-                self.moves.update(answers, teacher.argmax(1))
-                self.confidence.update(teacher)
+            self._compare(batch, logits, "test")
         return logits
 
     def on_test_epoch_end(self) -> None:
         """Keep how the predictions moved: rows the suspect's classes, columns the student's."""
         super().on_test_epoch_end()
-        if self.moves is not None and self.moves.update_count:
-            self.moved = self.moves.compute().cpu()
-            self.harm = find_harm(self.moved, self.confidence.compute().cpu())
-            self.moves.reset()
-            self.confidence.reset()
+        if found := self.comparison.moved():
+            self.moved, self.harm = found
 
     def counted(self) -> dict[str, Share | None]:
-        return super().counted() | {"agreement": cast(Agreement, self.agreement["test"]).share}
+        return super().counted() | {"agreement": self.comparison.share}
 
-    def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
-        """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
+    def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> None:
+        """Count and log how student and suspect agree on a batch; the student's logits may be known."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         with self._exact():
             answers = self(images) if logits is None else logits
             with torch.no_grad():
                 teacher = self.teacher(self.normalize(images)).to(images.dtype)
-        metric = cast(Metric, self.agreement[stage])
-        metric.update(answers, teacher)
-        self.log(f"{stage}/agreement", metric, on_step=False, on_epoch=True, add_dataloader_idx=False)
-        return answers, teacher
+        self.comparison.update(stage, answers, teacher)
+        agreement = self.comparison.agreement(stage)
+        self.log(f"{stage}/agreement", agreement, on_step=False, on_epoch=True, add_dataloader_idx=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.finetune import FineTune
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
@@ -17,7 +18,7 @@ from bdclean.modules.classifier import Batch
 from bdclean.tables import Description, Table
 
 
-class FinePrune(FineTune):
+class FinePrune(Choosing, FineTune):
     """Prunes the units of the last hidden layer that clean images hardly use, and fine-tunes.
 
     Units go in the order of their mean absolute activation over the defender's images, lowest first, as long as that
@@ -36,8 +37,6 @@ class FinePrune(FineTune):
     Raises:
         InputError: If the head is no linear layer, or an option is out of range.
     """
-
-    chooses = 0.2
 
     def __init__(
         self, suspect: Classifier, supervision: Supervision = "teacher", tolerance: float = 10.0, **options: Any

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.phases import TwoPhases
 from bdclean.modules import Classifier
 from bdclean.tables import Description, Table
@@ -21,7 +22,7 @@ def bezier(start: Tensor, bend: Tensor, end: Tensor, t: float | Tensor) -> Tenso
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
 
 
-class MCR(TwoPhases):
+class MCR(Choosing, TwoPhases):
     """Connects the suspect with a fine-tuned copy by a curve of good networks, and takes one from its middle.
 
     min_theta E_t[L(phi(t)) + weight_decay / 2 |phi(t)|^2] with phi(t) = (1 - t)^2 w_0 + 2 t (1 - t) theta + t^2 w_1, t
@@ -47,7 +48,6 @@ class MCR(TwoPhases):
     """
 
     epochs = 110
-    chooses = 0.2
 
     def __init__(
         self,

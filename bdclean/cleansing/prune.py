@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.cleansing.choosing import Choosing
 from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
 from bdclean.modules.classifier import Batch
@@ -66,7 +67,7 @@ class PruningCleanser(Cleanser):
         return (Table(("layer", "channels", "pruned"), tuple(rows)),)
 
 
-class MaskingCleanser(PruningCleanser):
+class MaskingCleanser(Choosing, PruningCleanser):
     """Learns a mask in [0, 1] for each channel, and takes away those whose mask became small.
 
     Args:
@@ -79,7 +80,6 @@ class MaskingCleanser(PruningCleanser):
         masks: For each layer (count,).
     """
 
-    chooses = 0.2
     # Masks, and weights between them, that make up for units left out say nothing of these.
     drops = False
 

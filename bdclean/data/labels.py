@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ ENDINGS = ["", ".jpg", ".JPEG", ".png", ".jpeg", ".JPG", ".PNG", ".ppm", ".bmp",
 """What is added to the name of an image in a table to find its file."""
 TABLE_WORDS = {"label", "labels", "annotation", "annotations"}
 """A file with one of these words in its name is meant to say classes."""
+FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
+"""A number, with or without a fraction and an exponent."""
 DRIVE = re.compile(r"[A-Za-z]:/")
 """How absolute paths begin on Windows."""
 ADVICE = (
@@ -194,7 +196,7 @@ def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -
         rows = rows[1:]
     found: dict[Path, tuple[int, str]] = {}
     missing: list[Path] = []
-    classes: set[str] = set()
+    classes: dict[str, int] = {}
     for line, row in rows:
         name, label = (row[column].strip() if column < len(row) else "" for column in (table.image, table.label))
         if not label:
@@ -203,7 +205,7 @@ def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -
             label = label.split()[0]
         if len(label) > LONGEST_LABEL:
             raise InputError(f"{where}, line {line}: the class {_short(label)} has {len(label)} characters")
-        classes.add(label)
+        classes.setdefault(label, line)
         path = places.find(name)
         if path is not None:
             before, other = found.setdefault(path, (line, label))
@@ -216,7 +218,23 @@ def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -
             missing.append(places.folder / name)
     if table.broken:
         raise InputError(f"{where}, {table.broken}")
-    return Labels({path: label for path, (_, label) in found.items()}, missing, frozenset(classes))
+    names = _names(classes, where)
+    return Labels({path: names[label] for path, (_, label) in found.items()}, missing, frozenset(names.values()))
+
+
+def _names(classes: Mapping[str, int], where: str) -> dict[str, str]:
+    """The names of classes: whole numbers that a program has written as floats are whole numbers.
+
+    Args:
+        classes: Each class of a table, and the first line that has it.
+        where: The option and the table, for messages.
+    """
+    if not all(map(FLOAT.fullmatch, classes)):
+        return {label: label for label in classes}
+    for label, line in classes.items():
+        if not float(label).is_integer():
+            raise InputError(f"{where}, line {line}: the class {_short(label)} is no whole number, and no name")
+    return {label: label if label.isdecimal() else str(int(float(label))) for label in classes}
 
 
 def _short(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +201,11 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
     ):
         if sets := [folder for folder in folders(root, option) if _has_parts(folder, option)]:
             raise InputError(f"{option}: has no train/ or test/, but {first_ten(sets)} has: give that folder")
+        if pair := _parts_inside([whole.folder / name for name in sorted(whole.classes)]):
+            raise InputError(
+                f"{option}: each class of {whole.folder} has training and test images inside, as {pair[0]} and "
+                f"{pair[1]}: put the part outside, train/CLASS and test/CLASS"
+            )
         if alike := _parts_by_other_names(whole.classes):
             raise InputError(
                 f"{option}: {' and '.join(alike)} would be classes, but seem to be the training and the test part: "
@@ -212,10 +217,29 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
             raise InputError(f"{option}: {part.folder} has one class, but {inner} has several: {cure}")
 
 
+def _parts_inside(classes: Sequence[Path]) -> list[Path]:
+    """A folder of training and one of test images in folders of classes, if each class has one, and some class both."""
+    both: list[Path] = []
+    for place in classes:
+        found = [
+            next((place / form for form in _forms(words) if (place / form).is_dir()), None) for words in SPLITS.values()
+        ]
+        if not any(found):
+            return []
+        if all(found):
+            both = both or [folder for folder in found if folder is not None]
+    return both if len(classes) > 1 else []
+
+
+def _forms(words: Iterable[str]) -> Iterator[str]:
+    """How folders for training or test images are written."""
+    return (form for word in words for form in (word, word.capitalize()))
+
+
 def _has_parts(folder: Path, option: str) -> bool:
     """Whether a folder has folders for training or test images, with several classes."""
     # Folders of classes may be many and full: they are not listed.
-    forms = (form for words in SPLITS.values() for word in words for form in (word, word.capitalize()))
+    forms = _forms(word for words in SPLITS.values() for word in words)
     return any(os.path.isdir(folder / form) for form in forms) and _several(folder, option)
 
 

@@ -15,7 +15,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from bdclean import outputs, traces
+from bdclean import InputError, outputs, traces
+from bdclean.engine.failures import of_a_run
 from bdclean.exits import Interrupted, refusal
 
 
@@ -23,6 +24,7 @@ from bdclean.exits import Interrupted, refusal
 def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[None]:
     """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
 
+    What a callback, a logger or another process has against the run is an `InputError`.
     No folder of logs stays behind if the run ends before there is anything in it to keep.
 
     Args:
@@ -40,7 +42,12 @@ def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[N
                 trainer.strategy.launcher.kill(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         if isinstance(error, SystemExit) and trainer.state.status == TrainerStatus.INTERRUPTED:
             raise KeyboardInterrupt from error
-        raise
+        if not isinstance(error, Exception) or isinstance(error, InputError):
+            raise
+        parts = {"callbacks": trainer.callbacks, "logger": trainer.loggers, "profiler": [trainer.profiler]}  # type: ignore[attr-defined]  # Lightning sets them
+        if (line := of_a_run(error, parts)) is None:
+            raise
+        raise InputError(line) from error
 
 
 @contextmanager

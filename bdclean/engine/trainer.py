@@ -12,32 +12,25 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
-from bdclean import InputError, within
+from bdclean import InputError
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
 from bdclean.engine.anomaly import located
+from bdclean.engine.checks import check_options
 from bdclean.engine.interruption import interruptible, saying_what_was_written
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
-LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "num_sanity_val_steps": -1,
-    "val_check_interval": 0,
-}
-"""What options of Lightning's Trainer are at least, where Lightning does not look."""
 FEWEST_PROCESSES = 4
 """Processes that any machine may be asked for, to try how several work together."""
 
@@ -60,13 +53,7 @@ class Trainer(pl.Trainer):
     def __init__(
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
-        for name, least in LEAST.items():
-            if isinstance(value := options.get(name), (int, float)):
-                within(f"--trainer.{name}", value, least)
-        if options.get("val_check_interval") == 0:
-            raise InputError(
-                "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
-            )
+        check_options(options)
         keep_memory()
         super().__init__(precision=precision, devices=devices, **options)
         cores = os.cpu_count() or 1
@@ -121,7 +108,10 @@ class Trainer(pl.Trainer):
     def without_training(self) -> str | None:
         """The option that leaves no step of a training, if one does."""
         names = ("max_epochs", "max_steps", "limit_train_batches")
-        return next((f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0), None)
+        found = [f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0]
+        timers = [one.time_remaining() for one in self.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]  # Lightning sets it
+        found += ["--trainer.max_time 00:00:00:00" for left in timers if left is not None and left <= 0]
+        return next(iter(found), None)
 
     # What it does
 
@@ -156,6 +146,11 @@ class Trainer(pl.Trainer):
                 logger.experiment.close()
         with self._interruptible(), located():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+
+    def check_trained(self) -> None:
+        """Refuse a network that has not been trained, as far as this process knows."""
+        if self.global_step == 0 and not self.forgets:
+            raise InputError("--trainer: ended before the first step of training, so that no network is written")
 
     def test(self, *args: Any, **options: Any) -> Any:
         """Measure ACC, ASR and RA on the test images: as Lightning's."""

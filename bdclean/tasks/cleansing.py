@@ -152,6 +152,7 @@ def _prepared(
     if when_clean != "gentle" and not cleanser.scans:
         raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
+    _check_length(trainer, cleanser)
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans and _scannable(model):
@@ -180,6 +181,8 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
         with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
             _set_epochs(trainer, cleanser, datamodule)
             trainer.train(cleanser, datamodule)
+            if cleanser.epochs:
+                trainer.check_trained()
     finally:
         trainer.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
     _tell(cleanser, plan)
@@ -199,11 +202,15 @@ def _set_epochs(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModu
     own = cleanser.epochs_of(datamodule.trained_count)
     if trainer.max_epochs is None:
         trainer.fit_loop.max_epochs = own
-    elif bool(trainer.max_epochs) != bool(own):
-        does = "does not train" if trainer.max_epochs else "trains"
-        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {type(cleanser).__name__} {does}")
-    if own and (option := trainer.without_training):
-        raise InputError(f"{option}: {type(cleanser).__name__} trains")
+
+
+def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
+    """Refuse a length of the training that does not fit the method."""
+    name = type(cleanser).__name__
+    if cleanser.epochs and (option := trainer.without_training):
+        raise InputError(f"{option}: no step of training, but {name} trains")
+    if trainer.max_epochs and not cleanser.epochs:
+        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
 
 
 def _scannable(model: Classifier) -> bool:

@@ -54,8 +54,7 @@ def train(
     with trainer.writing(files):
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
-        if trainer.global_step == 0 and not trainer.forgets:
-            raise InputError("--trainer: ended before the first step of training, so that no network is written")
+        trainer.check_trained()
         # Where processes were forked, they were told of it, and this one was not.
         trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning's attribute
         trainer.save_checkpoint(files.result, weights_only=True)

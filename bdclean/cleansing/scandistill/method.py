@@ -3,54 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from bdclean.batching import batch_size, pieces
-from bdclean.cleansing.distill import StrongDistillCleanseModule
+from bdclean.cleansing.scandistill import schedule
 from bdclean.cleansing.scandistill.aims import Aim, BySource, all_to_one
+from bdclean.cleansing.scandistill.description import compared, scanned
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
-from bdclean.cleansing.scandistill.judging import Judge
-from bdclean.cleansing.scandistill.triggers import Triggers
-from bdclean.distillation import kd_loss
+from bdclean.cleansing.scandistill.unlearning import Unlearning
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
-from bdclean.modules.classifier import Batch
-from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
-from bdclean.scanning.difference import FEWEST, differences, source_classes
-from bdclean.tables import Description, Table
+from bdclean.scanning import Network, PatchInversion, SparseInversion
+from bdclean.scanning.difference import differences, source_classes
+from bdclean.tables import Description
 
-AIMED_BATCH, BLIND_BATCH = 128, 64
-"""Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,
-in proportion, or as the root: steadier steps than that give a backdoor back, too, that nobody looks for."""
-AIMED_GRADIENT = 1.0
-"""Largest norm of a gradient where triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points more.
-While a re-initialised student learns it is that of StrongDistillCleanseModule: at 1, more of a backdoor is left."""
-AIMED = 31_500
-"""Images that are trained on where triggers are unlearned, the same ones again and again."""
-BLIND = 45_000
-"""Images that a re-initialised student is trained on."""
-LONGEST = 100
-"""Epochs of a phase, at most: few images are not seen for ever."""
-COMPARED = 2048
-"""Images by which the suspect and the re-initialised student are compared."""
 COMPARERS = (SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, 16), PatchInversion((5.6, 4.0, 2.8, 2.0), 4, 16))
 """Searches for changes that flip the suspect and not the re-initialised student, or the other way round."""
 TRIALS = 10
-"""Parts of a re-initialised student's training after which it is looked at, in its first half."""
+"""Parts of a re-initialised student's training after which it is looked at, in the first half."""
 EARLY = 100
 """Steps before it is looked at."""
 RUINED = 0.5
 """Share of the images that keep the suspect's prediction, below which it begins anew."""
 
 
-class ScanDistill(StrongDistillCleanseModule):
+class ScanDistill(Unlearning):
     """Scans the suspect, and trains the student to ignore the triggers that are found.
 
     **Where a class stands out**, every few steps it searches for universal perturbations that take images to that
@@ -72,7 +51,6 @@ class ScanDistill(StrongDistillCleanseModule):
     probabilities; `--when_clean` asks for another end.
 
     A tenth of the images, at most 1,000, are not trained on: the end is judged by these.
-
     Dropout never acts. From some 400 images on, how long it trains does not depend on how many there are.
 
     Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
@@ -96,11 +74,6 @@ class ScanDistill(StrongDistillCleanseModule):
     """
 
     scans = True
-    # A tenth, which its ends are judged by.
-    chooses = 0.1
-    # The suspect's answers are those without.
-    drops = False
-    triggers_type = Triggers
 
     def __init__(
         self,
@@ -110,20 +83,11 @@ class ScanDistill(StrongDistillCleanseModule):
         temperature: tuple[float, float] = (1.0, 1.0),
         **options: Any,
     ) -> None:
-        super().__init__(suspect, temperature=temperature, **options)
+        super().__init__(suspect, share, temperature=temperature, **options)
         # Of the two one is used, and either is heard.
         self.within("aimed_lr", aimed_lr, 0, above=True)
         self.within("lr", self.lr, 0, above=True)
-        for bound in share:
-            self.within("share", bound, 0, 1)
         self.aimed_lr = aimed_lr
-        self.share = share
-        self.sample, self.own = torch.empty(0), torch.empty(0)
-        """Images that are searched and compared on, and the suspect's predictions."""
-        self.judge: Judge | None = None
-        """Images that the student is judged by: none of these is trained on."""
-        self.triggers: Triggers | None = None
-        """What the student unlearns; None as long as nothing is known."""
         self.looked_after = False
         """Whether the student was looked at, and need not be any more."""
         self.left: float | None = None
@@ -141,60 +105,27 @@ class ScanDistill(StrongDistillCleanseModule):
         return "aimed_lr" if self.targeted else "lr"
 
     @property
-    def largest_gradient(self) -> float:
-        return AIMED_GRADIENT if self.triggers else super().largest_gradient
-
-    @property
-    def stride(self) -> float:
-        """How many images a batch has, over all processes: for each of them the same, though their shares differ."""
-        loader: Any = self.trainer.train_dataloader
-        return len(loader.dataset) / len(loader)
-
-    @property
     def first_phase(self) -> int:
         """Epochs of re-initialisation and distillation, where no class stands out; a second phase may follow."""
         epochs = (self.trainer.max_epochs or 0) - self.first_epoch
-        return max(1, round(epochs * BLIND / (BLIND + AIMED))) if self.found else epochs
+        return schedule.first_phase(epochs) if self.found else epochs
 
     @property
     def progress(self) -> float:
         return min(1.0, (self.current_epoch - self.first_epoch) / max(1, self.first_phase - 1))
 
     def epochs_of(self, images: int) -> int:
-        aimed, blind = (min(LONGEST, math.ceil(seen / images)) for seen in (AIMED, BLIND))
+        blind, aimed = schedule.epochs(images)
         if self.targeted:
             return aimed
         return blind + aimed if self.found else blind
 
     def prepare(self) -> None:
-        batches = []
-        for images, _ in self.images():
-            batches.append((images, self.teach(images).argmax(1)))
-            if sum(len(classes) for _, classes in batches) >= COMPARED:
-                break
-        self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        held_out = [(images, self.teach(images).float().softmax(1)) for images, _ in self.images(choosing=True)]
-        self.judge = Judge(*(torch.cat(parts) for parts in zip(*held_out, strict=True)))
+        super().prepare()
         if aims := self.targeted:
             # The constructor re-initialised it, before a scan was known.
             self.network.load_state_dict(self.teacher.state_dict())
             self.triggers = self.triggers_of(aims)
-
-    def triggers_of(self, aims: list[Aim]) -> Triggers:
-        """What a student begins to unlearn."""
-        return self.triggers_type(aims, self.teach_through, self, self.classes, self.sample, self.own, self.share)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if not self.triggers:
-            return super().training_step(batch, batch_idx)
-        assert isinstance(batch, Tensor)
-        if self.triggers.due(self.stride):
-            with self.judged():
-                self.triggers.search()
-        answers = self.teach(batch)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.triggers.put_on(batch, answers.argmax(1))), answers, 1.0)
-        self.log_loss(loss, batch)
-        return loss
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: look after a training that no class stands out for, and end its first phase."""
@@ -283,8 +214,8 @@ class ScanDistill(StrongDistillCleanseModule):
             # The training ended with its first phase.
             self.keep_the_first_phase()
         self.end()
-        self.sample, self.own = torch.empty(0), torch.empty(0)
-        self.judge, self.triggers, self.turned = None, None, {}
+        self.forget()
+        self.turned = {}
 
     def end(self) -> None:
         """Give the student the weights that it is to have between the suspect's and its own, or beyond these."""
@@ -298,93 +229,22 @@ class ScanDistill(StrongDistillCleanseModule):
             else:
                 share = self.left = 0.0 if self.when_clean == "keep" else retreat(path, self)
         # Processes search for themselves.
-        share = self.trainer.strategy.broadcast(share)
-        path.move(share)
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Within it, the student is in eval mode."""
-        mode = self.network.training
-        self.network.eval()
-        try:
-            yield
-        finally:
-            self.set_mode(mode)
-
-    def predicted(self) -> tuple[Judge, Tensor]:
-        """The images to judge the student by, and its predictions for them."""
-        assert self.judge is not None
-        return self.judge, self.classes(pieces(self.judge.images, batch_size(self.judge.images)))
-
-    def effect(self) -> float:
-        assert self.triggers is not None
-        return self.triggers.effect()
-
-    def kept(self) -> float:
-        judge, predicted = self.predicted()
-        return judge.kept(predicted)
-
-    def expected_loss(self) -> float:
-        judge, predicted = self.predicted()
-        return judge.expected_loss(predicted)
-
-    def harmful(self) -> bool:
-        judge, predicted = self.predicted()
-        return bool(judge.harm(predicted).reasons)
-
-    @torch.no_grad()
-    def classes(self, parts: Iterable[Tensor]) -> Tensor:
-        """What the student takes images for, (N,), given in parts (n, 3, H, W), in the precision of the training."""
-        # Not one context for several calls: it keeps the weights as they were cast, and they change.
-        with self.trainer.precision_plugin.forward_context():
-            return torch.cat([self(part).argmax(1) for part in parts])
+        path.move(self.trainer.strategy.broadcast(share))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        aimed = self.aimed_lr * min(1.0, images / AIMED_BATCH)
-
-        def rising(done: float) -> float:
-            # Not from 0, or a training of one step would do nothing.
-            return cosine(max(done, 0.01), warmup=0.3)
-
+        aimed = self.aimed_lr * schedule.aimed_factor(images)
         if self.targeted:
-            return self.sgd(aimed, self.momentum, self.weight_decay, rising)
-        blind = self.lr * min(1.0, math.sqrt(images / BLIND_BATCH))
+            return self.sgd(aimed, self.momentum, self.weight_decay, schedule.rising)
+        blind = self.lr * schedule.blind_factor(images)
         part = self.first_phase / (self.trainer.max_epochs or 1)
-
-        def schedule(done: float) -> float:
-            if done < part or part >= 1:
-                return cosine(done / part)
-            return rising((done - part) / (1 - part)) * aimed / blind
-
-        return self.sgd(blind, self.momentum, self.weight_decay, schedule)
+        return self.sgd(blind, self.momentum, self.weight_decay, schedule.two_phases(part, aimed / blind))
 
     def describe(self) -> Description:
         if not self.found:
             return ()
-        rows = tuple((one.detector, str(one.suspected), shown(one.p_value)) for one in self.found)
-        table = Table(("scan of the suspect", "class", "p-value"), rows)
+        found = scanned(self.found)
         if self.targeted:
-            return (table,)
-        parts: list[Table | str] = [table, *super().describe()]
-        if self.differences:
-            compared = tuple(
-                (
-                    type(one.hunter).__name__,
-                    f"{100 * one.share:.0f} %",
-                    f"{100 * one.chance:.0f} %",
-                    ", ".join(map(str, one.sources)) or "none",
-                )
-                for one in self.differences
-            )
-            head = ("suspect against re-initialised student", "flip the suspect alone", "the student alone", "classes")
-            parts.append(Table(head, compared))
-            if not any(len(one.classes) for one in self.differences):
-                parts.append(f"No class has the {FEWEST} images that such a comparison takes.")
-        if self.left is not None:
-            parts.append(
-                "Neither the scan nor this comparison found a backdoor: the weights are "
-                f"{100 * self.left:.0f} % of the way from the suspect's to the re-initialised student's."
-            )
-        return tuple(parts)
+            return found
+        return (*found, *super().describe(), *compared(self.differences, self.left))

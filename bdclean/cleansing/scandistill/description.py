@@ -1,0 +1,45 @@
+"""What `ScanDistill` found, for its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bdclean.scanning import Finding, shown
+from bdclean.scanning.difference import FEWEST, Difference
+from bdclean.tables import Description, Table
+
+
+def scanned(findings: Sequence[Finding]) -> Description:
+    """What each detector says of the suspect."""
+    rows = tuple((one.detector, str(one.suspected), shown(one.p_value)) for one in findings)
+    return (Table(("scan of the suspect", "class", "p-value"), rows),)
+
+
+def compared(differences: Sequence[Difference], left: float | None) -> Description:
+    """What the comparison of the suspect with a re-initialised student says, and what came of it.
+
+    Args:
+        differences: One for each search; none if they were not compared.
+        left: The share of the way from the suspect to the student, if nothing was found and the weights went back.
+    """
+    parts: list[Table | str] = []
+    if differences:
+        rows = tuple(
+            (
+                type(one.hunter).__name__,
+                f"{100 * one.share:.0f} %",
+                f"{100 * one.chance:.0f} %",
+                ", ".join(map(str, one.sources)) or "none",
+            )
+            for one in differences
+        )
+        head = ("suspect against re-initialised student", "flip the suspect alone", "the student alone", "classes")
+        parts.append(Table(head, rows))
+        if not any(len(one.classes) for one in differences):
+            parts.append(f"No class has the {FEWEST} images that such a comparison takes.")
+    if left is not None:
+        parts.append(
+            "Neither the scan nor this comparison found a backdoor: the weights are "
+            f"{100 * left:.0f} % of the way from the suspect's to the re-initialised student's."
+        )
+    return tuple(parts)

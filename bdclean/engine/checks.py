@@ -1,0 +1,52 @@
+"""Options of Lightning's Trainer that Lightning does not check, or not before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.loggers import Logger
+
+from bdclean import InputError, within
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "val_check_interval": 0,
+}
+"""What options are at least."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of a Trainer that are out of range or of another kind.
+
+    Raises:
+        InputError: If there are such.
+    """
+    for name, least in LEAST.items():
+        if isinstance(value := options.get(name), (int, float)):
+            within(f"--trainer.{name}", value, least)
+        elif value is not None and name != "val_check_interval":
+            raise InputError(f"--trainer.{name} {value!r}: must be a number")
+    for name, kinds in (("callbacks", (pl.Callback,)), ("logger", (Logger, bool))):
+        for one in _listed(options.get(name)):
+            if not isinstance(one, kinds):
+                raise InputError(f"--trainer.{name} {one!r}: must be a {kinds[0].__name__} of Lightning's")
+    if any(isinstance(one, BatchSizeFinder) for one in _listed(options.get("callbacks"))):
+        raise InputError("--trainer.callbacks BatchSizeFinder: cannot try test images; give --data.batch_size instead")
+    if options.get("val_check_interval") == 0:
+        raise InputError(
+            "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    """None, one or several, as options of Lightning's take them."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
