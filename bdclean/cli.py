@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import torch
 import yaml
-from jsonargparse import ArgumentError
 from lightning.pytorch import LightningModule, callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from bdclean import InputError, __version__, attacks, cleansing, early, escaped, first_line, printable
-from bdclean.attacks.badnets import PATTERNS
+from bdclean import InputError, __version__, attacks, cleansing, early, escaped, printable
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
 from bdclean.data.shared import sharing
-from bdclean.data.sources import EMBEDDED, Source
-from bdclean.engine.quiet import NOTICES, quieten
+from bdclean.data.sources import Source
+from bdclean.engine.quiet import printed, quieten
 from bdclean.exits import Exit, interruption
-from bdclean.messages import no_class, readable
+from bdclean.messages import no_class
 from bdclean.mistakes import OF_LIGHTNING, blamed, mistake
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
 from bdclean.reporting.measures import measured
 from bdclean.reporting.wording import wide_intervals
 from bdclean.scanning import DETECTORS
+from bdclean.suspects.restoring import restore
+from bdclean.suspects.vetting import described
 from bdclean.verbs import Verbs
 
 ATTACKS = [*attacks.ATTACKS]
-TRAINING = ("target_class", "label_mode", "poison_rate")
-"""Options of attacks that do not change the trigger."""
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 CLASSES = {
     "data.attack": ATTACKS,
@@ -79,6 +75,8 @@ class CommandLine(LightningCLI):
     checkpoint: Checkpoint | None = None
     asked: Callable[[str], Any]
     """What the user says of an option, and not the checkpoint; None for nothing."""
+    result: Any = None
+    """What the command found out, typed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         known = {*self.subcommands(), *FUNCTIONS}
@@ -196,13 +194,19 @@ class CommandLine(LightningCLI):
             super()._set_seed()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand not in FUNCTIONS:
-            with sharing() if self.trainer.num_devices > 1 else nullcontext():
-                super()._run_subcommand(subcommand)
+        """As Lightning's, which forgets the result."""
+        if subcommand in FUNCTIONS:
+            options = dict(self.config[subcommand])
+            del options["config"]
+            FUNCTIONS[subcommand](**options, command=execute)
             return
-        options = dict(self.config[subcommand])
-        del options["config"]
-        FUNCTIONS[subcommand](**options, command=main)
+        before, after = (getattr(self, f"{when}_{subcommand}", None) for when in ("before", "after"))
+        with sharing() if self.trainer.num_devices > 1 else nullcontext():
+            if before is not None:
+                before()
+            self.result = getattr(self.trainer, subcommand)(**self._prepare_subcommand_kwargs(subcommand))
+            if after is not None:
+                after()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, from options that Lightning checks in a constructor of its own."""
@@ -227,14 +231,7 @@ class CommandLine(LightningCLI):
         recognised = self._identify(self.checkpoint)
         suggestion = self._suggestion(self.checkpoint)
         super().instantiate_classes()
-        self.model.load(self.checkpoint, "--ckpt")
-        self._load_trigger(self.checkpoint)
-        self.datamodule.triggered = triggered = self.checkpoint.triggered
-        if triggered is not None and max(triggered.labels.max(), triggered.targets.max()) >= self.model.num_classes:
-            raise InputError(
-                f"--ckpt {self.checkpoint.path}: its triggered images have classes beyond the network's "
-                f"{self.model.num_classes}"
-            )
+        restore(self.model, self.datamodule, self.checkpoint, bool(self.asked("data.attack.trigger")))
         if self.trainer.is_global_zero:
             outputs = self.model.outputs.describe()
             own = [f"{self.checkpoint.path}: {outputs}"] if outputs else []
@@ -311,38 +308,6 @@ class CommandLine(LightningCLI):
         if not self.datamodule.trainable:
             raise InputError("--data.source: has no labelled training images to hold a validation set out of")
 
-    def _load_trigger(self, suspect: Checkpoint) -> None:
-        """Take the checkpoint's trigger, unless another attack was asked for."""
-        attack = self.datamodule.attack
-        wanted, stored = self.datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
-        changed = [key for key, value in stored.items() if _listed(wanted.get(key)) != _listed(value)]
-        if attack is None:
-            return
-        name = type(attack).__name__
-        changed = [key for key in changed if key not in TRAINING]
-        if name != suspect.data.get("attack") or changed:
-            if attack.learns:
-                other = f"with another --data.attack.{changed[0]}" if changed else "there"
-                raise InputError(
-                    f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}"
-                )
-            picture = stored.get("trigger", PATTERNS[0])
-            if picture not in PATTERNS and "trigger" not in changed and not self.asked("data.attack.trigger"):
-                raise InputError(
-                    f"--data.attack.trigger: needed, to make the trigger anew; {suspect.path} names {picture}, "
-                    "which is not read unasked"
-                )
-            return
-        try:
-            attack.restore(suspect.trigger)
-            # What networks make is tried on a small image: a file can ask for large ones.
-            size = 32 if next(attack.parameters(), None) is not None else self.datamodule.image_size
-            if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
-                raise RuntimeError("it changes the size of images")
-        except Exception as error:  # the tensors are anybody's
-            reason = first_line(error)
-            raise InputError(f"--ckpt {suspect.path}: its trigger is no {name} ({reason})") from error
-
 
 def _classes(number: int | None) -> int:
     """How many classes a network learns."""
@@ -360,11 +325,6 @@ def _unquoted(value: Any) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError):
         # The parser says what is wrong.
         return value
-
-
-def _listed(value: Any) -> Any:
-    """YAML knows no tuples."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _configurations(arguments: Sequence[str]) -> list[Any]:
@@ -406,46 +366,54 @@ def _early(arguments: Sequence[str], configurations: Sequence[Any], key: str) ->
 
 def _defaults(suspect: Checkpoint) -> dict[str, Any]:
     """What a checkpoint says, as defaults of the options."""
-    data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
-    if data["source"] not in EMBEDDED:
-        data["source"] = None
-    model = dict(suspect.model)
-    if is_own_class(str(model.get("arch"))):
-        # A class that the user has not named is not run.
-        del model["arch"]
-    name, options = data.pop("attack", None), data.pop("attack_options", {})
-    if name is not None:
-        if name not in ATTACKS:
-            raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
-        _check_options(name, options, f"--ckpt {suspect.path}")
-        data["attack"] = {"class_path": f"bdclean.attacks.{name}", "init_args": options}
-    sections = {"model": model, "data": data}
+    said = described(suspect)
+    data = dict(said.data)
+    if said.attack is not None:
+        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
+    sections = {"model": said.model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def _check_options(attack: str, options: Mapping[str, Any], what: str) -> None:
-    """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
+def execute(words: Sequence[str]) -> Any:
+    """Run a command.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Returns:
+        The typed result of the command, if it has one.
 
     Raises:
-        InputError: If there are such.
+        InputError: With one line, if the user can mend what is wrong.
     """
-    kind = attacks.ATTACKS[attack]
-    parts = [part for part in reversed(kind.mro()) if issubclass(part, attacks.Attack)]
-    hints = {name: hint for part in parts for name, hint in get_type_hints(part.__init__).items()}
-    for name, value in options.items():
-        # The parser takes None for an option that is not given.
-        if value is None and type(None) not in get_args(hints.get(name)):
-            raise InputError(f"{what}: its attack's {name} cannot be None")
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "attack")
+    quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
-        parsed = parser.parse_object({"attack": {name: _listed(value) for name, value in options.items()}}).attack
-    except ArgumentError as error:
-        raise InputError(f"{what}: its attack: {readable(' '.join(str(error).split()), '', CLASSES)}") from error
-    for name, value in options.items():
-        # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
-        if isinstance(value, str) and not isinstance(parsed[name], str):
-            raise InputError(f"{what}: its attack's {name} is a text")
+        early.check(words)
+        with printed():
+            return CommandLine(
+                AttackModule,
+                PoisonDataModule,
+                trainer_class=Verbs,
+                seed_everything_default=0,
+                parser_kwargs={"version": __version__},
+                save_config_callback=LogConfig,
+                # Without a logger Lightning's own would land on a config.yaml in the current folder.
+                save_config_kwargs={"save_to_log_dir": False},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=list(words),
+            ).result
+    except Exception as error:
+        line = mistake(error, words[0] if words else "", CLASSES)
+        if line is None:
+            raise
+        raise InputError(line) from error
 
 
 def main(args: list[str] | None = None) -> None:
@@ -460,37 +428,13 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     if early.answer(words):
         raise SystemExit(Exit.DONE)
-    quieten()
-    logging.getLogger("bdclean").addHandler(NOTICES)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if not sys.stderr.isatty():
-        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
-        os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
-        early.check(words)
-        CommandLine(
-            AttackModule,
-            PoisonDataModule,
-            trainer_class=Verbs,
-            seed_everything_default=0,
-            parser_kwargs={"version": __version__},
-            save_config_callback=LogConfig,
-            # Without a logger Lightning's own would land on a config.yaml in the current folder.
-            save_config_kwargs={"save_to_log_dir": False},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words,
-        )
+        execute(words)
     except KeyboardInterrupt as error:
         _say(interruption(error))
         raise SystemExit(Exit.INTERRUPTED) from error
-    except Exception as error:
-        line = mistake(error, words[0] if words else "", CLASSES)
-        if line is None:
-            raise
-        _say(f"bdclean: error: {line}")
+    except InputError as error:
+        _say(f"bdclean: error: {error}")
         raise SystemExit(Exit.MISTAKE) from error
 
 

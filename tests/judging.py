@@ -19,10 +19,10 @@ from PIL import Image
 
 from bdclean import InputError, attacks
 from bdclean.checkpoint import Checkpoint, read, write
-from bdclean.cli import _defaults
 from bdclean.inert import guard
 from bdclean.models import build_network
 from bdclean.modules import Suspect, identify
+from bdclean.suspects.vetting import described
 
 MEMORY = 1 << 30
 """Bytes that a file of a hundredth of that may take more than the process had."""
@@ -80,9 +80,9 @@ def loads(path: str) -> bool:
 
 def take_attack(checkpoint: Checkpoint) -> None:
     """What the command line does with what a checkpoint says of its attack."""
-    chosen = _defaults(checkpoint).get("data.attack")
-    if chosen is not None:
-        attack = attacks.ATTACKS[chosen["class_path"].rpartition(".")[2]](**chosen["init_args"])
+    said = described(checkpoint)
+    if said.attack is not None:
+        attack = attacks.ATTACKS[said.attack](**said.attack_options)
         with suppress(RuntimeError):
             attack.restore(checkpoint.trigger)
 

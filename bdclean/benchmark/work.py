@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -10,32 +9,37 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from bdclean import checkpoint, printable
+from bdclean import InputError, checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
 from bdclean.reporting.files import write_json
+from bdclean.reporting.results import Cleansing
 
-Command = Callable[[list[str]], None]
-"""The command line: ends in SystemExit if something is wrong, after one line on standard error."""
-
-ALONE = (
-    "--trainer.logger=false",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.devices=1",
-    "--trainer.num_nodes=1",
-)
-"""A cell is one process on one device: other processes would start the benchmark anew."""
+Command = Callable[[Sequence[str]], object]
+"""Runs the words of a command line, and returns a typed result; raises InputError if something is wrong with them."""
 SHORT = (
     "--trainer.limit_val_batches=0",
     "--trainer.num_sanity_val_steps=0",
     "--trainer.enable_checkpointing=false",
 )
 """What nobody looks at is left out, and does not count as time of the method."""
+
+
+def alone_in(folder: Path) -> tuple[str, ...]:
+    """Options of one process on one device without logs: other processes would start the benchmark anew."""
+    return (
+        "--trainer.logger=false",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.devices=1",
+        "--trainer.num_nodes=1",
+        f"--trainer.default_root_dir={folder}",
+    )
 
 
 def train(suspect: Suspect, folder: Path, command: Command) -> Path:
@@ -48,7 +52,7 @@ def train(suspect: Suspect, folder: Path, command: Command) -> Path:
     with alone(folder, suspect.key) as scratch:
         if not path.exists():
             output = scratch / "suspect.ckpt"
-            _call(command, ["fit", *suspect.arguments, *SHORT, f"--output={output}"], scratch)
+            command(["fit", *suspect.arguments, *SHORT, *alone_in(scratch), f"--output={output}"])
             os.replace(output, path)
     return path
 
@@ -77,16 +81,20 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
             suspect = str(train(cell.suspect, folder, command))
             # First, so that the cell's own options come after it.
             source = f"--data.source={checkpoint.read(suspect).data['source']}"
-            words = ["cleanse", source, *cell.arguments, *SHORT, f"--ckpt={suspect}", f"--output={output}"]
-            _call(command, words, scratch)
-            result = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
-            result |= {"checkpoint": suspect, "output": None}
-            if keep:
-                os.replace(output, path.with_suffix(".ckpt"))
-                result["output"] = str(path.with_suffix(".ckpt"))
+            files = (f"--ckpt={suspect}", f"--output={output}")
+            cleansed = command(["cleanse", source, *cell.arguments, *SHORT, *alone_in(scratch), *files])
+            assert isinstance(cleansed, Cleansing)
+            kept = path.with_suffix(".ckpt") if keep else None
+            if kept is not None:
+                os.replace(output, kept)
+            paths = replace(cleansed.paths, output=None if kept is None else str(kept))
+            result = replace(cleansed, paths=paths).to_json()
+        except InputError as error:
+            print(f"bdclean: error: {error}", file=sys.stderr)
+            result = {"error": printable(str(error))}
         except Exception as error:  # anything may be wrong with a method, a suspect or images
             traceback.print_exc()
-            result = {"error": _reason(error)}
+            result = {"error": printable(f"{type(error).__name__}: {error}")}
         write_json(path, result)
     return result
 
@@ -132,33 +140,3 @@ def tidy(folder: Path, key: str) -> None:
     if (folder / "unfinished" / key).exists():
         with alone(folder, key):
             pass
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line; its kind too, if it is not one of ours."""
-    text = str(error) if isinstance(error, _WrongInputError) else f"{type(error).__name__}: {error}"
-    return printable(text)
-
-
-class _WrongInputError(RuntimeError):
-    """What the command line has against its words."""
-
-
-def _call(command: Command, words: Sequence[str], scratch: Path) -> None:
-    """Run the command line in one process, without logs.
-
-    Raises:
-        _WrongInputError: With the line that it ends with, if it does not like its words.
-        SystemExit: If it was interrupted.
-    """
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            command([*words, *ALONE, f"--trainer.default_root_dir={scratch}"])
-    except SystemExit as end:
-        lines = said.getvalue().strip().splitlines()
-        if end.code == 2 and lines:
-            raise _WrongInputError(lines[-1].removeprefix("bdclean: error: ")) from end
-        raise SystemExit(end.code or 1) from end
-    finally:
-        sys.stderr.write(said.getvalue())

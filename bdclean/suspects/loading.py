@@ -1,0 +1,51 @@
+"""A suspect from a file, with its images and its trigger, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bdclean.attacks import ATTACKS
+from bdclean.checkpoint import read
+from bdclean.data import PoisonDataModule
+from bdclean.data.sources import Source
+from bdclean.modules import Suspect, identify
+from bdclean.suspects.restoring import restore
+from bdclean.suspects.vetting import described
+
+
+def load(
+    path: str,
+    source: str | None = None,
+    unlabeled: str | None = None,
+    model: Mapping[str, Any] | None = None,
+    **data: Any,
+) -> tuple[Suspect, PoisonDataModule]:
+    """Read a suspect and its trigger.
+
+    Args:
+        path: The checkpoint: one of `bdclean fit`, or anybody's.
+        source: Labelled images, as PoisonDataModule takes them; by default those that the checkpoint names, if the
+            program draws them.
+        unlabeled: Other images for the defender, as PoisonDataModule takes them.
+        model: Arguments of a Suspect that the checkpoint does not say, or says wrongly.
+        **data: The same of a PoisonDataModule.
+
+    Returns:
+        The network, and its images, which carry the trigger of the checkpoint if there is one.
+
+    Raises:
+        InputError: If the file is no network, or does not say enough of it.
+    """
+    suspect = read(path)
+    said = described(suspect)
+    attack = None if said.attack is None else ATTACKS[said.attack](**said.attack_options)
+    given = {"source": source, "unlabeled": unlabeled, "attack": attack} | data
+    images = dict(said.data) | {name: value for name, value in given.items() if value is not None}
+    names = ((images.get("source"), "--data.source"), (images.get("unlabeled"), "--data.unlabeled"))
+    sizes = (Source(name, images.get("root", "data"), option).image_size for name, option in names if name is not None)
+    size = images.get("image_size") or next((size for size in sizes if size is not None), None)
+    network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))
+    datamodule = PoisonDataModule(**images | {"image_size": images.get("image_size") or network.image_size})
+    restore(network, datamodule, suspect)
+    return network, datamodule

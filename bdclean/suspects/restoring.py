@@ -1,0 +1,66 @@
+"""A suspect as it was when its checkpoint was written: its weights, its trigger, its triggered images."""
+
+from __future__ import annotations
+
+import torch
+
+from bdclean import InputError, first_line
+from bdclean.attacks import Attack
+from bdclean.attacks.badnets import PATTERNS
+from bdclean.checkpoint import Checkpoint
+from bdclean.data import PoisonDataModule
+from bdclean.modules import Classifier
+from bdclean.suspects.vetting import listed
+
+TRAINING = ("target_class", "label_mode", "poison_rate")
+"""Options of attacks that do not change the trigger."""
+TRIED = 32
+"""Pixels of the image on which a trigger of networks is tried: a file can ask for large ones."""
+
+
+def restore(model: Classifier, datamodule: PoisonDataModule, suspect: Checkpoint, named: bool = False) -> None:
+    """Give a network the weights of a checkpoint, and its images the trigger.
+
+    Args:
+        model: The network.
+        datamodule: Its images. An attack other than the checkpoint's keeps its own trigger.
+        suspect: The checkpoint.
+        named: Whether the user named the picture of the trigger, so that it may be read.
+
+    Raises:
+        InputError: If weights or trigger do not fit, or the triggered images have classes that the network has not.
+    """
+    model.load(suspect, "--ckpt")
+    if datamodule.attack is not None:
+        _restore_trigger(datamodule.attack, datamodule, suspect, named)
+    datamodule.triggered = triggered = suspect.triggered
+    if triggered is not None and max(triggered.labels.max(), triggered.targets.max()) >= model.num_classes:
+        raise InputError(
+            f"--ckpt {suspect.path}: its triggered images have classes beyond the network's {model.num_classes}"
+        )
+
+
+def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Checkpoint, named: bool) -> None:
+    """Take the checkpoint's trigger, unless another attack was asked for."""
+    wanted, stored = datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
+    changed = [key for key, value in stored.items() if listed(wanted.get(key)) != listed(value)]
+    changed = [key for key in changed if key not in TRAINING]
+    name = type(attack).__name__
+    if name != suspect.data.get("attack") or changed:
+        if attack.learns:
+            other = f"with another --data.attack.{changed[0]}" if changed else "there"
+            raise InputError(f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}")
+        picture = stored.get("trigger", PATTERNS[0])
+        if picture not in PATTERNS and "trigger" not in changed and not named:
+            raise InputError(
+                f"--data.attack.trigger: needed, to make the trigger anew; {suspect.path} names {picture}, "
+                "which is not read unasked"
+            )
+        return
+    try:
+        attack.restore(suspect.trigger)
+        size = TRIED if next(attack.parameters(), None) is not None else datamodule.image_size
+        if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
+            raise RuntimeError("it changes the size of images")
+    except Exception as error:  # the tensors are anybody's
+        raise InputError(f"--ckpt {suspect.path}: its trigger is no {name} ({first_line(error)})") from error
