@@ -19,9 +19,9 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
+from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.mistakes import OF_LIGHTNING, blamed
 from bdclean.models import (
     Moments,
     channels_of,

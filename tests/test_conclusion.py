@@ -10,7 +10,7 @@ from torch import nn
 import bdclean
 from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data.batches import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
