@@ -17,7 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bdclean import __version__
-from bdclean.benchmark.grid import arguments
+from bdclean.benchmark.grid import arguments, files_of
 from bdclean.cli.main import main
 from bdclean.models import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
@@ -65,20 +65,30 @@ def cifar_like() -> Path:
     return Path.cwd()
 
 
+def setup_of(config: Path) -> list[Path]:
+    """The images and the network that an attack's file goes with."""
+    setup = next((name for name in ("gtsrb", "small") if config.stem.endswith(f"_{name}")), "")
+    names = {"gtsrb": "gtsrb", "small": "cifar10_small", "": "cifar10"}
+    return [CONFIGS / "setup" / f"{names[setup]}.yaml"] if config.parent.name == "attack" else []
+
+
 @pytest.mark.usefixtures("tiny_shapes", "narrow_networks")
 @pytest.mark.parametrize("config", ALL_CONFIGS, ids=[str(path.relative_to(CONFIGS)) for path in ALL_CONFIGS])
 def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -> None:
-    content = yaml.safe_load(config.read_text())
+    files = [*setup_of(config), config]
+    contents = [yaml.safe_load(path.read_text()) for path in files]
     options = [*QUICK, "--data.batch_size", "4", "--trainer.logger", "false"]
     options += [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "2")]
-    source = content["data"].get("source", "shapes")
+    source = next(content["data"]["source"] for content in contents if "source" in content["data"])
     if source != "shapes":
         options += ["--data.source", f"{source}.npz"]
-    if "method" in content:
-        main(["cleanse", "--config", str(config), "--ckpt", str(tiny_suspect), *options])
+    words = [word for path in files for word in ("--config", str(path))]
+    if "method" in contents[-1]:
+        main(["cleanse", *words, "--ckpt", str(tiny_suspect), *options])
         assert Path("cleansed.json").exists()
     else:
-        main(["fit", "--config", str(config), *options, *quick_attack(content["data"]["attack"]["class_path"])])
+        attack = contents[-1]["data"].get("attack", {"class_path": "BadNets"})["class_path"]
+        main(["fit", *words, *options, *quick_attack(attack)])
         assert Path("suspect.ckpt").exists()
 
 
@@ -88,7 +98,7 @@ def test_every_benchmark_is_of_commands_that_parse(
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     content = yaml.safe_load(config.read_text())
-    assert all(Path(options["config"]).is_file() for options in content["suspects"].values())
+    assert all(Path(file).is_file() for options in content["suspects"].values() for file in files_of(options))
     main(["benchmark", "--config", str(config), "--list"])
     cells = len(content["suspects"]) * len(content["methods"]) * len(content.get("seeds", [0]))
     assert len(capsys.readouterr().out.splitlines()) == cells

@@ -119,21 +119,29 @@ def make_grid(
     return cells
 
 
+def files_of(options: Options) -> list[str]:
+    """The configuration files that options name: one, or several of which later ones count more."""
+    files = options.get("config") or []
+    return [str(file) for file in (files if isinstance(files, list) else [files])]
+
+
 def _attacked(options: Options) -> bool:
     """Whether options leave the attack as it is, or name one: an option of no attack would call up the default one."""
-    attack = options.get("data.attack", "")
-    if attack == "" and Path(str(options.get("config", ""))).is_file():
+    if "data.attack" in options:
+        return options["data.attack"] is not None
+    attack: Any = ""
+    for file in filter(os.path.isfile, files_of(options)):
         try:
-            content = yaml.safe_load(Path(options["config"]).read_text(encoding="utf-8"))
-            attack = (content.get("data") or {}).get("attack", "")
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            attack = (content.get("data") or {}).get("attack", attack)
         except (yaml.YAMLError, ValueError, AttributeError) as error:
-            raise InputError(f"--suspects: {options['config']} holds no options, name: value") from error
+            raise InputError(f"--suspects: {file} holds no options, name: value") from error
     return attack is not None
 
 
 def arguments(*parts: Options) -> tuple[str, ...]:
     """Options as words of a command line: configuration files first, later parts after earlier ones."""
-    configs = [f"--config={options['config']}" for options in parts if options.get("config") is not None]
+    configs = [f"--config={file}" for options in parts for file in files_of(options)]
     merged = {name: value for options in parts for name, value in options.items() if name != "config"}
     # As one word each: a value may begin with a dash.
     words = (f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in merged.items())

@@ -6,18 +6,16 @@ taken for the name of something to import.
 
 from __future__ import annotations
 
-import math
-import reprlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bdclean import InputError, escaped
+from bdclean import InputError
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
+from bdclean.checkpoint.claims import DATA, LARGEST_IMAGE, MODEL, vetted
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.objects import QUANTISED
 from bdclean.checkpoint.weightless import holding, some
@@ -26,95 +24,11 @@ MARK = "bdclean"
 """The entry that our own checkpoints have, with the version that wrote them."""
 MOST_SHARED = 4
 """Layers may share weights, but not more than so many times."""
-MOST_VALUES = 1000
-"""An option may hold so many values, and things that hold them."""
-LARGEST_IMAGE = 800
-"""Height and width that a file may ask for, in pixels: no published classifier takes larger images."""
-LARGEST_ARGUMENT = 2**15
-"""Of a network's constructor, where a file names it: layers and their widths."""
 WEIGHTS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
     *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
 )
 """Where others keep the weights, best first: as timm does, the averaged ones are the ones in use."""
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
-
-
-def _text(value: Any) -> bool:
-    # Names of folders need not be UTF-8.
-    return isinstance(value, str) and len(value) < 4096 and escaped(value).isprintable()
-
-
-def _name(value: Any) -> bool:
-    return _text(value) and value.isidentifier()
-
-
-def _channels(value: Any) -> bool:
-    finite = isinstance(value, list) and all(type(x) is float and math.isfinite(x) for x in value)
-    return finite and len(value) in (1, 3)
-
-
-def _scalar(value: Any, most: float = 2**63) -> bool:
-    # Whole numbers beyond 64 bits are none to torch, and infinite ones none to anybody.
-    return value is None or (isinstance(value, (bool, int, float)) and -most <= value < most) or _text(value)
-
-
-def _plain(value: Any) -> bool:
-    # No deeper: a list can hold itself.
-    return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
-
-
-def _nested(value: Any) -> bool:
-    waiting = [value]
-    for _ in range(MOST_VALUES):
-        if not waiting:
-            return True
-        one = waiting.pop()
-        # The parser of options makes an object of what has a class path.
-        if isinstance(one, dict) and all(map(_name, one)) and "class_path" not in one:
-            waiting += list(one.values())[:MOST_VALUES]
-        elif isinstance(one, (list, tuple)):
-            waiting += one[:MOST_VALUES]
-        elif not _scalar(one, LARGEST_ARGUMENT):
-            return False
-    return False
-
-
-def _options(value: Any) -> bool:
-    return isinstance(value, dict) and all(_name(key) and _plain(entry) for key, entry in value.items())
-
-
-MODEL: dict[str, Callable[[Any], bool]] = {
-    "arch": _text,
-    "num_classes": _number(2, 100_000),
-    "image_size": _number(1, LARGEST_IMAGE),
-    "mean": _channels,
-    "std": _channels,
-    "stem": _optional(lambda value: value in ("photo", "small")),
-    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and _nested(value)),
-}
-"""What a checkpoint says of its network, and what each value can be."""
-
-DATA: dict[str, Callable[[Any], bool]] = {
-    "source": _optional(_text),
-    "attack": _optional(_name),
-    "attack_options": _options,
-    "num_held_out": _optional(_number(1, 10**9)),
-    "num_val": _optional(_number(1, 10**9)),
-    "num_train": _optional(_number(1, 10**9)),
-    "image_size": _number(1, LARGEST_IMAGE),
-    "crop_padding": _optional(_number(0, LARGEST_IMAGE)),
-    "flip": lambda value: type(value) is bool,
-    "seed": _number(0, 2**63),
-}
-"""What a checkpoint says of its images and its attack, and what each value can be."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +83,7 @@ def read(path: str, option: str = "--ckpt") -> Checkpoint:
     checkpoint = Checkpoint(path, content, tensors, place, notes=loaded.notes)
     if not backdoorbench.wrote(content):
         return checkpoint
-    model = _vetted(backdoorbench.network(content), MODEL, f"{option}: what BackdoorBench says")
+    model = vetted(backdoorbench.network(content), MODEL, f"{option}: what BackdoorBench says")
     return replace(checkpoint, model=model, triggered=backdoorbench.triggered(content, path))
 
 
@@ -179,9 +93,9 @@ def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
         raise InputError(f"{option}: a damaged checkpoint of bdclean, without {' and '.join(missing)}")
     module = content.get("PoisonDataModule", {})
     trigger = module.get("trigger", {}) if isinstance(module, dict) else None
-    model = _vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters")
+    model = vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters")
     what = f"{option}: datamodule_hyper_parameters"
-    data = _vetted(content.get("datamodule_hyper_parameters", {}), DATA, what)
+    data = vetted(content.get("datamodule_hyper_parameters", {}), DATA, what)
     size, padding = data.get("image_size", LARGEST_IMAGE), data.get("crop_padding")
     if padding is not None and padding > size:
         raise InputError(f"{what}: crop_padding cannot be {padding} for images of {size} pixels")
@@ -252,14 +166,3 @@ def _tensors(value: Any, what: str) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise InputError(f"{what} holds {name[:80]!r}, in which not all numbers are finite")
     return dict(value)
-
-
-def _vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise InputError(f"{what} is no dictionary")
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
-        if not known[name](value):
-            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
-    return dict(values)

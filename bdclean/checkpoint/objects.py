@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bdclean import first_ten
+from bdclean.checkpoint.storages import stored
 from bdclean.inert import nodes
 from bdclean.inert.containers import Description
 from bdclean.inert.nodes import RefusedError
@@ -21,8 +22,6 @@ MOST_DEPTH = 100
 """Levels of things within things: whoever writes them again needs a stack for each."""
 MOST_PARTS = 100_000
 """Modules and tensors of a whole network: modules may hold one another many times over."""
-ALIGNMENT = 16
-"""Numbers lie at multiples of so many bytes, at least, or are moved there."""
 ATOMS = frozenset({str, int, float, bool, bytes, bytearray, complex, type(None)})
 TORCH_VALUE = re.compile(
     r"torch\.(b?float\w+|u?int\d+|complex\d+|bool|half|double|long|per_\w+|q\w+|strided|sparse_\w+)"
@@ -151,7 +150,7 @@ class Builder:
     def _storage(self, node: nodes.Storage) -> torch.UntypedStorage:
         known = self._storages.get(id(node))
         if known is None:
-            known = self._storages[id(node)] = _stored(node, self.description.swapped)
+            known = self._storages[id(node)] = stored(node, self.description.swapped)
         return known
 
     def _quantized(self, node: nodes.Quantized) -> Tensor:
@@ -244,17 +243,3 @@ def _entries(node: nodes.Object, part: str) -> list[tuple[str, Any]]:
 
 def _made(node: nodes.Made) -> Any:
     return torch.Size(node.arguments) if node.name == "torch.Size" else torch.device(*node.arguments)
-
-
-def _stored(node: nodes.Storage, swapped: bool) -> torch.UntypedStorage:
-    """The numbers of a storage, where they lie in memory, if they can be used there."""
-    assert node.data is not None
-    if not node.nbytes:
-        return torch.empty(0).untyped_storage()
-    numbers = np.frombuffer(node.data, np.uint8)
-    if swapped:
-        size = nodes.ITEM_SIZES[node.dtype] // (2 if node.dtype.startswith("complex") else 1)
-        numbers = numbers.view(f"u{size}").byteswap().view(np.uint8)
-    elif not numbers.flags.writeable or numbers.ctypes.data % ALIGNMENT:
-        numbers = numbers.copy()
-    return torch.from_numpy(numbers).untyped_storage()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bdclean.inert import names
-from bdclean.inert.nodes import Array, Dtype, Name, Object, Picture, RefusedError
+from bdclean.inert import calls, names
+from bdclean.inert.nodes import RefusedError
 
 if TYPE_CHECKING:
     from bdclean.inert.machine import Machine
-
-LONGEST_NAME = 1000
-"""Of a global, with its module, in letters."""
 
 
 def stop(machine: Machine) -> None:
@@ -156,78 +152,6 @@ def _memoize(machine: Machine) -> None:
     machine.remember(len(machine.memo))
 
 
-def _global(machine: Machine) -> None:
-    module = machine.line()
-    machine.stack.append(Name(names.canonical(module, machine.line())))
-
-
-def _stack_global(machine: Machine) -> None:
-    name, module = machine.stack.pop(), machine.stack.pop()
-    if type(name) is not str or type(module) is not str or len(name) + len(module) > LONGEST_NAME:
-        raise RefusedError("a name in its pickle is no text")
-    machine.stack.append(Name(names.canonical(module, name)))
-
-
-def _reduce(machine: Machine) -> None:
-    arguments = machine.stack.pop()
-    machine.stack[-1] = machine.call(machine.stack[-1], arguments)
-
-
-def _marked_call(machine: Machine) -> None:
-    function, *arguments = machine.pop_mark()
-    machine.stack.append(machine.call(function, tuple(arguments)))
-
-
-def _named_call(machine: Machine) -> None:
-    module = machine.line()
-    function = Name(names.canonical(module, machine.line()))
-    arguments = machine.pop_mark()
-    machine.stack.append(machine.call(function, tuple(arguments)))
-
-
-def _new(machine: Machine) -> None:
-    machine.count()
-    arguments, kind = machine.stack.pop(), machine.stack.pop()
-    if type(kind) is not Name or type(arguments) is not tuple:
-        raise RefusedError("it makes an object of what is no class")
-    machine.stack.append(names.new(kind, arguments))
-
-
-def _new_with_names(machine: Machine) -> None:
-    machine.stack.pop()
-    _new(machine)
-
-
-def _build(machine: Machine) -> None:
-    """Give an object its state: nothing but stand-ins and what expects one."""
-    state = machine.stack.pop()
-    target = machine.stack[-1]
-    if type(target) is Object:
-        target.state = state
-    elif type(target) is Picture:
-        target.fill(state)
-        machine.count_copy(target)
-    elif type(target) is Array and not target.scalar:
-        _, shape, dtype, fortran, data = state
-        target.fill(dtype, shape, fortran, data)
-        machine.count_copy(target)
-    elif type(target) is Dtype:
-        _, order, *structure = state
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in structure[:3]):
-            target.plain = False
-        else:
-            target.order = order
-    elif type(target) is OrderedDict and type(state) is dict and [*state] == ["_metadata"]:
-        target._metadata = state["_metadata"]  # type: ignore[attr-defined]  # the versions of layers
-    else:
-        what = ", ".join(map(str, state))[:80] if type(state) is dict else "a state"
-        raise RefusedError(f"it gives {what} to a {type(target).__name__}")
-
-
-def _persistent(machine: Machine) -> None:
-    machine.stack[-1] = machine.storages(machine.stack[-1])
-
-
 OPERATIONS: dict[int, Callable[[Machine], None]] = {
     ord(letter): operation
     for letter, operation in {
@@ -277,15 +201,15 @@ OPERATIONS: dict[int, Callable[[Machine], None]] = {
         "q": _put("<B"),
         "r": _put("<I"),
         "\x94": _memoize,
-        "c": _global,
-        "\x93": _stack_global,
-        "R": _reduce,
-        "o": _marked_call,
-        "i": _named_call,
-        "\x81": _new,
-        "\x92": _new_with_names,
-        "b": _build,
-        "Q": _persistent,
+        "c": calls.global_,
+        "\x93": calls.stack_global,
+        "R": calls.reduce,
+        "o": calls.marked_call,
+        "i": calls.named_call,
+        "\x81": calls.new,
+        "\x92": calls.new_with_names,
+        "b": calls.build,
+        "Q": calls.persistent,
     }.items()
 }
 """What each byte of a pickle does."""

@@ -5,16 +5,14 @@ from bdclean.models.copies import check_gradient, check_trainable, duplicate, fr
 from bdclean.models.finite import check_finite
 from bdclean.models.folding import folded
 from bdclean.models.networks import (
-    Moments,
-    Normalize,
     Stem,
     build_network,
     channels_of,
     input_channels,
     is_own_class,
-    normalization,
     usual_size,
 )
+from bdclean.models.normalization import Moments, Normalize, normalization
 from bdclean.models.outputs import Outputs, noise, outputs_of, plain, read_logits
 from bdclean.models.probe import channel_axis
 from bdclean.models.recognise import (

@@ -8,11 +8,11 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from bdclean import InputError, first_line
@@ -22,116 +22,11 @@ from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
 from bdclean.registry import no_network
 
-LARGEST_INPUT = 1e6
-"""Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
-LARGEST_STD = 5.0
-"""Larger ones are meant for images in [0, 255], where they are about 60."""
 SMALL_IMAGE = 64
 """Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
 
 Stem = Literal["photo", "small"]
-NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # Most repositories on traffic signs; BackdoorBench does not normalise them.
-    "gtsrb": ((0.3337, 0.3064, 0.3171), (0.2672, 0.2564, 0.2629)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    # The same for all channels, of which a network may take one or three.
-    "mnist": ((0.1307,), (0.3081,)),
-    "half": ((0.5,), (0.5,)),
-    "byte": ((0.0,), (1 / 255,)),
-    "none": ((0.0,), (1.0,)),
-}
-"""Mean and standard deviation of the channels, by the name that `--model.mean` takes: `byte` is for networks that take
-images in [0, 255], `half` for those that take [-1, 1], `none` for those that take [0, 1]."""
-
-Moments = float | Sequence[float] | str | None
-"""A mean or a standard deviation as the user gives it: a number for all channels, one each, or a known name."""
-
-
-class Normalize(nn.Module):
-    """(x - mean) / std per channel: the first layer of every classifier, so that triggers live in pixel space.
-
-    With one number for mean and std images become grey first. The numbers are settings, not weights: they are not part
-    of the `state_dict`.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) images in [0, 1]."""
-        if self.mean.shape[1] == 1 and images.shape[1] > 1:
-            images = images.mean(1, keepdim=True)
-        # For each pixel, in the images' layout: numbers that are there three at a time are worked off three at a time.
-        behind = images.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if behind else torch.contiguous_format
-        mean, std = (
-            value.expand(-1, -1, *images.shape[2:]).contiguous(memory_format=layout) for value in (self.mean, self.std)
-        )
-        return (images - mean).div_(std)
-
-
-def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, from `--model.mean` and `--model.std`.
-
-    Args:
-        mean: A number for all channels, a number for each, or a name of `NORMALIZATIONS`, which stands for both.
-        std: The same.
-        channels: How many channels the images have that the network takes.
-
-    Raises:
-        InputError: If they say nothing, contradict each other, or cannot be.
-    """
-    known = ", ".join(NORMALIZATIONS)
-    given = f"--model.mean {mean} --model.std {std}"
-    names = {value for value in (mean, std) if isinstance(value, str)}
-    if names:
-        for name in sorted(names - {*NORMALIZATIONS}):
-            close = difflib.get_close_matches(name, NORMALIZATIONS, 1)
-            hint = f"did you mean {close[0]}? There" if close else "there"
-            raise InputError(f"--model.mean {name}: no such normalisation; {hint} are {known}; or give numbers")
-        name = names.pop()
-        if names or not all(value in (None, name) for value in (mean, std)):
-            raise InputError(f"{given}: one name stands for both; it goes with no numbers, and with no other name")
-        mean, std = NORMALIZATIONS[name]
-    if mean is None and std is None:
-        raise InputError(
-            f"--model.mean: needed, as nothing says how the network's images are normalised: {known}; or a number for "
-            "each channel or for all of them, with --model.std"
-        )
-    if mean is None:
-        raise InputError(f"--model.mean: needed beside --model.std {std}")
-    if std is None:
-        raise InputError(f"--model.std: needed beside --model.mean {mean}")
-    assert not isinstance(mean, str)
-    assert not isinstance(std, str)
-    means, stds = (_each(values, channels) for values in (mean, std))
-    if len(means) != channels or len(stds) != channels:
-        raise InputError(
-            f"{given}: the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
-        )
-    # In the precision that they are used in: 1e-45 is 0 there, and 1e308 infinite.
-    numbers = torch.tensor([means, stds])
-    if not numbers.isfinite().all() or numbers[1].min() <= 0:
-        raise InputError(f"{given}: must be finite numbers, and the std above 0, in single precision")
-    if numbers[0].max() > 1 or numbers[1].max() > LARGEST_STD:
-        raise InputError(f"{given}: images are in [0, 1], so divide both by 255; `byte` is for networks of [0, 255]")
-    if (numbers[0].abs().clamp(min=1) / numbers[1]).max() > LARGEST_INPUT:
-        raise InputError(f"{given}: would make inputs of the network larger than {LARGEST_INPUT:g}")
-    return means, stds
-
-
-def _each(values: float | Sequence[float], channels: int) -> list[float]:
-    """One number a channel."""
-    numbers = [values] if isinstance(values, (int, float)) else list(values)
-    return [float(value) for value in (numbers * channels if len(numbers) == 1 else numbers)]
+"""The first layers of a network, for images of some hundred or of some ten pixels."""
 
 
 def channels_of(network: nn.Module, image_size: int) -> int:

@@ -1,0 +1,116 @@
+"""What a checkpoint says of itself, checked against what that can be: plain values in their range."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+from bdclean import InputError, escaped
+
+MOST_VALUES = 1000
+"""An option may hold so many values, and things that hold them."""
+LARGEST_IMAGE = 800
+"""Height and width that a file may ask for, in pixels: no published classifier takes larger images."""
+LARGEST_ARGUMENT = 2**15
+"""Of a network's constructor, where a file names it: layers and their widths."""
+
+
+def _number(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _text(value: Any) -> bool:
+    # Names of folders need not be UTF-8.
+    return isinstance(value, str) and len(value) < 4096 and escaped(value).isprintable()
+
+
+def _name(value: Any) -> bool:
+    return _text(value) and value.isidentifier()
+
+
+def _channels(value: Any) -> bool:
+    finite = isinstance(value, list) and all(type(x) is float and math.isfinite(x) for x in value)
+    return finite and len(value) in (1, 3)
+
+
+def _scalar(value: Any, most: float = 2**63) -> bool:
+    # Whole numbers beyond 64 bits are none to torch, and infinite ones none to anybody.
+    return value is None or (isinstance(value, (bool, int, float)) and -most <= value < most) or _text(value)
+
+
+def _plain(value: Any) -> bool:
+    # No deeper: a list can hold itself.
+    return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
+
+
+def _nested(value: Any) -> bool:
+    waiting = [value]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return True
+        one = waiting.pop()
+        # The parser of options makes an object of what has a class path.
+        if isinstance(one, dict) and all(map(_name, one)) and "class_path" not in one:
+            waiting += list(one.values())[:MOST_VALUES]
+        elif isinstance(one, (list, tuple)):
+            waiting += one[:MOST_VALUES]
+        elif not _scalar(one, LARGEST_ARGUMENT):
+            return False
+    return False
+
+
+def _options(value: Any) -> bool:
+    return isinstance(value, dict) and all(_name(key) and _plain(entry) for key, entry in value.items())
+
+
+MODEL: dict[str, Callable[[Any], bool]] = {
+    "arch": _text,
+    "num_classes": _number(2, 100_000),
+    "image_size": _number(1, LARGEST_IMAGE),
+    "mean": _channels,
+    "std": _channels,
+    "stem": _optional(lambda value: value in ("photo", "small")),
+    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and _nested(value)),
+}
+"""What a checkpoint says of its network, and what each value can be."""
+
+DATA: dict[str, Callable[[Any], bool]] = {
+    "source": _optional(_text),
+    "attack": _optional(_name),
+    "attack_options": _options,
+    "num_held_out": _optional(_number(1, 10**9)),
+    "num_val": _optional(_number(1, 10**9)),
+    "num_train": _optional(_number(1, 10**9)),
+    "image_size": _number(1, LARGEST_IMAGE),
+    "crop_padding": _optional(_number(0, LARGEST_IMAGE)),
+    "flip": lambda value: type(value) is bool,
+    "seed": _number(0, 2**63),
+}
+"""What a checkpoint says of its images and its attack, and what each value can be."""
+
+
+def vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
+    """Values that are known and in their range.
+
+    Args:
+        values: Names to values, as a file has them.
+        known: What each name can be.
+        what: The file and the entry, for messages.
+
+    Raises:
+        InputError: If a value is none of these.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{what} is no dictionary")
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
+        if not known[name](value):
+            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
+    return dict(values)
