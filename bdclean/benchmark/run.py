@@ -136,7 +136,7 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         log = folder / "logs" / f"{key}.log"
         tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
     with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
-        for progress in local.run(tasks, jobs, command.run.__module__):
+        for progress in local.run(tasks, jobs, [command.run.__module__]):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:
                 continue
