@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from bdclean.data import PoisonDataModule
+    from bdclean.modules import Suspect
+    from bdclean.reporting.results import Scan
+
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__", "cleanse"]
+__all__ = ["InputError", "__version__", "cleanse", "load", "scan"]
 
 
 class InputError(ValueError):
@@ -91,3 +95,46 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
     from bdclean.api import cleanse as run
 
     return run(model, images, **options)
+
+
+def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> Scan:
+    """Find out whether a network has a backdoor, and towards which class.
+
+    Args:
+        model: As in `cleanse`.
+        images: As in `cleanse`.
+        **options: `mean`, `std`, `image_size`, `num_unlabeled` and `seed` as in `cleanse`; `alpha`, from which p-value
+            down a backdoor is said to be found; and any option of Lightning's Trainer, such as `accelerator`.
+
+    Returns:
+        What was found: `verdict` has `backdoor`, whether there is one, `suspected`, its class, and a `sentence`.
+
+    Raises:
+        InputError: As in `cleanse`.
+    """
+    from bdclean.api import scan as run
+
+    return run(model, images, **options)
+
+
+def load(
+    path: str, source: str | None = None, unlabeled: str | None = None, **options: Any
+) -> tuple[Suspect, PoisonDataModule]:
+    """Read a suspect from a file, with its images and its trigger, as `bdclean.tasks` take them.
+
+    Args:
+        path: The file: one of `bdclean fit`, or anybody's.
+        source: Labelled images; by default those that the file names, if the program draws them.
+        unlabeled: Other images for the defender.
+        **options: `model`, a mapping with arguments of a Suspect that the file does not say; any others are arguments
+            of a PoisonDataModule.
+
+    Returns:
+        The network and its images.
+
+    Raises:
+        InputError: If the file is no network, or does not say enough of it.
+    """
+    from bdclean.api import load as run
+
+    return run(path, source, unlabeled, **options)

@@ -12,7 +12,8 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-from bdclean import InputError, early, printable
+from bdclean import InputError, printable
+from bdclean.cli import early
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -70,7 +71,7 @@ def run() -> None:
         early.check(words)
         early.check_classes(words)
         early.check_required(words)
-        from bdclean.cli import main
+        from bdclean.cli.main import main
 
         main()
     except KeyboardInterrupt as error:

@@ -1,13 +1,13 @@
-"""Cleansing in one call, for who has the network in Python already."""
+"""Cleansing and scanning in one call, for networks that are in memory."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
+from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.mistakes import OF_LIGHTNING, blamed
 from bdclean.models import (
     Moments,
     channels_of,
@@ -32,8 +32,11 @@ from bdclean.models import (
     normalization,
     plain,
 )
-from bdclean.modules import Classifier
+from bdclean.modules import Classifier, Suspect
 from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.reporting.results import Scan
+from bdclean.scanning import ALPHA
+from bdclean.suspects.loading import load as load_suspect
 
 
 class GivenImages(Source):
@@ -60,6 +63,7 @@ def _arguments_named() -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error).replace("--model.arch None", "model").replace("--model.arch", "model")
+        message = message.replace("--ckpt", "path")
         raise InputError(re.sub(r"--(?:(?:model|data|method|trainer)\.)?(\w+)", r"\1", message)) from error
 
 
@@ -85,18 +89,72 @@ def cleanse(
         if epochs is not None:
             raise InputError(f"epochs {epochs}: means the same as max_epochs; give one of them")
         epochs = trainer.pop("max_epochs")
-    for name, value in (
-        ("epochs", epochs),
-        ("num_unlabeled", num_unlabeled),
-        ("batch_size", batch_size),
-        ("seed", seed),
-    ):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise InputError(f"{name} {value!r}: must be a whole number")
+    _check_whole(epochs=epochs, num_unlabeled=num_unlabeled, batch_size=batch_size, seed=seed)
     if when_clean not in get_args(WhenClean):
         raise InputError(f"when_clean {when_clean!r}: must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
         raise InputError(f"method {method!r}: must be a name, or a function from a Classifier to a Cleanser")
+    suspect, data = _prepared(model, images, mean, std, image_size, num_unlabeled, batch_size, seed)
+    made = getattr(cleansing, _known(method)) if isinstance(method, str) else method
+    runner = _trainer(trainer, epochs)
+    with torch.random.fork_rng(), printed():
+        torch.manual_seed(seed)
+        cleanser, result = tasks.cleanse(runner, suspect, data, made, when_clean, scan=False)
+    if result.conclusion is not None and result.conclusion.trusted is False:
+        warnings.warn(result.conclusion.sentence, stacklevel=3)
+    cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
+    for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
+        new.requires_grad_(old.requires_grad)
+    one = next(model.parameters(), torch.zeros(0))
+    return cleansed.to(one.device, one.dtype)
+
+
+@_arguments_named()
+def scan(
+    model: nn.Module,
+    images: Tensor | str | Path | Iterable[Any],
+    *,
+    mean: Moments = None,
+    std: Moments = None,
+    image_size: int | None = None,
+    num_unlabeled: int | None = None,
+    alpha: float = ALPHA,
+    seed: int = 0,
+    **trainer: Any,
+) -> Scan:
+    """As `bdclean.scan`."""
+    quieten()
+    _check_whole(num_unlabeled=num_unlabeled, seed=seed)
+    suspect, data = _prepared(model, images, mean, std, image_size, num_unlabeled, None, seed)
+    with torch.random.fork_rng(), printed():
+        torch.manual_seed(seed)
+        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
+
+
+@_arguments_named()
+def load(path: str, source: str | None, unlabeled: str | None, **options: Any) -> tuple[Suspect, PoisonDataModule]:
+    """As `bdclean.load`."""
+    return load_suspect(path, source, unlabeled, **options)
+
+
+def _check_whole(**values: Any) -> None:
+    """Refuse arguments that are no whole numbers; None is not given."""
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InputError(f"{name} {value!r}: must be a whole number")
+
+
+def _prepared(
+    model: nn.Module,
+    images: Tensor | str | Path | Iterable[Any],
+    mean: Moments,
+    std: Moments,
+    image_size: int | None,
+    num_unlabeled: int | None,
+    batch_size: int | None,
+    seed: int,
+) -> tuple[Classifier, PoisonDataModule]:
+    """A copy of a network that takes images in [0, 1], and such images."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
     given: GivenImages | None = None
@@ -104,18 +162,7 @@ def cleanse(
         raise InputError(f"images {images!r}: must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
         tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
-        pixels = _as_pixels(tensor)
-        if pixels.is_floating_point() and not pixels.isfinite().all():
-            raise InputError("images: hold nan or inf")
-        if pixels.is_floating_point():
-            # Triggers are looked for in [0, 1], so what the network takes is brought there, and back before it.
-            low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
-            if mean is None and std is None:
-                pixels = (pixels - low) / (high - low)
-                mean, std = (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
-            elif low.any() or (high > 1).any():
-                reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
-                raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
+        pixels, mean, std = _scaled(_as_pixels(tensor), mean, std)
         given = GivenImages(pixels)
         image_size = given.image_size
     check_trainable(model)
@@ -134,32 +181,24 @@ def cleanse(
         None, unlabeled=name, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
     )
     data.unlabeled = given or data.unlabeled
-    if isinstance(method, str):
-        method = getattr(cleansing, _known(method))
-    options = {
+    return suspect, data
+
+
+def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
+    """A Trainer that writes nothing, unless the user wants it to."""
+    usual = {
         "num_sanity_val_steps": 0,
         "limit_val_batches": 0,
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
-    } | trainer
+    }
     try:
-        runner = Trainer(max_epochs=epochs, **options)
+        return Trainer(max_epochs=epochs, **usual | dict(options))
     except InputError:
         raise
     except OF_LIGHTNING as error:
-        raise InputError(blamed(error, {"epochs": epochs} | trainer)) from error
-    with torch.random.fork_rng(), printed():
-        torch.manual_seed(seed)
-        made = cast("Callable[[Classifier], Cleanser]", method)
-        cleanser, result = tasks.cleanse(runner, suspect, data, made, when_clean, scan=False)
-    if result.conclusion is not None and result.conclusion.trusted is False:
-        warnings.warn(result.conclusion.sentence, stacklevel=3)
-    cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
-    for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
-        new.requires_grad_(old.requires_grad)
-    one = next(model.parameters(), torch.zeros(0))
-    return cleansed.to(one.device, one.dtype)
+        raise InputError(blamed(error, {"epochs": epochs, **options})) from error
 
 
 def _known(method: str) -> str:
@@ -186,6 +225,21 @@ def _collect(batches: Iterable[Any], count: int) -> Tensor:
     if not found:
         raise InputError("images: the loader gives none")
     return torch.cat(found)[:count]
+
+
+def _scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments, Moments]:
+    """Images (N, H, W, C) in [0, 1], where triggers are looked for, and what brings them back before the network."""
+    if not pixels.is_floating_point():
+        return pixels, mean, std
+    if not pixels.isfinite().all():
+        raise InputError("images: hold nan or inf")
+    low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
+    if mean is None and std is None:
+        return (pixels - low) / (high - low), (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
+    if low.any() or (high > 1).any():
+        reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
+        raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
+    return pixels, mean, std
 
 
 def _as_pixels(images: Tensor) -> Tensor:

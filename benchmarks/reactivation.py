@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import cli
 from bdclean.checkpoint import read
+from bdclean.cli import main as cli
+from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
 from bdclean.modules import Classifier
 from bdclean.reporting.measures import measured
-from bdclean.verbs import Verbs
 
 STEPS = (0, 1, 2, 5, 10, 20, 50)
 RATE = 0.01

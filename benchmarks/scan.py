@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bdclean.checkpoint import read
-from bdclean.cli import main as bdclean
+from bdclean.cli.main import main as bdclean
 from bdclean.scanning import ALPHA
 
 COLUMNS = ["checkpoint", "network", "source", "attack", "target", "p_value", "class", "by", "seconds"]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bdclean import attacks
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data import sources
 from bdclean.models.cifar import NETWORKS
 from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion

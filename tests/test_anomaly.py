@@ -8,7 +8,7 @@ from torch import Tensor
 
 import bdclean
 from bdclean.cleansing import Cleanser
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.engine.anomaly import located
 from bdclean.modules.classifier import Batch
 from tests.conftest import QUICK

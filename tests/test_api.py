@@ -18,7 +18,8 @@ import bdclean
 from bdclean import scanning
 from tests.strangers import Auxiliary, Pooled, SmallVGG
 
-OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+OPTIONS = {"epochs": 2, **QUIET}
 
 
 @pytest.fixture
@@ -192,3 +193,23 @@ def test_wrong_arguments_are_named(options: dict[str, Any], reason: str) -> None
 def test_what_is_no_images_is_named(images: Any, reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.cleanse(Pooled(), images, enable_progress_bar=False)
+
+
+def test_a_network_in_memory_is_scanned(model: nn.Module) -> None:
+    images = torch.rand(40, 3, 32, 32)
+    found = bdclean.scan(model, images, alpha=1.0, **QUIET)
+    assert found.verdict.backdoor
+    assert len(found.verdict.findings) == len(scanning.DETECTORS)
+    assert not list(Path.cwd().iterdir())
+    assert model.training
+    with pytest.raises(bdclean.InputError, match="^alpha 2: must be at least 0 and at most 1"):
+        bdclean.scan(model, images, alpha=2, **QUIET)
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_suspect_comes_from_its_file(tiny_suspect: Path) -> None:
+    model, data = bdclean.load(str(tiny_suspect), num_held_out=50)
+    assert model.num_classes == data.num_classes == 10
+    assert (type(data.attack).__name__, data.num_held_out) == ("BadNets", 50)
+    with pytest.raises(bdclean.InputError, match="^path nowhere.ckpt: no such file"):
+        bdclean.load("nowhere.ckpt")

@@ -13,7 +13,8 @@ import yaml
 from bdclean import InputError, attacks, tasks
 from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN, WaNet
 from bdclean.attacks.roles import CLEAN, COVER, POISONED
-from bdclean.cli import ATTACKS, main
+from bdclean.cli.classes import ATTACKS
+from bdclean.cli.main import main
 from bdclean.data import PoisonDataModule, batches
 from bdclean.data.batches import to_float
 from bdclean.engine.trainer import Trainer

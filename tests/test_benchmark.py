@@ -18,7 +18,7 @@ import yaml
 
 from bdclean.benchmark import local, tables
 from bdclean.benchmark.grid import arguments, make_grid
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.engine.process import peak_memory
 
 TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}

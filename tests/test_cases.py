@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from tests.conftest import QUIET
 
 MAKER = Path(__file__).parent.parent.parent / "shared/cases/make_hostile.py"

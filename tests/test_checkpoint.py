@@ -11,7 +11,7 @@ import torch
 
 from bdclean import InputError
 from bdclean.checkpoint import read
-from bdclean.cli import main
+from bdclean.cli.main import main
 
 MARK = Path("executed")
 ENDLESS: list[Any] = []

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from bdclean.benchmark.grid import arguments
-from bdclean.cli import main
+from bdclean.cli.main import main
 from tests.conftest import CONFIGS, QUIET, cleanse
 
 BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {

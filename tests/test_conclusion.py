@@ -10,7 +10,7 @@ from torch import nn
 import bdclean
 from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data.batches import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
@@ -117,6 +117,6 @@ def test_python_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
         model[1].weight.mul_(1e4)
     images = torch.rand(400, 3, 16, 16)
     options = {"method": "DistillCleanseModule", "epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"}
-    monkeypatch.setattr("bdclean.cleansing.base.find_harm", lambda *_: Harm(100, 0.5, 0.1, ()))
+    monkeypatch.setattr("bdclean.cleansing.comparison.find_harm", lambda *_: Harm(100, 0.5, 0.1, ()))
     with pytest.warns(UserWarning, match="DO NOT TRUST the cleansed network: it disagrees with the suspect on 50.0 %"):
         bdclean.cleanse(model, images, **options)

@@ -11,14 +11,20 @@ import pytest
 from jsonargparse import ActionParser
 from lightning.pytorch.cli import LightningCLI
 
-from bdclean import InputError, __version__, attacks, cleansing, cli, early, registry, scanning
-from bdclean.cli import CLASSES, FUNCTIONS, CommandLine, main
+from bdclean import InputError, __version__, attacks, cleansing, registry, scanning
+from bdclean.benchmark.work import Command
+from bdclean.cli import early
+from bdclean.cli.classes import CLASSES
+from bdclean.cli.main import check, execute, main
+from bdclean.cli.options import SUBCOMMANDS, options, untrained
+from bdclean.cli.parser import FUNCTIONS, CommandLine
+from bdclean.cli.verbs import Verbs
+from bdclean.data import PoisonDataModule
 from bdclean.data.standard import STANDARD
 from bdclean.exits import MEANINGS
 from bdclean.models.networks import known_architectures
-from bdclean.options import SUBCOMMANDS, options, untrained
+from bdclean.modules import AttackModule
 from bdclean.suggestions import suggestion
-from bdclean.verbs import Verbs
 from tests.conftest import CONFIGS, computing
 
 CONFIG = str(CONFIGS / "badnet.yaml")
@@ -186,8 +192,10 @@ def parsers() -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     assert issubclass(Parsers, LightningCLI)
+    command = Command(execute, check)
+    options = {"trainer_class": Verbs, "auto_configure_optimizers": False, "args": [], "command": command}
     with pytest.raises(StopError):
-        Parsers(cli.AttackModule, cli.PoisonDataModule, trainer_class=Verbs, auto_configure_optimizers=False, args=[])
+        Parsers(AttackModule, PoisonDataModule, **options)
     return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data import shapes, sources
 from tests.conftest import CONFIGS, QUIET, cleanse
 

@@ -17,7 +17,7 @@ from bdclean import InputError, scanning
 from bdclean import __main__ as start
 from bdclean.benchmark import run as benchmark
 from bdclean.cleansing import Distill
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.exits import MEANINGS, Exit, refusal
 from bdclean.modules import AttackModule, Classifier
 from tests.conftest import CONFIGS, QUICK, QUIET
@@ -129,7 +129,7 @@ class Broken:
         self.error = error
 
     def find_spec(self, name: str, *_: Any) -> None:
-        if name == "bdclean.cli":
+        if name == "bdclean.cli.main":
             raise self.error
 
 
@@ -149,7 +149,7 @@ def test_what_happens_while_torch_is_imported_is_no_finding(
     Path("suspect.ckpt").write_bytes(b"")
     monkeypatch.setattr(sys, "argv", ["bdclean", "scan", "--ckpt", "suspect.ckpt", "--exit_code", "true"])
     monkeypatch.setattr(sys, "meta_path", [Broken(error), *sys.meta_path])
-    monkeypatch.delitem(sys.modules, "bdclean.cli")
+    monkeypatch.delitem(sys.modules, "bdclean.cli.main")
     monkeypatch.setattr(start, "leave", sys.exit)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     before = signal.getsignal(signal.SIGTERM)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from tests.conftest import QUIET, cleanse
 
 

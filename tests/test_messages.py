@@ -7,8 +7,8 @@ import pytest
 from lightning.pytorch import loggers
 
 from bdclean.benchmark import local
-from bdclean.cli import main
-from bdclean.messages import readable
+from bdclean.cli.main import main
+from bdclean.cli.messages import readable
 from tests.conftest import CONFIGS, QUICK
 
 UNION = "Does not validate against any of the Union subtypes Subtypes: [{types}] Errors: {errors} "

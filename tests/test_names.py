@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data.sources import Source
 from bdclean.reporting.files import write_csv
 from tests.conftest import QUICK, QUIET, cleanse

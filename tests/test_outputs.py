@@ -14,7 +14,7 @@ import torch
 
 from bdclean import InputError, outputs
 from bdclean.checkpoint import lightning_files, write_text, write_whole
-from bdclean.cli import main
+from bdclean.cli.main import main
 from tests.conftest import CONFIGS, QUICK, QUIET
 
 WORDS = {

@@ -10,7 +10,7 @@ from torchvision import models
 
 from bdclean import InputError
 from bdclean.checkpoint import Checkpoint, read
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.models import (
     Recognised,
     build_network,

@@ -14,7 +14,7 @@ from lightning_utilities.core.imports import RequirementCache
 from torch import nn
 
 import bdclean
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.engine.failures import of_a_run
 from tests.conftest import QUICK
 from tests.strangers import Pooled

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.__main__ import run
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.exits import Exit
 from bdclean.perturbations import few_pixels, lay, paste, warp
 from bdclean.reporting.scans import Comparison, Moved, Verdict

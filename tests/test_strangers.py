@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision import models
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.models import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET
 from tests.strangers import VGG, SmallVGG
@@ -258,7 +258,7 @@ def test_large_networks_within_6_gib(arch: str) -> None:
     torch.save(network.state_dict(), f"{arch}.pth")
     command = ["cleanse", "--ckpt", f"{arch}.pth", "--model.mean", "imagenet", "--data.unlabeled", "data/imagenette"]
     code = (
-        "import resource, sys; from bdclean.cli import main; main(sys.argv[1:]); "
+        "import resource, sys; from bdclean.cli.main import main; main(sys.argv[1:]); "
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(

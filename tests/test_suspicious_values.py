@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bdclean import InputError
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.models import check_finite, noise
 from bdclean.modules.symptoms import find_symptom, is_constant
 from tests.conftest import QUIET

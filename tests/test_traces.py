@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bdclean import InputError
-from bdclean.cli import main
+from bdclean.cli.main import main
 from bdclean.data import standard
 from bdclean.modules import AttackModule
 from bdclean.traces import removed_if_empty

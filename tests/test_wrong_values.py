@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bdclean.cli import main
+from bdclean.cli.main import main
 from tests.conftest import CONFIGS, QUIET
 
 METHODS = "no such class; there are ANP, BNP, CLP,"

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -52,12 +52,13 @@ class Progress:
     failure: str | None = None
 
 
-def run(tasks: Iterable[Task], jobs: int | None) -> Iterator[Progress]:
+def run(tasks: Iterable[Task], jobs: int | None, preload: Sequence[str] = ()) -> Iterator[Progress]:
     """Run tasks, several at once.
 
     Args:
         tasks: What is to be done.
         jobs: How many at once; by default one a GPU, or without any one a core, as far as there is memory.
+        preload: Modules that all of them need.
     """
     devices = _devices()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -69,7 +70,7 @@ def run(tasks: Iterable[Task], jobs: int | None) -> Iterator[Progress]:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["bdclean.cli"])
+        context.set_forkserver_preload([*preload])
     waiting, done, failed = list(tasks), set[str](), dict[str, str]()
     running: dict[Any, tuple[Task, Any, str | None]] = {}
     try:

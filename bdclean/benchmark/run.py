@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from bdclean import InputError, early, printable, within
+from bdclean import InputError, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
@@ -64,8 +64,8 @@ def benchmark(
     networks, images = networks or {"given": {}}, images or {"held-out": {}}
     grid = make_grid(suspects, methods, networks, images, seeds)
     for one in grid:
-        _check("fit", one.suspect.arguments, f"--suspects {one.suspect.name}")
-        _check("cleanse", one.arguments, f"--methods {one.method}")
+        _check(command, "fit", one.suspect.arguments, f"--suspects {one.suspect.name}")
+        _check(command, "cleanse", one.arguments, f"--methods {one.method}")
     chosen = next((one for one in grid if one.key == cell), None)
     if cell is not None and chosen is None:
         raise InputError(f"--cell {cell}: there is none of this name")
@@ -112,11 +112,10 @@ def benchmark(
     print(f"{place / 'index.html'} has all of it.")
 
 
-def _check(subcommand: str, words: Sequence[str], what: str) -> None:
+def _check(command: work.Command, subcommand: str, words: Sequence[str], what: str) -> None:
     """Refuse options that certainly are wrong, before hours of work."""
     try:
-        early.check([subcommand, *words])
-        early.check_classes([subcommand, *words])
+        command.check([subcommand, *words])
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
 
@@ -137,7 +136,7 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         log = folder / "logs" / f"{key}.log"
         tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
     with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
-        for progress in local.run(tasks, jobs):
+        for progress in local.run(tasks, jobs, [command.run.__module__]):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:
                 continue

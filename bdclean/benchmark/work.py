@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,25 @@ from bdclean.benchmark.grid import Cell, Suspect
 from bdclean.reporting.files import write_json
 from bdclean.reporting.results import Cleansing
 
-Command = Callable[[Sequence[str]], object]
-"""Runs the words of a command line, and returns a typed result; raises InputError if something is wrong with them."""
 SHORT = (
     "--trainer.limit_val_batches=0",
     "--trainer.num_sanity_val_steps=0",
     "--trainer.enable_checkpointing=false",
 )
 """What nobody looks at is left out, and does not count as time of the method."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line; both raise InputError if something is wrong with the words.
+
+    Attributes:
+        run: Runs some words, and returns a typed result.
+        check: Refuses words that certainly are wrong, without running them.
+    """
+
+    run: Callable[[Sequence[str]], object]
+    check: Callable[[Sequence[str]], None]
 
 
 def alone_in(folder: Path) -> tuple[str, ...]:
@@ -52,7 +63,7 @@ def train(suspect: Suspect, folder: Path, command: Command) -> Path:
     with alone(folder, suspect.key) as scratch:
         if not path.exists():
             output = scratch / "suspect.ckpt"
-            command(["fit", *suspect.arguments, *SHORT, *alone_in(scratch), f"--output={output}"])
+            command.run(["fit", *suspect.arguments, *SHORT, *alone_in(scratch), f"--output={output}"])
             os.replace(output, path)
     return path
 
@@ -82,7 +93,7 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
             # First, so that the cell's own options come after it.
             source = f"--data.source={checkpoint.read(suspect).data['source']}"
             files = (f"--ckpt={suspect}", f"--output={output}")
-            cleansed = command(["cleanse", source, *cell.arguments, *SHORT, *alone_in(scratch), *files])
+            cleansed = command.run(["cleanse", source, *cell.arguments, *SHORT, *alone_in(scratch), *files])
             assert isinstance(cleansed, Cleansing)
             kept = path.with_suffix(".ckpt") if keep else None
             if kept is not None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
-
-# Matplotlib takes half a second to import: it is for those alone who want plots.
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ENLARGED = 96
 """Pixels of an image's side, at least: smaller ones are enlarged by a whole number."""
@@ -54,9 +52,6 @@ def confusion_figure(matrix: Tensor, title: str) -> Figure:
         matrix: (C, C) counts.
         title: What stands above it.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     classes = len(matrix)
     shares = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     side = max(2.6, min(7.0, 1.2 + 0.29 * classes))
@@ -77,9 +72,6 @@ def confusion_figure(matrix: Tensor, title: str) -> Figure:
 
 def curve_figure(values: Sequence[tuple[int, float]]) -> Figure:
     """What was logged: values over epochs, from 1 on."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     figure = Figure(figsize=(3.2, 2.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*values, strict=True), marker="." if len(values) == 1 else None, color="#2f5fb3")
@@ -93,8 +85,6 @@ def curve_figure(values: Sequence[tuple[int, float]]) -> Figure:
 
 def drawn(figure: Figure) -> Tensor:
     """A figure as an image, (3, height, width) uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from bdclean.tables import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Result = TypeVar("Result")
 

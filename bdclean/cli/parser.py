@@ -1,53 +1,29 @@
-"""The command line: what there is to do, and with which options. What is done, the Trainer does."""
+"""The parser: what there is to do, and with which options."""
 
 from __future__ import annotations
 
-import argparse
-import io
 import os
-import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import yaml
-from lightning.pytorch import LightningModule, callbacks, loggers
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from bdclean import InputError, __version__, attacks, cleansing, early, escaped, printable
+from bdclean import InputError, printable
 from bdclean.benchmark import benchmark
-from bdclean.checkpoint import Checkpoint, read, write_text
-from bdclean.data import PoisonDataModule
+from bdclean.benchmark.work import Command
+from bdclean.checkpoint import Checkpoint, read
+from bdclean.cli.asked import Asked, unquoted
+from bdclean.cli.classes import ATTACKS, CLASSES, METHODS
+from bdclean.cli.messages import no_class
+from bdclean.cli.resolve import complete, defaults, suggest_source
 from bdclean.data.shared import sharing
-from bdclean.data.sources import Source
-from bdclean.engine.quiet import printed, quieten
-from bdclean.exits import Exit, interruption
-from bdclean.messages import no_class
-from bdclean.mistakes import OF_LIGHTNING, blamed, mistake
-from bdclean.models import is_own_class, largest_layer
-from bdclean.modules import AttackModule, Classifier, Suspect, describe, identify
+from bdclean.engine.blame import OF_LIGHTNING, blamed
+from bdclean.modules import AttackModule, Classifier, Suspect, describe
 from bdclean.reporting.measures import measured
 from bdclean.reporting.wording import wide_intervals
-from bdclean.scanning import DETECTORS
 from bdclean.suspects.restoring import restore
-from bdclean.suspects.vetting import described
-from bdclean.verbs import Verbs
 
-ATTACKS = [*attacks.ATTACKS]
-METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
-CLASSES = {
-    "data.attack": ATTACKS,
-    "method": METHODS,
-    "detector": [kind.__name__ for kind in DETECTORS],
-    "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
-    "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
-}
-"""Options that name a class, and the classes that there are by short names."""
-MOST_NUMBERS = 2**24
-"""In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
 LARGEST_SEED = 2**32 - 1
 """Of everything: numpy takes no larger one."""
 FUNCTIONS = {"benchmark": benchmark}
@@ -56,29 +32,17 @@ MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
 """What each subcommand makes of `--model`; a Suspect, read from a checkpoint, where nothing stands here."""
 
 
-class LogConfig(SaveConfigCallback):
-    """Writes the configuration of a run beside its logs, and into TensorBoard."""
-
-    def save_config(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        """Called by Lightning in one process, when training starts."""
-        for logger in trainer.loggers:
-            if isinstance(logger, loggers.TensorBoardLogger):
-                text = escaped(self.parser.dump(self.config))
-                os.makedirs(logger.log_dir, exist_ok=True)
-                write_text(Path(logger.log_dir, "config.yaml"), text)
-                logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
-
-
 class CommandLine(LightningCLI):
     """Lightning's command line with the subcommands of this field, and suspects that are read with suspicion."""
 
     checkpoint: Checkpoint | None = None
-    asked: Callable[[str], Any]
-    """What the user says of an option, and not the checkpoint; None for nothing."""
+    asked: Asked
+    """What the user says, and not the checkpoint."""
     result: Any = None
     """What the command found out, typed."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, command: Command, **options: Any) -> None:
+        self._command = command
         known = {*self.subcommands(), *FUNCTIONS}
         self._asked = [word for word in options["args"] if word in known]
         super().__init__(*args, **options)
@@ -144,20 +108,19 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse: command line before configuration files, these before the checkpoint, that before the defaults."""
         subcommand = next(iter(self._asked), "")
-        configurations = _configurations(args)
-        self.asked = partial(_early, args, configurations)
+        self.asked = Asked(args)
         path = self.asked("ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
         path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None
         if path is not None:
             self.checkpoint = read(path)
-            self._subcommand_parsers[subcommand].set_defaults(_defaults(self.checkpoint))
+            self._subcommand_parsers[subcommand].set_defaults(defaults(self.checkpoint))
         if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
                 classes = (f"{key}.class_path", key)
                 asked = (value for name in classes if (value := self.asked(name)))
                 self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
         for key in (*CLASSES, "trainer.plugins"):
-            asked = _unquoted(self.asked(key))
+            asked = unquoted(self.asked(key))
             # Of an empty one the parser would make the default, silently.
             if asked == {} or (isinstance(asked, dict) and not isinstance(asked.get("class_path", ""), str)):
                 raise InputError(no_class(key, str(asked.get("class_path", asked)), CLASSES.get(key, [])))
@@ -176,7 +139,7 @@ class CommandLine(LightningCLI):
     def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
         variable = f"BDCLEAN_{subcommand}__{key.replace('.', '__')}".upper()
-        asked = _unquoted(asked or os.environ.get(variable))
+        asked = unquoted(asked or os.environ.get(variable))
         name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
         parser = self._subcommand_parsers[subcommand]
         default = parser.get_defaults().get(key) if name in names else None
@@ -198,7 +161,7 @@ class CommandLine(LightningCLI):
         if subcommand in FUNCTIONS:
             options = dict(self.config[subcommand])
             del options["config"]
-            FUNCTIONS[subcommand](**options, command=execute)
+            FUNCTIONS[subcommand](**options, command=self._command)
             return
         before, after = (getattr(self, f"{when}_{subcommand}", None) for when in ("before", "after"))
         with sharing() if self.trainer.num_devices > 1 else nullcontext():
@@ -228,8 +191,9 @@ class CommandLine(LightningCLI):
             self._say_outputs()
             self._describe_classes()
             return
-        recognised = self._identify(self.checkpoint)
-        suggestion = self._suggestion(self.checkpoint)
+        config = self.config[self.subcommand]
+        recognised = complete(config, self.checkpoint, self.asked)
+        suggestion = suggest_source(config.data, self.checkpoint)
         super().instantiate_classes()
         restore(self.model, self.datamodule, self.checkpoint, bool(self.asked("data.attack.trigger")))
         if self.trainer.is_global_zero:
@@ -245,46 +209,6 @@ class CommandLine(LightningCLI):
         """Say what the network outputs, if it is not logits."""
         if (outputs := self.model.outputs.describe()) and self.trainer.is_global_zero:
             print(printable(f"{self.model.hparams['arch']}: {outputs}"))
-
-    def _identify(self, suspect: Checkpoint) -> bool:
-        """Complete the options of the network, and say whether it was recognised."""
-        model, data = self.config[self.config.subcommand].model, self.config[self.config.subcommand].data
-        recognised = model.arch is None
-        self._check_cost(suspect)
-        names = [(data.source, "--data.source"), (data.unlabeled, "--data.unlabeled")]
-        sizes = (Source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
-        size = data.image_size or next((size for size in sizes if size is not None), None)
-        for name, value in identify(suspect, dict(model), size).items():
-            model[name] = value
-        if data.image_size is None:
-            data.image_size = model.image_size
-        return recognised
-
-    def _check_cost(self, suspect: Checkpoint) -> None:
-        """Refuse a size of images that the checkpoint names, and that would fill the memory."""
-        model = self.config[self.config.subcommand].model
-        arch, size = model.arch, suspect.model.get("image_size")
-        if size is None or arch is None or is_own_class(arch) or any(map(self.asked, ("model.image_size", "model"))):
-            return
-        numbers = largest_layer(arch, size, model.stem)
-        if numbers > MOST_NUMBERS:
-            raise InputError(
-                f"--ckpt {suspect.path}: with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
-                f"numbers for each; give --model.image_size {size} if that is right"
-            )
-
-    def _suggestion(self, suspect: Checkpoint) -> list[str]:
-        """Which images the checkpoint names, unless the user names some: a file decides nothing about what is read."""
-        named, data = suspect.data.get("source"), self.config[self.config.subcommand].data
-        if data.source is not None or named is None:
-            return []
-        option = f"--data.source {shlex.quote(named)}"
-        if data.unlabeled is None:
-            raise InputError(
-                f"--data.source: needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
-                f"which is not read unasked: {option}"
-            )
-        return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]
 
     def _describe_classes(self) -> None:
         """Say once in which order the classes of labelled images are."""
@@ -314,131 +238,3 @@ def _classes(number: int | None) -> int:
     if number is None:
         raise InputError("--data.source null: has no classes to learn")
     return number
-
-
-def _unquoted(value: Any) -> Any:
-    """The value of an option, which on the command line can be a mapping in YAML."""
-    if not isinstance(value, str) or not value.startswith("{"):
-        return value
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        # The parser says what is wrong.
-        return value
-
-
-def _configurations(arguments: Sequence[str]) -> list[Any]:
-    """What the configuration files on the command line hold, the last and strongest first."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
-    contents = []
-    for path in reversed(parser.parse_known_args(list(arguments))[0].config):
-        if path is not None and os.path.lexists(path):
-            try:
-                with open(path, encoding="utf-8") as file:
-                    content = yaml.safe_load(file)
-            except OSError as error:
-                raise InputError(f"--config {path}: cannot be read ({error.strerror})") from error
-            except (yaml.YAMLError, ValueError, RecursionError) as error:
-                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
-            if not isinstance(content, dict):
-                raise InputError(f"--config {path}: holds no options, name: value")
-            contents.append(content)
-        elif path is not None and path.startswith("{") and not isinstance(_unquoted(path), dict):
-            raise InputError(f"--config {path}: not readable as YAML")
-    return contents
-
-
-def _early(arguments: Sequence[str], configurations: Sequence[Any], key: str) -> Any:
-    """The value of an option before anything else is parsed, from the command line or a configuration file.
-
-    The default of other options depends on it.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{key}", dest="value", nargs="?")
-    values = [parser.parse_known_args(list(arguments))[0].value]
-    for content in configurations:
-        for part in key.split("."):
-            content = content.get(part) if isinstance(content, dict) else None
-        values.append(content)
-    return next((value for value in values if value is not None), None)
-
-
-def _defaults(suspect: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says, as defaults of the options."""
-    said = described(suspect)
-    data = dict(said.data)
-    if said.attack is not None:
-        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
-    sections = {"model": said.model, "data": data}
-    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
-
-
-def execute(words: Sequence[str]) -> Any:
-    """Run a command.
-
-    Args:
-        words: Those of the command line after the program's name.
-
-    Returns:
-        The typed result of the command, if it has one.
-
-    Raises:
-        InputError: With one line, if the user can mend what is wrong.
-    """
-    quieten()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if not sys.stderr.isatty():
-        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
-        os.environ.setdefault("TQDM_MINITERS", "1000000")
-    try:
-        early.check(words)
-        with printed():
-            return CommandLine(
-                AttackModule,
-                PoisonDataModule,
-                trainer_class=Verbs,
-                seed_everything_default=0,
-                parser_kwargs={"version": __version__},
-                save_config_callback=LogConfig,
-                # Without a logger Lightning's own would land on a config.yaml in the current folder.
-                save_config_kwargs={"save_to_log_dir": False},
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                args=list(words),
-            ).result
-    except Exception as error:
-        line = mistake(error, words[0] if words else "", CLASSES)
-        if line is None:
-            raise
-        raise InputError(line) from error
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        args: Its words after the program's name; by default those of the shell.
-
-    Raises:
-        SystemExit: With a code of `bdclean.exits`, after one line on standard error.
-    """
-    words = sys.argv[1:] if args is None else args
-    if early.answer(words):
-        raise SystemExit(Exit.DONE)
-    try:
-        execute(words)
-    except KeyboardInterrupt as error:
-        _say(interruption(error))
-        raise SystemExit(Exit.INTERRUPTED) from error
-    except InputError as error:
-        _say(f"bdclean: error: {error}")
-        raise SystemExit(Exit.MISTAKE) from error
-
-
-def _say(line: str) -> None:
-    """Print a line on standard error, once for all processes."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(line, file=sys.stderr)

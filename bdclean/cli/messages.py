@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from bdclean import quoted
-from bdclean.options import SUBCOMMANDS, Options, options
+from bdclean.cli.options import SUBCOMMANDS, Options, options
 from bdclean.suggestions import suggestion
 
 TYPES = {

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bdclean import InputError, __version__, outputs, quoted
+from bdclean.cli.messages import expected, no_class, no_value
+from bdclean.cli.options import SUBCOMMANDS, Options, descriptions, options, untrained
+from bdclean.cli.values import DOUBTFUL
 from bdclean.exits import table
-from bdclean.messages import expected, no_class, no_value
-from bdclean.options import SUBCOMMANDS, Options, descriptions, options, untrained
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
-from bdclean.values import DOUBTFUL
 
 VERSION = ("--version", "-V", "-v", "version")
 HELP = ("--help", "-h", "help")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from bdclean.cli.values import Values, values_of
 from bdclean.registry import ABSTRACT, of_lightning
 from bdclean.source import PACKAGE, files_of, keys_of, module_tree
-from bdclean.values import Values, values_of
 
 TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan")
 """Subcommands with a network, images and a trainer."""
@@ -64,7 +64,7 @@ def options(subcommand: str) -> Options:
         alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
         return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
     trainers = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
-    trainers += [(PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "verbs.py", "Verbs")]
+    trainers += [(PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "cli" / "verbs.py", "Verbs")]
     module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
     groups = {
         "model": _parameters(PACKAGE / "modules" / module, name),
@@ -102,7 +102,7 @@ def untrained() -> frozenset[str]:
 
 def descriptions() -> dict[str, str]:
     """Each subcommand and what it does, in a line."""
-    places = {"engine/trainer.py": "Trainer", "verbs.py": "Verbs", "benchmark/run.py": ""}
+    places = {"engine/trainer.py": "Trainer", "cli/verbs.py": "Verbs", "benchmark/run.py": ""}
     ours = {name: found for path, kind in places.items() for name, found in _functions(PACKAGE / path, kind).items()}
     found = {name: ast.get_docstring(ours[name]) or "" for name in SUBCOMMANDS if name in ours}
     return {name: text.partition("\n")[0] for name, text in found.items()}

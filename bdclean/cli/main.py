@@ -1,0 +1,103 @@
+"""Runs a command, and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from bdclean import InputError, __version__
+from bdclean.benchmark.work import Command
+from bdclean.cli import early
+from bdclean.cli.classes import CLASSES
+from bdclean.cli.configuration import LogConfig
+from bdclean.cli.mistakes import mistake
+from bdclean.cli.parser import CommandLine
+from bdclean.cli.verbs import Verbs
+from bdclean.data import PoisonDataModule
+from bdclean.engine.quiet import printed, quieten
+from bdclean.exits import Exit, interruption
+from bdclean.modules import AttackModule
+
+
+def execute(words: Sequence[str]) -> Any:
+    """Run a command.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Returns:
+        The typed result of the command, if it has one.
+
+    Raises:
+        InputError: With one line, if the user can mend what is wrong.
+    """
+    quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        os.environ.setdefault("TQDM_MINITERS", "1000000")
+    try:
+        early.check(words)
+        with printed():
+            return CommandLine(
+                AttackModule,
+                PoisonDataModule,
+                trainer_class=Verbs,
+                seed_everything_default=0,
+                parser_kwargs={"version": __version__},
+                save_config_callback=LogConfig,
+                # Without a logger Lightning's own would land on a config.yaml in the current folder.
+                save_config_kwargs={"save_to_log_dir": False},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=list(words),
+                command=Command(execute, check),
+            ).result
+    except Exception as error:
+        line = mistake(error, words[0] if words else "", CLASSES)
+        if line is None:
+            raise
+        raise InputError(line) from error
+
+
+def check(words: Sequence[str]) -> None:
+    """Refuse a command that certainly is wrong, without running it.
+
+    Raises:
+        InputError: If it is.
+    """
+    early.check(words)
+    early.check_classes(words)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Its words after the program's name; by default those of the shell.
+
+    Raises:
+        SystemExit: With a code of `bdclean.exits`, after one line on standard error.
+    """
+    words = sys.argv[1:] if args is None else args
+    if early.answer(words):
+        raise SystemExit(Exit.DONE)
+    try:
+        execute(words)
+    except KeyboardInterrupt as error:
+        _say(interruption(error))
+        raise SystemExit(Exit.INTERRUPTED) from error
+    except InputError as error:
+        _say(f"bdclean: error: {error}")
+        raise SystemExit(Exit.MISTAKE) from error
+
+
+def _say(line: str) -> None:
+    """Print a line on standard error, once for all processes."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(line, file=sys.stderr)
