@@ -18,9 +18,9 @@ from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
-from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.sources import Source
+from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.models import (
     Moments,
     channels_of,

@@ -35,6 +35,7 @@ from bdclean.cleansing.base import WhenClean
 from bdclean.conclusion import conclude
 from bdclean.data import PoisonDataModule
 from bdclean.exits import Exit, Interrupted, refusal
+from bdclean.introduction import Introduction, introduce
 from bdclean.models import check_finite, check_gradient, folded, frozen, noise, plain
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
@@ -101,7 +102,10 @@ class Trainer(pl.Trainer):
             raise InputError(
                 "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
             )
+        # Its sampler would repeat images; each loader's own gives every process its share.
+        options |= {"use_distributed_sampler": False}
         super().__init__(precision=precision, devices=devices, **options)
+        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # Lightning sets it
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
             raise InputError(
@@ -168,7 +172,7 @@ class Trainer(pl.Trainer):
             result = report.figures(self.test(model, datamodule=datamodule, verbose=False))
             self._log_pictures(model, datamodule, "suspect")
             for logger in self._tensorboards():
-                if examples := datamodule.poisoned_examples(8):
+                if examples := datamodule.attacker.poisoned_examples(8):
                     logger.experiment.add_image("trigger/training images", report.trigger_picture(*examples), 0)
             self._log_hyperparameters(model, datamodule, result)
         if self.is_global_zero:
@@ -316,9 +320,9 @@ class Trainer(pl.Trainer):
         history = History()
         self.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
         try:
-            with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
-                self._set_epochs(cleanser, datamodule)
-                self._train(cleanser, datamodule)
+            defence = datamodule.defence(cleanser.supervision == "labels", cleanser.chooses)
+            self._set_epochs(cleanser, defence)
+            self._train(cleanser, defence)
         finally:
             self.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
         seconds = time.perf_counter() - started
@@ -329,7 +333,7 @@ class Trainer(pl.Trainer):
         self._log_hyperparameters(cleanser, datamodule, cleansed)
         outcome = {
             "method": type(cleanser).__name__,
-            "unlabeled_images": datamodule.unlabeled_count,
+            "unlabeled_images": len(datamodule.defender),
             "seconds": round(seconds, 1),
             "device": self._device_name(),
             "suspect": suspect,
@@ -339,9 +343,9 @@ class Trainer(pl.Trainer):
             "epochs": self.max_epochs,
             "peak_memory": self._peak_memory(),
             "attack": datamodule.poisoning,
-            "method_images": datamodule.unlabeled_count - datamodule.held_out_count if cleanser.uses_images else 0,
-            "held_out_images": datamodule.held_out_count,
-            "unreadable_images": len(datamodule.unreadable),
+            "method_images": len(datamodule.defender.own) if cleanser.uses_images else 0,
+            "held_out_images": len(datamodule.defender.agreement),
+            "unreadable_images": len(datamodule.defender.unreadable),
             "intervals": {"suspect": suspect_intervals, "cleansed": report.intervals(cleanser.counted())},
             "class_names": list(datamodule.class_names),
             "classes": [] if cleanser.moved is None else report.movements(cleanser.moved, datamodule.class_names),
@@ -387,7 +391,7 @@ class Trainer(pl.Trainer):
         path = None if model.origin is None else model.origin.path
         source = earlier.origin(files.result, path)
         earlier.refuse_others(files, overwrite, lambda path: earlier.scanned_alike(path, source, model))
-        model.check(datamodule)
+        introduce(model, datamodule, self)
         self._see_to_precision(model)
         looking = detector is None or detector.uses_images
         with self._writing(files):
@@ -539,7 +543,7 @@ class Trainer(pl.Trainer):
                 shares = (f"{value:.4f}" for value in probability.tolist())
                 known = datamodule.class_names
                 names = (known[number] if known else "" for number in label.tolist())
-                rows = zip(datamodule.predicted_names, label.tolist(), names, shares, strict=True)
+                rows = zip(datamodule.predicted[1], label.tolist(), names, shares, strict=True)
                 report.write_csv(files.result, ["image", "class", "name", "probability"], rows)
         return batches
 
@@ -561,7 +565,7 @@ class Trainer(pl.Trainer):
 
     def _train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         # Lightning says so later: how large batches are depends on the number of processes.
-        datamodule.trainer = self
+        introduce(model, datamodule, self)
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self._forgets():
@@ -661,7 +665,7 @@ class Trainer(pl.Trainer):
     ) -> list[tuple[str, Tensor]]:
         """What the report shows."""
         pictures = [("Unlabeled images", report.image_grid(datamodule.unlabeled_examples(16), 8))]
-        if examples := datamodule.examples(8):
+        if examples := datamodule.attacker.examples(8):
             pictures.append(("Clean, triggered, difference", report.trigger_picture(*examples)))
         for part in suspect.confusions:
             for name, model in (("suspect", suspect), ("cleansed", cleansed)):
@@ -674,7 +678,7 @@ class Trainer(pl.Trainer):
             for part, matrix in model.confusions.items():
                 picture = report.confusion_picture(matrix, f"{name}, {part} images")
                 writer.add_image(f"confusion/{part} {name}", picture, self.global_step)
-            if examples := datamodule.examples(8):
+            if examples := datamodule.attacker.examples(8):
                 writer.add_image("trigger/clean, triggered, difference", report.trigger_picture(*examples), 0)
             if isinstance(model, Cleanser) and (description := model.describe()):
                 writer.add_text("method", description)

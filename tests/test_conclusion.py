@@ -11,7 +11,7 @@ from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
 from bdclean.cli import main
 from bdclean.conclusion import conclude
-from bdclean.data.batches import to_float
+from bdclean.data.images import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
 from bdclean.scanning import SparseInversion

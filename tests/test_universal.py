@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from bdclean import InputError
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.aims import AllToOne, Changes, all_to_one
+from bdclean.data.batch import Batch
 from bdclean.modules import Suspect
 from bdclean.scanning import (
     DenseInversion,
@@ -295,7 +296,7 @@ def test_searches_come_again_after_so_many_images(cleanser: ScanDistill, monkeyp
     batch = torch.rand(8, 3, 32, 32)
     monkeypatch.setattr("bdclean.cleansing.scandistill.BETWEEN", 40)
     for _ in range(9):
-        cleanser.training_step(batch, 0)
+        cleanser.training_step(Batch(batch), 0)
     assert searched == [0, 48, 80, 128]
 
 

@@ -18,10 +18,11 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 import bdclean
 from bdclean import InputError
 from bdclean.cleansing.harm import Harm, find_harm
+from bdclean.data.batch import Batch
 from bdclean.metrics import Agreement, Confidence, Share, correct
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import CONFUSION_CLASSES, Batch
+from bdclean.modules.classifier import CONFUSION_CLASSES
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
 
@@ -147,10 +148,9 @@ class Cleanser(Classifier):
             (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
         """
         if self.supervision == "labels":
-            images, labels, _ = batch
-            return images, labels
-        assert isinstance(batch, Tensor)
-        return batch, self.teach(batch).softmax(1)
+            assert batch.targets is not None
+            return batch.images, batch.targets
+        return batch.images, self.teach(batch.images).softmax(1)
 
     def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The defender's images as they are, whole and in order, in each process.
@@ -329,7 +329,7 @@ class Cleanser(Classifier):
 
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> tuple[Tensor, Tensor]:
         """Log how student and suspect agree on a batch, and give the logits of both; the student's may be known."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = batch.images
         with self._exact():
             answers = self(images) if logits is None else logits
             with torch.no_grad():

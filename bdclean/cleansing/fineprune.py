@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
+from bdclean.data.batch import Batch
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 
 class FinePrune(FineTune):

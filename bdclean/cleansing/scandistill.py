@@ -16,11 +16,11 @@ from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.cleansing.harm import find_harm
 from bdclean.cleansing.path import Path
+from bdclean.data.batch import Batch
 from bdclean.distillation import kd_loss
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
-from bdclean.modules.classifier import Batch
 from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
 from bdclean.scanning.difference import FEWEST, differences, source_classes
 
@@ -192,14 +192,14 @@ class ScanDistill(StrongDistillCleanseModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.aims:
             return super().training_step(batch, batch_idx)
-        assert isinstance(batch, Tensor)
+        images = batch.images
         if self.seen >= self.searches * BETWEEN:
             self.search()
             self.searches += 1
         self.seen += self.stride
-        answers = self.teach(batch)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.changed(batch, answers.argmax(1))), answers, 1.0)
-        self.log_loss(loss, batch)
+        answers = self.teach(images)  # first, as in DistillCleanseModule
+        loss = kd_loss(self(self.changed(images, answers.argmax(1))), answers, 1.0)
+        self.log_loss(loss, images)
         return loss
 
     def on_train_epoch_end(self) -> None:
