@@ -16,10 +16,10 @@ from bdclean import InputError, cleansing, tasks
 from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
-from bdclean.data.defender import DEFENDER_LIMIT
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.memory import as_pixels, collect, scaled
 from bdclean.data.sources import Source
+from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer

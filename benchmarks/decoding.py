@@ -64,7 +64,7 @@ def epoch(data: PoisonDataModule, images: int) -> float:
     seen, since, started = 0, 0, time.perf_counter()
     begun = started
     for batch in data.train_dataloader():
-        seen += len(batch)
+        seen += len(batch.images)
         if seen - since >= images / PARTS or seen == images:
             ended = time.perf_counter()
             print(f"| {seen} | {(seen - since) / (ended - begun):.0f} | {memory()} |", flush=True)
@@ -109,9 +109,9 @@ def main() -> None:
             num_workers=options.num_workers,
         )
         started = time.perf_counter()
-        with data.defence(labels=False, choosing=False):
-            print(f"looked through in {time.perf_counter() - started:.0f} s\n")
-            read = epoch(data, data.trained_count)
+        defence = data.defence(labels=False, choosing=False)
+        print(f"looked through in {time.perf_counter() - started:.0f} s\n")
+        read = epoch(defence, defence.trained_count)
     trained = steps(options.arch, options.image_size, data.batch_size)
     bound = "decoding" if read < trained else "the network"
     print(f"\ndecoding {read:.0f} images/s, steps of {options.arch} {trained:.0f} images/s: {bound} bounds training")

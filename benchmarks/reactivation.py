@@ -26,6 +26,7 @@ from bdclean.checkpoint import read
 from bdclean.cli import main as cli
 from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.reporting.measures import measured
 
@@ -61,11 +62,13 @@ class Reactivating(Verbs):
         return []
 
 
-def some(pairs: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, Tensor]:
+def some(pairs: list[Batch], count: int) -> tuple[Tensor, Tensor]:
     """So many triggered images with their target, and a batch of clean ones with their class."""
     if len(pairs) < 2:
         raise SystemExit("there is no trigger: name one after --")
-    (clean, _, own), (triggered, targets, _) = pairs
+    (clean, _, own, _), (triggered, targets, _, _) = pairs
+    assert own is not None
+    assert targets is not None
     if count > len(triggered):
         raise SystemExit(f"--counts {count}: a batch has {len(triggered)} triggered images, --data.batch_size more")
     return torch.cat([triggered[:count], clean]), torch.cat([targets[:count], own])

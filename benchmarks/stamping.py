@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from bdclean import attacks
 from bdclean.attacks.roles import CLEAN
-from bdclean.data.batches import poison
+from bdclean.data.poisoning import poison
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import AttackModule
 

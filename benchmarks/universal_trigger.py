@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bdclean.attacks.scar import perturbed, universal
 from bdclean.attacks.surrogate import shuffled, train
-from bdclean.data.batches import random_crop_flip, to_float
-from bdclean.data.images import Images
+from bdclean.data.augment import random_crop_flip
+from bdclean.data.images import Images, to_float
 from bdclean.data.sources import Source
 from bdclean.distillation import kd_loss
 from bdclean.metrics import attack_successes, correct, robust_successes

@@ -15,8 +15,10 @@ from bdclean.attacks import SSBA, Attack, InputAware, LabelConsistent, TrojanNN,
 from bdclean.attacks.roles import CLEAN, COVER, POISONED
 from bdclean.cli.classes import ATTACKS
 from bdclean.cli.main import main
-from bdclean.data import PoisonDataModule, batches
-from bdclean.data.batches import to_float
+from bdclean.data import PoisonDataModule, poisoning, sampler
+from bdclean.data.augment import Augmentation
+from bdclean.data.batch import Batch, Marks
+from bdclean.data.images import to_float
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
@@ -63,6 +65,7 @@ def test_a_trigger_is_in_its_checkpoint(name: str, capsys: pytest.CaptureFixture
     attack = attacks.ATTACKS[name](**content["datamodule_hyper_parameters"]["attack_options"])
     attack.restore(content["PoisonDataModule"]["trigger"])
     data = PoisonDataModule("shapes", attack)
+    data.setup("test")
     clean, triggered = (torch.cat([batch[0] for batch in loader]) for loader in data.test_dataloader())
     others = torch.cat([batch[2] for batch in data.test_dataloader()[0]]) != attack.target_class
     torch.testing.assert_close(triggered, attack.apply(clean[others]).detach(), atol=0.5 / 255 + 1e-6, rtol=0)
@@ -111,7 +114,7 @@ def test_what_was_made_with_another_network_or_other_images_is_made_anew() -> No
     assert files(PoisonDataModule("shapes", attack())) == 1
     assert files(PoisonDataModule("shapes", attack()), mean=[0.0] * 3, std=[1.0] * 3) == 2
     assert files(PoisonDataModule("shapes", attack(), seed=1)) == 3
-    (data := PoisonDataModule("shapes", attack()))._attackers.pixels[5] = 0
+    (data := PoisonDataModule("shapes", attack())).sets.attackers.pixels[5] = 0
     assert files(data) == 4
 
 
@@ -166,17 +169,17 @@ def test_making_something_beforehand_changes_no_other_random_numbers(attack: Att
 def test_batches_say_which_images_are_triggered_in_the_step() -> None:
     data = PoisonDataModule("shapes", WaNet(poison_rate=0.2, cross_ratio=0.5), batch_size=32)
     counts = torch.zeros(3)
-    for images, targets, labels, places, cover, numbers in data.train_dataloader():
+    for images, targets, labels, (places, cover, numbers) in data.train_dataloader():
         assert torch.equal(targets[places[cover]], labels[places[cover]])
         assert (targets[places[~cover]] == 0).all()
-        assert torch.equal(data._attackers.labels[numbers], labels[places])
+        assert torch.equal(data.sets.attackers.labels[numbers], labels[places])
         others = torch.ones(len(images), dtype=torch.bool)
         others[places] = False
         assert torch.equal(targets[others], labels[others])
         counts += torch.tensor([others.sum(), (~cover).sum(), cover.sum()])
     total = counts.sum().item()
     assert counts[1:].tolist() == [round(0.2 * total), round(0.1 * total)]
-    assert torch.bincount(data._roles).tolist() == counts.tolist()
+    assert torch.bincount(data.attacker.roles).tolist() == counts.tolist()
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -187,15 +190,15 @@ def test_one_process_or_four_train_on_the_same_images(attack: Attack, monkeypatc
     def seen(world: int) -> set[tuple[Any, ...]]:
         images = set()
         for rank in range(world):
-            monkeypatch.setattr(batches.distributed, "is_initialized", lambda: True)
-            monkeypatch.setattr(batches.distributed, "get_rank", lambda rank=rank: rank)
-            monkeypatch.setattr(batches.distributed, "get_world_size", lambda: world)
+            monkeypatch.setattr(sampler.distributed, "is_initialized", lambda: True)
+            monkeypatch.setattr(sampler.distributed, "get_rank", lambda rank=rank: rank)
+            monkeypatch.setattr(sampler.distributed, "get_world_size", lambda: world)
             data = PoisonDataModule("shapes", attack, crop_padding=0, flip=False)
             data.setup("fit")
-            for pixels, targets, labels, *places in data.train_dataloader():
+            for pixels, targets, labels, marks in data.train_dataloader():
                 triggered = torch.zeros(len(pixels), dtype=torch.long)
-                if places:
-                    triggered[places[0]] = 1 + places[1].long()
+                if marks:
+                    triggered[marks.places] = 1 + marks.cover.long()
                 rows = zip(pixels, targets.tolist(), labels.tolist(), triggered.tolist(), strict=True)
                 images |= {(image.numpy().tobytes(), *row) for image, *row in rows}
         return images
@@ -241,18 +244,22 @@ class Half(__import__("lightning").pytorch.Callback):  # type: ignore[misc]
             self.seen = {name: value.clone() for name, value in pl_module.attack.state_dict().items()}
 
 
-def test_triggers_come_before_crops_and_flips() -> None:
-    module, attack = AttackModule("small_cnn"), attacks.LIRA(eps=200)
-    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    module.augment = lambda images: images.flip(-1) / 2
+def test_triggers_come_before_crops_and_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = attacks.ATTACKS["LIRA"](eps=200)
+    monkeypatch.setattr(Augmentation, "__call__", lambda self, pixels: pixels.flip(2) / 2)
+    augment = Augmentation(0, flip=False)
     images, places = torch.rand(5, 3, 32, 32), torch.tensor([1, 3])
     cover = torch.zeros(2, dtype=torch.bool)
-    poisoned, _ = module._poison(attack, images, torch.zeros(5).long(), places, cover, torch.tensor([40, 60]))
+    batch = Batch(images, torch.zeros(5).long(), marks=Marks(places, cover, torch.tensor([40, 60])))
     expected = images.clone()
     expected[places] = attack.apply(images[places])
-    torch.testing.assert_close(poisoned, expected.flip(-1) / 2)
-    nobody, penalty = module._poison(attack, images, torch.zeros(5).long(), places[:0], cover[:0], places[:0])
-    assert torch.equal(nobody, images.flip(-1) / 2)
+    torch.testing.assert_close(poisoning.poison_in_step(batch, attack, augment), expected.flip(-1) / 2)
+    nobody = batch._replace(marks=Marks(places[:0], cover[:0], places[:0]))
+    assert torch.equal(poisoning.poison_in_step(nobody, attack, augment), images.flip(-1) / 2)
+    # Every process needs a gradient for every parameter.
+    module = AttackModule("small_cnn")
+    module.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    penalty = module._penalty(attack, nobody)
     assert penalty == 0
     assert isinstance(penalty, torch.Tensor)
     assert penalty.requires_grad
@@ -261,13 +268,15 @@ def test_triggers_come_before_crops_and_flips() -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_dynamic_attacks_are_augmented_in_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     data = PoisonDataModule("shapes", WaNet(), batch_size=64)
-    images, *_ = next(iter(data.train_dataloader()))
-    originals = {image.numpy().tobytes() for image in to_float(data._attackers.batch(torch.arange(510)))}
-    assert all(image.numpy().tobytes() in originals for image in images)
-    assert not any(image.numpy().tobytes() in originals for image in data.augmented(images)[:1])
-    calls = []
-    augmented = data.augmented
-    monkeypatch.setattr(data, "augmented", lambda images: calls.append(len(images)) or augmented(images))
+    batch = next(iter(data.train_dataloader()))
+    originals = {image.numpy().tobytes() for image in to_float(data.sets.attackers.batch(torch.arange(510)))}
+    assert all(image.numpy().tobytes() in originals for image in batch.images)
+    assert data.attack is not None
+    stepped = poisoning.poison_in_step(batch, data.attack, data.augment)
+    assert not any(image.numpy().tobytes() in originals for image in stepped[:1])
+    calls: list[int] = []
+    crop = Augmentation.__call__
+    monkeypatch.setattr(Augmentation, "__call__", lambda self, pixels: calls.append(len(pixels)) or crop(self, pixels))
     trainer = Trainer(max_epochs=1, enable_progress_bar=False, logger=False, accelerator="cpu", limit_val_batches=0)
     tasks.train(trainer, AttackModule("small_cnn"), data)
     assert sum(calls) > 510

@@ -20,6 +20,7 @@ from bdclean import InputError, cleansing, tasks
 from bdclean.cleansing import bnp, ftsam, mcr, nad, npd, sau
 from bdclean.cleansing.phases import first_epochs
 from bdclean.data import PoisonDataModule
+from bdclean.data.batch import Batch
 from bdclean.engine.quiet import quieten
 from bdclean.engine.trainer import Trainer
 from bdclean.models import find_channels, find_features, scale
@@ -295,7 +296,7 @@ def test_every_method_cleanses_every_network_or_says_what_it_lacks(name: str, to
         assert equal(state(cleanser.teacher), before)
         assert not any(value.grad is not None for value in cleanser.teacher.parameters())
         assert bool(seen) == bool(method.epochs)
-        assert all(isinstance(batch, Tensor) for batch in seen)
+        assert all(batch.labels is None for batch in seen)
     assert equal(state(suspect.network), before)
     assert all(value.requires_grad and value.grad is None for value in suspect.network.parameters())
 
@@ -304,7 +305,7 @@ def test_the_teacher_supervises_with_probabilities_in_eval_mode_without_a_gradie
     network = nn.Sequential(*convnet()[:6], nn.Dropout(0.5), *convnet()[6:])
     cleanser = unit(cleansing.FineTune, network).train()
     images = random_images().double()
-    same, targets = cleanser.supervise(images)
+    same, targets = cleanser.supervise(Batch(images))
     assert same is images
     reference = copy.deepcopy(network).double().eval()(normalised(images))
     close(targets, reference.exp() / reference.exp().sum(1, keepdim=True))
@@ -444,7 +445,7 @@ def test_ftsam_leaves_the_gradient_of_the_perturbed_weights() -> None:
     weights = flat(cleanser.network.parameters())
     slope = slopes(loss, weights)
     worst = weights + 0.7 * weights**2 * slope / (weights.abs() * slope).norm()
-    found = cleanser.training_step(images, 0)
+    found = cleanser.training_step(Batch(images), 0)
     found.backward()
     close(found.detach(), loss(worst).detach())
     close(gradients(cleanser.network), slopes(loss, worst), atol=1e-7, rtol=1e-5)
@@ -459,7 +460,7 @@ def test_ftsam_moves_statistics_once_a_step_by_the_weights_as_they_are(momentum:
     reference = copy.deepcopy(cleanser.network)
     for seed in range(3):
         images = random_images(seed=seed).double()
-        cleanser.training_step(images, seed)
+        cleanser.training_step(Batch(images), seed)
         reference(normalised(images))
     assert reference[1].momentum == cleanser.network[1].momentum == momentum
     for place in (1, 4):
@@ -718,7 +719,7 @@ def test_anp_weighs_clean_and_worst_loss_of_masked_networks() -> None:
         return loss(images, targets, weights, biases)
 
     cleanser.loss = spy
-    found = cleanser.training_step(images, 0)
+    found = cleanser.training_step(Batch(images), 0)
     found.backward()
     start, worst, clean = calls
     ones = torch.ones(7).double()
@@ -818,9 +819,9 @@ def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
     cleanser = unit(cleansing.RNP, ladder(), alpha=0.3)
     images = random_images().double()
     loss = entropy(cleanser.network(normalised(images)), cleanser.teach(images).softmax(1))
-    close(cleanser.training_step(images, 0), -loss)
+    close(cleanser.training_step(Batch(images), 0), -loss)
     cleanser.unlearning = False
-    close(cleanser.training_step(images, 0), 0.3 * loss)
+    close(cleanser.training_step(Batch(images), 0), 0.3 * loss)
     assert cleanser.counts.tolist()[1] == 24
 
 
@@ -904,7 +905,7 @@ def test_fst_pushes_a_new_head_away_from_the_old_one_and_keeps_its_norm() -> Non
     assert (cleanser.network[8].weight != old).all()
     cleanser.log_loss = lambda loss, images: None
     images, reference = random_images(), copy.deepcopy(cleanser.network)
-    found = cleanser.training_step(images, 0)
+    found = cleanser.training_step(Batch(images), 0)
     found.backward()
     plain = entropy(reference(normalised(images)), cleanser.teach(images).softmax(1))
     plain.backward()
@@ -945,7 +946,7 @@ def test_the_temperature_rises_unless_the_default_says_otherwise(
             for network in (cleanser.network, cleanser.teacher)
         )
         expected = distributions.kl_divergence(teacher, student).mean()
-        close(cleanser.training_step(images, 0), expected)
+        close(cleanser.training_step(Batch(images), 0), expected)
 
 
 def test_the_controls_each_leave_one_half_out() -> None:
@@ -958,7 +959,7 @@ def test_the_controls_each_leave_one_half_out() -> None:
     control.log_loss = lambda loss, images: None
     images, labels = random_images(), torch.arange(12) % CLASSES
     expected = entropy(copy.deepcopy(control.network)(normalised(images)), labels)
-    close(control.training_step((images, labels, labels), 0), expected)
+    close(control.training_step(Batch(images, labels, labels), 0), expected)
 
 
 @pytest.mark.parametrize("method", [cleansing.ANP, cleansing.RNP])
@@ -981,7 +982,7 @@ def test_ibau_names_the_option_where_there_is_no_second_derivative() -> None:
         (images, torch.eye(3)[[0, 1, 2, 0]]),
     )
     with pytest.raises(InputError, match="--method.rounds 5: a layer of the network .*; 0 does without"):
-        cleanser.training_step(images, 0)
+        cleanser.training_step(Batch(images), 0)
 
 
 @pytest.mark.parametrize(("rounds", "eps"), [(0, 100.0), (1, 100.0), (5, 100.0), (5, 0.5)])
@@ -1022,7 +1023,7 @@ def test_ibau_follows_the_gradient_through_its_perturbation(rounds: int, eps: fl
     by_d, by_w, v = by_d.reshape(27, 27), by_w.reshape(27, -1), torch.zeros(27).double()
     for _ in range(rounds):
         v = by_d.T @ v + slope_d.flatten()
-    found = cleanser.training_step(batch, 0)
+    found = cleanser.training_step(Batch(batch), 0)
     found.backward()
     close(found.detach(), outer(d, weights))
     close(gradients(cleanser.network), slope_w + by_w.T @ v)
@@ -1093,7 +1094,7 @@ def test_sau_perturbs_by_sign_steps_and_unlearns(weight: float) -> None:
     assert found.abs().max() <= 0.15
     assert all(value.grad is None for value in cleanser.network.parameters())
     before = state(cleanser.network)
-    loss = cleanser.training_step(images, 0)
+    loss = cleanser.training_step(Batch(images), 0)
     wrong = sau.unlearning_loss(
         cleanser.network(normalised(images + d)), cleanser.teacher(normalised(images + d)), clean[1], classes
     )
@@ -1150,7 +1151,7 @@ def test_npd_filters_before_the_last_layer_but_one_and_is_folded_into_it() -> No
     assert d.flatten(1).norm(dim=1).max() <= 2.0 * SIZE / 32 + 1e-6
     assert (explicit(normalised(adversarial)).softmax(1) - logits.softmax(1)).gather(1, wanted[:, None]).mean() > 0
 
-    loss = cleanser.training_step(images, 0)
+    loss = cleanser.training_step(Batch(images), 0)
     loss.backward()
     answers = explicit(normalised(adversarial))
     p = answers.softmax(1)

@@ -50,10 +50,10 @@ def test_labels_are_used_where_they_are_asked_for(tiny_suspect: Path, monkeypatc
 
     monkeypatch.setattr(cleansing.FineTune, "supervise", watch)
     report = cleanse(tiny_suspect, "--method", "FineTune", "--trainer.max_epochs", "1")
-    assert all(isinstance(batch, torch.Tensor) and targets.is_floating_point() for batch, targets in seen)
+    assert all(batch.labels is None and targets.is_floating_point() for batch, targets in seen)
     assert report["options"]["supervision"] == "teacher"
     seen.clear()
     labelled = ["--method.supervision", "labels", "--trainer.max_epochs", "1"]
     report = cleanse(tiny_suspect, "--method", "FineTune", *labelled)
-    assert all(torch.equal(batch[2], targets) for batch, targets in seen)
+    assert all(torch.equal(batch.labels, targets) for batch, targets in seen)
     assert report["options"]["supervision"] == "labels"

@@ -11,7 +11,7 @@ import bdclean
 from bdclean.checkpoint import read
 from bdclean.cleansing.harm import Harm, LostClass
 from bdclean.cli.main import main
-from bdclean.data.batches import to_float
+from bdclean.data.images import to_float
 from bdclean.data.shapes import draw_shapes
 from bdclean.modules import Suspect, identify
 from bdclean.reporting.conclusion import conclude

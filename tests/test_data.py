@@ -15,12 +15,16 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError
 from bdclean.attacks import BadNets
-from bdclean.data import PoisonDataModule, batches, module
-from bdclean.data.batches import BatchSampler, random_crop_flip, to_float, to_pixels, trigger
-from bdclean.data.images import MemoryImages
+from bdclean.data import PoisonDataModule, placement, sampler
+from bdclean.data.augment import Augmentation, random_crop_flip
+from bdclean.data.batch import Batch
+from bdclean.data.images import MemoryImages, to_float, to_pixels
+from bdclean.data.poisoning import trigger
+from bdclean.data.sampler import BatchSampler
 from bdclean.data.shapes import CLASSES, draw_shapes
 from bdclean.data.shared import sharing
 from bdclean.data.sources import Source
+from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
 
@@ -207,13 +211,13 @@ def test_every_image_is_seen_once_an_epoch(
 ) -> None:
     shares: list[list[Tensor]] = []
     for rank in range(world):
-        monkeypatch.setattr(batches.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(batches.distributed, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(batches.distributed, "get_world_size", lambda: world)
-        sampler = BatchSampler(length, batch_size, shuffle=True, seed=4)
-        sampler.set_epoch(3)
-        shares.append(list(sampler))
-    assert {len(share) for share in shares} == {len(sampler)}
+        monkeypatch.setattr(sampler.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(sampler.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(sampler.distributed, "get_world_size", lambda: world)
+        own = BatchSampler(length, batch_size, shuffle=True, seed=4)
+        own.set_epoch(3)
+        shares.append(list(own))
+    assert {len(share) for share in shares} == {len(own)}
     steps = [torch.cat(parts) for parts in zip(*shares, strict=True)]
     assert torch.cat(steps).sort().values.tolist() == list(range(length))
     assert max(map(len, steps)) <= batch_size
@@ -278,7 +282,7 @@ def data(npz: Path) -> PoisonDataModule:
 
 
 def everything(loader: Any) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(columns) for columns in zip(*loader, strict=True))
+    return tuple(torch.cat(columns) for columns in zip(*(batch[:3] for batch in loader), strict=True))
 
 
 def test_held_out_images_that_a_suspect_was_trained_on_are_counted(data: PoisonDataModule, npz: Path) -> None:
@@ -291,8 +295,8 @@ def test_held_out_images_that_a_suspect_was_trained_on_are_counted(data: PoisonD
         PoisonDataModule(str(npz), None, num_val=10, num_held_out=20, seed=1),
     )
     for other in others:
-        theirs = set(data._splits[2].tolist())
-        assert other.trained_on(described) == len(theirs & set(other._splits[1].tolist())) > 0
+        theirs = set(data.sets.numbers[2].tolist())
+        assert other.trained_on(described) == len(theirs & set(other.sets.numbers[1].tolist())) > 0
     assert PoisonDataModule(str(npz), None, unlabeled=str(npz), seed=1).trained_on(described) == 0
 
 
@@ -312,16 +316,15 @@ def test_the_networks_classes_count_where_the_images_lack_some(npz: Path) -> Non
     data = PoisonDataModule("test.npz", BadNets(label_mode="all-to-all"), unlabeled="procedural")
     network = AttackModule("small_cnn", num_classes=6, image_size=16)
     network.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    network.trainer.datamodule = data  # type: ignore[attr-defined]  # Lightning sets it
-    network.setup("test")
+    introduce(network, data, network.trainer)
     data.setup("test")
-    _, targets, labels = next(iter(data.test_dataloader()[1]))
+    _, targets, labels, _ = next(iter(data.test_dataloader()[1]))
     assert torch.equal(targets, labels + 1)
     assert targets.max() == 4
 
 
 def test_splits_are_apart_and_fixed(data: PoisonDataModule, npz: Path) -> None:
-    val, held_out, train = data._splits
+    val, held_out, train = data.sets.numbers
     assert [len(part) for part in (val, held_out, train)] == [10, 20, 70]
     assert torch.cat([val, held_out, train]).sort().values.tolist() == list(range(100))
     torch.rand(7)
@@ -329,12 +332,12 @@ def test_splits_are_apart_and_fixed(data: PoisonDataModule, npz: Path) -> None:
         PoisonDataModule(str(npz), None, num_val=10, num_held_out=20),
         PoisonDataModule(str(npz), None, num_val=10, num_held_out=20, unlabeled=str(npz), num_train=70),
     ):
-        assert all(torch.equal(one, two) for one, two in zip(other._splits, data._splits, strict=True))
-    assert not torch.equal(PoisonDataModule(str(npz), num_val=10, num_held_out=20, seed=1)._splits[0], val)
+        assert all(torch.equal(one, two) for one, two in zip(other.sets.numbers, data.sets.numbers, strict=True))
+    assert not torch.equal(PoisonDataModule(str(npz), num_val=10, num_held_out=20, seed=1).sets.numbers[0], val)
 
 
 def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
-    data.augment = None  # type: ignore[assignment]  # to compare pixels
+    data.attacker.augment = Augmentation(0, flip=False)  # to compare pixels
     images, targets, labels = everything(data.train_dataloader())
     poisoned = targets != labels
     assert poisoned.sum() == 14
@@ -346,14 +349,14 @@ def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
 
 
 def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
-    whole, training = data._training_part, data._train.images
+    whole, training = data.sets.training, data.attacker.training.images
     assert isinstance(training, MemoryImages)
     assert training.pixels.data_ptr() == whole.pixels.data_ptr()  # type: ignore[attr-defined]
-    assert len(data._train.stamp.pixels) == 14  # type: ignore[union-attr]
-    few = whole.subset(data._splits[1])
+    assert len(data.attacker.training.stamp.pixels) == 14  # type: ignore[union-attr]
+    few = whole.subset(data.sets.numbers[1])
     # Who has the defender's images holds on to no others.
     assert len(few.pixels) == 20  # type: ignore[attr-defined]
-    for part, indices in ((training, data._splits[2]), (few, data._splits[1])):
+    for part, indices in ((training, data.sets.numbers[2]), (few, data.sets.numbers[1])):
         numbers = torch.tensor([3, 0, 3])
         assert torch.equal(part.batch(numbers), whole.batch(indices[numbers]))
         assert torch.equal(part.subset(numbers).labels, whole.labels[indices[numbers]])
@@ -362,9 +365,9 @@ def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
 def test_processes_have_the_images_together(npz: Path) -> None:
-    alone = PoisonDataModule(str(npz))._training_part
+    alone = PoisonDataModule(str(npz)).sets.training
     with sharing():
-        first, second = (PoisonDataModule(str(npz))._training_part for _ in range(2))
+        first, second = (PoisonDataModule(str(npz)).sets.training for _ in range(2))
         (file,) = Path(os.environ["SHARED_BY_BDCLEAN"]).glob("*[!k]")
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(file.name)]
         assert len(mapped) == 2
@@ -387,36 +390,32 @@ def test_evaluation_is_clean_and_triggered_without_the_target_class(data: Poison
 
 
 def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
-    with data.defence(labels=False, choosing=False):
-        batches_ = list(data.train_dataloader())
-        assert all(isinstance(batch, Tensor) for batch in batches_)
-        assert sum(map(len, batches_)) == 20
-        held_out = data._training_part.subset(data._splits[1])
-        order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-        mine = torch.cat(list(data.defender_dataloader(choosing=False)))
-        assert torch.equal(to_pixels(mine), held_out.batch(order))
-    assert isinstance(next(iter(data.train_dataloader())), (tuple, list))
+    defence = data.defence(labels=False, choosing=False)
+    batches = list(defence.train_dataloader())
+    assert all(batch == Batch(batch.images) for batch in batches)
+    assert sum(len(batch.images) for batch in batches) == 20
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    mine = torch.cat([batch.images for batch in defence.defender_dataloader(choosing=False)])
+    assert torch.equal(to_pixels(mine), data.sets.held_out.batch(order))
+    # The attacker's are what they were.
+    assert next(iter(data.train_dataloader())).labels is not None
 
 
 def test_in_defence_some_images_are_kept_to_choose_by_and_labels_come_only_if_wanted(data: PoisonDataModule) -> None:
-    with data.defence(labels=True, choosing=True):
-        chosen, targets, labels = everything(data.defender_dataloader(choosing=True))
-        trained, _, _ = everything(data.defender_dataloader(choosing=False))
-        assert (len(chosen), len(trained)) == (4, 16)
-        assert not any((image == trained).flatten(1).all(1).any() for image in chosen)
-        held_out = data._training_part.subset(data._splits[1])
-        order = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:4]
-        assert torch.equal(labels, held_out.labels[order])
-        assert torch.equal(targets, labels)
+    defence = data.defence(labels=True, choosing=True)
+    chosen, targets, labels = everything(defence.defender_dataloader(choosing=True))
+    trained, _, _ = everything(defence.defender_dataloader(choosing=False))
+    assert (len(chosen), len(trained)) == (4, 16)
+    assert not any((image == trained).flatten(1).all(1).any() for image in chosen)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))[:4]
+    assert torch.equal(labels, data.sets.held_out.labels[order])
+    assert torch.equal(targets, labels)
 
 
 def test_other_images_have_no_labels(npz: Path) -> None:
     data = PoisonDataModule(str(npz), unlabeled=str(npz))
-    with (
-        pytest.raises(InputError, match="--method.supervision labels: .* has images without labels"),
-        data.defence(labels=True, choosing=False),
-    ):
-        pass
+    with pytest.raises(InputError, match="--method.supervision labels: .* has images without labels"):
+        data.defence(labels=True, choosing=False)
 
 
 def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
@@ -424,14 +423,14 @@ def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
     for index, (size, mode) in enumerate([((40, 20), "RGB"), ((9, 33), "L"), ((16, 16), "RGBA"), ((50, 50), "CMYK")]):
         Image.new(mode, size).save(tmp_path / "loose" / ("deeper" if index % 2 else "") / f"{index}.tif")
     data = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"))
-    with data.defence(labels=False, choosing=False):
-        assert next(iter(data.train_dataloader())).shape == (4, 3, 16, 16)
+    defence = data.defence(labels=False, choosing=False)
+    assert next(iter(defence.train_dataloader())).images.shape == (4, 3, 16, 16)
 
 
 def test_fewer_images_than_may_be_used_are_all_used(npz: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=50)
-    assert (data.unlabeled_count, data.held_out_count) == (20, 0)
-    assert PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=7).unlabeled_count == 7
+    assert (len(data.defender), len(data.defender.agreement)) == (20, 0)
+    assert len(PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=7).defender) == 7
     (record,) = caplog.records
     assert record.getMessage() == "--data.num_unlabeled 50: there are 20 unlabeled images; all of them are used"
 
@@ -455,10 +454,10 @@ def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
 
 
 def test_the_number_of_bytes_decides_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MEMORY_LIMIT", 16 * 16 * 16 * 3)
+    monkeypatch.setattr(placement, "MEMORY_LIMIT", 16 * 16 * 16 * 3)
     data = PoisonDataModule(str(folder), image_size=16, num_workers=0)
-    assert type(data._test[0].images).__name__ == "MemoryImages"
-    assert type(data._train.images).__name__ == "FileImages"
+    assert type(data.attacker.test[0].images).__name__ == "MemoryImages"
+    assert type(data.attacker.training.images).__name__ == "FileImages"
 
 
 @pytest.mark.parametrize(

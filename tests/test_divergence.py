@@ -9,8 +9,8 @@ from torch import Tensor
 
 import bdclean
 from bdclean.cleansing import Cleanser, StrongDistillCleanseModule
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from tests.strangers import Pooled
 
 OPTIONS = {"epochs": 2, "enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"}
@@ -26,13 +26,13 @@ class Explodes(Cleanser):
         self.first: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        assert isinstance(batch, Tensor)
+        images = batch.images
         if batch_idx == 0:
             self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
             self.first.append(next(self.network.parameters()).detach().clone())
-        loss = F.cross_entropy(self(batch), self.teach(batch).argmax(1))
+        loss = F.cross_entropy(self(images), self.teach(images).argmax(1))
         loss = loss * (torch.nan if self.current_epoch in self.explosions else 1)
-        self.log_loss(loss, batch)
+        self.log_loss(loss, images)
         return loss
 
     def configure_optimizers(self) -> object:

@@ -1,7 +1,6 @@
 """Images of any size and format, and what is none."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,22 +96,22 @@ def folder_with(good: int, bad: int) -> None:
 def test_unreadable_files_are_counted_named_and_left_out(in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
     folder_with(good=30, bad=12)
     data = PoisonDataModule(None, unlabeled="photos", image_size=16, in_memory=in_memory, num_workers=0, batch_size=8)
-    assert data.unlabeled_count == 30
-    assert data.held_out_count == 3
-    assert len(data.unreadable) == 12
+    assert len(data.defender) == 30
+    assert len(data.defender.agreement) == 3
+    assert len(data.defender.unreadable) == 12
     assert len(caplog.records) == 1
     message = caplog.records[0].getMessage()
     assert message.startswith("--data.unlabeled photos: 12 of 42 files are unreadable: ")
     assert message.endswith(" and 2 more")
     assert message.count("bad") == 10
-    with data.defence(labels=False, choosing=False):
-        batches = list(data.train_dataloader())
-    assert sum(map(len, batches)) == 27
-    held_out = torch.cat(list(data.test_dataloader()[0]))
+    batches = list(data.defence(labels=False, choosing=False).train_dataloader())
+    assert sum(len(batch.images) for batch in batches) == 27
+    held_out = torch.cat([batch.images for batch in data.test_dataloader()[0]])
     assert held_out.shape == (3, 3, 16, 16)
     # Predictions name the files that they are of.
-    assert len(torch.cat(list(data.predict_dataloader()))) == len(data.predicted_names) == 30
-    assert not any("bad" in name for name in data.predicted_names)
+    names = data.predicted[1]
+    assert sum(len(batch.images) for batch in data.predict_dataloader()) == len(names) == 30
+    assert not any("bad" in name for name in names)
 
 
 def test_the_same_images_are_used_whether_or_not_they_fit_into_memory() -> None:
@@ -121,8 +120,8 @@ def test_the_same_images_are_used_whether_or_not_they_fit_into_memory() -> None:
         PoisonDataModule(None, unlabeled="photos", image_size=16, in_memory=keep, num_workers=0, num_unlabeled=10)
         for keep in (True, False)
     )
-    for part in ("own", "agreement"):
-        one, other = getattr(kept._defender, part), getattr(streamed._defender, part)
+    parts = ((data.defender.own, data.defender.agreement.images) for data in (kept, streamed))
+    for one, other in zip(*parts, strict=True):
         everything = torch.arange(len(one))
         assert torch.equal(one.batch(everything), other.batch(everything))
 
@@ -133,20 +132,20 @@ def test_without_a_terminal_there_is_no_progress_bar(
     folder_with(good=20, bad=0)
     # As if it took long.
     monkeypatch.setattr(files, "tqdm", lambda loader, **options: tqdm(loader, **options | {"delay": 0}))
-    _ = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).unlabeled_count
+    _ = len(PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).defender)
     assert capsys.readouterr().err == ""
 
 
 def test_more_than_half_unreadable_is_an_error() -> None:
     folder_with(good=5, bad=6)
     with pytest.raises(InputError, match="--data.unlabeled photos: 6 of 11 images are unreadable: photos/"):
-        _ = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).unlabeled_count
+        _ = len(PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).defender)
 
 
 def test_fewer_readable_images_than_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
     folder_with(good=10, bad=3)
     data = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0, num_unlabeled=12)
-    assert (data.unlabeled_count, data.held_out_count) == (10, 1)
+    assert (len(data.defender), len(data.defender.agreement)) == (10, 1)
     message = "--data.num_unlabeled 12: there are 10 readable unlabeled images; all of them are used"
     assert caplog.records[-1].getMessage() == message
 
@@ -168,7 +167,7 @@ def test_arrays_without_labels(name: str) -> None:
 
 def test_procedural_images() -> None:
     data = PoisonDataModule(None, unlabeled="procedural", num_unlabeled=50, image_size=24)
-    assert data.unlabeled_count == 50
+    assert len(data.defender) == 50
     assert data.unlabeled_examples(4).shape == (4, 3, 24, 24)
 
 
@@ -229,5 +228,5 @@ def test_large_images_go_through_in_pieces(size: int, batch: int, steps: int) ->
 @pytest.mark.parametrize(("size", "batch", "steps"), [(32, 128, 1), (224, 80, 2), (512, 64, 2), (128, 128, 1)])
 def test_each_process_has_its_pieces(size: int, batch: int, steps: int) -> None:
     data = PoisonDataModule(None, unlabeled="procedural", image_size=size)
-    data.trainer = SimpleNamespace(world_size=8)
+    data.tell(torch.device("cpu"), 8, 10)
     assert (data.batch_size, data.accumulate) == (batch, steps)

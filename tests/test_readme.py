@@ -22,6 +22,7 @@ from torch import Tensor
 from typing import Any
 from bdclean.attacks import Attack
 from bdclean.cleansing import Cleanser
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
 """

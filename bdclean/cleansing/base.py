@@ -14,10 +14,10 @@ import bdclean
 from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
 from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
+from bdclean.data.batch import Batch
 from bdclean.metrics import Share
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
@@ -133,10 +133,9 @@ class Cleanser(Classifier):
             (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
         """
         if self.supervision == "labels":
-            images, labels, _ = batch
-            return images, labels
-        assert isinstance(batch, Tensor)
-        return batch, self.teach(batch).softmax(1)
+            assert batch.targets is not None
+            return batch.images, batch.targets
+        return batch.images, self.teach(batch.images).softmax(1)
 
     def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """The defender's images as they are, whole and in order, in each process.
@@ -246,7 +245,7 @@ class Cleanser(Classifier):
 
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> None:
         """Count and log how student and suspect agree on a batch; the student's logits may be known."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = batch.images
         with self._exact():
             answers = self(images) if logits is None else logits
             with torch.no_grad():

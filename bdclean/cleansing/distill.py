@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
 from bdclean.cleansing.reinitialise import Shares, run_seed
+from bdclean.data.batch import Batch
 from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
-from bdclean.modules.classifier import Batch
 from bdclean.tables import Description
 
 
@@ -65,11 +65,11 @@ class DistillCleanseModule(Cleanser):
         self.shares.reinitialise(self, self.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        assert isinstance(batch, Tensor)
+        images = batch.images
         first, last = self.temperature
-        answers = self.teach(batch)  # before the student's, whose activations the backward pass needs at once
-        loss = kd_loss(self(batch), answers, first + self.progress * (last - first))
-        self.log_loss(loss, batch)
+        answers = self.teach(images)  # before the student's, whose activations the backward pass needs at once
+        loss = kd_loss(self(images), answers, first + self.progress * (last - first))
+        self.log_loss(loss, images)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -12,9 +12,9 @@ from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.finetune import FineTune
+from bdclean.data.batch import Batch
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from bdclean.tables import Description, Table
 
 

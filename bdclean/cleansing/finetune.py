@@ -10,9 +10,9 @@ from torch import Tensor
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.steps import still
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
-from bdclean.modules.classifier import Batch
 
 
 class FineTune(Cleanser):

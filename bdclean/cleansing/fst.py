@@ -12,9 +12,9 @@ from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.reinitialise import reinitialise, run_seed
+from bdclean.data.batch import Batch
 from bdclean.models import find_stages, weights
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 
 class FST(FineTune):

@@ -13,8 +13,8 @@ from torch.func import functional_call
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.steps import still
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 
 def climb(parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rho: float) -> dict[str, Tensor]:

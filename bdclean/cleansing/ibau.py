@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean import InputError, first_line
 from bdclean.cleansing.base import Cleanser, Supervision
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from bdclean.perturbations import radius
 
 

@@ -13,9 +13,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
+from bdclean.data.batch import Batch
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from bdclean.perturbations import radius
 
 MOST_CHANNELS = 4096

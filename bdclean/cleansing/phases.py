@@ -12,9 +12,9 @@ from torch import Tensor
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.finetune import FineTune
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.modules.attack import cosine
-from bdclean.modules.classifier import Batch
 
 
 def first_epochs(cleanser: Cleanser, share: float) -> int:

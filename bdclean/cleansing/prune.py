@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.choosing import Choosing
+from bdclean.data.batch import Batch
 from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 from bdclean.tables import Description, Table
 
 

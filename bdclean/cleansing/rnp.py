@@ -13,10 +13,10 @@ from torch.func import functional_call
 from bdclean.cleansing.base import Supervision, classes_of
 from bdclean.cleansing.phases import first_epochs
 from bdclean.cleansing.prune import MaskingCleanser
+from bdclean.data.batch import Batch
 from bdclean.metrics import correct
 from bdclean.models import scale
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 
 class RNP(MaskingCleanser):

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
+from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 
 def js_divergence(logits: Tensor, others: Tensor) -> Tensor:

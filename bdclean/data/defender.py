@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bdclean import InputError, first_ten
+from bdclean.data.augment import Augmentation
+from bdclean.data.batch import Batch
 from bdclean.data.batches import Batches
 from bdclean.data.files import FileImages
 from bdclean.data.images import Images
 from bdclean.data.notices import say
+from bdclean.data.placement import Placement
+from bdclean.data.splits import share
 
-VALIDATION_SHARE, VALIDATION_LIMIT = 0.05, 1_000
-DEFENDER_SHARE, DEFENDER_LIMIT = 0.1, 5_000
-AGREEMENT_SHARE, AGREEMENT_LIMIT = 0.1, 1_000
+AGREEMENT_SHARE = 0.1
+"""Part of the images that are for measuring agreement, if their number is not given."""
+AGREEMENT_LIMIT = 1_000
+"""Images for measuring agreement at most, if their number is not given."""
 CHOICE_LIMIT = 1_000
+"""Images at most that a method does not train on."""
 
 
 class Defender:
@@ -32,8 +36,7 @@ class Defender:
         most: None is any number.
         agreement: How many of these are for measuring the agreement with the suspect; None is 10 %, at most 1,000.
         seed: Fixes the order.
-        num_workers: Processes that look at files.
-        fits: Whether so many bytes may be kept in memory.
+        placement: Where they are worked on.
 
     Raises:
         InputError: If none are left to cleanse with.
@@ -47,15 +50,14 @@ class Defender:
         most: int | None,
         agreement: int | None,
         seed: int,
-        num_workers: int,
-        fits: Callable[[int], bool],
+        placement: Placement,
     ) -> None:
         images = images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)))
         self.unreadable: list[Path] = []
         """Files that are no images."""
         count = min(len(images), most or len(images)) if wanted is None else wanted
         if loose and isinstance(images, FileImages):
-            images, self.unreadable = readable(images, min(count, len(images)), num_workers, fits)
+            images, self.unreadable = readable(images, min(count, len(images)), placement)
             count = len(images) if wanted is None else wanted
         if count > len(images):
             kind = " readable" if self.unreadable else ""
@@ -65,7 +67,8 @@ class Defender:
         if held_out >= count:
             raise InputError(f"--data.num_agreement {held_out}: there are {count} unlabeled images in all")
         numbers = torch.arange(count)
-        self.agreement = images.subset(numbers[:held_out])
+        self.placement = placement
+        self.agreement = Part(images.subset(numbers[:held_out]), False, placement)
         """Those that no method sees."""
         self.own = images.subset(numbers[held_out:])
         """Those that a method has."""
@@ -73,8 +76,13 @@ class Defender:
     def __len__(self) -> int:
         return len(self.agreement) + len(self.own)
 
-    def split(self, choosing: float) -> tuple[Images, Images]:
+    def defence(self, labels: bool, choosing: float, augment: Augmentation) -> Defence:
         """A method's images: those to train on, and a share of them, at most 1,000, to choose by.
+
+        Args:
+            labels: As in Part.
+            choosing: The share; 0 is none.
+            augment: Crops and flips of the images to train on.
 
         Raises:
             InputError: If there are too few for that.
@@ -83,72 +91,60 @@ class Defender:
         if count >= len(self.own):
             raise InputError(f"--data.num_unlabeled {len(self)}: too few to keep some of them for choosing by")
         numbers = torch.arange(len(self.own))
-        return self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
+        trained, chosen = self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
+        return Defence((Part(trained, labels, self.placement), Part(chosen, labels, self.placement)), augment)
 
 
 class Part:
-    """Some of the images, brought into memory when they are first asked for.
+    """Some of the defender's images, brought to where they are worked on when they are first asked for.
 
     Args:
         images: The images.
-        labels: Whether batches carry target and true labels, which are equal, or are bare images.
+        labels: Whether batches carry target and true labels, which are equal, or images alone.
+        placement: Where they are worked on.
     """
 
-    def __init__(self, images: Images, labels: bool) -> None:
+    def __init__(self, images: Images, labels: bool, placement: Placement) -> None:
         self.images = images
         self.labels = labels
-        self.placed: Batches | None = None
-        self.loader: DataLoader[Any] | None = None
-        """Of all images in order, once it was needed: making one anew may start processes."""
+        self.placement = placement
 
-    def batches(self, place: Callable[[Images], Images]) -> Batches:
-        """The images by the batch.
+    def __len__(self) -> int:
+        return len(self.images)
 
-        Args:
-            place: Brings images to where they are worked on.
-        """
-        if self.placed is None:
-            images = place(self.images)
-            self.placed = Batches(images, (images.labels,) * 2 if self.labels else ())
-        return self.placed
+    @cached_property
+    def batches(self) -> Batches:
+        """The images by the batch."""
+        images = self.placement.place(self.images)
+        labels = images.labels if self.labels else None
+        return Batches(images, labels, labels)
 
 
-def readable(
-    images: FileImages, wanted: int, num_workers: int, fits: Callable[[int], bool]
-) -> tuple[Images, list[Path]]:
+class Defence:
+    """What a method trains on.
+
+    Args:
+        parts: The images to train on, and those to choose by, of which there may be none.
+        augment: Crops and flips of the former.
+    """
+
+    def __init__(self, parts: tuple[Part, Part], augment: Augmentation) -> None:
+        self.parts = parts
+        self.augment = augment
+        self.loaders: dict[bool, DataLoader[Batch]] = {}
+        """Of all images in order, by whether they are to choose by, once they were needed: they may have processes."""
+
+    @property
+    def training(self) -> Batches:
+        """The images to train on, cropped and flipped."""
+        part = self.parts[0].batches
+        return Batches(part.images, part.targets, part.labels, self.augment)
+
+
+def readable(images: FileImages, wanted: int, placement: Placement) -> tuple[Images, list[Path]]:
     """The first files that can be decoded, so many as wanted, and those that cannot, which are named."""
-    found, unreadable = images.readable(wanted, num_workers, fits(wanted * images.size**2 * 3))
+    found, unreadable = images.readable(wanted, placement.num_workers, placement.fits(wanted * images.size**2 * 3))
     if unreadable:
         looked_at = len(found) + len(unreadable)
         say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
     return found, unreadable
-
-
-def split(
-    total: int, seed: int, num_val: int | None, num_held_out: int | None, num_train: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of the images of a training part that are for validation, the defender's, and the attacker's.
-
-    Args:
-        total: How many there are.
-        seed: As in PoisonDataModule.
-        num_val: As in PoisonDataModule.
-        num_held_out: As in PoisonDataModule.
-        num_train: As in PoisonDataModule.
-
-    Raises:
-        InputError: If none are left for the attacker.
-    """
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    val = share(num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
-    defender = share(num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
-    if defender + val >= total:
-        raise InputError(
-            f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
-        )
-    return order[:val], order[val : val + defender], order[val + defender :][:num_train]
-
-
-def share(number: int | None, total: int, part: float, limit: int) -> int:
-    """A number that was given, or a part of the total up to a limit."""
-    return min(round(part * total), limit) if number is None else number

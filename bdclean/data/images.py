@@ -20,6 +20,17 @@ def across(numbers: Tensor, device: torch.device) -> Tensor:
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
+def to_float(pixels: Tensor) -> Tensor:
+    """(N, H, W, C) uint8 to (N, C, H, W) float in [0, 1], in channels-last layout; floats stay what they are."""
+    images = pixels.permute(0, 3, 1, 2)
+    return images if images.is_floating_point() else images / 255
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) float in [0, 1] to (N, H, W, C) uint8: an attacker hands over image files."""
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
 class Images(ABC):
     """Images of one size with their labels.
 

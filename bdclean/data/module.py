@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bdclean import InputError, first_line, within
 from bdclean.attacks import Attack
-from bdclean.attacks.roles import POISONED
 from bdclean.batching import BATCH, LARGEST_SIDE, at_once
 from bdclean.checkpoint import Triggered
-from bdclean.data.batches import Batches, BatchSampler, Poisoned, poison, random_crop_flip, to_float, trigger
-from bdclean.data.defender import DEFENDER_LIMIT, Defender, Part, readable, split
+from bdclean.data.attacker import Attacker
+from bdclean.data.augment import Augmentation
+from bdclean.data.batch import Batch
+from bdclean.data.batches import Batches, make_loader
+from bdclean.data.defender import Defence, Defender, readable
 from bdclean.data.files import FileImages
-from bdclean.data.images import ArrayImages, Images, MemoryImages
+from bdclean.data.images import Images, to_float
 from bdclean.data.notices import say
-from bdclean.data.prepared import find, make, read
+from bdclean.data.placement import Placement
+from bdclean.data.sampler import BatchSampler
 from bdclean.data.sources import Source
+from bdclean.data.splits import DEFENDER_LIMIT, Labelled
+from bdclean.data.triggered import triggered_batches
 
 MOST_WORKERS = 1024
 """Processes that decode images: more would fill the memory of any machine."""
-MEMORY_LIMIT = 2**31
-"""A set of images of up to so many bytes is kept in memory, on the device."""
 
 
 class PoisonDataModule(LightningDataModule):
@@ -42,14 +43,14 @@ class PoisonDataModule(LightningDataModule):
     The training part is split into three: images for the defender, held out from the attacker; a validation set; and
     the attacker's training set, of which some images carry the trigger. Images are in [0, 1], (N, 3, H, W).
 
-    - The training loader mixes clean and poisoned images; it and the loaders for evaluation yield images, target
-      labels (what the attacker wants) and true labels. On clean images the two are equal.
+    - The training loader mixes clean and poisoned images; it and the loaders for evaluation yield a Batch with
+      target labels (what the attacker wants) and true labels. On clean images the two are equal.
     - The validation and test loaders are `[clean, triggered]`; the triggered one leaves out the images whose target is
       their own class. Without an attack, or without such images, there is only the first, without a source there is
       none.
-    - In defence the training loader yields the defender's images, bare, so that no label can leak, unless a method is
-      told to use labels. Where there is no labelled test part, some of these images are held out, bare too, and stand
-      in its place.
+    - For a method, `defence` gives the same data with the defender's images for training, without labels, so that none
+      can leak, unless the method uses labels. Where there is no labelled test part, some of these images are held out,
+      without labels too, and stand in its place.
 
     Args:
         source: Labelled images: `shapes` (drawn by the program), a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
@@ -118,8 +119,6 @@ class PoisonDataModule(LightningDataModule):
             if value is not None:
                 within(f"--data.{name}", value, least, most)
         self.source = None if source is None else Source(source, root)
-        self.num_classes = None if self.source is None else self.source.num_classes
-        """How many classes there are: of the labelled images, or where some of these may be missing of the network."""
         self.unlabeled = None if unlabeled is None else Source(unlabeled, root, "--data.unlabeled")
         if self.source is None and self.unlabeled is None:
             raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
@@ -135,19 +134,19 @@ class PoisonDataModule(LightningDataModule):
         self.attack = attack
         self.num_unlabeled = num_unlabeled
         self.num_agreement = num_agreement
-        self.num_held_out = num_held_out
-        self.num_val = num_val
-        self.num_train = num_train
         self.image_size = size
         self.asked_batch_size = batch_size
         self.triggered: Triggered | None = None
         """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
-        self.augment = (size // 8 if crop_padding is None else crop_padding, flip)
-        self.keep_in_memory = in_memory
-        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.augment = Augmentation(size // 8 if crop_padding is None else crop_padding, flip)
+        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.placement = Placement(in_memory, workers)
+        self.sets = Labelled(self.source, size, seed, num_val, num_held_out, num_train)
+        self.attacker = Attacker(attack, self.sets, self.placement, self.augment)
+        self.training: Attacker | Defence = self.attacker
+        """Whose images the training loader gives."""
         self.root = Path(root)
         self.seed = seed
-        self._defence: list[Part] = []
         description: dict[str, Any] = {
             "source": source,
             "attack": None if attack is None else type(attack).__name__,
@@ -163,11 +162,29 @@ class PoisonDataModule(LightningDataModule):
         # Plain values only, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
 
+    def tell(self, device: torch.device, processes: int, num_classes: int) -> None:
+        """Say what the engine knows, and the images do not: before the first loader is made.
+
+        Args:
+            device: Where images in memory are.
+            processes: Of the training, together.
+            num_classes: How many classes the network has: of those that are numbered some may have no images.
+        """
+        self.placement.device, self.placement.processes = device, processes
+        if self.source is not None:
+            self.sets.num_classes = num_classes
+
+    # What there is
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are; None without labelled images."""
+        return self.sets.num_classes
+
     @property
     def batch_size(self) -> int:
         """Images that go through the network at once, over all processes together."""
-        processes = self.trainer.world_size if self.trainer else 1
-        return self.asked_batch_size or min(BATCH, processes * at_once(self.image_size**2))
+        return self.asked_batch_size or min(BATCH, self.placement.processes * at_once(self.image_size**2))
 
     @property
     def accumulate(self) -> int:
@@ -177,17 +194,17 @@ class PoisonDataModule(LightningDataModule):
     @property
     def labelled(self) -> bool:
         """Whether there are labelled test images."""
-        return self._has("test")
+        return self.sets.has("test")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there are labelled training images."""
+        return self.sets.has("train")
 
     @property
     def poisoning(self) -> str | None:
         """The attack that the training images are poisoned by, if they are."""
         return type(self.attack).__name__ if self.attack is not None and self.attack.poison_rate > 0 else None
-
-    @property
-    def trainable(self) -> bool:
-        """Whether there are labelled training images."""
-        return self._has("train")
 
     @property
     def numbered(self) -> bool:
@@ -200,192 +217,21 @@ class PoisonDataModule(LightningDataModule):
         names = () if self.source is None else self.source.class_names
         return names if len(names) == self.num_classes else ()
 
+    def trained_on(self, description: Mapping[str, Any]) -> int:
+        """How many of the held-out images are the attacker's elsewhere: as `Labelled.trained_on`."""
+        return 0 if self.unlabeled is not None else self.sets.trained_on(description)
+
+    # Before the first batch
+
     def prepare_data(self) -> None:
         """Download what is missing, in one process."""
         for source in (self.source, self.unlabeled):
             if source is not None:
                 source.download()
 
-    # Splits
-
-    def _load(self, split: str) -> Images:
-        """The labelled images of a part."""
-        assert self.source is not None
-        return self.source.load(split, self.image_size)
-
-    @cached_property
-    def _training_part(self) -> Images:
-        return self._load("train")
-
-    @cached_property
-    def _splits(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices of the validation, the defender's and the attacker's images in the training part."""
-        return split(len(self._training_part), self.seed, self.num_val, self.num_held_out, self.num_train)
-
-    def trained_on(self, description: Mapping[str, Any]) -> int:
-        """How many of the images that are held out here are the attacker's elsewhere.
-
-        Args:
-            description: What a checkpoint says of its images.
-        """
-        if self.unlabeled is not None or self.source is None or description.get("source") != self.source.name:
-            return 0
-        options = (description.get(name) for name in ("num_val", "num_held_out", "num_train"))
-        theirs = split(len(self._training_part), description.get("seed", 0), *options)[2]
-        return int(torch.isin(self._splits[1], theirs).sum())
-
-    @cached_property
-    def _attackers(self) -> Images:
-        """The attacker's images, clean."""
-        return self._training_part.subset(self._splits[2])
-
-    @cached_property
-    def _roles(self) -> Tensor:
-        """What each of the attacker's images is."""
-        assert self.attack is not None
-        assert self.num_classes is not None
-        return self.attack.choose(self._attackers.labels.cpu(), self.num_classes)
-
-    @cached_property
-    def _train(self) -> Batches:
-        images, attack = self._place(self._attackers), self.attack
-        labels = images.labels
-        if attack is None or not self._roles.any():
-            return Batches(images, (labels, labels), self.augment)
-        assert self.num_classes is not None
-        wanted = attack.target_labels(labels, self.num_classes)
-        columns = (torch.where((self._roles == POISONED).to(labels.device), wanted, labels), labels)
-        if attack.dynamic:
-            # Triggers come before crops and flips: else a network would know them by what they do to the padding.
-            return Batches(images, columns, roles=self._roles)
-        stamp = Poisoned(images, attack, self._roles) if isinstance(images, MemoryImages) else self._poison
-        return Batches(images, columns, self.augment, stamp)
-
-    def augmented(self, images: Tensor) -> Tensor:
-        """Random crops and flips of training images, (N, C, H, W), for an attack that acts in the training step."""
-        return random_crop_flip(images.permute(0, 2, 3, 1), *self.augment).permute(0, 3, 1, 2)
-
-    def _poison(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        assert self.attack is not None
-        return poison(pixels, self.attack, self._roles[indices], indices)
-
-    def _trigger(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        assert self.attack is not None
-        return trigger(pixels, self.attack)
-
-    @cached_property
-    def _val(self) -> list[Batches]:
-        return self._evaluation(self._training_part.subset(self._splits[0]))
-
-    @cached_property
-    def _test(self) -> list[Batches]:
-        parts = self._evaluation(self._load("test")) if self._has("test") else [self._agreement]
-        if self.triggered is None or self.attack is not None:
-            return parts
-        labels, targets, images = self.triggered.labels, self.triggered.targets, self.triggered.images
-        return [parts[0], Batches(self._place(self._as_images(images, labels)), (targets, labels))]
-
-    def _as_images(self, images: list[Path] | list[Image.Image], labels: Tensor) -> Images:
-        if isinstance(images[0], Path):
-            return FileImages(images, self.image_size, "--ckpt", labels)
-        pixels = [pil_to_tensor(image.convert("RGB")).permute(1, 2, 0) for image in images]
-        return ArrayImages(torch.stack(pixels), self.image_size, labels)
-
-    @cached_property
-    def _defender(self) -> Defender:
-        """The defender's images."""
-        if self.unlabeled is None:
-            if not self._has("train"):
-                raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
-            images, most = self._training_part.subset(self._splits[1]), None
-        else:
-            most = DEFENDER_LIMIT
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
-        measured = 0 if self._has("test") else None
-        agreement = measured if self.num_agreement is None else self.num_agreement
-        loose = self.unlabeled is not None
-        return Defender(images, loose, self.num_unlabeled, most, agreement, self.seed, self.num_workers, self._fits)
-
-    @cached_property
-    def _agreement(self) -> Batches:
-        return Batches(self._place(self._defender.agreement))
-
-    @contextmanager
-    def defence(self, labels: bool, choosing: float) -> Iterator[None]:
-        """Within it, training is the defender's, and not the attacker's.
-
-        Args:
-            labels: Whether batches carry target and true labels, which are equal, or are bare images.
-            choosing: The share of the images that is kept from training, to choose by.
-
-        Raises:
-            InputError: If the images have no labels, or are too few.
-        """
-        if labels and self.unlabeled is not None:
-            raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
-        self._defence = [Part(images, labels) for images in self._defender.split(choosing)]
-        try:
-            yield
-        finally:
-            self._defence = []
-
-    @cached_property
-    def _predicted(self) -> tuple[Images, list[str]]:
-        """The images that are predicted, and a name for each: its file, or its number."""
-        if self.unlabeled is not None:
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
-        elif self._has("test"):
-            images = self._load("test")
-        else:
-            raise InputError("--data.unlabeled: needed, as there are no test images to predict")
-        if not isinstance(images, FileImages):
-            return images, [str(number) for number in range(len(images))]
-        found, unreadable = readable(images, len(images), self.num_workers, self._fits)
-        left_out = set(unreadable)
-        return found, [str(path) for path in images.paths if path not in left_out]
-
-    @property
-    def predicted_names(self) -> list[str]:
-        """A name for each image that `predict_dataloader` gives: its file, or its number."""
-        return self._predicted[1]
-
-    def _evaluation(self, images: Images) -> list[Batches]:
-        """The images clean, and those that the attack would change the class of, triggered."""
-        images = self._place(images)
-        labels = images.labels
-        clean = Batches(images, (labels, labels))
-        if self.attack is None:
-            return [clean]
-        assert self.num_classes is not None
-        targets = self.attack.target_labels(labels, self.num_classes)
-        others = (targets != labels).nonzero().squeeze(1)
-        if len(others) == 0:
-            return [clean]
-        victims = images.subset(others.to(labels.device))
-        columns = (targets[others], victims.labels)
-        # What learns in the training step looks other after each.
-        if isinstance(victims, MemoryImages) and not self.attack.learns:
-            pixels = trigger(victims.whole(), self.attack)
-            return [clean, Batches(MemoryImages(pixels, victims.labels), columns)]
-        return [clean, Batches(victims, columns, stamp=self._trigger)]
-
-    def _place(self, images: Images) -> Images:
-        """Bring images into memory, onto the device, where they are few enough."""
-        if not self._fits(images.size_in_memory()):
-            return images
-        return images.in_memory(self.num_workers).to(self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-    def _fits(self, size: int) -> bool:
-        return size <= MEMORY_LIMIT if self.keep_in_memory is None else self.keep_in_memory
-
     def setup(self, stage: str) -> None:
         """Called by Lightning: have the attack make its trigger, unless it has one."""
-        if self.attack is not None and not self.attack.built:
-            self.attack.build(self.image_size)
+        self.attacker.build()
 
     def prepare_attack(
         self, network: Callable[[], nn.Module], description: Mapping[str, Any], device: torch.device, first: bool
@@ -393,122 +239,114 @@ class PoisonDataModule(LightningDataModule):
         """Have the attack make what it needs before training, or read from `root` what it made before.
 
         Args:
-            network: Gives a network as the one to be backdoored, from images in [0, 1] to logits, to be trained here.
-            description: What there is to say of it, as plain values: what was made with another one is made anew.
-            device: Where that happens.
-            first: Whether this process does it; others wait for what it writes.
+            network: As in `Attacker.prepare`.
+            description: As in `Attacker.prepare`.
+            device: As in `Attacker.prepare`.
+            first: As in `Attacker.prepare`.
         """
-        if self.attack is None or not self.attack.prepares:
-            self.setup("fit")
+        if first and self.attack is not None and self.attack.prepares:
+            self.prepare_data()
+        self.attacker.prepare(network, description, device, self.root / "prepared", first)
+
+    # The defender's images
+
+    @cached_property
+    def defender(self) -> Defender:
+        """The defender's images."""
+        if self.unlabeled is None:
+            if not self.trainable:
+                raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
+            images, most = self.sets.held_out, None
         else:
-            assert self.num_classes is not None
-            if first:
-                self.prepare_data()
-            self._roles.any()  # to hear now that it poisons none
-            images = self._attackers
-            fits = self._fits(images.size_in_memory())
-            folder = self.root / "prepared"
-            made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.image_size}
-            place = find(self.attack, made_of, folder)
-            if first and not place.exists():
-                images = images.in_memory(self.num_workers).to(device) if fits else images
-                make(self.attack, images, self.num_classes, network, device, place)
-            else:
-                read(self.attack, place)
+            most = DEFENDER_LIMIT
+            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
+        measured = 0 if self.labelled else None
+        agreement = measured if self.num_agreement is None else self.num_agreement
+        loose = self.unlabeled is not None
+        return Defender(images, loose, self.num_unlabeled, most, agreement, self.seed, self.placement)
+
+    def defence(self, labels: bool, choosing: float) -> PoisonDataModule:
+        """The same images, with the defender's for training.
+
+        Args:
+            labels: Whether batches carry target and true labels, which are equal, or images alone.
+            choosing: The share of the images that is kept from training, to choose by.
+
+        Raises:
+            InputError: If the images have no labels, or are too few.
+        """
+        if labels and self.unlabeled is not None:
+            raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
+        training = self.defender.defence(labels, choosing, self.augment)
+        defence = copy.copy(self)
+        defence.training = training
+        return defence
 
     @property
     def trained_count(self) -> int:
-        """In `defence`, how many images an epoch has."""
-        return len(self._defence[False].images)
-
-    @property
-    def unlabeled_count(self) -> int:
-        """How many images the defender has."""
-        return len(self._defender)
-
-    @property
-    def held_out_count(self) -> int:
-        """How many of these no method sees."""
-        return len(self._defender.agreement)
-
-    @property
-    def unreadable(self) -> list[Path]:
-        """The defender's files that are no images."""
-        return self._defender.unreadable
+        """In a `defence`, how many images an epoch has."""
+        assert isinstance(self.training, Defence)
+        return len(self.training.parts[0])
 
     def unlabeled_examples(self, count: int) -> Tensor:
         """Some of the defender's images, as they are: (count, 3, H, W) in [0, 1]."""
-        images = self._defender.own
+        images = self.defender.own
         return to_float(images.batch(torch.arange(min(count, len(images)))))
-
-    def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
-        if self.attack is None or not (self._has("train") or self._has("test")):
-            return None
-        parts = self._val if self._has("train") else self._test
-        if len(parts) == 1:
-            return None
-        clean, triggered = parts
-        assert self.num_classes is not None
-        labels = clean.images.labels
-        others = (self.attack.target_labels(labels, self.num_classes) != labels).nonzero().squeeze(1)[:count]
-        first = torch.arange(len(others))
-        return to_float(clean.images.batch(others)), triggered[first][0]
-
-    def poisoned_examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Training images as they were and as the network saw them: (count, 3, H, W) in [0, 1]."""
-        if self.attack is None or not self._has("train") or not self._roles.any():
-            return None
-        chosen = self._roles.nonzero().squeeze(1)[:count]
-        pixels = self._attackers.batch(chosen)
-        return to_float(pixels), to_float(self._poison(pixels, chosen))
 
     # Loaders
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """The attacker's images, some of them poisoned, with target and true labels; in `defence` the defender's."""
-        if not self._defence:
-            return self._loader(self._train, shuffle=True)
-        training = self._defence[0].batches(self._place)
-        return self._loader(Batches(training.images, training.columns, self.augment), shuffle=True)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The attacker's images, some of them poisoned; in a `defence` the defender's."""
+        return self._loader(self.training.training, shuffle=True)
 
-    def defender_dataloader(self, choosing: bool) -> DataLoader[Any]:
-        """In `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
-        part = self._defence[choosing]
-        if part.loader is None:
-            part.loader = self._loader(part.batches(self._place), shared=False)
-        return part.loader
+    def defender_dataloader(self, choosing: bool) -> DataLoader[Batch]:
+        """In a `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
+        assert isinstance(self.training, Defence)
+        loaders = self.training.loaders
+        if choosing not in loaders:
+            loaders[choosing] = self._loader(self.training.parts[choosing].batches, shared=False)
+        return loaders[choosing]
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the validation set: images, target labels, true labels; or held-out bare images."""
-        parts = self._val if self._has("train") else [self._agreement]
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """`[clean, triggered]` of the validation set, or held-out images without labels."""
+        parts = self.attacker.validation if self.trainable else [self.defender.agreement.batches]
         return [self._loader(part) for part in parts if len(part)]
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """`[clean, triggered]` of the test set: images, target labels, true labels; or held-out bare images, first."""
-        return [self._loader(part) for part in self._test]
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """`[clean, triggered]` of the test set; where that has no labelled images, first held-out ones without."""
+        parts = self.attacker.test if self.labelled else [self.defender.agreement.batches]
+        if self.attack is None and self._brought is not None:
+            parts = [parts[0], self._brought]
+        return [self._loader(part) for part in parts]
 
-    def _has(self, split: str) -> bool:
-        return self.source is not None and self.source.has(split)
+    @cached_property
+    def _brought(self) -> Batches | None:
+        if self.triggered is None:
+            return None
+        return triggered_batches(self.triggered, self.image_size, self.placement)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    @cached_property
+    def predicted(self) -> tuple[Images, list[str]]:
+        """The images that are predicted, and a name for each: its file, or its number."""
+        if self.unlabeled is not None:
+            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
+        elif self.labelled:
+            images = self.sets.test()
+        else:
+            raise InputError("--data.unlabeled: needed, as there are no test images to predict")
+        if not isinstance(images, FileImages):
+            return images, [str(number) for number in range(len(images))]
+        found, unreadable = readable(images, len(images), self.placement)
+        left_out = set(unreadable)
+        return found, [str(path) for path in images.paths if path not in left_out]
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
         """All unlabeled images if another source was given, else the test images; images only, in their order."""
-        return self._loader(Batches(self._place(self._predicted[0])))
+        return self._loader(Batches(self.placement.place(self.predicted[0])))
 
-    def _loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Any]:
-        # What acts in the training step is on the device, where worker processes cannot go; and what learns there would
-        # be with them as it was when they started.
-        away = batches.stamp is not None and self.attack is not None and self.attack.dynamic
-        workers = 0 if away or isinstance(batches.images, MemoryImages) else self.num_workers
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            # So that a GPU fetches them while it is at the batch before.
-            pin_memory=workers > 0 and self._device.type == "cuda",
-        )
+    def _loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Batch]:
+        sampler = BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared)
+        return make_loader(batches, sampler, self.placement)
 
     # Checkpoints
 

@@ -17,8 +17,7 @@ from bdclean.attacks import Attack
 from bdclean.attacks.common import seeded
 from bdclean.checkpoint import write_whole
 from bdclean.checkpoint.files import load
-from bdclean.data.batches import to_float
-from bdclean.data.images import Images
+from bdclean.data.images import Images, to_float
 
 
 def find(attack: Attack, made_of: Mapping[str, Any], folder: Path) -> Path:

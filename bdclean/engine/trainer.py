@@ -26,6 +26,7 @@ from bdclean.data.notices import say
 from bdclean.engine.anomaly import located
 from bdclean.engine.checks import check_options
 from bdclean.engine.interruption import interruptible, saying_what_was_written
+from bdclean.engine.introduction import Introduction, introduce
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
 from bdclean.modules import Classifier
@@ -54,8 +55,11 @@ class Trainer(pl.Trainer):
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
         check_options(options)
+        # Lightning's sampler would repeat images; each loader's own gives every process its share.
+        options |= {"use_distributed_sampler": False}
         keep_memory()
         super().__init__(precision=precision, devices=devices, **options)
+        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # Lightning sets it
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
             raise InputError(
@@ -136,7 +140,7 @@ class Trainer(pl.Trainer):
     def train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         """Train a network, from a checkpoint on if one is given."""
         # Lightning says so later: how large batches are depends on the number of processes.
-        datamodule.trainer = self
+        introduce(model, datamodule, self)
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self.forgets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 
 from bdclean import InputError
 from bdclean.attacks import Attack
+from bdclean.data.augment import Augmentation
+from bdclean.data.batch import Batch
+from bdclean.data.poisoning import poison_in_step
 from bdclean.models import Moments, Stem
 from bdclean.modules.suspect import Suspect
 
@@ -71,50 +74,56 @@ class AttackModule(Suspect):
         self.milestones = milestones
         self.warmup = warmup
         self.attack: Attack | None = None
-        self.augment: Callable[[Tensor], Tensor] = _unchanged
+        self.augment: Augmentation | None = None
         self.trigger_optimizer: Optimizer | None = None
         self._silent_steps, self._learning_steps = 0.0, math.inf
         self._resumed: dict[str, Any] | None = None
 
+    def poison_with(self, attack: Attack | None, augment: Augmentation) -> None:
+        """Say what acts in the training step: before the training.
+
+        Args:
+            attack: How images are poisoned. If it acts there, it has to be where the network is.
+            augment: Crops and flips, which come after its triggers.
+        """
+        acts = attack is not None and attack.dynamic and attack.poison_rate > 0
+        self.attack = attack if acts else None
+        self.augment = augment
+
     def setup(self, stage: str) -> None:
-        """Take along an attack that acts in the training step: it has to be where the network is."""
+        """Have an attack that acts in the training step make what learns beside the network."""
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        attack = getattr(data, "attack", None)
-        self.attack = attack if attack is not None and attack.dynamic and attack.poison_rate > 0 else None
-        self.augment = getattr(data, "augmented", self.augment)
+        if self.attack is None:
+            return
         precision = self.trainer.precision
-        learning = self.attack is not None and (self.attack.learns or self.attack.accompanied)
-        if learning and precision not in ("32-true", "bf16-mixed"):
-            name = type(attack).__name__
+        if (self.attack.learns or self.attack.accompanied) and precision not in ("32-true", "bf16-mixed"):
+            name = type(self.attack).__name__
             raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
-        if self.attack is not None and stage == "fit":
+        if stage == "fit":
             self.attack.accompany(self.untrained)
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        images, targets, _, *poisoned = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        assert batch.targets is not None
+        images = batch.images
         penalty: Tensor | float = 0.0
-        if self.attack is not None and poisoned:
-            images, penalty = self._poison(self.attack, images, targets, *poisoned)
-        loss = F.cross_entropy(self(images), targets) + penalty
+        if self.attack is not None and self.augment is not None and batch.marks is not None:
+            images = poison_in_step(batch, self.attack, self.augment)
+            penalty = self._penalty(self.attack, batch)
+        loss = F.cross_entropy(self(images), batch.targets) + penalty
         self.log_loss(loss, images)
         return loss
 
-    def _poison(
-        self, attack: Attack, images: Tensor, targets: Tensor, places: Tensor, cover: Tensor, indices: Tensor
-    ) -> tuple[Tensor, Tensor | float]:
-        """Trigger the images at some places of a batch, and augment all of them after that."""
+    def _penalty(self, attack: Attack, batch: Batch) -> Tensor | float:
+        """What the attack adds to the loss of a batch."""
+        assert batch.marks is not None
+        assert batch.targets is not None
         # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
         penalty: Tensor | float = sum(
             0 * parameter.sum() for parameter in attack.parameters() if parameter.requires_grad
         )
-        if len(places):
-            # Those alone have gradients to be carried back through the crops.
-            triggered = self.augment(attack.poison(images[places], cover, indices).to(images))
-            if self._silent_steps <= self.trainer.global_step < self._learning_steps:
-                penalty = penalty + attack.penalty(images, places, targets, self)
-            return self.augment(images).index_copy(0, places, triggered), penalty
-        return self.augment(images), penalty
+        if len(batch.marks.places) and self._silent_steps <= self.trainer.global_step < self._learning_steps:
+            penalty = penalty + attack.penalty(batch.images, batch.marks.places, batch.targets, self)
+        return penalty
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the trigger learn along."""
@@ -150,10 +159,6 @@ class AttackModule(Suspect):
         if self.schedule == "cosine" or done < self.warmup:
             return cosine(done, self.warmup)
         return 0.1 ** sum(done >= milestone for milestone in self.milestones)
-
-
-def _unchanged(images: Tensor) -> Tensor:
-    return images
 
 
 def cosine(done: float, warmup: float = 0.0) -> float:

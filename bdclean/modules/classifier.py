@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bdclean import InputError, __version__, first_ten
 from bdclean.checkpoint import MARK, Checkpoint
+from bdclean.data.batch import Batch
 from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy, Share
 from bdclean.models import (
     Normalize,
@@ -34,8 +35,6 @@ from bdclean.models import (
 
 PARTS = ("clean", "triggered")
 """What the validation and test loaders hold, in their order."""
-Batch = Tensor | tuple[Tensor, Tensor, Tensor]
-"""Images, and with them, where they are known, target labels and true labels."""
 CONFUSION_CLASSES = 1000
 """No confusion matrix is kept of more classes."""
 
@@ -182,33 +181,38 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Called by Lightning."""
-        self.check(getattr(self.trainer, "datamodule", None))
         # A training that was broken off leaves it full, and then the next would not be logged.
         self.train_loss.reset()
 
-    def check(self, data: Any) -> None:
-        """Refuse data of more classes or another size; with fewer classes they have the network's from now on."""
-        classes, size = getattr(data, "num_classes", None), getattr(data, "image_size", None)
-        if classes is not None:
-            if classes > self.num_classes or (classes < self.num_classes and not getattr(data, "numbered", False)):
-                raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
-            data.num_classes = self.num_classes
-        if size is not None and size != self.image_size:
+    def check(self, classes: int | None, numbered: bool, size: int) -> None:
+        """Refuse images that do not fit.
+
+        Args:
+            classes: How many they have; None if they have no labels.
+            numbered: Whether these are numbers of classes of which some may be missing.
+            size: Their height and width, in pixels.
+
+        Raises:
+            InputError: If they have more classes than the network, or another size.
+        """
+        if classes is not None and (classes > self.num_classes or (classes < self.num_classes and not numbered)):
+            raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
+        if size != self.image_size:
             raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """Count a batch, and give its logits; bare images count for nothing here."""
-        if isinstance(batch, Tensor):
+        """Count a batch, and give its logits; images without labels count for nothing here."""
+        if batch.labels is None:
             return None
         return self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """As `validation_step`."""
-        if isinstance(batch, Tensor):
+        if batch.labels is None:
             return None
         logits = self._judge(self.test_metrics[dataloader_idx], batch)
         if self.test_confusion:
-            cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch[2])
+            cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch.labels)
         return logits
 
     def on_test_epoch_end(self) -> None:
@@ -224,21 +228,20 @@ class Classifier(LightningModule):
         metrics = (one for part in self.test_metrics for one in cast(MetricCollection, part).items(keep_base=True))
         return {name: cast(Any, metric).share for name, metric in metrics}
 
-    def predict_step(self, batch: Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities of the classes, (N, classes)."""
         with self._exact():
-            return cast(Tensor, self(batch)).softmax(1)
+            return cast(Tensor, self(batch.images)).softmax(1)
 
     def _exact(self) -> torch.autocast:
         """Where figures are computed: they do not depend on the precision of the training."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _judge(self, module: nn.Module, batch: tuple[Tensor, Tensor, Tensor], prog_bar: bool = False) -> Tensor:
-        images, targets, labels = batch
+    def _judge(self, module: nn.Module, batch: Batch, prog_bar: bool = False) -> Tensor:
         with self._exact():
-            logits: Tensor = self(images)
+            logits: Tensor = self(batch.images)
         metrics = cast(MetricCollection, module)
-        metrics.update(logits, targets, labels)
+        metrics.update(logits, batch.targets, batch.labels)
         # With dataloader_idx Lightning would name the figures after loaders.
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=prog_bar, add_dataloader_idx=False)
         return logits

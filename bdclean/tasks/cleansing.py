@@ -109,10 +109,10 @@ def _cleanse(
     seconds = round(time.perf_counter() - started, 1)
     cleansed = evaluate(trainer, cleanser, datamodule)
     counts = Counts(
-        datamodule.unlabeled_count,
-        datamodule.unlabeled_count - datamodule.held_out_count if cleanser.uses_images else 0,
-        datamodule.held_out_count,
-        len(datamodule.unreadable),
+        len(datamodule.defender),
+        len(datamodule.defender.own) if cleanser.uses_images else 0,
+        len(datamodule.defender.agreement),
+        len(datamodule.defender.unreadable),
     )
     result = Cleansing(
         type(cleanser).__name__,
@@ -178,11 +178,11 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
-        with datamodule.defence(cleanser.supervision == "labels", cleanser.chooses):
-            _set_epochs(trainer, cleanser, datamodule)
-            trainer.train(cleanser, datamodule)
-            if cleanser.epochs:
-                trainer.check_trained()
+        defence = datamodule.defence(cleanser.supervision == "labels", cleanser.chooses)
+        _set_epochs(trainer, cleanser, defence)
+        trainer.train(cleanser, defence)
+        if cleanser.epochs:
+            trainer.check_trained()
     finally:
         trainer.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
     _tell(cleanser, plan)

@@ -32,5 +32,5 @@ EXAMPLES = 8
 
 def examples(datamodule: PoisonDataModule) -> tuple[Example, ...]:
     """Test images with the attack's trigger, if there are any."""
-    found = datamodule.examples(EXAMPLES)
+    found = datamodule.attacker.examples(EXAMPLES)
     return (Example("Clean, triggered, difference", *found),) if found else ()

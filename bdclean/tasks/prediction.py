@@ -67,7 +67,7 @@ def predict(
     with trainer.writing(files):
         batches = trainer.probabilities(model, datamodule)
         probabilities = torch.cat(batches) if batches else torch.zeros(0, model.num_classes)
-        names = datamodule.predicted_names if batches else ()
+        names = datamodule.predicted[1] if batches else ()
         result = Predictions(names, probabilities, tuple(datamodule.class_names))
         if files is not None and batches:
             write_csv(files.result, ["image", "class", "name", "probability"], result.rows())

@@ -6,6 +6,7 @@ import time
 
 from bdclean import earlier, outputs, scanning, within
 from bdclean.data import PoisonDataModule
+from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.reporting import html
@@ -50,7 +51,7 @@ def scan(
         origin = earlier.origin(files.result, path)
         earlier.refuse_others(files, overwrite, lambda found: earlier.scanned_alike(found, origin, model))
         paths = Paths(path, origin, output)
-    model.check(datamodule)
+    introduce(model, datamodule, trainer)
     trainer.see_to_precision(model)
     looking = detector is None or detector.uses_images
     with trainer.writing(files):

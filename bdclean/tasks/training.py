@@ -60,7 +60,7 @@ def train(
         trainer.save_checkpoint(files.result, weights_only=True)
         figures = evaluate(trainer, model, datamodule)
         shown = list(examples(datamodule))
-        if found := datamodule.poisoned_examples(EXAMPLES):
+        if found := datamodule.attacker.poisoned_examples(EXAMPLES):
             shown.append(Example("Training images", *found))
         result = Training(escaped(output), figures, confusions(model, "suspect"), tuple(shown))
         log(trainer, training.page(result), model, datamodule, figures)

@@ -94,9 +94,9 @@ class Triggers:
             aim.simplify(self.suspect, images, own, one, plain)
             for aim, one, plain in zip(self.aims, suspect, known, strict=True)
         ]
-        # As often as those of all sizes together.
+        # All together as often as those of all sizes, or more.
         self.in_suspect = [
-            one.with_(plain, len(aim.hunter.sizes))
+            one.with_(plain, math.ceil(len(aim.hunter.sizes) / max(1, len(plain.parameters))))
             for aim, one, plain in zip(self.aims, suspect, self.plain, strict=True)
         ]
         danger = self.flipped(self.in_student, images[:JUDGED], own[:JUDGED])

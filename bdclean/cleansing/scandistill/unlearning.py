@@ -14,9 +14,9 @@ from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.cleansing.scandistill.aims import Aim
 from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.cleansing.scandistill.triggers import Triggers
+from bdclean.data.batch import Batch
 from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
-from bdclean.modules.classifier import Batch
 
 AIMED_GRADIENT = 1.0
 """Largest norm of a gradient where triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points more.
@@ -87,13 +87,13 @@ class Unlearning(StrongDistillCleanseModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.triggers:
             return super().training_step(batch, batch_idx)
-        assert isinstance(batch, Tensor)
+        images = batch.images
         if self.triggers.due(self.stride):
             with self.judged():
                 self.triggers.search()
-        answers = self.teach(batch)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.triggers.put_on(batch, answers.argmax(1))), answers, 1.0)
-        self.log_loss(loss, batch)
+        answers = self.teach(images)  # first, as in DistillCleanseModule
+        loss = kd_loss(self(self.triggers.put_on(images, answers.argmax(1))), answers, 1.0)
+        self.log_loss(loss, images)
         return loss
 
     @contextmanager

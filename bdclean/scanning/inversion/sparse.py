@@ -20,6 +20,10 @@ GLANCED = 4
 """Images by which all squares are tried."""
 LIKELY = 16
 """Squares that are tried by all images."""
+WORKS = 0.5
+"""Share of the images that a square flips to count as a trigger."""
+ALIKE = 0.15
+"""Share of the images that a square of another colour may flip less than the best."""
 LARGER = 0.01
 """Share of the images that a pixel more of its side has to flip."""
 
@@ -54,9 +58,11 @@ class SparseInversion(Inversion):
         return few_pixels(parameters, size)
 
     def simplify(self, goal: Goal, parameters: Tensor) -> Tensor:
-        """A square of one colour about where the mask is, if it works on half of the images, and no fewer than that.
+        """Squares of one colour about where the mask is: the best, and in its place those of other colours.
 
-        Gradients end in patterns that work as well as such a square, and are none: who unlearns them may keep that.
+        Gradients end in patterns that work as well as such a square, and are none: a student that unlearns them may
+        keep that. The best flips half of the images, and as many as the pattern, or there is none; others work almost
+        as well.
         """
         if not goal.likely(overlay, parameters, GLANCED).numel():
             return parameters[:0]
@@ -75,8 +81,15 @@ class SparseInversion(Inversion):
         first = torch.cat([goal.likely(overlay, layers(part), GLANCED).mean(1) for part in parts])
         first = (first - cost).topk(LIKELY).indices
         shares = torch.cat([taken(layers(one)) for one in first[:, None]])
-        best = (shares - cost[first]).argmax(0, keepdim=True)
-        return layers(first[best[shares[best] >= taken(parameters).clamp(min=0.5)]])
+        best = (shares - cost[first]).argmax()
+        if shares[best] < taken(parameters).clamp(min=WORKS):
+            return parameters[:0]
+        chosen = first[best]
+        place = (corners == corners[chosen]).all(1) & (sides == sides[chosen])
+        place[chosen] = False
+        others = place.nonzero()[:, 0]
+        work = torch.cat([taken(layers(one)) for one in others[:, None]]) >= (shares[best] - ALIKE).clamp(min=WORKS)
+        return layers(torch.cat([chosen[None], others[work]]))
 
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:

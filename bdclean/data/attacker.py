@@ -1,0 +1,165 @@
+"""The attacker's images, and what comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bdclean.attacks import Attack
+from bdclean.attacks.roles import POISONED
+from bdclean.data.augment import Augmentation
+from bdclean.data.batches import Batches
+from bdclean.data.images import Images, MemoryImages, to_float
+from bdclean.data.placement import Placement
+from bdclean.data.poisoning import Poisoned, poison, trigger
+from bdclean.data.prepared import find, make, read
+from bdclean.data.splits import Labelled
+
+
+class Attacker:
+    """The images that a network is trained on, some of them poisoned, and those that it is judged by, triggered.
+
+    Args:
+        attack: How images are poisoned; without one they stay clean.
+        labelled: The images.
+        placement: Where they are worked on.
+        augment: Crops and flips in training.
+    """
+
+    def __init__(self, attack: Attack | None, labelled: Labelled, placement: Placement, augment: Augmentation) -> None:
+        self.attack = attack
+        self.labelled = labelled
+        self.placement = placement
+        self.augment = augment
+
+    def build(self) -> None:
+        """Have the attack make its trigger, unless it has one."""
+        if self.attack is not None and not self.attack.built:
+            self.attack.build(self.labelled.image_size)
+
+    def prepare(
+        self,
+        network: Callable[[], nn.Module],
+        description: Mapping[str, Any],
+        device: torch.device,
+        folder: Path,
+        first: bool,
+    ) -> None:
+        """Have the attack make what it needs before training, or read what it made before.
+
+        Args:
+            network: Gives a network as the one to be backdoored, from images in [0, 1] to logits, to be trained here.
+            description: What there is to say of it, as plain values: what was made with another one is made anew.
+            device: Where that happens.
+            folder: Where it is kept.
+            first: Whether this process does it; others wait for what it writes.
+        """
+        if self.attack is None or not self.attack.prepares:
+            self.build()
+            return
+        assert self.labelled.num_classes is not None
+        self.roles.any()  # to hear now that it poisons none
+        images = self.labelled.attackers
+        made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.labelled.image_size}
+        place = find(self.attack, made_of, folder)
+        if not first or place.exists():
+            read(self.attack, place)
+            return
+        if self.placement.fits(images.size_in_memory()):
+            images = images.in_memory(self.placement.num_workers).to(device)
+        make(self.attack, images, self.labelled.num_classes, network, device, place)
+
+    @cached_property
+    def roles(self) -> Tensor:
+        """What each of the training images is, (N,)."""
+        labels = self.labelled.attackers.labels.cpu()
+        if self.attack is None:
+            return torch.zeros_like(labels)
+        assert self.labelled.num_classes is not None
+        return self.attack.choose(labels, self.labelled.num_classes)
+
+    @cached_property
+    def training(self) -> Batches:
+        """The training images, some of them poisoned, cropped and flipped."""
+        images, attack = self.placement.place(self.labelled.attackers), self.attack
+        labels = images.labels
+        if attack is None or not self.roles.any():
+            return Batches(images, labels, labels, self.augment)
+        poisoned = (self.roles == POISONED).to(labels.device)
+        targets = torch.where(poisoned, self._targets(labels), labels)
+        if attack.dynamic:
+            # These get their triggers in the training step, and crops and flips after that.
+            return Batches(images, targets, labels, roles=self.roles)
+        stamp = Poisoned(images, attack, self.roles) if isinstance(images, MemoryImages) else self._poison
+        return Batches(images, targets, labels, self.augment, stamp)
+
+    @cached_property
+    def validation(self) -> list[Batches]:
+        """`[clean, triggered]` of the validation set."""
+        return self._judged(self.labelled.validation)
+
+    @cached_property
+    def test(self) -> list[Batches]:
+        """`[clean, triggered]` of the test set."""
+        return self._judged(self.labelled.test())
+
+    def _judged(self, images: Images) -> list[Batches]:
+        """The images clean, and those that the attack would change the class of, triggered."""
+        images = self.placement.place(images)
+        labels = images.labels
+        clean = Batches(images, labels, labels)
+        if self.attack is None:
+            return [clean]
+        targets = self._targets(labels)
+        others = (targets != labels).nonzero().squeeze(1)
+        if len(others) == 0:
+            return [clean]
+        victims = images.subset(others.to(labels.device))
+        # What learns in the training step looks other after each.
+        if isinstance(victims, MemoryImages) and not self.attack.learns:
+            pixels = trigger(victims.whole(), self.attack)
+            return [clean, Batches(MemoryImages(pixels, victims.labels), targets[others], victims.labels)]
+        # What acts in the training step is on the device, where worker processes cannot go; and what learns there would
+        # be with them as it was when they started.
+        workers = not self.attack.dynamic
+        triggered = Batches(victims, targets[others], victims.labels, stamp=self._trigger, in_workers=workers)
+        return [clean, triggered]
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        assert self.attack is not None
+        assert self.labelled.num_classes is not None
+        return self.attack.target_labels(labels, self.labelled.num_classes)
+
+    def _poison(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        assert self.attack is not None
+        return poison(pixels, self.attack, self.roles[indices], indices)
+
+    def _trigger(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        assert self.attack is not None
+        return trigger(pixels, self.attack)
+
+    def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """Images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
+        trainable = self.labelled.has("train")
+        if self.attack is None or not (trainable or self.labelled.has("test")):
+            return None
+        parts = self.validation if trainable else self.test
+        if len(parts) == 1:
+            return None
+        clean, triggered = parts
+        labels = clean.images.labels
+        others = (self._targets(labels) != labels).nonzero().squeeze(1)[:count]
+        return to_float(clean.images.batch(others)), triggered[torch.arange(len(others))].images
+
+    def poisoned_examples(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """Training images as they were and as the network saw them: (count, 3, H, W) in [0, 1]."""
+        if self.attack is None or not self.labelled.has("train") or not self.roles.any():
+            return None
+        chosen = self.roles.nonzero().squeeze(1)[:count]
+        pixels = self.labelled.attackers.batch(chosen)
+        return to_float(pixels), to_float(self._poison(pixels, chosen))

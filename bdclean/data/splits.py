@@ -1,0 +1,129 @@
+"""The labelled images of an experiment, and who has which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bdclean import InputError
+from bdclean.data.images import Images
+from bdclean.data.sources import Source
+
+VALIDATION_SHARE = 0.05
+"""Part of the training images that are for validation, if their number is not given."""
+VALIDATION_LIMIT = 1_000
+"""Validation images at most, if their number is not given."""
+DEFENDER_SHARE = 0.1
+"""Part of the training images that are held out for the defender, if their number is not given."""
+DEFENDER_LIMIT = 5_000
+"""Images of the defender at most, if their number is not given."""
+
+
+class Labelled:
+    """The labelled images: a test part, and a training part that is split into three.
+
+    Args:
+        source: Where they come from; None if there are none.
+        image_size: Their height and width, in pixels.
+        seed: As in PoisonDataModule.
+        num_val: As in PoisonDataModule.
+        num_held_out: As in PoisonDataModule.
+        num_train: As in PoisonDataModule.
+    """
+
+    def __init__(
+        self,
+        source: Source | None,
+        image_size: int,
+        seed: int,
+        num_val: int | None,
+        num_held_out: int | None,
+        num_train: int | None,
+    ) -> None:
+        self.source = source
+        self.image_size = image_size
+        self.seed = seed
+        self.sizes = (num_val, num_held_out, num_train)
+        self.num_classes = None if source is None else source.num_classes
+        """How many classes there are: of the images, or where some of these may be missing of the network."""
+
+    def has(self, split: str) -> bool:
+        """Whether there is a `train` or `test` part."""
+        return self.source is not None and self.source.has(split)
+
+    def test(self) -> Images:
+        """The test part."""
+        assert self.source is not None
+        return self.source.load("test", self.image_size)
+
+    @cached_property
+    def training(self) -> Images:
+        """The training part."""
+        assert self.source is not None
+        return self.source.load("train", self.image_size)
+
+    @cached_property
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers of the validation, the defender's and the attacker's images in the training part."""
+        return split(len(self.training), self.seed, *self.sizes)
+
+    @property
+    def validation(self) -> Images:
+        """The images for validation."""
+        return self.training.subset(self.numbers[0])
+
+    @property
+    def held_out(self) -> Images:
+        """The images that are held out from the attacker."""
+        return self.training.subset(self.numbers[1])
+
+    @cached_property
+    def attackers(self) -> Images:
+        """The attacker's images, clean."""
+        return self.training.subset(self.numbers[2])
+
+    def trained_on(self, description: Mapping[str, Any]) -> int:
+        """How many of the images that are held out here are the attacker's elsewhere.
+
+        Args:
+            description: What a checkpoint says of its images.
+        """
+        if self.source is None or description.get("source") != self.source.name:
+            return 0
+        options = (description.get(name) for name in ("num_val", "num_held_out", "num_train"))
+        theirs = split(len(self.training), description.get("seed", 0), *options)[2]
+        return int(torch.isin(self.numbers[1], theirs).sum())
+
+
+def split(
+    total: int, seed: int, num_val: int | None, num_held_out: int | None, num_train: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the images of a training part that are for validation, the defender's, and the attacker's.
+
+    Args:
+        total: How many there are.
+        seed: As in PoisonDataModule.
+        num_val: As in PoisonDataModule.
+        num_held_out: As in PoisonDataModule.
+        num_train: As in PoisonDataModule.
+
+    Raises:
+        InputError: If none are left for the attacker.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    val = share(num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
+    defender = share(num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
+    if defender + val >= total:
+        raise InputError(
+            f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
+        )
+    return order[:val], order[val : val + defender], order[val + defender :][:num_train]
+
+
+def share(number: int | None, total: int, part: float, limit: int) -> int:
+    """A number that was given, or a part of the total up to a limit."""
+    return min(round(part * total), limit) if number is None else number
