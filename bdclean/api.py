@@ -17,6 +17,7 @@ from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.data.images import Images, MemoryImages
+from bdclean.data.memory import as_pixels, collect, scaled
 from bdclean.data.sources import Source
 from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.engine.blame import OF_LIGHTNING, blamed
@@ -161,8 +162,8 @@ def _prepared(
     if not isinstance(images, (str, Path, Iterable)):
         raise InputError(f"images {images!r}: must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
-        tensor = images if isinstance(images, Tensor) else _collect(images, num_unlabeled or DEFENDER_LIMIT)
-        pixels, mean, std = _scaled(_as_pixels(tensor), mean, std)
+        tensor = images if isinstance(images, Tensor) else collect(images, num_unlabeled or DEFENDER_LIMIT)
+        pixels, mean, std = scaled(as_pixels(tensor), mean, std)
         given = GivenImages(pixels)
         image_size = given.image_size
     check_trainable(model)
@@ -206,48 +207,3 @@ def _known(method: str) -> str:
     if method not in methods:
         raise InputError(f"method {method}: no such class; there are {', '.join(methods)}")
     return method
-
-
-def _collect(batches: Iterable[Any], count: int) -> Tensor:
-    """The first images of a loader, whose batches are images, or images with anything."""
-    found: list[Tensor] = []
-    for batch in batches:
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if not isinstance(images, Tensor):
-            raise InputError(f"images: gives {type(images).__name__}, not tensors (N, C, H, W)")
-        if found and images.shape[1:] != found[0].shape[1:]:
-            raise InputError(
-                f"images: gives {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}, not of one size"
-            )
-        found.append(images.detach().cpu())
-        if sum(map(len, found)) >= count:
-            break
-    if not found:
-        raise InputError("images: the loader gives none")
-    return torch.cat(found)[:count]
-
-
-def _scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments, Moments]:
-    """Images (N, H, W, C) in [0, 1], where triggers are looked for, and what brings them back before the network."""
-    if not pixels.is_floating_point():
-        return pixels, mean, std
-    if not pixels.isfinite().all():
-        raise InputError("images: hold nan or inf")
-    low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
-    if mean is None and std is None:
-        return (pixels - low) / (high - low), (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
-    if low.any() or (high > 1).any():
-        reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
-        raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
-    return pixels, mean, std
-
-
-def _as_pixels(images: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, H, W, C)."""
-    shaped = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] and len(images) > 1
-    if not shaped or not (images.is_floating_point() or images.dtype == torch.uint8):
-        raise InputError(
-            f"images: {images.dtype} {tuple(images.shape)}; needed are float or uint8 (N, 3 or 1, H, H), two or more"
-        )
-    pixels = images.detach().cpu().permute(0, 2, 3, 1).contiguous()
-    return pixels.float() if pixels.is_floating_point() else pixels

@@ -11,11 +11,14 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import InputError, printable, within
-from bdclean.benchmark import local, tables, work
+from bdclean.benchmark import local, page, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
 from bdclean.data.shared import sharing
 from bdclean.exits import Interrupted
+
+GRID = "grid.yaml"
+"""Name of the file with which a benchmark is started again."""
 
 
 def benchmark(
@@ -61,55 +64,59 @@ def benchmark(
     if not folder:
         raise InputError("--folder '': needs a name")
     place = Path(folder)
-    networks, images = networks or {"given": {}}, images or {"held-out": {}}
-    grid = make_grid(suspects, methods, networks, images, seeds)
+    parts = {
+        "suspects": suspects,
+        "methods": methods,
+        "networks": networks or {"given": {}},
+        "images": images or {"held-out": {}},
+    }
+    grid = make_grid(**parts, seeds=seeds)
     for one in grid:
         _check(command, "fit", one.suspect.arguments, f"--suspects {one.suspect.name}")
         _check(command, "cleanse", one.arguments, f"--methods {one.method}")
     chosen = next((one for one in grid if one.key == cell), None)
     if cell is not None and chosen is None:
         raise InputError(f"--cell {cell}: there is none of this name")
-    try:
-        for name in ("suspects", "cells", "logs", "unfinished"):
-            (place / name).mkdir(parents=True, exist_ok=True)
-        if cell is None:
-            parts = {"suspects": suspects, "methods": methods, "networks": networks, "images": images}
-            whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
-            rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
-            text = yaml.safe_dump(whole | rest, sort_keys=False)
-            write_text(place / "grid.yaml", text)
-    except OSError as error:
-        raise InputError(f"--folder {folder}: cannot be written ({error.strerror})") from error
-    again = ["bdclean", "benchmark", "--config", str(place / "grid.yaml")]
+    whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
+    rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
+    _make(place, whole | rest if cell is None else None)
+    again = ["bdclean", "benchmark", "--config", str(place / GRID)]
     if list:
         for one in grid:
             print(shlex.join([*again, "--cell", one.key]))
-        return
-    if chosen is not None:
+    elif chosen is not None:
         result = work.cleanse(chosen, place, command, keep_networks)
         if "error" in result:
             raise InputError(f"--cell {cell}: {result['error']}")
-        return
-    try:
+    else:
         _do(grid, place, jobs, command, keep_networks)
-    except KeyboardInterrupt as interruption:
-        done = sum(work.done(one, place, keep_networks) for one in grid)
-        kept = f"{place} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
-        raise Interrupted(kept) from interruption
-    results = [(one, work.read(one.path(place)) or {"error": "not done"}) for one in grid]
+        _report(grid, place, shlex.join(again))
+
+
+def _make(folder: Path, grid: Mapping[str, Any] | None) -> None:
+    """Make the folder of a benchmark, and write the grid into it, if it is another."""
+    try:
+        for name in ("suspects", "cells", "logs", "unfinished"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        if grid is not None:
+            write_text(folder / GRID, yaml.safe_dump(grid, sort_keys=False))
+    except OSError as error:
+        raise InputError(f"--folder {folder}: cannot be written ({error.strerror})") from error
+
+
+def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
+    """Write tables and pictures of all cells, and print where they are."""
+    results = [(one, work.read(one.path(folder)) or {"error": "not done"}) for one in grid]
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError(f"--folder {folder}: every cell failed, the first one so: {failures[0]}")
     rows = [tables.Row.read(one, result) for one, result in results]
-    # Matplotlib is for those alone who want pictures.
-    from bdclean.benchmark import page
-
     # Of several that end together, one after the other.
-    with work.alone(place, "tables"):
-        tables.write(rows, place)
-        page.write(rows, place, shlex.join(again))
-    print((place / "results.md").read_text(encoding="utf-8"))
-    print(f"{place / 'index.html'} has all of it.")
+    with work.alone(folder, "tables"):
+        tables.write(rows, folder)
+        page.write(rows, folder, command)
+    print((folder / "results.md").read_text(encoding="utf-8"))
+    print(f"{folder / 'index.html'} has all of it.")
 
 
 def _check(command: work.Command, subcommand: str, words: Sequence[str], what: str) -> None:
@@ -121,28 +128,38 @@ def _check(command: work.Command, subcommand: str, words: Sequence[str], what: s
 
 
 def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
-    """Do what is not done yet, behind a progress bar."""
-    left = [one for one in grid if not work.done(one, folder, keep)]
-    suspects = {one.suspect.key: one.suspect for one in left if not one.suspect.path(folder).exists()}
-    tasks = [
-        local.Task(key, folder / "logs" / f"{key}.log", (), work.train, (suspect, folder, command))
-        for key, suspect in suspects.items()
-    ]
-    cells = {one.key: one for one in left}
+    """Do what is not done yet."""
+    cells = {one.key: one for one in grid if not work.done(one, folder, keep)}
+    suspects = {one.suspect.key: one.suspect for one in cells.values() if not one.suspect.path(folder).exists()}
     for key in {name for one in grid for name in (one.key, one.suspect.key)} - cells.keys() - suspects.keys():
         work.tidy(folder, key)
+    logs = folder / "logs"
+    tasks = [
+        local.Task(key, logs / f"{key}.log", (), work.train, (suspect, folder, command))
+        for key, suspect in suspects.items()
+    ]
     for key, one in cells.items():
         needs = (one.suspect.key,) if one.suspect.key in suspects else ()
-        log = folder / "logs" / f"{key}.log"
-        tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
+        tasks.append(local.Task(key, logs / f"{key}.log", needs, work.cleanse, (one, folder, command, keep)))
+    try:
+        _follow(tasks, cells, folder, jobs, command)
+    except KeyboardInterrupt as interruption:
+        done = sum(work.done(one, folder, keep) for one in grid)
+        kept = f"{folder} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
+        raise Interrupted(kept) from interruption
+
+
+def _follow(
+    tasks: Sequence[local.Task], cells: Mapping[str, Cell], folder: Path, jobs: int | None, command: work.Command
+) -> None:
+    """Run tasks behind a progress bar, and note why a cell has no result."""
     with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
         for progress in local.run(tasks, jobs, [command.run.__module__]):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:
                 continue
             bar.update()
-            name = progress.ended.name
-            reason = progress.failure
+            name, reason = progress.ended.name, progress.failure
             if name in cells:
                 if reason is not None:
                     work.fail(cells[name], folder, reason)
