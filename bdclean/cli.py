@@ -9,7 +9,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -26,8 +25,8 @@ from bdclean.attacks.badnets import PATTERNS
 from bdclean.benchmark import benchmark
 from bdclean.checkpoint import Checkpoint, read, write_text
 from bdclean.data import PoisonDataModule
-from bdclean.data.shared import sharing
-from bdclean.data.sources import EMBEDDED, Source
+from bdclean.data.sources import open_source
+from bdclean.data.sources.shapes import NAMES as EMBEDDED
 from bdclean.exits import Exit, interruption
 from bdclean.messages import no_class, readable
 from bdclean.mistakes import blamed, mistake
@@ -207,8 +206,7 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand not in FUNCTIONS:
-            with sharing() if self.trainer.num_devices > 1 else nullcontext():
-                super()._run_subcommand(subcommand)
+            super()._run_subcommand(subcommand)
             return
         options = dict(self.config[subcommand])
         del options["config"]
@@ -265,7 +263,7 @@ class CommandLine(LightningCLI):
         recognised = model.arch is None
         self._check_cost(suspect)
         names = [(data.source, "--data.source"), (data.unlabeled, "--data.unlabeled")]
-        sizes = (Source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
+        sizes = (open_source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
         size = data.image_size or next((size for size in sizes if size is not None), None)
         for name, value in identify(suspect, dict(model), size).items():
             model[name] = value

@@ -28,7 +28,6 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 
 from bdclean import InputError, __version__, checkpoint, earlier, escaped, outputs, report, scanning, traces, within
-from bdclean.batching import batch_size, pieces
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
@@ -40,6 +39,7 @@ from bdclean.models import check_finite, check_gradient, folded, frozen, noise, 
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.scanning import ALPHA, SCANNED, Detector, Finding, shown, taken
+from bdclean.training import batch_size, pieces
 
 LEAST = {
     "accumulate_grad_batches": 1,

@@ -14,7 +14,6 @@ from bdclean import InputError, early, printable, within
 from bdclean.benchmark import local, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
-from bdclean.data.shared import sharing
 from bdclean.exits import Interrupted
 
 
@@ -136,7 +135,7 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         needs = (one.suspect.key,) if one.suspect.key in suspects else ()
         log = folder / "logs" / f"{key}.log"
         tasks.append(local.Task(key, log, needs, work.cleanse, (one, folder, command, keep)))
-    with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
+    with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
         for progress in local.run(tasks, jobs):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:

@@ -10,19 +10,17 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.aims import Aim, BySource, Changes, all_to_one
 from bdclean.cleansing.base import classes_of
 from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.cleansing.harm import find_harm
 from bdclean.cleansing.path import Path
 from bdclean.data.batch import Batch
-from bdclean.distillation import kd_loss
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
 from bdclean.scanning import Network, PatchInversion, SparseInversion, shown
 from bdclean.scanning.difference import FEWEST, differences, source_classes
+from bdclean.training import batch_size, cosine, kd_loss, pieces
 
 AIMED_BATCH, BLIND_BATCH = 128, 64
 """Images a step that the rates are meant for, where a class stands out and where none does; with fewer they are lower,

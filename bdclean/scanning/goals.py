@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from bdclean.batching import pieces
 from bdclean.scanning.base import Network, rounds
+from bdclean.training import pieces
 from bdclean.universal import Change
 
 GLIMPSED = 8

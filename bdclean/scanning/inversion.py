@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.batching import batch_size, pieces
 from bdclean.scanning.base import Detector, Network
 from bdclean.scanning.goals import Goal, Towards
+from bdclean.training import batch_size, pieces
 from bdclean.universal import (
     CONTROLS,
     add,

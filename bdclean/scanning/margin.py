@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.scanning.base import Detector, Network
+from bdclean.training import batch_size, pieces
 from bdclean.universal import radius, uphill
 
 
