@@ -43,7 +43,7 @@ def test_images_of_the_target_class_prove_nothing() -> None:
 
 
 def test_figures_that_are_equal_at_first_stay_apart() -> None:
-    asr_and_ra = AttackModule("small_cnn").test_metrics[1]
+    asr_and_ra = AttackModule("small_cnn").judging.test[1]
     answers, labels = torch.eye(10), torch.full((1,), 3)
     # Neither the target's nor the true class, then the target's, then the true one twice.
     for answer in (7, 0, 3, 3):

@@ -15,6 +15,7 @@ from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
 from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
 from bdclean.data.batch import Batch
+from bdclean.data.notices import say
 from bdclean.metrics import Share
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
@@ -53,7 +54,7 @@ class Cleanser(Classifier):
     scans: ClassVar[bool] = False
     """Whether it wants to know, in `found`, what a scan finds in the suspect."""
     uses_images: ClassVar[bool] = True
-    """Whether it looks at images at all."""
+    """Whether it looks at images."""
     in_eval_mode: ClassVar[bool] = False
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
     drops: ClassVar[bool] = True
@@ -108,8 +109,6 @@ class Cleanser(Classifier):
     def epochs_of(self, images: int) -> int:
         """How many epochs of so many images it trains, if nothing else is said; by default `epochs`."""
         return self.epochs
-
-    # What it has to do it with
 
     def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
         """Check an option of the method, by its name, as `bdclean.within` does."""
@@ -166,8 +165,6 @@ class Cleanser(Classifier):
         """The same, with a gradient for the images."""
         return cast(Tensor, self.quick(images)).to(images.dtype)
 
-    # How it runs
-
     def on_fit_start(self) -> None:
         """Called by Lightning."""
         self.prepare()
@@ -185,10 +182,7 @@ class Cleanser(Classifier):
         self.divergences += 1
         if self.divergences > MOST_DIVERGENCES:
             raise untrainable(type(self), self.rate_option, self.options().get(self.rate_option), self.divergences)
-        if self.trainer.is_global_zero:
-            print(
-                f"The loss became {loss} in epoch {self.current_epoch}: training begins anew at a quarter of its rate."
-            )
+        say(f"The loss became {loss} in epoch {self.current_epoch}: training begins anew at a quarter of its rate.")
         self.begin_anew(LOWER)
         rewind(self.trainer.lr_scheduler_configs)
         done = self.current_epoch + 1

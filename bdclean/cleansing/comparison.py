@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bdclean.cleansing.harm import Harm, find_harm
 from bdclean.metrics import Agreement, Confidence, Share
-from bdclean.modules.classifier import CONFUSION_CLASSES
+from bdclean.modules.judging import CONFUSION_CLASSES
 
 
 class Comparison(nn.Module):

@@ -1,7 +1,7 @@
 """Networks by name, which network weights belong to, and the stages and channels of any network."""
 
 from bdclean.models.channels import Channels, find_channels, scale
-from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen
+from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen, renewed
 from bdclean.models.finite import check_finite
 from bdclean.models.folding import folded
 from bdclean.models.networks import (
@@ -61,6 +61,7 @@ __all__ = [
     "plain",
     "read_logits",
     "recognise",
+    "renewed",
     "scale",
     "shapes_of",
     "usual_size",

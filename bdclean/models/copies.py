@@ -81,3 +81,12 @@ def check_gradient(network: nn.Module, images: Tensor) -> None:
             "--model.arch: its outputs carry no gradient, as after torch.no_grad() or detach(), and scans and training "
             "need one"
         )
+
+
+def renewed(network: nn.Module) -> nn.Module:
+    """A copy of a network with new weights, as its layers begin."""
+    copied = duplicate(network)
+    for module in copied.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    return copied

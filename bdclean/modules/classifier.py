@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -12,32 +11,23 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from bdclean import InputError, __version__, first_ten
+from bdclean import InputError, __version__
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
-from bdclean.metrics import Accuracy, AttackSuccessRate, MeanLoss, RobustAccuracy, Share
+from bdclean.metrics import MeanLoss, Share
 from bdclean.models import (
     Normalize,
     Stem,
-    best_prefix,
     check_finite,
     check_trainable,
-    closest,
-    duplicate,
     noise,
     read_logits,
-    shapes_of,
-    without,
+    renewed,
 )
+from bdclean.modules.judging import Judging
+from bdclean.modules.weights import load_weights
 from bdclean.training import sgd
-
-PARTS = ("clean", "triggered")
-"""What the validation and test loaders hold, in their order."""
-CONFUSION_CLASSES = 1000
-"""No confusion matrix is kept of more classes."""
 
 
 class Classifier(LightningModule):
@@ -90,7 +80,7 @@ class Classifier(LightningModule):
             "stem": stem,
             "arch_kwargs": dict(arch_kwargs or {}) or None,
         }
-        # Plain values only, so that a checkpoint can be read without making objects.
+        # Plain values, so that a checkpoint can be read without making objects.
         self.save_hyperparameters(description, logger=False)
         check_trainable(network)
         self.outputs = read_logits(network, noise(len(mean), image_size), num_classes)
@@ -101,16 +91,8 @@ class Classifier(LightningModule):
         self.normalize = Normalize(mean, std)
         # Twice as fast as the default layout on CPUs, and on GPUs at reduced precision.
         self.network = network.to(memory_format=torch.channels_last)
-        parts = [
-            MetricCollection({"acc": Accuracy()}),
-            # Not in groups: torchmetrics takes figures for one and the same that are equal after a batch, as 0 and 0.
-            MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}, compute_groups=False),
-        ]
+        self.judging = Judging(num_classes)
         self.train_loss = MeanLoss()
-        self.val_metrics = nn.ModuleList(part.clone(prefix="val/") for part in parts)
-        self.test_metrics = nn.ModuleList(part.clone(prefix="test/") for part in parts)
-        matrices = len(parts) if num_classes <= CONFUSION_CLASSES else 0
-        self.test_confusion = nn.ModuleList(MulticlassConfusionMatrix(num_classes) for _ in range(matrices))
         self.confusions: dict[str, Tensor] = {}
 
     def options(self) -> dict[str, Any]:
@@ -129,11 +111,7 @@ class Classifier(LightningModule):
 
     def untrained(self) -> nn.Module:
         """A copy of normalisation and network with new weights: from images in [0, 1] to logits."""
-        copied = duplicate(nn.Sequential(self.normalize, self.network)).train()
-        for module in copied.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-        return copied
+        return renewed(nn.Sequential(self.normalize, self.network)).train()
 
     # The state is the network's
 
@@ -155,23 +133,8 @@ class Classifier(LightningModule):
                 says what differs, or which part makes it so.
         """
         option = f"{option} {checkpoint.path}"
-        own = self.network.state_dict()
-        prefix, wrong = best_prefix(shapes_of(own), shapes_of(checkpoint.weights), self.hparams["arch"])
-        if wrong:
-            near, _ = closest(checkpoint.weights)
-            raise InputError(
-                f"{option}: does not fit {self.hparams['arch']} with {self.num_classes} classes: {first_ten(wrong)}"
-                + (f"; the closest known network is {near.arch}" if near else "")
-            )
-        weights = without(checkpoint.weights, prefix)
-        for name, value in weights.items():
-            if name in own and value.is_floating_point() != own[name].is_floating_point():
-                raise InputError(f"{option}: {name} holds {value.dtype}, the network {own[name].dtype}")
-        state = OrderedDict(weights)
-        # The versions of its layers, which some of them ask for.
-        cast(Any, state)._metadata = cast(Any, own)._metadata
-        self.network.load_state_dict(state, strict=False)
-        self.origin, self.prefix = checkpoint, prefix
+        self.prefix = load_weights(self.network, self.hparams["arch"], self.num_classes, checkpoint, option)
+        self.origin = checkpoint
         check_finite(self, noise(3, self.image_size), option)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -182,8 +145,7 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Called by Lightning."""
-        # A training that was broken off leaves it full, and then the next would not be logged.
-        self.train_loss.reset()
+        self.train_loss.reset()  # a training that was broken off leaves it full: the next would not be logged
 
     def check(self, classes: int | None, numbered: bool, size: int) -> None:
         """Refuse images that do not fit.
@@ -205,29 +167,21 @@ class Classifier(LightningModule):
         """Count a batch, and give its logits; images without labels count for nothing here."""
         if batch.labels is None:
             return None
-        return self._judge(self.val_metrics[dataloader_idx], batch, prog_bar=True)
+        return self._judge("val", dataloader_idx, batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """As `validation_step`."""
         if batch.labels is None:
             return None
-        logits = self._judge(self.test_metrics[dataloader_idx], batch)
-        if self.test_confusion:
-            cast(Metric, self.test_confusion[dataloader_idx]).update(logits, batch.labels)
-        return logits
+        return self._judge("test", dataloader_idx, batch)
 
     def on_test_epoch_end(self) -> None:
         """Keep the confusion matrices, rows true classes and columns predicted ones."""
-        for part, module in zip(PARTS, self.test_confusion, strict=False):
-            matrix = cast(Metric, module)
-            if matrix.update_count:
-                self.confusions[part] = matrix.compute().cpu()
-                matrix.reset()
+        self.confusions |= self.judging.confusions()
 
     def counted(self) -> dict[str, Share | None]:
         """Of how many images the figures of the last test are, by their names."""
-        metrics = (one for part in self.test_metrics for one in cast(MetricCollection, part).items(keep_base=True))
-        return {name: cast(Any, metric).share for name, metric in metrics}
+        return self.judging.counted()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities of the classes, (N, classes)."""
@@ -238,13 +192,12 @@ class Classifier(LightningModule):
         """Where figures are computed: they do not depend on the precision of the training."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _judge(self, module: nn.Module, batch: Batch, prog_bar: bool = False) -> Tensor:
+    def _judge(self, stage: str, part: int, batch: Batch) -> Tensor:
         with self._exact():
             logits: Tensor = self(batch.images)
-        metrics = cast(MetricCollection, module)
-        metrics.update(logits, batch.targets, batch.labels)
+        metrics = self.judging.update(stage, part, logits, batch)
         # With dataloader_idx Lightning would name the figures after loaders.
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=prog_bar, add_dataloader_idx=False)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val", add_dataloader_idx=False)
         return logits
 
     # What training shares
@@ -280,14 +233,7 @@ class Classifier(LightningModule):
         schedule: Callable[[float], float],
         parameters: ParamsT | None = None,
     ) -> OptimizerLRScheduler:
-        """As `bdclean.training.sgd`, for the whole of this training.
-
-        Args:
-            lr: Highest learning rate.
-            momentum: Share of the last step that is kept.
-            weight_decay: Strength of the L2 penalty.
-            schedule: From the share of the training that is done, in [0, 1], to a factor of `lr`.
-            parameters: What is trained, as optimisers of torch take it; by default the whole network.
+        """As `bdclean.training.sgd`, for the whole of this training; by default of the whole network.
 
         Raises:
             InputError: If one of the first three is out of range.

@@ -13,6 +13,7 @@ from bdclean.cleansing.scandistill.aims import Aim, BySource, all_to_one
 from bdclean.cleansing.scandistill.description import compared, scanned
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
 from bdclean.cleansing.scandistill.unlearning import Unlearning
+from bdclean.data.notices import say
 from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
 from bdclean.scanning import Network, PatchInversion, SparseInversion
@@ -192,11 +193,8 @@ class ScanDistill(Unlearning):
         if not self.turned:
             super().on_divergence(loss)
             return
-        if self.trainer.is_global_zero:
-            print(
-                f"The loss became {loss} in epoch {self.current_epoch}: training ends, and the re-initialised student "
-                "is kept."
-            )
+        where = f"The loss became {loss} in epoch {self.current_epoch}"
+        say(f"{where}: training ends, and the re-initialised student is kept.")
         self.keep_the_first_phase()
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
