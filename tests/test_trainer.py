@@ -128,7 +128,7 @@ class Mixing(Kinds):
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     suspect = AttackModule("small_cnn")
@@ -137,7 +137,7 @@ def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
     tasks.cleanse(trainer, suspect, data, Distill, scan=False)
     assert trainer.precision == "32-true"
-    assert "in single precision" in capsys.readouterr().out
+    assert "in single precision" in caplog.text
 
 
 class Watching(Detector):
