@@ -18,7 +18,7 @@ from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.data.images import Images, MemoryImages
 from bdclean.data.memory import as_pixels, collect, scaled
-from bdclean.data.sources import Source
+from bdclean.data.sources import Source, open_source
 from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
@@ -48,10 +48,13 @@ class GivenImages(Source):
     """
 
     def __init__(self, pixels: Tensor) -> None:
-        self.name, self.option = "images in memory", "images"
-        self.path, self.numbered = Path(), False
-        self.num_classes, self.image_size = 0, pixels.shape[1]
+        super().__init__("images in memory", "", "")
+        self.image_size = pixels.shape[1]
         self.pixels = pixels
+
+    @classmethod
+    def has_name(cls, name: str) -> bool:
+        return False
 
     def load_unlabeled(self, image_size: int, count: int, seed: int) -> Images:
         return MemoryImages(self.pixels)
@@ -169,7 +172,7 @@ def _prepared(
     check_trainable(model)
     network = duplicate(model).cpu().float()
     if image_size is None:
-        image_size = fitting_size(network, Source(str(images), option="images").image_size, "the network")
+        image_size = fitting_size(network, open_source(str(images), option="images").image_size, "the network")
     channels = given.pixels.shape[-1] if given else channels_of(network, image_size)
     means, stds = normalization(mean, std, channels)
     suspect = Classifier(network, count_classes(network, image_size, channels, "model"), image_size, means, stds)

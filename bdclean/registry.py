@@ -13,8 +13,8 @@ from bdclean import quoted
 from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
-DRAWN = ("shapes", "procedural")
-"""Sources of images that the program draws."""
+ARRAY_SUFFIXES = (".npz", ".npy")
+"""Of files of arrays."""
 ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
 """Classes beside those that options take: bases, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
@@ -25,8 +25,8 @@ USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 
 def is_source(name: str) -> bool:
     """Whether there is a source of images of a name: a known one, a folder, or a file of arrays."""
-    known = name in DRAWN or name in image_sets()
-    return known or os.path.isdir(name) or (os.path.isfile(name) and Path(name).suffix in (".npz", ".npy"))
+    is_file = os.path.isfile(name) and Path(name).suffix in ARRAY_SUFFIXES
+    return name in image_sets() or os.path.isdir(name) or is_file
 
 
 def no_source(option: str, name: str) -> str:
@@ -36,7 +36,7 @@ def no_source(option: str, name: str) -> str:
         option: Which named it, with dashes.
         name: What was given.
     """
-    known = [*DRAWN, *image_sets()]
+    known = image_sets()
     close = suggestion(name, known)
     return f"{option} {quoted(name)}: neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
 
@@ -49,8 +49,10 @@ def no_network(name: str, known: Sequence[str]) -> str:
 
 @cache
 def image_sets() -> tuple[str, ...]:
-    """Torchvision's sets of images, by the names that they have here."""
-    return keys_of(PACKAGE / "data" / "standard.py", "STANDARD")
+    """Sets of images that have names: those that the program draws first, then torchvision's."""
+    paths = sorted((PACKAGE / "data" / "sources").glob("*.py"), key=lambda path: path.name, reverse=True)
+    lists = [keys_of(path, "NAMES") for path in paths]
+    return tuple(name for names in sorted(lists, key=len) for name in names)
 
 
 @cache

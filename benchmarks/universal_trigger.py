@@ -21,9 +21,9 @@ from bdclean.attacks.surrogate import shuffled, train
 from bdclean.data.augment import random_crop_flip
 from bdclean.data.images import Images, to_float
 from bdclean.data.sources import Source
-from bdclean.distillation import kd_loss
 from bdclean.metrics import attack_successes, correct, robust_successes
 from bdclean.modules import AttackModule
+from bdclean.training import kd_loss
 
 SIDE, TARGET, TESTED = 32, 0, 2000
 

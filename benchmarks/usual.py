@@ -17,8 +17,8 @@ from torchvision import transforms
 
 from bdclean.cleansing.base import frozen
 from bdclean.data.shapes import draw_shapes
-from bdclean.distillation import kd_loss
 from bdclean.modules import AttackModule
+from bdclean.training import kd_loss
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

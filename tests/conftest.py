@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bdclean import attacks
 from bdclean.cli.main import main
-from bdclean.data import sources
+from bdclean.data.sources import shapes as embedded
 from bdclean.models.cifar import NETWORKS
 from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion
 
@@ -34,15 +34,18 @@ QUICK = [*QUIET, "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", 
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test writes, it writes there."""
+def _in_an_empty_folder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a test writes, it writes there; images that were decoded are kept for the other tests."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
 def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded set, with a few hundred images."""
-    monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+    monkeypatch.setattr(embedded, "IMAGES", {"train": 600, "test": 200})
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suspect that has hardly been trained, on the tiny embedded set."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "SHAPES_IMAGES", {"train": 600, "test": 200})
+        patch.setattr(embedded, "IMAGES", {"train": 600, "test": 200})
         patch.chdir(folder)
         main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUICK])
     return folder / "suspect.ckpt"

@@ -40,7 +40,7 @@ from bdclean.attacks.scar import change_along
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
-from bdclean.batching import batch_size
+from bdclean.training import batch_size
 
 NAMES = [*attacks.ATTACKS]
 COLOUR_ONLY = ["ADBA", "LIRA", "SCAR", "SSBA", "InputAware", "TrojanNN"]

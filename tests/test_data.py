@@ -1,5 +1,5 @@
+import builtins
 import hashlib
-import os
 import pickle
 import struct
 from pathlib import Path
@@ -15,15 +15,15 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError
 from bdclean.attacks import BadNets
-from bdclean.data import PoisonDataModule, placement, sampler
+from bdclean.data import PoisonDataModule, cache, placement, sampler
+from bdclean.data import arrays as opened
 from bdclean.data.augment import Augmentation, random_crop_flip
 from bdclean.data.batch import Batch
 from bdclean.data.images import MemoryImages, to_float, to_pixels
 from bdclean.data.poisoning import trigger
 from bdclean.data.sampler import BatchSampler
 from bdclean.data.shapes import CLASSES, draw_shapes
-from bdclean.data.shared import sharing
-from bdclean.data.sources import Source
+from bdclean.data.sources import open_source
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import AttackModule
@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_npz(npz: Path) -> None:
-    source = Source(str(npz))
+    source = open_source(str(npz))
     images = source.load("test", 16)
     assert (source.num_classes, source.image_size, len(images)) == (4, 16, 40)
     assert torch.equal(images.batch(torch.tensor([3])), torch.from_numpy(np.load(npz)["x_test"][[3]]))
@@ -91,7 +91,7 @@ def test_npz(npz: Path) -> None:
 
 
 def test_folder(folder: Path) -> None:
-    source = Source(str(folder))
+    source = open_source(str(folder))
     images = source.load("test", 24)
     assert (source.num_classes, source.image_size, len(images)) == (2, None, 16)
     assert images.labels.tolist() == [0] * 8 + [1] * 8
@@ -114,7 +114,7 @@ def test_cifar10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(datasets.CIFAR10, "train_list", files[:5])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", files[5:])
     monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": meta, "key": "label_names", "md5": digest})
-    source = Source("cifar10", str(tmp_path))
+    source = open_source("cifar10", str(tmp_path))
     source.download()
     images = source.load("test", 32)
     assert len(source.load("train", 32)) == 50
@@ -131,9 +131,9 @@ def test_mnist_by_name_becomes_colour(tmp_path: Path) -> None:
     for part in ("train", "t10k"):
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 7, 28, 28) + pixels.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, 7) + bytes(range(7)))
-    images = Source("mnist", str(tmp_path)).load("test", 28)
+    images = open_source("mnist", str(tmp_path)).load("test", 28)
     assert torch.equal(images.batch(torch.arange(7)), torch.from_numpy(pixels)[..., None].expand(-1, -1, -1, 3))
-    assert Source("mnist", str(tmp_path)).load("train", 32).batch(torch.arange(2)).shape == (2, 32, 32, 3)
+    assert open_source("mnist", str(tmp_path)).load("train", 32).batch(torch.arange(2)).shape == (2, 32, 32, 3)
 
 
 def test_gtsrb_by_name(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_gtsrb_by_name(tmp_path: Path) -> None:
         (base / folder).mkdir(parents=True)
         Image.new("RGB", (40, 30), (0, 128, 0)).save(base / folder / "a.ppm")
     (base.parent / "GT-final_test.csv").write_text("Filename;ClassId\na.ppm;42\n")
-    source = Source("gtsrb", str(tmp_path))
+    source = open_source("gtsrb", str(tmp_path))
     for split, labels in (("train", list(range(43))), ("test", [42])):
         images = source.load(split, 32)
         assert images.labels.tolist() == labels
@@ -158,7 +158,7 @@ def test_stl10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (base / f"{split}_X.bin").write_bytes(pixels.tobytes())
         (base / f"{split}_y.bin").write_bytes(bytes([1, 10]))
     (base / "class_names.txt").write_text("\n".join("abcdefghij"))
-    images = Source("stl10", str(tmp_path)).load("test", 96)
+    images = open_source("stl10", str(tmp_path)).load("test", 96)
     assert images.labels.tolist() == [0, 9]
     # The files hold images column by column.
     assert torch.equal(images.batch(torch.arange(2)), torch.from_numpy(pixels).permute(0, 3, 2, 1))
@@ -167,7 +167,7 @@ def test_stl10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(InputError, match=r"--data.source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
-        Source("cifar10", str(tmp_path)).download()
+        open_source("cifar10", str(tmp_path)).download()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mon
 def test_wrong_npz_is_named(arrays: dict[str, Any], reason: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", **arrays)
     with pytest.raises(InputError, match=reason) as caught:
-        Source(str(tmp_path / "wrong.npz")).load("train", 8)
+        open_source(str(tmp_path / "wrong.npz")).load("train", 8)
     assert str(caught.value).startswith(f"--data.source {tmp_path / 'wrong.npz'}: ")
 
 
@@ -192,13 +192,13 @@ def test_wrong_source_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(InputError, match=f"--data.source {tmp_path / name}: "):
-        Source(str(tmp_path / name)).load("train", 8)
+        open_source(str(tmp_path / name)).load("train", 8)
 
 
 def test_unreadable_image_is_named(folder: Path) -> None:
     (folder / "train" / "cat" / "000.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"000\.png is not a readable image"):
-        Source(str(folder)).load("train", 8).batch(torch.tensor([0]))
+        open_source(str(folder)).load("train", 8).batch(torch.tensor([0]))
 
 
 # Batches
@@ -363,19 +363,83 @@ def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
     assert training.fingerprint() == MemoryImages(training.batch(torch.arange(70)), training.labels).fingerprint()
 
 
+@pytest.fixture
+def large_npz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, npz: Path) -> Path:
+    """As `npz`, where decoded images are kept, however few they are."""
+    monkeypatch.setattr(cache, "SMALLEST", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
+    return npz
+
+
+def kept() -> list[Path]:
+    """The files of decoded images."""
+    return [path for path in Path("kept").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
-def test_processes_have_the_images_together(npz: Path) -> None:
-    alone = PoisonDataModule(str(npz)).sets.training
-    with sharing():
-        first, second = (PoisonDataModule(str(npz)).sets.training for _ in range(2))
-        (file,) = Path(os.environ["SHARED_BY_BDCLEAN"]).glob("*[!k]")
-        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(file.name)]
-        assert len(mapped) == 2
-    numbers = torch.arange(100)
+def test_decoded_images_are_kept_and_mapped_into_memory(large_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_source(str(large_npz)).load("train", 16)
+    (file,) = kept()
+    opened._opened.cache_clear()
+    monkeypatch.setattr(opened.ArrayFile, "pixels", lambda *_: pytest.fail("decoded again"))
+    second = open_source(str(large_npz)).load("train", 16)
+    assert sum(line.endswith(file.name) for line in Path("/proc/self/maps").read_text().splitlines()) == 2
+    expected = torch.from_numpy(np.load(large_npz)["x_train"])
     for images in (first, second):
-        assert torch.equal(images.batch(numbers), alone.batch(numbers))
-        assert torch.equal(images.labels, alone.labels)
-    assert "SHARED_BY_BDCLEAN" not in os.environ
+        assert torch.equal(images.batch(torch.arange(100)), expected)
+        assert torch.equal(images.labels, torch.arange(100) % 4)
+    # What one changes is its own.
+    first.pixels[5] = 0  # type: ignore[attr-defined]
+    assert torch.equal(open_source(str(large_npz)).load("train", 16).batch(torch.arange(100)), expected)
+
+
+def test_a_file_that_was_changed_is_decoded_anew(large_npz: Path) -> None:
+    before = open_source(str(large_npz)).load("train", 16)
+    arrays = dict(np.load(large_npz))
+    arrays["x_train"] = 255 - arrays["x_train"]
+    np.savez(large_npz, **arrays)
+    after = open_source(str(large_npz)).load("train", 16)
+    numbers = torch.arange(100)
+    assert torch.equal(after.batch(numbers), 255 - before.batch(numbers))
+    assert len(kept()) == 2
+
+
+def test_without_room_for_decoded_images_each_process_has_its_own(
+    large_npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "write_whole", full)
+    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+    assert not kept()
+    Path("kept/bdclean/images").rename("elsewhere")
+    Path("kept/bdclean/images").write_text("no folder")
+    assert len(open_source(str(large_npz)).load("test", 16)) == 40
+
+
+def test_a_damaged_file_of_decoded_images_is_passed_over(large_npz: Path) -> None:
+    open_source(str(large_npz)).load("train", 16)
+    (file,) = kept()
+    file.write_bytes(file.read_bytes()[:500])
+    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+
+
+def test_an_npz_is_opened_once(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[object] = []
+    real = builtins.open
+
+    def watch(path: Any, *arguments: Any, **options: Any) -> Any:
+        times.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", watch)
+    assert open_source(str(npz)).image_size == 16
+    data = PoisonDataModule(str(npz))
+    assert data.num_classes == 4
+    assert len(everything(data.test_dataloader()[0])[0]) == 40
+    assert len(data.sets.training) == 100
+    assert times.count(npz) == 1
 
 
 def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:

@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from bdclean.cli.main import main
-from bdclean.data import shapes, sources
+from bdclean.data import shapes
+from bdclean.data.sources import shapes as embedded
 from tests.conftest import CONFIGS, QUIET, cleanse
 
 
 @pytest.mark.scans
 def test_a_backdoored_network_is_cleansed(monkeypatch: pytest.MonkeyPatch) -> None:
     classes = {name: shapes.CLASSES[name] for name in ("disk", "ring", "square", "cross")}
-    for module in (shapes, sources):
+    for module in (shapes, embedded):
         monkeypatch.setattr(module, "CLASSES", classes)
-    monkeypatch.setattr(sources, "SHAPES_IMAGES", {"train": 8000, "test": 400})
+    monkeypatch.setattr(embedded, "IMAGES", {"train": 8000, "test": 400})
     short = ["--data.batch_size", "64", "--trainer.max_epochs", "6", "--data.attack.poison_rate", "0.2"]
     main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET, *short])
     report = cleanse(Path("suspect.ckpt"), "--trainer.max_epochs", "6")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bdclean import InputError, decoding
 from bdclean.attacks import BadNets
-from bdclean.data.sources import Source
+from bdclean.data.sources import open_source
 from bdclean.data.walk import walk
 from bdclean.decoding import decode
 from tests.conftest import computing
@@ -194,7 +194,7 @@ def test_floats_that_are_no_images(value: float) -> None:
     pixels[1] = value
     np.savez("floats.npz", x_test=pixels, y_test=np.arange(4) % 2)
     with pytest.raises(InputError, match="floats.npz: x_test must be uint8 or in \\[0, 1\\], not float32 from"):
-        Source("floats.npz").load("test", 8)
+        open_source("floats.npz").load("test", 8)
 
 
 def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_test") -> None:
@@ -218,7 +218,7 @@ def test_arrays_that_unpack_to_gigabytes(option: str) -> None:
     zeros("bomb.npz", (2_000_000, 32, 32, 3))
 
     def load() -> object:
-        source = Source("bomb.npz", option=option)
+        source = open_source("bomb.npz", option=option)
         return source.load("test", 32) if option == "--data.source" else source.load_unlabeled(32, 10, 0)
 
     text = outcome(load, 200 * MIB)
@@ -227,12 +227,12 @@ def test_arrays_that_unpack_to_gigabytes(option: str) -> None:
 
 def test_labels_that_unpack_to_gigabytes() -> None:
     zeros("bomb.npz", (10**9,), "<i8", "y_train")
-    text = outcome(lambda: Source("bomb.npz").num_classes, 200 * MIB)
+    text = outcome(lambda: open_source("bomb.npz").num_classes, 200 * MIB)
     assert text.startswith("InputError: --data.source bomb.npz: has neither x_train nor x_test")
     zeros("bomb.npz", (10**9,), "<i8", "y_test")
     with zipfile.ZipFile("bomb.npz", "a") as archive, archive.open("x_test.npy", "w") as member:
         np.lib.format.write_array(member, np.zeros((2, 8, 8, 3), np.uint8))
-    text = outcome(lambda: Source("bomb.npz").num_classes, 200 * MIB)
+    text = outcome(lambda: open_source("bomb.npz").num_classes, 200 * MIB)
     assert text.startswith("InputError: --data.source bomb.npz: y_test claims 8.00 GB in memory")
 
 
@@ -241,13 +241,13 @@ def test_an_npy_file_that_claims_more_than_it_has() -> None:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 32, 32, 3)}
         )
-    text = outcome(lambda: Source("short.npy").load_unlabeled(32, 10, 0), 200 * MIB)
+    text = outcome(lambda: open_source("short.npy").load_unlabeled(32, 10, 0), 200 * MIB)
     assert "short.npy: the array claims 3.07 GB in memory" in text
 
 
 def test_images_that_pack_well_are_read() -> None:
     np.savez_compressed("blank.npz", x_test=np.zeros((3000, 32, 32, 3), np.uint8), y_test=np.arange(3000) % 2)
-    assert len(Source("blank.npz").load("test", 32)) == 3000
+    assert len(open_source("blank.npz").load("test", 32)) == 3000
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (4, 0, 8, 3), (4, 8, 8, 0), (0,), ()])
@@ -256,13 +256,13 @@ def test_empty_arrays(shape: tuple[int, ...]) -> None:
     np.save("empty.npy", np.zeros(shape, np.uint8))
     for name in ("empty.npz", "empty.npy"):
         with pytest.raises(InputError, match=f"--data.source {name}: (x_test|the array) must be"):
-            Source(name)
+            open_source(name)
 
 
 def test_arrays_of_objects_are_not_read() -> None:
     np.savez("objects.npz", x_test=np.array([{}, {}], dtype=object), y_test=np.arange(2))
     with pytest.raises(InputError, match=r"objects.npz: array x_test cannot be read \(it holds Python objects\)"):
-        Source("objects.npz")
+        open_source("objects.npz")
 
 
 # Folders
@@ -279,9 +279,9 @@ def test_folders_that_link_to_each_other_are_walked_once() -> None:
     with computing(2):
         files, unreadable = walk(Path("web"))
     assert (len(files), unreadable) == (9, [])
-    assert len(Source("web", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 9
+    assert len(open_source("web", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 9
     # As classes, each has what its folder leads to, once.
-    assert Source("web").num_classes == 9
+    assert open_source("web").num_classes == 9
 
 
 def test_links_to_themselves_and_to_nothing_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -291,8 +291,8 @@ def test_links_to_themselves_and_to_nothing_are_named_and_left_out(caplog: pytes
     Path("photos/cat/self.png").symlink_to("self.png")
     Path("photos/dog/gone.png").symlink_to("elsewhere.png")
     Path("photos/self").symlink_to("self")
-    assert len(Source("photos").load("test", 8)) == 2
-    assert len(Source("photos", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 2
+    assert len(open_source("photos").load("test", 8)) == 2
+    assert len(open_source("photos", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 2
     labelled, loose = (record.getMessage() for record in caplog.records)
     expected = "2 left out, as they cannot be read: photos/cat/self.png, photos/dog/gone.png"
     assert labelled == f"--data.source photos: {expected}"

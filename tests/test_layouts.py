@@ -10,7 +10,7 @@ from PIL import Image
 
 from bdclean import InputError
 from bdclean.data import PoisonDataModule
-from bdclean.data.sources import Source
+from bdclean.data.sources import Source, open_source
 
 
 def draw(*paths: str) -> None:
@@ -26,7 +26,7 @@ def write(path: str, text: str) -> None:
 
 def labelled(source: Source, split: str) -> dict[str, int]:
     images = source.load(split, 8)
-    paths = [path.relative_to(source.path).as_posix() for path in images.paths]  # type: ignore[attr-defined]
+    paths = [path.relative_to(source.name).as_posix() for path in images.paths]  # type: ignore[attr-defined]
     return dict(zip(paths, images.labels.tolist(), strict=True))
 
 
@@ -42,14 +42,14 @@ def tiny_imagenet() -> None:
 
 def test_tiny_imagenet_as_it_is_unpacked(caplog: pytest.LogCaptureFixture) -> None:
     tiny_imagenet()
-    source = Source("tiny")
+    source = open_source("tiny")
     assert (source.num_classes, source.numbered) == (2, False)
     assert source.class_names == ("n01 goldfish, Carassius auratus", "n02 lemon")
     assert labelled(source, "test") == {"val/images/val_0.JPEG": 1, "val/images/val_1.JPEG": 0}
     assert labelled(source, "train") == {
         f"train/n0{n + 1}/images/n0{n + 1}_{i}.JPEG": n for n in (0, 1) for i in (0, 1)
     }
-    assert labelled(Source("tiny/val"), "test") == {"images/val_0.JPEG": 1, "images/val_1.JPEG": 0}
+    assert labelled(open_source("tiny/val"), "test") == {"images/val_0.JPEG": 1, "images/val_1.JPEG": 0}
     assert not caplog.records
 
 
@@ -58,7 +58,7 @@ def test_tiny_imagenet_sorted_into_folders_with_an_empty_one_left_over() -> None
     for number, wnid in (("0", "n02"), ("1", "n01")):
         Path(f"tiny/val/{wnid}").mkdir()
         Path(f"tiny/val/images/val_{number}.JPEG").rename(f"tiny/val/{wnid}/val_{number}.JPEG")
-    assert labelled(Source("tiny"), "test") == {"val/n02/val_0.JPEG": 1, "val/n01/val_1.JPEG": 0}
+    assert labelled(open_source("tiny"), "test") == {"val/n02/val_0.JPEG": 1, "val/n01/val_1.JPEG": 0}
 
 
 def test_a_folder_called_images_is_no_class() -> None:
@@ -77,12 +77,12 @@ def test_classes_that_the_training_part_has_not_are_an_error() -> None:
     Path("photos/val/cow").rename("photos/val/cat")
     Path("photos/val/dog/0.png").unlink()
     Path("photos/val/dog").rmdir()
-    assert labelled(Source("photos"), "test") == {"val/cat/0.png": 0}
+    assert labelled(open_source("photos"), "test") == {"val/cat/0.png": 0}
 
 
 def test_numbered_test_folders_may_be_written_otherwise() -> None:
     draw("signs/Train/00000/0.png", "signs/Train/00007/0.png", "signs/Test/7/0.png")
-    source = Source("signs")
+    source = open_source("signs")
     assert (source.num_classes, source.numbered, source.class_names) == (8, True, ())
     assert labelled(source, "test") == {"Test/7/0.png": 7}
 
@@ -97,7 +97,7 @@ def test_gtsrb_as_it_is_unpacked(place: str) -> None:
     write("GTSRB/Final_Test/Images/GT-final_test.test.csv", "Filename;Width;Height;Roi.X1\n00000.ppm;8;8;1\n")
     columns = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
     write(f"GTSRB/{place}GT-final_test.csv", f"{columns}00000.ppm;8;8;1;1;7;7;42\n00001.ppm;8;8;1;1;7;7;1\n")
-    source = Source("GTSRB")
+    source = open_source("GTSRB")
     assert (source.num_classes, source.numbered) == (43, True)
     assert labelled(source, "test") == {"Final_Test/Images/00000.ppm": 42, "Final_Test/Images/00001.ppm": 1}
     assert sorted(labelled(source, "train").values()) == [0, 1, 42]
@@ -107,8 +107,8 @@ def test_gtsrb_as_kaggle_has_it() -> None:
     draw("signs/Train/0/00000_a.png", "signs/Train/1/00001_a.png", "signs/Test/00000.png", "signs/Meta/0.png")
     write("signs/Train.csv", "Width,Height,ClassId,Path\n8,8,0,Train/0/00000_a.png\n8,8,1,Train/1/00001_a.png\n")
     write("signs/Test.csv", "Width,Height,ClassId,Path\n8,8,1,Test/00000.png\n")
-    assert labelled(Source("signs"), "test") == {"Test/00000.png": 1}
-    assert labelled(Source("signs"), "train") == {"Train/0/00000_a.png": 0, "Train/1/00001_a.png": 1}
+    assert labelled(open_source("signs"), "test") == {"Test/00000.png": 1}
+    assert labelled(open_source("signs"), "train") == {"Train/0/00000_a.png": 0, "Train/1/00001_a.png": 1}
 
 
 CLASSES = {"n01": "tench", "n02": "goldfish", "n03": "shark"}
@@ -130,7 +130,7 @@ def test_imagenets_validation_images_beside_a_file(files: Mapping[str, str]) -> 
     write("imagenet/LOC_synset_mapping.txt", "".join(f"{wnid} {name}\n" for wnid, name in CLASSES.items()))
     for path, text in files.items():
         write(f"imagenet/{path}", text)
-    source = Source("imagenet")
+    source = open_source("imagenet")
     assert labelled(source, "test") == {VAL[0]: 2, VAL[1]: 1}
     assert source.class_names == ("n01 tench", "n02 goldfish", "n03 shark")
 
@@ -139,7 +139,7 @@ def test_labels_that_count_from_1_where_folders_have_names() -> None:
     draw("imagenet/train/n01/a.png", "imagenet/train/n02/a.png", "imagenet/val/0.png", "imagenet/val/1.png")
     write("imagenet/val.txt", "0.png 1\n1.png 2\n")
     with pytest.raises(InputError, match="has not: 2; do they count from 1"):
-        _ = Source("imagenet").num_classes
+        _ = open_source("imagenet").num_classes
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_broken_tables_name_the_line(text: str, message: str) -> None:
     draw("loose/a.png", "loose/b.png", "x.png")
     write("loose/labels.csv", text)
     with pytest.raises(InputError) as caught:
-        _ = Source("loose").num_classes
+        _ = open_source("loose").num_classes
     assert str(caught.value).startswith(f"--data.source loose: loose/labels.csv{message}")
 
 
@@ -204,14 +204,14 @@ def test_a_broken_table_of_any_name_is_not_passed_over() -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/breeds.csv", f"photo,kind\na.png,cat\nb.png,{'x' * 200_000}\n")
     with pytest.raises(InputError, match="loose/breeds.csv, line 3 cannot be read"):
-        _ = Source("loose").num_classes
+        _ = open_source("loose").num_classes
 
 
 def test_a_table_of_another_encoding_is_not_passed_over() -> None:
     draw("loose/a.png", "loose/b.png")
     Path("loose/labels.csv").write_text(GOOD, encoding="utf-16")
     with pytest.raises(InputError, match=r"labels.csv, line 1 has the character '\\x00': save the table as UTF-8 text"):
-        _ = Source("loose").num_classes
+        _ = open_source("loose").num_classes
 
 
 def test_absolute_paths_in_the_folder_and_repeated_rows() -> None:
@@ -221,16 +221,16 @@ def test_absolute_paths_in_the_folder_and_repeated_rows() -> None:
     rows = f"{here}/loose/a.png,cat\n{here}/loose/b.png,dog\n{here}/loose/b.png,dog\n../loose/sub/c.png,dog\n"
     write("loose/labels.csv", f"{HEADER}{rows}")
     for name in ("loose", "link", str(here / "loose"), "../" + here.name + "/loose"):
-        assert labelled(Source(name), "test") == {"a.png": 0, "b.png": 1, "sub/c.png": 1}
+        assert labelled(open_source(name), "test") == {"a.png": 0, "b.png": 1, "sub/c.png": 1}
 
 
 def test_a_table_in_one_part_leads_to_no_other() -> None:
     draw("both/train/cat/a.png", "both/train/dog/a.png", "both/val/b.png", "both/val/c.png")
     write("both/val/labels.csv", f"{HEADER}b.png,cat\nc.png,dog\n../train/cat/a.png,dog\n")
-    assert labelled(Source("both"), "test") == {"val/b.png": 0, "val/c.png": 1}
+    assert labelled(open_source("both"), "test") == {"val/b.png": 0, "val/c.png": 1}
     write("both/val/labels.csv", f"{HEADER}b.png,cat\nc.png,dog\n../../a.png,dog\n")
     with pytest.raises(InputError, match=r"line 4: ../../a.png leads out of both"):
-        _ = Source("both").num_classes
+        _ = open_source("both").num_classes
 
 
 def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
@@ -241,7 +241,7 @@ def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
     Path("loose/c_labels.csv").symlink_to("c_labels.csv")
     os.mkfifo("loose/d_labels.csv")
     write("loose/credits.txt", "../x.png by Ann\n")
-    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
+    assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.png": 1}
 
 
 # Sets that lie elsewhere than expected
@@ -270,10 +270,10 @@ def test_sets_further_in_are_found(paths: tuple[str, ...], given: str, message: 
 def test_folders_in_class_folders_are_no_sets() -> None:
     draw("d/cat/train/0.png", "d/cat/test/1.png", "d/dog/train/0.png", "d/bullet_train/0.png", "d/test_tube/0.png")
     draw("d/truck/old/0.png", "d/truck/new/0.png")
-    assert Source("d").class_names == ("bullet_train", "cat", "dog", "test_tube", "truck")
+    assert open_source("d").class_names == ("bullet_train", "cat", "dog", "test_tube", "truck")
     draw("one/7/0.png", "one/7/left/1.png", "one/7/right/2.png")
     draw("part/val/cat/0.png", "part/train/cat/0.png", "part/train/dog/0.png")
-    assert labelled(Source("part"), "test") == {"val/cat/0.png": 0}
+    assert labelled(open_source("part"), "test") == {"val/cat/0.png": 0}
 
 
 def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
@@ -314,7 +314,7 @@ def test_loose_images_beside_a_file(file: str, text: str, inside: str) -> None:
     write(f"loose/{file}", text)
     write("loose/sample_submission.csv", "id,label\na,dog\nb,dog\n")
     write("loose/README.txt", "What there is to know\n")
-    source = Source("loose")
+    source = open_source("loose")
     assert source.class_names == ("cat", "dog")
     assert labelled(source, "test") == {f"{inside}a.png": 0, f"{inside}b.png": 1}
     assert not source.has("train")
@@ -325,20 +325,20 @@ def test_one_file_for_both_parts() -> None:
     draw(*(f"both/{name}.png" for name in names))
     write("both/labels.csv", "id,label\n" + "".join(f"{n},{int(n.split('/')[1]) % 3}\n" for n in names))
     for part, split in (("train", "train"), ("val", "test")):
-        assert labelled(Source("both"), split) == {f"{part}/{n}.png": n % 3 for n in range(150)}
+        assert labelled(open_source("both"), split) == {f"{part}/{n}.png": n % 3 for n in range(150)}
 
 
 def test_names_with_and_without_an_ending() -> None:
     draw("loose/a.png", "loose/b.jpg", "loose/c.png")
     write("loose/labels.csv", "id,label\na,x\nb.jpg,y\nc,y\n")
-    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.jpg": 1, "c.png": 1}
+    assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.jpg": 1, "c.png": 1}
 
 
 def test_links_between_classes_mix_up_no_labels() -> None:
     draw("photos/cat/0.png", "photos/dog/0.png")
     Path("photos/cat/dogs").symlink_to(Path("photos/dog").resolve())
     Path("photos/all").symlink_to(Path("photos").resolve())
-    assert labelled(Source("photos"), "test") == {"cat/0.png": 0, "dog/0.png": 1}
+    assert labelled(open_source("photos"), "test") == {"cat/0.png": 0, "dog/0.png": 1}
 
 
 def test_celeba_as_it_is_unpacked() -> None:
@@ -352,8 +352,8 @@ def test_files_that_name_the_parts_of_one_folder() -> None:
     draw("loose/images/a.png", "loose/images/b.png", "loose/images/c.png")
     write("loose/train.csv", "image,label\na,cat\nb,dog\n")
     write("loose/test.csv", "image,label\nc,dog\n")
-    assert labelled(Source("loose"), "train") == {"images/a.png": 0, "images/b.png": 1}
-    assert labelled(Source("loose"), "test") == {"images/c.png": 1}
+    assert labelled(open_source("loose"), "train") == {"images/a.png": 0, "images/b.png": 1}
+    assert labelled(open_source("loose"), "test") == {"images/c.png": 1}
 
 
 def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -361,7 +361,7 @@ def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCapt
     write("dogs/labels.csv", "id,breed\na,pug\nb,boxer\n")
     data = PoisonDataModule("dogs", image_size=8)
     assert (data.num_classes, data.labelled, data.trainable) == (2, False, True)
-    assert labelled(Source("dogs"), "train") == {"train/a.jpg": 1, "train/b.jpg": 0}
+    assert labelled(open_source("dogs"), "train") == {"train/a.jpg": 1, "train/b.jpg": 0}
     (record,) = caplog.records
     assert record.getMessage().startswith(
         "--data.source dogs: dogs/test is left out, as its images have no labels: put "
@@ -371,7 +371,7 @@ def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCapt
 def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n")
-    assert labelled(Source("loose"), "test") == {"a.png": 0, "b.png": 1}
+    assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.png": 1}
     (record,) = caplog.records
     assert record.getMessage().startswith("--data.source loose: 1 left out, as they cannot be read: loose/c.png")
 
@@ -384,7 +384,7 @@ def test_loose_images_without_labels_are_no_source() -> None:
         PoisonDataModule("loose", image_size=8)
     # Without labels any layout will do.
     tiny_imagenet()
-    assert len(Source("tiny", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 7
+    assert len(open_source("tiny", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 7
 
 
 # Labels that count from 1
@@ -420,7 +420,7 @@ def test_arrays_whose_test_part_has_other_classes() -> None:
 def test_tiny_imagenet_without_the_classes_of_its_images_for_validation(caplog: pytest.LogCaptureFixture) -> None:
     tiny_imagenet()
     Path("tiny/val/val_annotations.txt").unlink()
-    for read in (lambda: Source("tiny").num_classes, lambda: PoisonDataModule("tiny", image_size=64)):
+    for read in (lambda: open_source("tiny").num_classes, lambda: PoisonDataModule("tiny", image_size=64)):
         with pytest.raises(InputError) as caught:
             read()
         assert str(caught.value) == (

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bdclean import InputError
 from bdclean.data import PoisonDataModule, files
 from bdclean.data.files import FileImages
-from bdclean.data.sources import Source
+from bdclean.data.sources import open_source
 
 RED = (200, 30, 10)
 
@@ -158,7 +158,7 @@ def test_arrays_without_labels(name: str) -> None:
     np.save("float.npy", pixels.astype(np.float32) / 255)
     np.save("grey.npy", pixels[..., 0])
     np.savez("one.npz", anything=pixels)
-    source = Source(name, option="--data.unlabeled")
+    source = open_source(name, option="--data.unlabeled")
     assert source.image_size == 16
     images = source.load_unlabeled(16, 5, 0).batch(torch.arange(20))
     expected = pixels[..., :1].repeat(3, -1) if name == "grey.npy" else pixels
@@ -175,7 +175,7 @@ def test_class_folders_alone_are_a_test_set() -> None:
     for name in ("cat", "dog", ".cache"):
         Path("labelled", name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(f"labelled/{name}/0.png")
-    source = Source("labelled")
+    source = open_source("labelled")
     assert (source.num_classes, source.has("train"), source.has("test"), source.numbered) == (2, False, True, False)
 
 
@@ -185,7 +185,7 @@ def test_links_to_folders_are_followed_but_not_in_a_circle() -> None:
         Image.new("RGB", (20, 20)).save(f"{place}/0.png")
     Path("labelled/test/dog").symlink_to(Path("elsewhere").resolve())
     Path("elsewhere/back").symlink_to(Path("labelled/test").resolve())
-    images = Source("labelled").load("test", 20)
+    images = open_source("labelled").load("test", 20)
     assert images.labels.tolist() == [0, 1]
     assert [str(path) for path in images.paths] == [  # type: ignore[attr-defined]
         "labelled/test/cat/0.png",
@@ -196,7 +196,7 @@ def test_links_to_folders_are_followed_but_not_in_a_circle() -> None:
 def test_training_images_without_labels_come_before_test_images() -> None:
     train, test = np.full((30, 8, 8, 3), 1, np.uint8), np.full((10, 8, 8, 3), 2, np.uint8)
     np.savez("mixed.npz", x_train=train, x_test=test, y_test=np.arange(10) % 2)
-    images = Source("mixed.npz").load_unlabeled(8, 5, 0)
+    images = open_source("mixed.npz").load_unlabeled(8, 5, 0)
     assert len(images) == 30
     assert images.batch(torch.arange(30)).unique().tolist() == [1]
 
@@ -205,7 +205,7 @@ def test_folders_called_by_numbers_are_those_classes() -> None:
     for name in ("2", "10", "9"):
         Path("labelled/test", name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(f"labelled/test/{name}/0.png")
-    source = Source("labelled")
+    source = open_source("labelled")
     assert (source.num_classes, source.numbered) == (11, True)
     assert sorted(source.load("test", 20).labels.tolist()) == [2, 9, 10]
 
@@ -213,7 +213,7 @@ def test_folders_called_by_numbers_are_those_classes() -> None:
 def test_a_large_size_does_not_enlarge_the_whole_set() -> None:
     pixels = np.zeros((500, 8, 8, 3), np.uint8)
     np.savez("small.npz", x_train=pixels, y_train=np.arange(500) % 2, x_test=pixels[:9], y_test=np.arange(9) % 2)
-    images = Source("small.npz").load("train", 1024)
+    images = open_source("small.npz").load("train", 1024)
     assert images.subset(torch.arange(3)).batch(torch.tensor([1])).shape == (1, 1024, 1024, 3)
     assert images.size_in_memory() == 500 * 1024 * 1024 * 3
 

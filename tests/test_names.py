@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bdclean.cli.main import main
-from bdclean.data.sources import Source
+from bdclean.data.sources import open_source
 from bdclean.reporting.files import write_csv
 from tests.conftest import QUICK, QUIET, cleanse
 
@@ -88,9 +88,9 @@ def test_cells_that_a_spreadsheet_would_run() -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    classes = [f"{number} {name}" for number, name in enumerate(Source("shapes").class_names)]
+    classes = [f"{number} {name}" for number, name in enumerate(open_source("shapes").class_names)]
     order = f"Classes of --data.source shapes: {'; '.join(classes)}\n"
-    names = Source("shapes").class_names
+    names = open_source("shapes").class_names
     main(["predict", "--ckpt", str(tiny_suspect), *QUIET])
     assert capsys.readouterr().out.count(order) == 1
     with open("predictions.csv") as file:
@@ -120,7 +120,7 @@ def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFix
 def test_many_classes_are_not_all_printed() -> None:
     for number in range(300):
         Path("photos", "c" * 90 + f"{number:03}").mkdir(parents=True)
-    line = Source("photos").describe()
+    line = open_source("photos").describe()
     assert line.endswith("; and 290 more")
     assert len(line) < 1000
 
@@ -128,7 +128,7 @@ def test_many_classes_are_not_all_printed() -> None:
 def test_names_of_classes_are_shown_without_what_a_terminal_would_obey() -> None:
     for name in ("cat\x1b[31m", "dog"):
         Path("photos", name).mkdir(parents=True)
-    assert Source("photos").class_names == ("cat?[31m", "dog")
+    assert open_source("photos").class_names == ("cat?[31m", "dog")
 
 
 def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("name", "number", "called"), [("cifar100", 90, "train"), ("gtsrb", 14, "stop")])
 def test_the_classes_of_known_sets_have_names(name: str, number: int, called: str) -> None:
-    names = Source(name).class_names
-    assert len({*names}) == Source(name).num_classes
+    names = open_source(name).class_names
+    assert len({*names}) == open_source(name).num_classes
     assert names[number] == called
-    assert f"0 {names[0]}; 1 {names[1]}; " in Source(name).describe()
+    assert f"0 {names[0]}; 1 {names[1]}; " in open_source(name).describe()

@@ -24,7 +24,7 @@ from bdclean.attacks import Attack
 from bdclean.cleansing import Cleanser
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
+from bdclean.training import cosine
 """
 
 

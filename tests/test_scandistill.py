@@ -192,8 +192,9 @@ class On:
         ({}, 0.7),
         ({"flips": lambda share: 0.0 if share > 0.87 else 0.01}, 0.9),
         # Where they still work, on; but not if images change their class for it.
-        ({"flips": lambda share: 0.06}, 1.2),
-        ({"flips": lambda share: 0.06, "keeps": lambda share: 0.9 if share < 1.06 else 0.8}, 1.05),
+        ({"flips": lambda share: 0.06}, 1.5),
+        ({"flips": lambda share: 0.06 if share < 1.24 else 0.01}, 1.25),
+        ({"flips": lambda share: 0.06, "keeps": lambda share: 0.9 if share < 1.12 else 0.8}, 1.1),
         ({"flips": lambda share: 0.06, "keeps": lambda share: 0.9 if share == 1 else 0.8}, 1.0),
         # Harm: back further, as long as they stay unlearned.
         ({"harms": lambda share: share > 0.55}, 0.5),

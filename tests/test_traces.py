@@ -9,7 +9,7 @@ import torch
 
 from bdclean import InputError
 from bdclean.cli.main import main
-from bdclean.data import standard
+from bdclean.data.sources import open_source, torchvision
 from bdclean.modules import AttackModule
 from bdclean.traces import removed_if_empty
 from tests.conftest import CONFIGS, QUICK, QUIET
@@ -121,16 +121,16 @@ def test_a_download_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
             Path(root, "MNIST", "raw").mkdir(parents=True, exist_ok=True)
             raise RuntimeError("no network")
 
-    monkeypatch.setattr(standard, "STANDARD", {"mnist": standard.Standard(Unreachable, 10, 32, "MNIST/raw/")})
+    monkeypatch.setattr(torchvision, "NAMES", {"mnist": torchvision.Known(Unreachable, 10, 32, "MNIST/raw/")})
     Path("kept").mkdir()
     for root in ("data", "deep/er", "kept"):
         with pytest.raises(InputError, match="--data.source mnist: not in .*no network"):
-            standard.download_standard("mnist", root, "--data.source mnist")
+            open_source("mnist", root).download()
     assert not any(Path(path).is_file() for path in files())
     assert {"kept"} <= files() <= {"kept", "kept/MNIST", "kept/MNIST/raw"}
     Path("file").touch()
     with pytest.raises(InputError, match=r"--data.root file: cannot be written \(File exists\)"):
-        standard.download_standard("mnist", "file", "--data.source mnist")
+        open_source("mnist", "file").download()
 
 
 def test_a_folder_goes_if_it_is_empty_or_nothing_in_it_is_kept() -> None:

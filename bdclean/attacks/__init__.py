@@ -1,25 +1,13 @@
 """Backdoor attacks, one file each: what a new file defines is everywhere at once."""
 
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 from bdclean.attacks.base import Attack
+from bdclean.discovery import find_classes
 
 __all__ = ["ATTACKS", "Attack"]
 
-
-def _attacks() -> Iterator[type[Attack]]:
-    """The attacks of this package."""
-    for found in pkgutil.iter_modules(__path__, f"{__name__}."):
-        module = importlib.import_module(found.name)
-        kinds = (kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == found.name)
-        yield from (kind for kind in kinds if issubclass(kind, Attack) and not inspect.isabstract(kind))
-
-
-ATTACKS: dict[str, type[Attack]] = {kind.__name__: kind for kind in sorted(_attacks(), key=lambda kind: kind.__name__)}
+ATTACKS: dict[str, type[Attack]] = {kind.__name__: kind for kind in find_classes(__name__, __path__, Attack)}
 """Each attack by its name."""
 
 

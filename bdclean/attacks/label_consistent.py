@@ -13,7 +13,7 @@ from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.pictures import corners
 from bdclean.attacks.roles import POISONED
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
-from bdclean.batching import batch_size
+from bdclean.training import batch_size
 
 
 class LabelConsistent(Attack):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bdclean.distillation import kd_loss
+from bdclean.training import kd_loss
 
 
 class Shadow:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm  # comes with lightning, which draws its progress bars with it
 
 from bdclean.attacks.common import Lookup, within
-from bdclean.batching import batch_size, pieces
+from bdclean.training import batch_size, pieces
 
 
 def check_training(what: str, epochs: float, lr: float) -> None:

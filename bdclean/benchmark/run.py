@@ -14,7 +14,6 @@ from bdclean import InputError, printable, within
 from bdclean.benchmark import local, page, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
-from bdclean.data.shared import sharing
 from bdclean.exits import Interrupted
 
 GRID = "grid.yaml"
@@ -153,7 +152,7 @@ def _follow(
     tasks: Sequence[local.Task], cells: Mapping[str, Cell], folder: Path, jobs: int | None, command: work.Command
 ) -> None:
     """Run tasks behind a progress bar, and note why a cell has no result."""
-    with tqdm(total=len(tasks), unit="cell", disable=None) as bar, sharing():
+    with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
         for progress in local.run(tasks, jobs, [command.run.__module__]):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
             if progress.ended is None:

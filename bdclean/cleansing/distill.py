@@ -12,10 +12,9 @@ from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
 from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.data.batch import Batch
-from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
 from bdclean.tables import Description
+from bdclean.training import cosine, kd_loss
 
 
 class DistillCleanseModule(Cleanser):

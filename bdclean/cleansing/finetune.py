@@ -12,7 +12,7 @@ from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.steps import still
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
+from bdclean.training import cosine
 
 
 class FineTune(Cleanser):

@@ -14,7 +14,7 @@ from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
-from bdclean.modules.attack import cosine
+from bdclean.training import cosine
 
 
 def first_epochs(cleanser: Cleanser, share: float) -> int:

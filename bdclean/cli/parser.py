@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,7 +16,6 @@ from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.classes import ATTACKS, CLASSES, METHODS
 from bdclean.cli.messages import no_class
 from bdclean.cli.resolve import complete, defaults, suggest_source
-from bdclean.data.shared import sharing
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.modules import AttackModule, Classifier, Suspect, describe
 from bdclean.reporting.measures import measured
@@ -164,12 +162,11 @@ class CommandLine(LightningCLI):
             FUNCTIONS[subcommand](**options, command=self._command)
             return
         before, after = (getattr(self, f"{when}_{subcommand}", None) for when in ("before", "after"))
-        with sharing() if self.trainer.num_devices > 1 else nullcontext():
-            if before is not None:
-                before()
-            self.result = getattr(self.trainer, subcommand)(**self._prepare_subcommand_kwargs(subcommand))
-            if after is not None:
-                after()
+        if before is not None:
+            before()
+        self.result = getattr(self.trainer, subcommand)(**self._prepare_subcommand_kwargs(subcommand))
+        if after is not None:
+            after()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make the Trainer, from options that Lightning checks in a constructor of its own."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bdclean import InputError, first_ten
+from bdclean.data.cache import cached, identity
 
 ONLY = "the array"
 """What the one array of an `.npy` file is called in messages."""
@@ -52,6 +55,16 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def open_arrays(path: Path, option: str) -> ArrayFile:
+    """The arrays of a file, which is opened once as long as it stays what it is: as `ArrayFile`."""
+    return _opened(path, option, identity(path))
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, option: str, _: object) -> ArrayFile:
+    return ArrayFile(path, option)
+
+
 class ArrayFile:
     """The arrays of an `.npz` or `.npy` file.
 
@@ -66,24 +79,37 @@ class ArrayFile:
     def __init__(self, path: Path, option: str) -> None:
         self.path = path
         self.option = option
+        self._files: dict[int, IO[bytes]] = {}
+        """The file, as each process has opened it: their places in it are not to be mixed up."""
         try:
             self.headers = self._headers()
         except Exception as error:  # a damaged archive can fail in any way
             raise InputError(f"{option}: not a readable file of arrays ({error})") from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_files": {}}
+
+    def _file(self) -> IO[bytes]:
+        process = os.getpid()
+        if process not in self._files:
+            self._files[process] = file = open(self.path, "rb")  # noqa: SIM115  # it stays open
+            weakref.finalize(self, file.close)
+        self._files[process].seek(0)
+        return self._files[process]
+
     def _headers(self) -> dict[str, Header]:
-        with open(self.path, "rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                file.seek(0)
-                return {ONLY: Header(*_shape_and_type(file), os.fstat(file.fileno()).st_size, None)}
-            headers = {}
-            with zipfile.ZipFile(file) as archive:
-                for member in archive.infolist():
-                    if member.filename.endswith(".npy"):
-                        with archive.open(member) as content:
-                            header = Header(*_shape_and_type(content), member.compress_size, member)
-                        headers[member.filename.removesuffix(".npy")] = header
-            return headers
+        file = self._file()
+        if file.read(len(MAGIC)) == MAGIC:
+            file.seek(0)
+            return {ONLY: Header(*_shape_and_type(file), os.fstat(file.fileno()).st_size, None)}
+        headers = {}
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    with archive.open(member) as content:
+                        header = Header(*_shape_and_type(content), member.compress_size, member)
+                    headers[member.filename.removesuffix(".npy")] = header
+        return headers
 
     def has(self, split: str) -> bool:
         """Whether there is a `train` or `test` part with labels."""
@@ -95,6 +121,11 @@ class ArrayFile:
 
     def part(self, split: str) -> tuple[Tensor, Tensor]:
         """The images of a part, and their classes; as `pixels` and `labels`."""
+        parts = [self._header(f"{name}_{split}") for name in ("x", "y")]
+        checksums = [header.member.CRC for header in parts if header.member is not None]
+        return cached([identity(self.path), checksums], lambda: self._part(split))
+
+    def _part(self, split: str) -> tuple[Tensor, Tensor]:
         pixels, labels = self.pixels(f"x_{split}"), self.labels(f"y_{split}")
         if len(pixels) != len(labels):
             raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
@@ -173,11 +204,10 @@ class ArrayFile:
                 "the file"
             )
         try:
-            with open(self.path, "rb") as file:
-                if header.member is None:
-                    return np.lib.format.read_array(file, allow_pickle=False)
-                with zipfile.ZipFile(file) as archive, archive.open(header.member) as content:
-                    return np.lib.format.read_array(content, allow_pickle=False)
+            if header.member is None:
+                return np.lib.format.read_array(self._file(), allow_pickle=False)
+            with zipfile.ZipFile(self._file()) as archive, archive.open(header.member) as content:
+                return np.lib.format.read_array(content, allow_pickle=False)
         except Exception as error:  # as above
             raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
 

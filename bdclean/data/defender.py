@@ -148,3 +148,12 @@ def readable(images: FileImages, wanted: int, placement: Placement) -> tuple[Ima
         looked_at = len(found) + len(unreadable)
         say(f"{images.option}: {len(unreadable)} of {looked_at} files are unreadable: {first_ten(unreadable)}")
     return found, unreadable
+
+
+def named(images: Images, placement: Placement) -> tuple[Images, list[str]]:
+    """Images that can be decoded, and a name for each: its file, or its number."""
+    if not isinstance(images, FileImages):
+        return images, [str(number) for number in range(len(images))]
+    found, unreadable = readable(images, len(images), placement)
+    left_out = set(unreadable)
+    return found, [str(path) for path in images.paths if path not in left_out]

@@ -18,6 +18,7 @@ from bdclean.data.batch import Batch
 from bdclean.data.poisoning import poison_in_step
 from bdclean.models import Moments, Stem
 from bdclean.modules.suspect import Suspect
+from bdclean.training import cosine
 
 
 class AttackModule(Suspect):
@@ -159,10 +160,3 @@ class AttackModule(Suspect):
         if self.schedule == "cosine" or done < self.warmup:
             return cosine(done, self.warmup)
         return 0.1 ** sum(done >= milestone for milestone in self.milestones)
-
-
-def cosine(done: float, warmup: float = 0.0) -> float:
-    """From 0 to 1 until `warmup`, then to 0 along half a period of the cosine, as `done` goes from 0 to 1."""
-    if done < warmup:
-        return done / warmup
-    return (1 + math.cos(math.pi * (done - warmup) / (1 - warmup))) / 2

@@ -32,6 +32,7 @@ from bdclean.models import (
     shapes_of,
     without,
 )
+from bdclean.training import sgd
 
 PARTS = ("clean", "triggered")
 """What the validation and test loaders hold, in their order."""
@@ -279,7 +280,7 @@ class Classifier(LightningModule):
         schedule: Callable[[float], float],
         parameters: ParamsT | None = None,
     ) -> OptimizerLRScheduler:
-        """SGD whose learning rate follows a schedule, step by step.
+        """As `bdclean.training.sgd`, for the whole of this training.
 
         Args:
             lr: Highest learning rate.
@@ -287,6 +288,9 @@ class Classifier(LightningModule):
             weight_decay: Strength of the L2 penalty.
             schedule: From the share of the training that is done, in [0, 1], to a factor of `lr`.
             parameters: What is trained, as optimisers of torch take it; by default the whole network.
+
+        Raises:
+            InputError: If one of the first three is out of range.
         """
         if lr <= 0 or momentum < 0 or weight_decay < 0:
             group = self.option_group
@@ -295,7 +299,6 @@ class Classifier(LightningModule):
                 "the first must be above 0, the others not below"
             )
         trained = self.network.parameters() if parameters is None else parameters
-        optimizer = torch.optim.SGD(trained, lr, momentum, weight_decay=weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(1.0, step / steps)))
+        optimizer, scheduler = sgd(trained, lr, momentum, weight_decay, schedule, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from bdclean import InputError, first_line, first_ten, within
-from bdclean.batching import LARGEST_SIDE
 from bdclean.checkpoint import Checkpoint, backdoorbench
 from bdclean.models import (
     Moments,
@@ -28,6 +27,7 @@ from bdclean.models import (
     usual_size,
 )
 from bdclean.modules.classifier import Classifier
+from bdclean.training import LARGEST_SIDE
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
 """Sizes of images that networks are made for, usual ones first."""

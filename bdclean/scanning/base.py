@@ -14,7 +14,7 @@ from scipy import special
 from torch import Tensor
 
 from bdclean import within
-from bdclean.batching import batch_size, pieces
+from bdclean.training import batch_size, pieces
 
 Network = Callable[[Tensor], Tensor]
 """From images in [0, 1], (N, 3, H, W), to logits (N, classes): in eval mode, without gradients for its weights."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.scanning.base import Network
 from bdclean.scanning.goals import Apart
 from bdclean.scanning.inversion import Inversion
+from bdclean.training import batch_size, pieces
 
 FEWEST = 24
 """Images of a class, half to search with and half to judge by; classes with fewer are left out."""

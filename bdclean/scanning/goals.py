@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from bdclean.batching import pieces
 from bdclean.perturbations import Change
 from bdclean.scanning.base import Network, rounds
+from bdclean.training import pieces
 
 GLIMPSED = 8
 """Images by which the places of a patch are compared."""

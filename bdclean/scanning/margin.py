@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.perturbations import radius, uphill
 from bdclean.scanning.base import Detector, Network
+from bdclean.training import batch_size, pieces
 
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from bdclean import InputError
 from bdclean.attacks import ATTACKS, Attack
 from bdclean.checkpoint import Checkpoint
-from bdclean.data.sources import EMBEDDED
+from bdclean.data.sources.shapes import NAMES as EMBEDDED
 from bdclean.models import is_own_class
 
 

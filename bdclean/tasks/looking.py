@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from bdclean import InputError
-from bdclean.batching import batch_size, pieces
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
 from bdclean.engine.precision import InBf16, whole
@@ -19,6 +18,7 @@ from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.reporting.parts import Example, Subject
 from bdclean.scanning import SCANNED, Finding, shown
 from bdclean.tasks.evaluation import EXAMPLES
+from bdclean.training import batch_size, pieces
 
 
 def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> Subject:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import nn
 
-GONE = 0.05
+GONE = 0.02
 """Share of images that recovered triggers may still flip where they are unlearned."""
 BACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Shares of the way from suspect to student to go back to where they are."""
@@ -15,8 +15,8 @@ SLACK = 0.003
 """Share of images that recovered triggers may flip more often for going back."""
 BACK_OFF = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Shares of the way to go back to further, while they stay unlearned, if the student does harm."""
-ON = (1.025, 1.05, 1.075, 1.1, 1.125, 1.15, 1.175, 1.2)
-"""Shares of the way to go on to where recovered triggers are not unlearned."""
+ON = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5)
+"""Shares of the way to go on to until they are."""
 LOST = 0.03
 """Share of images that may lose the suspect's prediction for going on."""
 RETREAT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
@@ -100,8 +100,15 @@ def settle(path: Path, standing: Standing, spare: bool) -> float:
     least, chosen = standing.effect(), 1.0
     if least > GONE:
         kept = standing.kept()
-        # Where a variance falls below zero there are no predictions.
-        return path.along(ON, lambda: standing.kept() >= kept - LOST)
+        for share in ON:
+            path.move(share)
+            # Where a variance falls below zero there are no predictions.
+            if not standing.kept() >= kept - LOST:
+                break
+            chosen = share
+            if standing.effect() <= GONE:
+                break
+        return chosen
     # Where nothing can be said the effect is neither at most nor more than anything.
     if least <= GONE:
         if not spare or standing.expected_loss() > BEARABLE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bdclean.modules.attack import cosine
+from bdclean.training import cosine
 
 AIMED = 31_500
 """Images that are trained on while triggers are unlearned, the same ones again and again."""

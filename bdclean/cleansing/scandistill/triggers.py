@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.scandistill.aims import Aim, BySource, Changes
 from bdclean.scanning import Network
+from bdclean.training import batch_size, pieces
 
 SEARCHED = 1024
 """Images that searches draw from."""

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.cleansing.distill import StrongDistillCleanseModule
 from bdclean.cleansing.scandistill.aims import Aim
 from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.data.batch import Batch
-from bdclean.distillation import kd_loss
 from bdclean.modules import Classifier
+from bdclean.training import batch_size, kd_loss, pieces
 
 AIMED_GRADIENT = 1.0
 """Largest norm of a gradient where triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points more.

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bdclean import InputError
-from bdclean.batching import batch_size, pieces
 from bdclean.perturbations import (
     ascend,
     ball,
@@ -19,6 +18,7 @@ from bdclean.perturbations import (
 )
 from bdclean.scanning.base import Detector, Network
 from bdclean.scanning.goals import Goal, Towards
+from bdclean.training import batch_size, pieces
 
 JUDGED = 128
 """Images by which a change is judged."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bdclean.batching import batch_size, pieces
 from bdclean.perturbations import boxes, few_pixels, overlay, radius
 from bdclean.scanning.goals import Goal
 from bdclean.scanning.inversion.search import JUDGED, Inversion
+from bdclean.training import batch_size, pieces
 
 SIDES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 """Sides of the squares of one colour that are tried in the place of a mask, in pixels of 32."""

@@ -1,0 +1,242 @@
+"""The loaders of an experiment: of the attacker's images and of the defender's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from bdclean import InputError
+from bdclean.attacks import Attack
+from bdclean.checkpoint import Triggered
+from bdclean.data.attacker import Attacker
+from bdclean.data.augment import Augmentation
+from bdclean.data.batch import Batch
+from bdclean.data.batches import Batches, make_loader
+from bdclean.data.defender import Defence, Defender
+from bdclean.data.images import to_float
+from bdclean.data.placement import Placement
+from bdclean.data.sampler import BatchSampler
+from bdclean.data.sources import Source
+from bdclean.data.splits import DEFENDER_LIMIT, Labelled
+from bdclean.data.triggered import triggered_batches
+from bdclean.training import BATCH, at_once
+
+Own = TypeVar("Own", bound="Loaders")
+
+
+class Loaders(LightningDataModule):
+    """What both sides have, by the batch.
+
+    Args:
+        sets: The labelled images.
+        unlabeled: Other images for the defender.
+        attack: How images are poisoned; without one they stay clean.
+        placement: Where images are kept.
+        augment: Crops and flips in training.
+        num_unlabeled: As in PoisonDataModule.
+        num_agreement: As in PoisonDataModule.
+        batch_size: As in PoisonDataModule.
+        root: As in PoisonDataModule.
+        seed: As in PoisonDataModule.
+    """
+
+    def __init__(
+        self,
+        sets: Labelled,
+        unlabeled: Source | None,
+        attack: Attack | None,
+        placement: Placement,
+        augment: Augmentation,
+        num_unlabeled: int | None,
+        num_agreement: int | None,
+        batch_size: int | None,
+        root: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.sets = sets
+        self.source = sets.source
+        self.image_size = sets.image_size
+        self.unlabeled = unlabeled
+        self.attack = attack
+        self.placement = placement
+        self.augment = augment
+        self.num_unlabeled = num_unlabeled
+        self.num_agreement = num_agreement
+        self.asked_batch_size = batch_size
+        self.root = Path(root)
+        self.seed = seed
+        self.attacker = Attacker(attack, sets, placement, augment)
+        self.training: Attacker | Defence = self.attacker
+        """Whose images the training loader gives."""
+        self.triggered: Triggered | None = None
+        """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
+
+    def tell(self, device: torch.device, processes: int, num_classes: int) -> None:
+        """Say what the engine knows, and the images do not: before the first loader is made.
+
+        Args:
+            device: Where images in memory are.
+            processes: Of the training, together.
+            num_classes: How many classes the network has: of those that are numbered some may have no images.
+        """
+        self.placement.device, self.placement.processes = device, processes
+        if self.source is not None:
+            self.sets.num_classes = num_classes
+
+    # What there is
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are; None without labelled images."""
+        return self.sets.num_classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images that go through the network at once, over all processes together."""
+        return self.asked_batch_size or min(BATCH, self.placement.processes * at_once(self.image_size**2))
+
+    @property
+    def accumulate(self) -> int:
+        """How many batches make a step."""
+        return 1 if self.asked_batch_size else round(BATCH / self.batch_size)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labelled test images."""
+        return self.sets.has("test")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there are labelled training images."""
+        return self.sets.has("train")
+
+    @property
+    def poisoning(self) -> str | None:
+        """The attack that the training images are poisoned by, if they are."""
+        return type(self.attack).__name__ if self.attack is not None and self.attack.poison_rate > 0 else None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the labels are numbers of classes of which some may be missing."""
+        return self.source is not None and self.source.numbered
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, in the order of their numbers; empty if that is not known."""
+        names = () if self.source is None else self.source.class_names
+        return names if len(names) == self.num_classes else ()
+
+    def trained_on(self, description: Mapping[str, Any]) -> int:
+        """How many of the held-out images are the attacker's elsewhere: as `Labelled.trained_on`."""
+        return 0 if self.unlabeled is not None else self.sets.trained_on(description)
+
+    # Before the first batch
+
+    def prepare_data(self) -> None:
+        """Download what is missing, in one process."""
+        for source in (self.source, self.unlabeled):
+            if source is not None:
+                source.download()
+
+    def setup(self, stage: str) -> None:
+        """Called by Lightning: have the attack make its trigger, unless it has one."""
+        self.attacker.build()
+
+    def prepare_attack(
+        self, network: Callable[[], nn.Module], description: Mapping[str, Any], device: torch.device, first: bool
+    ) -> None:
+        """Have the attack make what it needs before training, or read it from `root`: as `Attacker.prepare`."""
+        if first and self.attack is not None and self.attack.prepares:
+            self.prepare_data()
+        self.attacker.prepare(network, description, device, self.root / "prepared", first)
+
+    # The defender's images
+
+    @cached_property
+    def defender(self) -> Defender:
+        """The defender's images."""
+        if self.unlabeled is None:
+            if not self.trainable:
+                raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
+            images, most = self.sets.held_out, None
+        else:
+            most = DEFENDER_LIMIT
+            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
+        measured = 0 if self.labelled else None
+        agreement = measured if self.num_agreement is None else self.num_agreement
+        loose = self.unlabeled is not None
+        return Defender(images, loose, self.num_unlabeled, most, agreement, self.seed, self.placement)
+
+    def defence(self: Own, labels: bool, choosing: float) -> Own:
+        """The same images, with the defender's for training.
+
+        Args:
+            labels: Whether batches carry target and true labels, which are equal, or images alone.
+            choosing: The share of the images that is kept from training, to choose by.
+
+        Raises:
+            InputError: If the images have no labels, or are too few.
+        """
+        if labels and self.unlabeled is not None:
+            raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
+        training = self.defender.defence(labels, choosing, self.augment)
+        defence = copy.copy(self)
+        defence.training = training
+        return defence
+
+    @property
+    def trained_count(self) -> int:
+        """In a `defence`, how many images an epoch has."""
+        assert isinstance(self.training, Defence)
+        return len(self.training.parts[0])
+
+    def unlabeled_examples(self, count: int) -> Tensor:
+        """Some of the defender's images, as they are: (count, 3, H, W) in [0, 1]."""
+        images = self.defender.own
+        return to_float(images.batch(torch.arange(min(count, len(images)))))
+
+    # Loaders
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The attacker's images, some of them poisoned; in a `defence` the defender's."""
+        return self.loader(self.training.training, shuffle=True)
+
+    def defender_dataloader(self, choosing: bool) -> DataLoader[Batch]:
+        """In a `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
+        assert isinstance(self.training, Defence)
+        loaders = self.training.loaders
+        if choosing not in loaders:
+            loaders[choosing] = self.loader(self.training.parts[choosing].batches, shared=False)
+        return loaders[choosing]
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """`[clean, triggered]` of the validation set, or held-out images without labels."""
+        parts = self.attacker.validation if self.trainable else [self.defender.agreement.batches]
+        return [self.loader(part) for part in parts if len(part)]
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """`[clean, triggered]` of the test set; where that has no labelled images, first held-out ones without."""
+        parts = self.attacker.test if self.labelled else [self.defender.agreement.batches]
+        if self.attack is None and self._brought is not None:
+            parts = [parts[0], self._brought]
+        return [self.loader(part) for part in parts]
+
+    @cached_property
+    def _brought(self) -> Batches | None:
+        if self.triggered is None:
+            return None
+        return triggered_batches(self.triggered, self.image_size, self.placement)
+
+    def loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Batch]:
+        """A loader of these; `shared` gives each process its share of every batch, else each has whole ones."""
+        sampler = BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared)
+        return make_loader(batches, sampler, self.placement)

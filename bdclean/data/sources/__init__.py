@@ -1,0 +1,28 @@
+"""Where images come from, one file a kind: what a new file defines can be named at once."""
+
+from bdclean import InputError
+from bdclean.data.sources.base import Source
+from bdclean.discovery import find_classes
+from bdclean.registry import no_source
+
+__all__ = ["Source", "open_source"]
+
+KINDS: list[type[Source]] = find_classes(__name__, __path__, Source)
+
+
+def open_source(name: str, root: str = "data", option: str = "--data.source") -> Source:
+    """The source of images of a name.
+
+    Args:
+        name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder; and for images without labels
+            an `.npy` file or `procedural`.
+        root: Folder in which torchvision's files are looked for and downloaded to.
+        option: The option that the name was given with, for messages.
+
+    Raises:
+        InputError: If there is no such source.
+    """
+    for kind in KINDS:
+        if kind.has_name(name):
+            return kind(name, root, option)
+    raise InputError(no_source(option, name))

@@ -1,0 +1,61 @@
+"""Files of arrays."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from bdclean import InputError, first_ten
+from bdclean.data.arrays import ArrayFile, open_arrays
+from bdclean.data.images import ArrayImages
+from bdclean.data.sources.base import Source, count_from_one
+from bdclean.registry import ARRAY_SUFFIXES
+
+
+class Arrays(Source):
+    """An `.npz` file with x_train, y_train, x_test and y_test; without labels also others, and an `.npy` file."""
+
+    def __init__(self, name: str, root: str, option: str) -> None:
+        super().__init__(name, root, option)
+        self.arrays: ArrayFile = open_arrays(Path(name), self.option)
+        self.image_size = self.arrays.image_size
+
+    @classmethod
+    def has_name(cls, name: str) -> bool:
+        return os.path.isfile(name) and Path(name).suffix in ARRAY_SUFFIXES
+
+    @cached_property
+    def _present(self) -> frozenset[int]:
+        """The classes that have images."""
+        train, test = self.arrays.classes("train"), self.arrays.classes("test")
+        if train and test - train:
+            raise InputError(
+                f"{self.option}: y_test has classes that y_train has not: {first_ten(sorted(test - train))}"
+            )
+        return train | test
+
+    @property
+    def num_classes(self) -> int:
+        return max(self._present, default=-1) + 1
+
+    @property
+    def numbered(self) -> bool:
+        # Training images have all classes; test images may be few.
+        return not self.has("train")
+
+    @property
+    def notices(self) -> list[str]:
+        return count_from_one(self.option, self._present)
+
+    def has(self, split: str) -> bool:
+        return self.arrays.has(split)
+
+    def load(self, split: str, image_size: int) -> ArrayImages:
+        pixels, labels = self.arrays.part(split)
+        return ArrayImages(pixels, image_size, labels)
+
+    def load_unlabeled(self, image_size: int, count: int, seed: int) -> ArrayImages:
+        if self.has("train"):
+            return self.load("train", image_size)
+        return ArrayImages(self.arrays.pixels(self.arrays.unlabeled), image_size)

@@ -1,0 +1,114 @@
+"""What every source of images shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from bdclean.data.images import Images
+
+LISTED = 10
+"""Classes that are listed at most."""
+
+
+class Source(ABC):
+    """A labelled or unlabeled set of images with a training and a test part, either of which may be missing.
+
+    A new kind is a subclass in a file of its own. Names that it has, rather than files, stand in the file as `NAMES`.
+
+    Args:
+        name: What the user calls it.
+        root: Folder for what is downloaded.
+        option: The option that the name was given with, for messages.
+
+    Attributes:
+        option: That option with its value.
+        image_size: Height and width of the images, in pixels; None if they are of any size.
+    """
+
+    image_size: int | None = None
+
+    def __init__(self, name: str, root: str, option: str) -> None:
+        self.name = name
+        self.root = root
+        self.option = f"{option} {name}"
+
+    @classmethod
+    @abstractmethod
+    def has_name(cls, name: str) -> bool:
+        """Whether a name is of this kind: of no name two kinds say so."""
+
+    # Its classes, which are of no interest where the images serve without labels
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, with those below the largest number that have no images; 0 without labels."""
+        return 0
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the classes are called by their numbers, of which some may be missing."""
+        return False
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, in the order of their numbers; empty if they have no names."""
+        return ()
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user is told of the labels, one line each."""
+        return []
+
+    def describe(self) -> str:
+        """The order of the classes, in one line."""
+        if self.class_names:
+            listed = "; ".join(f"{number} {name}" for number, name in enumerate(self.class_names[:LISTED]))
+            more = len(self.class_names) - LISTED
+            return f"Classes of {self.option}: {listed}" + (f"; and {more} more" if more > 0 else "")
+        return f"Classes of {self.option}: numbers, 0 to {self.num_classes - 1}"
+
+    def has(self, split: str) -> bool:
+        """Whether there is a `train` or `test` part with labels."""
+        return False
+
+    # Its images
+
+    def download(self) -> None:  # noqa: B027  # most have nothing to fetch
+        """Fetch what is missing: called by one process."""
+
+    def load(self, split: str, image_size: int) -> Images:
+        """The images of a part that the source `has`.
+
+        Args:
+            split: `train` or `test`.
+            image_size: Height and width that the images shall have, in pixels.
+
+        Raises:
+            InputError: If the part is missing, or cannot be read.
+        """
+        raise NotImplementedError
+
+    def load_unlabeled(self, image_size: int, count: int, seed: int) -> Images:
+        """All images that can serve without labels: by default the training part.
+
+        Args:
+            image_size: Height and width that the images shall have, in pixels.
+            count: How many are drawn, if the program draws them.
+            seed: Of what is drawn.
+        """
+        return self.load("train", image_size)
+
+
+def count_from_one(option: str, classes: frozenset[int]) -> list[str]:
+    """What to say of labels of which none is 0, though 1 is.
+
+    Args:
+        option: The option that named the images, with its value.
+        classes: The classes that have images.
+    """
+    if min(classes, default=0) != 1:
+        return []
+    return [
+        f"{option}: the labels go from 1 to {max(classes)}, and none is 0. If they count from 1, subtract 1 from each: "
+        "networks count from 0"
+    ]
