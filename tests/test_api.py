@@ -210,6 +210,6 @@ def test_a_network_in_memory_is_scanned(model: nn.Module) -> None:
 def test_a_suspect_comes_from_its_file(tiny_suspect: Path) -> None:
     model, data = bdclean.load(str(tiny_suspect), num_held_out=50)
     assert model.num_classes == data.num_classes == 10
-    assert (type(data.attack).__name__, data.num_held_out) == ("BadNets", 50)
+    assert (type(data.attack).__name__, data.hparams["num_held_out"]) == ("BadNets", 50)
     with pytest.raises(bdclean.InputError, match="^path nowhere.ckpt: no such file"):
         bdclean.load("nowhere.ckpt")

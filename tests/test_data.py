@@ -454,7 +454,7 @@ def test_evaluation_is_clean_and_triggered_without_the_target_class(data: Poison
 
 
 def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
-    defence = data.defence(labels=False, choosing=False)
+    defence = data.defence(labels=False, choosing=0)
     batches = list(defence.train_dataloader())
     assert all(batch == Batch(batch.images) for batch in batches)
     assert sum(len(batch.images) for batch in batches) == 20
@@ -466,7 +466,7 @@ def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
 
 
 def test_in_defence_some_images_are_kept_to_choose_by_and_labels_come_only_if_wanted(data: PoisonDataModule) -> None:
-    defence = data.defence(labels=True, choosing=True)
+    defence = data.defence(labels=True, choosing=0.2)
     chosen, targets, labels = everything(defence.defender_dataloader(choosing=True))
     trained, _, _ = everything(defence.defender_dataloader(choosing=False))
     assert (len(chosen), len(trained)) == (4, 16)
@@ -487,7 +487,7 @@ def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
     for index, (size, mode) in enumerate([((40, 20), "RGB"), ((9, 33), "L"), ((16, 16), "RGBA"), ((50, 50), "CMYK")]):
         Image.new(mode, size).save(tmp_path / "loose" / ("deeper" if index % 2 else "") / f"{index}.tif")
     data = PoisonDataModule(str(npz), unlabeled=str(tmp_path / "loose"))
-    defence = data.defence(labels=False, choosing=False)
+    defence = data.defence(labels=False, choosing=0)
     assert next(iter(defence.train_dataloader())).images.shape == (4, 3, 16, 16)
 
 

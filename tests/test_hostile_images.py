@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from bdclean import InputError, decoding
@@ -173,7 +172,7 @@ def test_several_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
     Path("trigger.png").write_bytes(content)
     attack = BadNets(trigger="trigger.png")
-    text = outcome(lambda: attack.apply(torch.zeros(1, 3, 8, 8)), 300 * MIB)
+    text = outcome(lambda: attack.build(8), 300 * MIB)
     assert text.startswith("InputError: --data.attack.trigger trigger.png: not a readable image (")
     assert "\n" not in text
 
@@ -182,7 +181,7 @@ def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
 def test_pictures_of_triggers_that_are_no_shades(value: float) -> None:
     Image.fromarray(np.full((4, 4), value, np.float32)).save("trigger.tif")
     with pytest.raises(InputError, match=r"trigger.tif: not a readable image \(its pixels are not finite"):
-        BadNets(trigger="trigger.tif").apply(torch.zeros(1, 3, 8, 8))
+        BadNets(trigger="trigger.tif").build(8)
 
 
 # Arrays
