@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bdclean import InputError, first_ten
-from bdclean.data.labels import ADVICE, SPLITS, Places, find_labels, words_of
+from bdclean.data.folder_names import class_words, forms, parts_by_other_names, parts_inside
+from bdclean.data.labels import ADVICE, SPLITS, Places, find_labels
 from bdclean.data.walk import folders, identity, listed, walk
 from bdclean.decoding import SUFFIXES
 
 MOST_CLASSES = 100_000
 CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
 """Folders that hold the images of many classes, and are no class."""
-MOST_PARTS = 4
-"""More folders are classes, whatever their names: those for training, validation and tests, and one to predict."""
-MOST_CHARACTERS = 2**24
-"""What is read of a file with the names of classes."""
 PREFIX = "final_"
 """What GTSRB puts before the names of its parts."""
 
@@ -97,7 +94,7 @@ def read_layout(root: Path, option: str) -> Layout:
             f"{option}: {parts['test'].folder} has classes that {parts['train'].folder} has not: "
             f"{first_ten(strange)}{hint}"
         )
-    words = {} if numbered else _words(root)
+    words = {} if numbered else class_words(root)
     return Layout(parts, numbers, numbered, () if numbered else tuple(words.get(n, n) for n in order), notices)
 
 
@@ -201,12 +198,12 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
     ):
         if sets := [folder for folder in folders(root, option) if _has_parts(folder, option)]:
             raise InputError(f"{option}: has no train/ or test/, but {first_ten(sets)} has: give that folder")
-        if pair := _parts_inside([whole.folder / name for name in sorted(whole.classes)]):
+        if pair := parts_inside([whole.folder / name for name in sorted(whole.classes)]):
             raise InputError(
                 f"{option}: each class of {whole.folder} has training and test images inside, as {pair[0]} and "
                 f"{pair[1]}: put the part outside, train/CLASS and test/CLASS"
             )
-        if alike := _parts_by_other_names(whole.classes):
+        if alike := parts_by_other_names(whole.classes):
             raise InputError(
                 f"{option}: {' and '.join(alike)} would be classes, but seem to be the training and the test part: "
                 "call them train and test"
@@ -217,30 +214,11 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
             raise InputError(f"{option}: {part.folder} has one class, but {inner} has several: {cure}")
 
 
-def _parts_inside(classes: Sequence[Path]) -> list[Path]:
-    """A folder of training and one of test images in folders of classes, if each class has one, and some class both."""
-    both: list[Path] = []
-    for place in classes:
-        found = [
-            next((place / form for form in _forms(words) if (place / form).is_dir()), None) for words in SPLITS.values()
-        ]
-        if not any(found):
-            return []
-        if all(found):
-            both = both or [folder for folder in found if folder is not None]
-    return both if len(classes) > 1 else []
-
-
-def _forms(words: Iterable[str]) -> Iterator[str]:
-    """How folders for training or test images are written."""
-    return (form for word in words for form in (word, word.capitalize()))
-
-
 def _has_parts(folder: Path, option: str) -> bool:
     """Whether a folder has folders for training or test images, with several classes."""
     # Folders of classes may be many and full: they are not listed.
-    forms = _forms(word for words in SPLITS.values() for word in words)
-    return any(os.path.isdir(folder / form) for form in forms) and _several(folder, option)
+    written = forms(word for words in SPLITS.values() for word in words)
+    return any(os.path.isdir(folder / form) for form in written) and _several(folder, option)
 
 
 def _several(folder: Path, option: str) -> bool:
@@ -254,21 +232,3 @@ def _classes_inside(folder: Path, option: str) -> Path | None:
     if len(inside) != 1:
         return None
     return inside[0] if _several(inside[0], option) else _classes_inside(inside[0], option)
-
-
-def _parts_by_other_names(classes: Collection[str]) -> list[str]:
-    """The two of a few names that say train and test, as `seg_train` and `seg_test`, if there are such names."""
-    if len(classes) > MOST_PARTS:
-        return []
-    said = {split: [name for name in sorted(classes) if words_of(name) & {*known}] for split, known in SPLITS.items()}
-    return [names[0] for names in said.values()] if all(said.values()) else []
-
-
-def _words(root: Path) -> dict[str, str]:
-    """What the classes of ImageNet and Tiny-ImageNet are called."""
-    for name, separator in (("words.txt", "\t"), ("LOC_synset_mapping.txt", " ")):
-        if (root / name).is_file():
-            with open(root / name, encoding="utf-8", errors="replace") as file:
-                lines = file.read(MOST_CHARACTERS).splitlines()
-            return {line.partition(separator)[0]: " ".join(line.split()) for line in lines}
-    return {}
