@@ -25,7 +25,10 @@ from bdclean.models import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 BENCHMARKS = sorted(CONFIGS.glob("benchmark/*.yaml"))
-ALL_CONFIGS = sorted(set(CONFIGS.rglob("*.yaml")) - set(BENCHMARKS))
+SETUPS, ATTACKS_OF_PAPERS = (sorted(CONFIGS.glob(f"{folder}/*.yaml")) for folder in ("setup", "attack"))
+COMPOSED = [(SETUPS[0], path) for path in ATTACKS_OF_PAPERS] + [(path, ATTACKS_OF_PAPERS[0]) for path in SETUPS[1:]]
+ALONE = sorted(set(CONFIGS.rglob("*.yaml")) - {*BENCHMARKS, *SETUPS, *ATTACKS_OF_PAPERS})
+ALL_CONFIGS = [*((path,) for path in ALONE), *COMPOSED]
 
 
 def printed_config(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -97,19 +100,23 @@ def cifar_like() -> Path:
 
 
 @pytest.mark.usefixtures("tiny_shapes", "narrow_networks")
-@pytest.mark.parametrize("config", ALL_CONFIGS, ids=[str(path.relative_to(CONFIGS)) for path in ALL_CONFIGS])
-def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -> None:
-    content = yaml.safe_load(config.read_text())
+@pytest.mark.parametrize(
+    "configs", ALL_CONFIGS, ids=lambda paths: "+".join(str(one.relative_to(CONFIGS)) for one in paths)
+)
+def test_every_config_runs(configs: tuple[Path, ...], cifar_like: Path, tiny_suspect: Path) -> None:
+    contents = [yaml.safe_load(path.read_text()) for path in configs]
+    content = contents[-1]
+    words = [word for path in configs for word in ("--config", str(path))]
     options = [*QUICK, "--data.batch_size", "4", "--trainer.logger", "false"]
     options += [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "2")]
-    source = content["data"].get("source", "shapes")
+    source = contents[0]["data"].get("source", "shapes")
     if source != "shapes":
         options += ["--data.source", f"{source}.npz"]
     if "method" in content:
-        main(["cleanse", "--config", str(config), "--ckpt", str(tiny_suspect), *options])
+        main(["cleanse", *words, "--ckpt", str(tiny_suspect), *options])
         assert Path("cleansed.json").exists()
     else:
-        main(["fit", "--config", str(config), *options, *quick_attack(content["data"]["attack"]["class_path"])])
+        main(["fit", *words, *options, *quick_attack(content["data"]["attack"]["class_path"])])
         assert Path("suspect.ckpt").exists()
 
 
