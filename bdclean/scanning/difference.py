@@ -58,7 +58,7 @@ class Difference:
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The classes that stand out, where a backdoor is found by this or another kind of change."""
+        """The classes that stand out; they count where a backdoor is found by this or another kind of change."""
         return tuple(self.classes[self.forward >= self.chance + BEYOND].tolist())
 
     def plain(self) -> dict[str, Any]:

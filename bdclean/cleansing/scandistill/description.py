@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bdclean.scanning import Finding, shown
-from bdclean.scanning.difference import FEWEST, Difference
+from bdclean.scanning.difference import FEWEST, Difference, source_classes
 from bdclean.tables import Description, Table
 
 
@@ -24,12 +24,13 @@ def compared(differences: Sequence[Difference], left: float | None) -> Descripti
     """
     parts: list[Table | str] = []
     if differences:
+        found = source_classes(differences)
         rows = tuple(
             (
                 type(one.hunter).__name__,
                 f"{100 * one.share:.0f} %",
                 f"{100 * one.chance:.0f} %",
-                ", ".join(map(str, one.sources)) or "none",
+                ", ".join(map(str, one.sources if found else ())) or "none",
             )
             for one in differences
         )

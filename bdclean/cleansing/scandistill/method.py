@@ -162,11 +162,8 @@ class ScanDistill(Unlearning):
             return
         # Once for all searches: images of some hundred pixels take gigabytes.
         members = {source: self.sample[self.own == source] for source in sources}
-        aims: list[Aim] = [
-            BySource(one.hunter, {own: members[own] for own in one.sources}, reference)
-            for one in self.differences
-            if one.sources
-        ]
+        # What one search finds in a class another misses there, and the student would keep.
+        aims: list[Aim] = [BySource(one.hunter, members, reference) for one in self.differences]
         self.triggers = self.triggers_of(aims)
         self.unlearned = True
         self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
