@@ -279,11 +279,11 @@ def test_folders_in_class_folders_are_no_sets() -> None:
 def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
     draw(*(f"d/{number}.png" for number in range(11)))
     write("d/labels.csv", "filename,label\n" + "".join(f"{number}.png,{number:.1f}\n" for number in range(11)))
-    source = Source("d")
+    source = open_source("d")
     assert (source.numbered, source.num_classes) == (True, 11)
     assert labelled(source, "test") == {f"{number}.png": number for number in range(11)}
     write("d/labels.csv", "filename,label\n0.png,v1.0\n1.png,2.0\n")
-    assert Source("d").class_names == ("2.0", "v1.0")
+    assert open_source("d").class_names == ("2.0", "v1.0")
 
 
 @pytest.mark.parametrize("label", ["0.5", "1e-3", "1e400", "-.25"])
@@ -293,7 +293,7 @@ def test_fractions_are_no_classes(label: str) -> None:
     with pytest.raises(
         InputError, match=f"^--data.source d: d/labels.csv, line 3: the class {label} is no whole number"
     ):
-        Source("d").load("test", 8)
+        open_source("d").load("test", 8)
 
 
 @pytest.mark.parametrize(
