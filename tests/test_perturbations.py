@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bdclean import InputError
 from bdclean.cleansing import ScanDistill
 from bdclean.cleansing.scandistill.aims import AllToOne, all_to_one
+from bdclean.data.batch import Batch
 from bdclean.modules import Suspect
 from bdclean.perturbations import add, ascend, boxes, overlay, warp
 from bdclean.scanning import (
@@ -247,9 +248,7 @@ def test_small_batches_have_lower_rates(
 def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_more(
     cleanser: ScanDistill, images_of_all_classes: Tensor, epoch: int, bias: float, anew: bool
 ) -> None:
-    cleanser.images = lambda choosing=False: iter(  # type: ignore[method-assign]
-        [(images_of_all_classes, cleanser.teach(images_of_all_classes).argmax(1))]
-    )
+    cleanser.batches = lambda choosing=False: iter([Batch(images_of_all_classes)])  # type: ignore[method-assign]
     network: Any = cleanser.network
     cleanser.prepare()
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
@@ -293,7 +292,7 @@ def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_never_has
     network: Any = cleanser.network
     before = network[2].weight.detach().clone()
     images = torch.rand(8, 3, 32, 32)
-    cleanser.images = lambda choosing=False: iter([(images, torch.arange(8) % 3)])  # type: ignore[method-assign]
+    cleanser.batches = lambda choosing=False: iter([Batch(images)])  # type: ignore[method-assign]
     cleanser.prepare()
     assert (network.training, network[1].training) == (True, False)
     assert torch.equal(network[2].weight, before)

@@ -136,18 +136,19 @@ class Cleanser(Classifier):
             return batch.images, batch.targets
         return batch.images, self.teach(batch.images).softmax(1)
 
-    def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """The defender's images as they are, whole and in order, in each process.
+    def batches(self, choosing: bool = False) -> Iterator[Batch]:
+        """The defender's images as they are, on the device, whole and in order, in each process.
 
         Args:
             choosing: Whether those to choose by, which are not trained on, or those to train on.
-
-        Returns:
-            Batches on the device, as `supervise` gives them.
         """
         for batch in self.trainer.datamodule.defender_dataloader(choosing):  # type: ignore[attr-defined]
             converted = self.trainer.precision_plugin.convert_input(batch)
-            yield self.supervise(self.trainer.strategy.batch_to_device(converted, self.device))
+            yield self.trainer.strategy.batch_to_device(converted, self.device)
+
+    def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, as `supervise` gives them."""
+        return map(self.supervise, self.batches(choosing))
 
     @torch.no_grad()
     def change(self, changes: Mapping[str, Tensor]) -> None:

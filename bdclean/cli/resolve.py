@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from bdclean import InputError
 from bdclean.checkpoint import Checkpoint
 from bdclean.cli.asked import Asked
-from bdclean.data.sources import open_source
+from bdclean.data.sources import size_of
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import identify
 from bdclean.suspects.vetting import described
@@ -47,9 +47,7 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
     recognised = model.arch is None
     if not any(map(asked, ("model.image_size", "model"))):
         check_cost(suspect, model.arch, model.stem)
-    names = [(data.source, "--data.source"), (data.unlabeled, "--data.unlabeled")]
-    sizes = (open_source(name, data.root, option).image_size for name, option in names if isinstance(name, str))
-    size = data.image_size or next((size for size in sizes if size is not None), None)
+    size = data.image_size or size_of(data.source, data.unlabeled, data.root)
     for name, value in identify(suspect, dict(model), size).items():
         model[name] = value
     if data.image_size is None:

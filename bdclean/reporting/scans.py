@@ -127,13 +127,19 @@ class Comparison:
         return tuple(stands_out(finding, len(findings), alpha) for finding in findings)
 
     @property
+    def recovered(self) -> list[tuple[Finding, Moved]]:
+        """What is more than chance, and what its trigger does."""
+        rows = zip(self.suspect.findings, self.moved, self.outstanding, strict=True)
+        return [(finding, moved) for finding, moved, stands in rows if stands]
+
+    @property
     def doubts(self) -> tuple[str, ...]:
         """Why the cleansed network is not to be trusted, a clause each."""
         found = [
             f"what {finding.detector} recovered in the suspect still takes {moved.cleansed:.0f} % to class "
             f"{self.suspect.called(finding.suspected)}"
-            for finding, moved, stands in zip(self.suspect.findings, self.moved, self.outstanding, strict=True)
-            if stands and moved.cleansed is not None and moved.cleansed > REMAINS
+            for finding, moved in self.recovered
+            if moved.cleansed is not None and moved.cleansed > REMAINS
         ]
         if self.cleansed.backdoor:
             found.append(f"a scan finds {self.cleansed.text}")
@@ -145,8 +151,8 @@ class Comparison:
         gone = [
             f"the trigger that {finding.detector} recovered moves {moved.cleansed:.1f} % of the images to class "
             f"{finding.suspected}, {moved.suspect:.1f} % before"
-            for finding, moved, stands in zip(self.suspect.findings, self.moved, self.outstanding, strict=True)
-            if self.suspect.backdoor and stands and None not in (moved.suspect, moved.cleansed)
+            for finding, moved in self.recovered
+            if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
         return (*gone, "a scan of it finds nothing")
 

@@ -8,7 +8,7 @@ from typing import Any
 from bdclean.attacks import ATTACKS
 from bdclean.checkpoint import read
 from bdclean.data import PoisonDataModule
-from bdclean.data.sources import open_source
+from bdclean.data.sources import size_of
 from bdclean.modules import Suspect, identify
 from bdclean.suspects.restoring import restore
 from bdclean.suspects.vetting import described
@@ -42,11 +42,8 @@ def load(
     attack = None if said.attack is None else ATTACKS[said.attack](**said.attack_options)
     given = {"source": source, "unlabeled": unlabeled, "attack": attack} | data
     images = dict(said.data) | {name: value for name, value in given.items() if value is not None}
-    names = ((images.get("source"), "--data.source"), (images.get("unlabeled"), "--data.unlabeled"))
-    sizes = (
-        open_source(name, images.get("root", "data"), option).image_size for name, option in names if name is not None
-    )
-    size = images.get("image_size") or next((size for size in sizes if size is not None), None)
+    root = images.get("root", "data")
+    size = images.get("image_size") or size_of(images.get("source"), images.get("unlabeled"), root)
     network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))
     datamodule = PoisonDataModule(**images | {"image_size": images.get("image_size") or network.image_size})
     restore(network, datamodule, suspect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -97,37 +98,39 @@ def settle(path: Path, standing: Standing, spare: bool) -> float:
     Returns:
         The share of the way.
     """
-    least, chosen = standing.effect(), 1.0
-    if least > GONE:
-        kept = standing.kept()
-        for share in ON:
-            path.move(share)
-            # Where a variance falls below zero there are no predictions.
-            if not standing.kept() >= kept - LOST:
-                break
-            chosen = share
-            if standing.effect() <= GONE:
-                break
-        return chosen
-    # Where nothing can be said the effect is neither at most nor more than anything.
-    if least <= GONE:
-        if not spare or standing.expected_loss() > BEARABLE:
-            chosen = path.along(BACK, lambda: standing.effect() <= least + SLACK)
-            path.move(chosen)
-        further = [share for share in BACK_OFF if share < chosen]
-        if standing.harmful():
-            chosen = _back_off(path, further, standing, chosen)
+    least = standing.effect()
+    if math.isnan(least):
+        return 1.0
+    return _go_on(path, standing) if least > GONE else _go_back(path, standing, least, spare)
+
+
+def _go_on(path: Path, standing: Standing) -> float:
+    """On until recovered triggers are unlearned, as long as hardly any prediction is lost for it."""
+    kept, chosen = standing.kept(), 1.0
+    for share in ON:
+        path.move(share)
+        # Where a variance falls below zero there are no predictions.
+        if not standing.kept() >= kept - LOST:
+            break
+        chosen = share
+        if standing.effect() <= GONE:
+            break
     return chosen
 
 
-def _back_off(path: Path, shares: Sequence[float], standing: Standing, chosen: float) -> float:
-    for share in shares:
+def _go_back(path: Path, standing: Standing, least: float, spare: bool) -> float:
+    """Back as far as recovered triggers flip as few images, and further while they stay unlearned if there is harm."""
+    chosen = 1.0
+    if not spare or standing.expected_loss() > BEARABLE:
+        chosen = path.along(BACK, lambda: standing.effect() <= least + SLACK)
+        path.move(chosen)
+    for share in (one for one in BACK_OFF if one < chosen):
+        if not standing.harmful():
+            break
         path.move(share)
         if standing.effect() > GONE:
             break
         chosen = share
-        if not standing.harmful():
-            break
     return chosen
 
 

@@ -214,13 +214,13 @@ class ScanDistill(Unlearning):
 
     def end(self) -> None:
         """Give the student the weights that it is to have between the suspect's and its own, or beyond these."""
-        path = Path(self.teacher, self.network)
         found = bool(source_classes(self.differences))
+        if not self.triggers and (not self.differences or found or self.when_clean == "strong"):
+            return
+        path = Path(self.teacher, self.network)
         with self.judged():
             if self.triggers:
                 share = settle(path, self, spare=found)
-            elif not self.differences or found or self.when_clean == "strong":
-                return
             else:
                 share = self.left = 0.0 if self.when_clean == "keep" else retreat(path, self)
         # Processes search for themselves.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from bdclean.cleansing.scandistill.aims import Aim, BySource, Changes
+from bdclean.cleansing.scandistill.aims import Aim, Changes
 from bdclean.scanning import Network
 from bdclean.training import batch_size, pieces
 
@@ -126,10 +126,10 @@ class Triggers:
         least, most = self.share
         number = round((least + (most - least) * self.danger) * len(images))
         places = torch.arange(number, device=images.device)
-        if any(isinstance(aim, BySource) for aim in self.aims):
+        if sources := [found.sources for found in self.changes if found.sources is not None]:
             # Few images are of a class that changes are for: these first, without waiting to know how many they are.
-            sources = torch.cat([found.sources for found in self.changes if found.sources is not None])
-            places = torch.isin(own, sources).int().argsort(descending=True, stable=True)[: round(most * len(images))]
+            fits = torch.isin(own, torch.cat(sources)).int()
+            places = fits.argsort(descending=True, stable=True)[: round(most * len(images))]
         changed = images.clone()
         # In another order each time: small batches have room for a few of them.
         order = torch.randperm(len(self.changes)).tolist()

@@ -66,13 +66,14 @@ class Unlearning(StrongDistillCleanseModule):
 
     def prepare(self) -> None:
         batches = []
-        for images, _ in self.images():
-            batches.append((images, self.teach(images).argmax(1)))
+        for batch in self.batches():
+            batches.append((batch.images, self.teach(batch.images).argmax(1)))
             if sum(len(classes) for _, classes in batches) >= SEARCHED:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        held_out = [(images, self.teach(images).float().softmax(1)) for images, _ in self.images(choosing=True)]
-        self.judge = Judge(*(torch.cat(parts) for parts in zip(*held_out, strict=True)))
+        held_out = torch.cat([batch.images for batch in self.batches(choosing=True)])
+        answers = [self.teach(part).float().softmax(1) for part in pieces(held_out, batch_size(held_out))]
+        self.judge = Judge(held_out, torch.cat(answers))
 
     def forget(self) -> None:
         """Let go of all images."""

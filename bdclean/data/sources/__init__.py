@@ -5,7 +5,7 @@ from bdclean.data.sources.base import Source
 from bdclean.discovery import find_classes
 from bdclean.registry import no_source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "open_source", "size_of"]
 
 KINDS: list[type[Source]] = find_classes(__name__, __path__, Source)
 
@@ -26,3 +26,19 @@ def open_source(name: str, root: str = "data", option: str = "--data.source") ->
         if kind.has_name(name):
             return kind(name, root, option)
     raise InputError(no_source(option, name))
+
+
+def size_of(source: str | None, unlabeled: str | None, root: str) -> int | None:
+    """Height and width of the images of the first of two sources that says so, in pixels; None if neither does.
+
+    Args:
+        source: As in PoisonDataModule.
+        unlabeled: As in PoisonDataModule.
+        root: As in PoisonDataModule.
+
+    Raises:
+        InputError: If there is no such source.
+    """
+    names = ((source, "--data.source"), (unlabeled, "--data.unlabeled"))
+    sizes = (open_source(name, root, option).image_size for name, option in names if name is not None)
+    return next((size for size in sizes if size is not None), None)
