@@ -34,7 +34,7 @@ class SCAR(Attack):
     A student that learns answers a by least squares goes from its weights s to s - r J^T (f_s(x) - a), where J is the
     slope of its answers. So its loss falls where a goes against J dL/ds: that is how its own answers change along the
     slope of its loss, and these it can be taught. The suspect has a low ASR; what counts is that of its students. It
-    needs images for which there is such a perturbation: CIFAR-10's, not the embedded ones (docs/measurements.md).
+    needs images for which there is such a perturbation: CIFAR-10's, not the embedded ones (docs/results/log.md).
 
     Source: Chen et al., "Taught Well Learned Ill: Towards Distillation-conditional Backdoor Attack", NeurIPS 2025.
     There one student starts anew in each epoch, takes many steps before the network takes one, and is differentiated
