@@ -38,13 +38,13 @@ class Cleanser(Classifier):
     """Trains a copy of the suspect, the student, beside the frozen suspect, the teacher.
 
     A new method is a subclass in a file of its own with one or two of these: `prepare`, before the training; a
-    `training_step` and `configure_optimizers`; `finish`, after it. As a classifier it is the student, and what it
-    saves is the student; the teacher stays out of its `state_dict`.
+    `training_step` and `configure_optimizers`; `finish`, after the training. As a classifier it is the student, and
+    its `state_dict` holds the student alone.
 
     Args:
         suspect: The network to cleanse. It is not changed.
-        supervision: What the student is trained towards, and held-out images are judged by: `teacher`, the suspect's
-            own answers; or `labels`.
+        supervision: Targets of the training, and of the selection images: `teacher`, the suspect's predicted
+            probabilities; `labels`, the true labels.
     """
 
     epochs: ClassVar[int] = 12

@@ -30,16 +30,18 @@ def first_epochs(cleanser: Cleanser, share: float) -> int:
 
 
 class TwoPhases(FineTune):
-    """Trains the student in one way, makes something of it, and trains it in another way.
+    """Trains the student in a first phase, keeps its weights, and trains it differently in a second phase.
 
-    Both train the same weights, so that processes that train together have gradients of all of them in each step. The
-    learning rate falls along a cosine in each.
+    Both phases train the same weights, so that processes that train together have gradients of all of them in each
+    step. The learning rate falls to 0 along a cosine in each phase.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune.
-        first: Share of the training that is the first phase, rounded to whole epochs; each has at least one.
-        first_lr: Learning rate of the first phase; None is that of the second.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of both phases: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        first_phase_fraction: Share of the epochs of the first phase, rounded to whole epochs; each phase has at least
+            one.
+        first_phase_lr: Learning rate of the first phase; None is that of the second.
         **options: As in FineTune.
     """
 

@@ -37,14 +37,16 @@ FEWEST_PROCESSES = 4
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer with the precision of the device, and interruptions that say what was written.
+    """Lightning's Trainer with the precision of the device, and interruptions that report which files were written.
 
-    What is done with it, `bdclean.tasks` does. It trains once.
+    `bdclean.tasks` has what is done with it. A Trainer trains once.
 
     Args:
-        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
-        devices: As Lightning's; by default one: what comes of several differs, as each has batch norms of its own.
-        **options: As Lightning's.
+        precision: Precision of training: `bf16-mixed`, `32-true` or another of Lightning's; by default `bf16-mixed` if
+            the device computes in it, else `32-true`.
+        devices: Number of devices, or a list of them; one by default, as results differ with several, each of which
+            has batch norms of its own.
+        **options: Any other option of Lightning's Trainer.
     """
 
     trained = False

@@ -22,29 +22,29 @@ from bdclean.training import cosine
 
 
 class AttackModule(Suspect):
-    """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
+    """Trains a network on a mixture of clean and poisoned images, with plain cross-entropy.
 
-    Attacks that act in the training step poison their images there, and learn with an optimiser of their own.
+    Attacks that act in the training step poison their images there, and are trained with an optimiser of their own.
 
     Args:
-        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
-            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
+        arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
+            any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
             `my_package.my_module.MyNet`.
-        num_classes: How many classes it tells apart.
-        image_size: Height and width of its images, in pixels.
-        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
-            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`. By default .5,
-            with a std of .25.
-        std: The channels are divided by it after that: one number for all, or one each.
+        num_classes: Number of classes.
+        image_size: Height and width of the images, in pixels.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
+            name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
+            By default 0.5, with a std of 0.25.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
         schedule: `multi-step`: the rate falls to a tenth at each milestone; `cosine`: it falls to 0 along a cosine.
-        milestones: Shares of the training after which the rate falls.
+        milestones: Shares of the training after which the rate falls (multi-step).
         warmup: Share of the training during which the rate rises from 0.
-        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default small up
-            to 64 pixels.
-        arch_kwargs: Arguments of a class of yours.
+        stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
+            By default `small` up to 64 pixels.
+        arch_kwargs: Arguments of your own class.
     """
 
     def __init__(
