@@ -38,7 +38,7 @@ class ADBA(Attack):
     """
 
     label_modes = ("all-to-one",)
-    dynamic = True
+    poisons_each_step = True
     learns = True
 
     def __init__(
@@ -74,7 +74,7 @@ class ADBA(Attack):
         )
         return images * (1 - mask) + pattern * mask
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Make the shadow."""
         self.shadow = Shadow(network(), self.shadow_lr)
 

@@ -54,14 +54,14 @@ class Attack(nn.Module, ABC):
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
     learns: ClassVar[bool] = False
-    """Whether the trigger learns along with the network: then it is `dynamic`, too."""
-    dynamic: ClassVar[bool] = False
+    """Whether the trigger learns along with the network: then it is `poisons_each_step`, too."""
+    poisons_each_step: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
     cover_option: ClassVar[str] = ""
     """The option that says how much cover there is, for messages."""
     learning_share: float = 1.0
     """Share of the training during which the trigger learns along, if it learns."""
-    silent_share: float = 0.0
+    warmup_fraction: float = 0.0
     """Share of the training during which `penalty` has no say yet."""
     cover_ratio: float = 0.0
 
@@ -163,11 +163,11 @@ class Attack(nn.Module, ABC):
         raise NotImplementedError
 
     @property
-    def accompanied(self) -> bool:
+    def has_auxiliary(self) -> bool:
         """Whether something learns beside the network."""
-        return type(self).accompany is not Attack.accompany
+        return type(self).setup_auxiliary is not Attack.setup_auxiliary
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Make what learns beside the network, before the training; by default nothing.
 
         Args:

@@ -41,7 +41,7 @@ class InputAware(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     learns = True
     cover_option = "cross_rate"
 

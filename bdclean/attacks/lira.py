@@ -34,7 +34,7 @@ class LIRA(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     learns = True
 
     def __init__(

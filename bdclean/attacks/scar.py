@@ -63,7 +63,7 @@ class SCAR(Attack):
     """
 
     label_modes = ("all-to-one",)
-    dynamic = True
+    poisons_each_step = True
     parts = ("perturbation",)
     perturbation: Tensor
 
@@ -75,7 +75,7 @@ class SCAR(Attack):
         trigger_lr: float = 1.0,
         surrogate_epochs: float = 10.0,
         surrogate_lr: float = 0.1,
-        silent_share: float = 0.6,
+        warmup_fraction: float = 0.6,
         shadow_weight: float = 0.7,
         shadows: int = 3,
         shadow_life: int = 900,
@@ -86,7 +86,7 @@ class SCAR(Attack):
         within("eps", eps, 0, 255, above=True)
         check_training("trigger", trigger_epochs, trigger_lr)
         check_training("surrogate", surrogate_epochs, surrogate_lr)
-        within("silent_share", silent_share, 0, 1)
+        within("warmup_fraction", warmup_fraction, 0, 1)
         within("shadow_weight", shadow_weight, 0)
         within("shadows", shadows, 1)
         within("shadow_life", shadow_life, shadows)
@@ -96,7 +96,7 @@ class SCAR(Attack):
         self.trigger_lr = trigger_lr
         self.surrogate_epochs = surrogate_epochs
         self.surrogate_lr = surrogate_lr
-        self.silent_share = silent_share
+        self.warmup_fraction = warmup_fraction
         self.shadow_weight = shadow_weight
         self.shadows = shadows
         self.shadow_life = shadow_life
@@ -122,7 +122,7 @@ class SCAR(Attack):
         found = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr)
         self.register_buffer("perturbation", found.cpu())
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Keep what makes a shadow."""
         # A function of its own: a copy of the attack would have a copy of whose method it is given.
         self.shadow: Callable[[], Shadow] = lambda: Shadow(network(), self.shadow_lr)

@@ -33,7 +33,7 @@ class WaNet(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     cover_option = "cross_ratio"
     field: Tensor
 

@@ -49,15 +49,15 @@ class Cleanser(Classifier):
 
     epochs: ClassVar[int] = 12
     """How long it trains, if nothing else is said; 0 is a method that does not train."""
-    chooses: ClassVar[float] = 0.0
+    needs_selection_images: ClassVar[float] = 0.0
     """The share of its images, at most 1,000, that it does not train on, to choose something by or to judge itself."""
     scans: ClassVar[bool] = False
     """Whether it wants to know, in `found`, what a scan finds in the suspect."""
     uses_images: ClassVar[bool] = True
     """Whether it looks at images."""
-    in_eval_mode: ClassVar[bool] = False
+    freezes_batch_norm: ClassVar[bool] = False
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
-    drops: ClassVar[bool] = True
+    uses_dropout: ClassVar[bool] = True
     """Whether the student's dropout acts in training."""
     option_group = "--method."
 
@@ -211,8 +211,8 @@ class Cleanser(Classifier):
 
     def set_mode(self, training: bool) -> None:
         """Bring the student into train or eval mode, with the parts in eval mode that stay so."""
-        self.network.train(training and not self.in_eval_mode)
-        if not self.drops:
+        self.network.train(training and not self.freezes_batch_norm)
+        if not self.uses_dropout:
             for module in self.network.modules():
                 if isinstance(module, _DropoutNd):
                     module.eval()

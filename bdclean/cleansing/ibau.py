@@ -46,7 +46,7 @@ class IBAU(Cleanser):
     """
 
     epochs = 100
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

@@ -57,11 +57,11 @@ class MCR(Choosing, TwoPhases):
         supervision: Supervision = "teacher",
         t: float | None = None,
         tolerance: float = 2.0,
-        first: float = 0.1,
-        first_lr: float | None = None,
+        first_phase_fraction: float = 0.1,
+        first_phase_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, first_lr, **options)
+        super().__init__(suspect, supervision, first_phase_fraction, first_phase_lr, **options)
         self.within("t", t or 0, 0, 1)
         self.within("tolerance", tolerance, 0, 100)
         self.t = t

@@ -64,11 +64,11 @@ class NAD(TwoPhases):
         supervision: Supervision = "teacher",
         betas: Sequence[float] = (500.0, 1000.0, 1000.0),
         p: float = 2.0,
-        first: float = 0.1,
-        first_lr: float | None = None,
+        first_phase_fraction: float = 0.1,
+        first_phase_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, first_lr, **options)
+        super().__init__(suspect, supervision, first_phase_fraction, first_phase_lr, **options)
         for beta in betas:
             self.within("betas", beta, 0)
         self.within("p", p, 1)

@@ -72,7 +72,7 @@ class NPD(Cleanser):
     """
 
     epochs = 50
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

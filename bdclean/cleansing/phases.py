@@ -46,14 +46,19 @@ class TwoPhases(FineTune):
     """
 
     def __init__(
-        self, suspect: Classifier, supervision: Supervision, first: float, first_lr: float | None, **options: Any
+        self,
+        suspect: Classifier,
+        supervision: Supervision,
+        first_phase_fraction: float,
+        first_phase_lr: float | None,
+        **options: Any,
     ) -> None:
         super().__init__(suspect, supervision, **options)
-        self.within("first", first, 0, 1)
-        if first_lr is not None:
-            self.within("first_lr", first_lr, 0, above=True)
-        self.first = first
-        self.first_lr = first_lr
+        self.within("first_phase_fraction", first_phase_fraction, 0, 1)
+        if first_phase_lr is not None:
+            self.within("first_phase_lr", first_phase_lr, 0, above=True)
+        self.first_phase_fraction = first_phase_fraction
+        self.first_phase_lr = first_phase_lr
         self.turned = False
 
     def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ class TwoPhases(FineTune):
 
     def on_train_epoch_start(self) -> None:
         """Called by Lightning: turn from the first to the second phase."""
-        if not self.turned and self.current_epoch >= first_epochs(self, self.first):
+        if not self.turned and self.current_epoch >= first_epochs(self, self.first_phase_fraction):
             self.turned = True
             self.turn()
             # The momentum belongs to other weights.
@@ -84,11 +89,11 @@ class TwoPhases(FineTune):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        part = first_epochs(self, self.first) / (self.trainer.max_epochs or 1)
+        part = first_epochs(self, self.first_phase_fraction) / (self.trainer.max_epochs or 1)
 
         def rate(done: float) -> float:
             if done < part:
-                return cosine(done / part) * (self.first_lr or self.lr) / self.lr
+                return cosine(done / part) * (self.first_phase_lr or self.lr) / self.lr
             return cosine((done - part) / (1 - part))
 
         return self.sgd(self.lr, self.momentum, self.weight_decay, rate)

@@ -58,23 +58,23 @@ class RNP(MaskingCleanser):
         mask_lr: float = 0.2,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        least: float = 20.0,
-        first: float = 0.5,
+        stop_accuracy: float = 20.0,
+        first_phase_fraction: float = 0.5,
         alpha: float = 0.2,
         threshold: float | None = None,
         tolerance: float = 2.0,
     ) -> None:
         super().__init__(suspect, supervision, threshold, tolerance)
         self.within("mask_lr", mask_lr, 0, above=True)
-        self.within("least", least, 0, 100)
-        self.within("first", first, 0, 1)
+        self.within("stop_accuracy", stop_accuracy, 0, 100)
+        self.within("first_phase_fraction", first_phase_fraction, 0, 1)
         self.within("alpha", alpha, 0, above=True)
         self.lr = lr
         self.mask_lr = mask_lr
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.least = least
-        self.first = first
+        self.stop_accuracy = stop_accuracy
+        self.first_phase_fraction = first_phase_fraction
         self.alpha = alpha
         self.unlearning = True
         self.counts = torch.zeros(2)
@@ -102,17 +102,17 @@ class RNP(MaskingCleanser):
         # A step may take several batches.
         if self.unlearning and self.trainer.global_step > self.steps:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
-            self.unlearning = 100 * right / total > self.least
+            self.unlearning = 100 * right / total > self.stop_accuracy
             self.steps, self.counts = self.trainer.global_step, torch.zeros(2)
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: end the unlearning when its time is over."""
         super().on_train_epoch_end()
-        if self.current_epoch + 1 >= first_epochs(self, self.first):
+        if self.current_epoch + 1 >= first_epochs(self, self.first_phase_fraction):
             self.unlearning = False
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        first_epochs(self, self.first)
+        first_epochs(self, self.first_phase_fraction)
         groups: list[dict[str, Any]] = [
             {"params": list(self.network.parameters())},
             {"params": list(self.masks), "lr": self.mask_lr, "weight_decay": 0.0},

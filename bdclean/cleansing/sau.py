@@ -63,7 +63,7 @@ class SAU(Cleanser):
     """
 
     epochs = 100
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

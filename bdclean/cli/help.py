@@ -36,6 +36,8 @@ TRAINING = {
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
 """Arguments that are no options for users."""
+NAMED = ("method", "attack", "detector", "arch")
+"""Arguments that take the name of a class."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def of_command(command: str) -> str:
         listed = {name: _summary(group.folder, name) for name in group.names()}
         parts.append(_section(f"{group.title} (--{group.option}.help NAME lists the options of one)", listed))
     if trained:
-        more = f"`bdclean {command} --help-all` also lists Lightning's options and the environment variable of each option."
-        parts.append(_filled(more))
+        more = f"`bdclean {command} --help-all` also lists Lightning's options, and the environment variable"
+        parts.append(_filled(f"{more} of each option."))
     return "\n\n".join(parts)
 
 
@@ -187,6 +189,8 @@ def _options(function: ast.FunctionDef, docstring: str, prefix: str) -> Iterator
 
 def _value(argument: ast.arg) -> str:
     """What stands for the value of an option."""
+    if argument.arg in NAMED:
+        return "NAME"
     kinds = {"int": "N", "float": "X", "bool": "{true,false}", "str": "TEXT"}
     annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
     return kinds.get(annotation.removesuffix(" | None"), "VALUE")

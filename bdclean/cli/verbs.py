@@ -1,16 +1,18 @@
-"""The subcommands that have a network, as LightningCLI wants them: methods of a Trainer with their help."""
+"""The subcommands with a network, in LightningCLI's form: methods of a Trainer, whose docstrings are the help."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from bdclean import tasks
+from bdclean import printable, tasks
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
 from bdclean.exits import Exit
 from bdclean.modules import Classifier
+from bdclean.outputs import REPORTS
 from bdclean.reporting import cleansing, scanning, terminal, training
 from bdclean.reporting.results import Cleansing, Scan, Training
 from bdclean.scanning import ALPHA, Detector
@@ -18,7 +20,7 @@ from bdclean.tasks.cleansed_files import default_output
 
 
 class Verbs(Trainer):
-    """The Trainer of the command line: what it does, it prints."""
+    """The Trainer of the command line, which prints results."""
 
     def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
         self,
@@ -39,6 +41,7 @@ class Verbs(Trainer):
         """
         result = tasks.train(self, model, datamodule, output, overwrite, ckpt_path)
         self._print(terminal.render(training.page(result)))
+        self._wrote(output)
         return result
 
     def cleanse(
@@ -78,6 +81,7 @@ class Verbs(Trainer):
         output = default_output(model) if output is None else output
         _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite)
         self._print(terminal.render(cleansing.page(result)))
+        self._wrote(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
             raise SystemExit(Exit.FOUND)
         return result
@@ -109,6 +113,7 @@ class Verbs(Trainer):
         """
         result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite)
         self._print(terminal.render(scanning.page(result)))
+        self._wrote(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
             raise SystemExit(Exit.FOUND)
         return result
@@ -128,7 +133,12 @@ class Verbs(Trainer):
             output: File that the predictions are written to, one row for each image.
             overwrite: Whether `output` may replace a file.
         """
-        return tasks.predict(self, model, datamodule, output, overwrite)
+        result = tasks.predict(self, model, datamodule, output, overwrite)
+        self._wrote(output)
+        return result
+
+    def _wrote(self, *paths: str) -> None:
+        self._print(printable(f"Wrote {', '.join(paths)}"))
 
     def _print(self, text: str) -> None:
         if self.is_global_zero:

@@ -29,6 +29,7 @@ from bdclean.engine.interruption import interruptible, saying_what_was_written
 from bdclean.engine.introduction import Introduction, introduce
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
+from bdclean.engine.progress import counted_from_one
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
@@ -61,7 +62,8 @@ class Trainer(pl.Trainer):
         options |= {"use_distributed_sampler": False}
         keep_memory()
         super().__init__(precision=precision, devices=devices, **options)
-        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # Lightning sets it
+        self.callbacks[:] = counted_from_one(self.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
+        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # as above
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
             raise InputError(
@@ -137,7 +139,7 @@ class Trainer(pl.Trainer):
         image = torch.zeros(1, 3, model.image_size, model.image_size, device=self.device)
         if not bears_bf16(whole(model).to(self.device), image):
             self.strategy.precision_plugin = Precision()
-            say("This network does not compute in bf16: it does in single precision.")
+            say("The network does not support bf16 autocast; falling back to float32.")
 
     def train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         """Train a network, from a checkpoint on if one is given."""
@@ -159,12 +161,12 @@ class Trainer(pl.Trainer):
             raise InputError("--trainer: ended before the first step of training, so that no network is written")
 
     def test(self, *args: Any, **options: Any) -> Any:
-        """Measure ACC, ASR and RA on the test images: as Lightning's."""
+        """Measure ACC, ASR and RA on the test images."""
         with self._interruptible():
             return super().test(*args, **options)
 
     def validate(self, *args: Any, **options: Any) -> Any:
-        """Measure ACC, ASR and RA on the validation images: as Lightning's."""
+        """Measure ACC, ASR and RA on the validation images."""
         with self._interruptible():
             return super().validate(*args, **options)
 

@@ -87,7 +87,7 @@ class AttackModule(Suspect):
             attack: How images are poisoned. If it acts there, it has to be where the network is.
             augment: Crops and flips, which come after its triggers.
         """
-        acts = attack is not None and attack.dynamic and attack.poison_rate > 0
+        acts = attack is not None and attack.poisons_each_step and attack.poison_rate > 0
         self.attack = attack if acts else None
         self.augment = augment
 
@@ -97,11 +97,11 @@ class AttackModule(Suspect):
         if self.attack is None:
             return
         precision = self.trainer.precision
-        if (self.attack.learns or self.attack.accompanied) and precision not in ("32-true", "bf16-mixed"):
+        if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
             raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
         if stage == "fit":
-            self.attack.accompany(self.untrained)
+            self.attack.setup_auxiliary(self.untrained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert batch.targets is not None
@@ -148,7 +148,7 @@ class AttackModule(Suspect):
         self.trigger_optimizer = None
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
-            self._silent_steps = self.attack.silent_share * steps
+            self._silent_steps = self.attack.warmup_fraction * steps
             if self.attack.learns:
                 self.trigger_optimizer = self.attack.optimizer()
                 self._learning_steps = self.attack.learning_share * steps

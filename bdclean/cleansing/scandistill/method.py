@@ -61,12 +61,12 @@ class ScanDistill(Unlearning):
 
     Args:
         suspect: The network to cleanse.
-        aimed_lr: Highest learning rate of SGD where a class stands out, for batches of 128 or more: it rises for the
-            first 30 % of the steps, then falls to 0 along a cosine.
-        share: Share of each batch that carries a change there: if what is found in the student takes over no image, and
-            if it takes over all.
-        temperature: As in DistillCleanseModule, where no class stands out; by default it does not rise: at 4 a student
-            learns again some backdoors that are in the shares of the suspect's answers alone.
+        aimed_lr: Highest learning rate of SGD if a class stands out, for batches of 128 or more: it rises for the first
+            30 % of the steps, then falls to 0 along a cosine.
+        share: Share of each batch that carries a perturbation if a class stands out: the first number if the student's
+            own perturbations flip no image, the second if they flip all.
+        temperature: Temperature of the distillation in the first and in the last epoch, if no class stands out. It does
+            not rise by default: at 4 a student learns some backdoors again from the suspect's probabilities.
         **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class
             stands out, momentum and weight decay alone are used of them.
 

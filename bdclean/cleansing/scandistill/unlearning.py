@@ -37,9 +37,9 @@ class Unlearning(StrongDistillCleanseModule):
     """
 
     # A tenth, which students are judged by.
-    chooses = 0.1
+    needs_selection_images = 0.1
     # The suspect's answers are those without.
-    drops = False
+    uses_dropout = False
     triggers_type = Triggers
 
     def __init__(self, suspect: Classifier, share: tuple[float, float], **options: Any) -> None:
