@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from bdclean.perturbations import radius, uphill
-from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
 
@@ -50,8 +49,7 @@ class MaximumMargin(Detector):
 
     def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
         classes = torch.arange(num_classes, device=images.device).repeat_interleave(self.starts)
-        parts = bar(list(pieces(classes, batch_size(images))), type(self).__name__)
-        climbed = torch.cat([self.climb(network, images, part) for part in parts])
+        climbed = torch.cat([self.climb(network, images, part) for part in pieces(classes, batch_size(images))])
         # A class that no image was found for is the least suspicious.
         return climbed.view(num_classes, self.starts).amax(1).clamp(min=1e-3).log(), None
 

@@ -16,7 +16,6 @@ from bdclean.perturbations import (
     ball,
     radius,
 )
-from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.scanning.goals import Goal, Towards
 from bdclean.training import batch_size, pieces
@@ -86,8 +85,7 @@ class Inversion(Detector):
             own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
         classes = torch.arange(num_classes, device=images.device)
         together = max(1, batch_size(images) // self.batch_size)
-        parts = bar(list(pieces(classes, together)), type(self).__name__)
-        found = [self.search(network, images, own, part) for part in parts]
+        found = [self.search(network, images, own, part) for part in pieces(classes, together)]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
         # From one process to others it goes by way of the CPU.
