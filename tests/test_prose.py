@@ -1,6 +1,8 @@
 """The words of documentation, help and messages are the field's: an earlier dialect does not come back."""
 
 import ast
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +30,7 @@ DIALECT = {
     r"hands? on\b|handed on\b": "passes, outputs",
     r"no (saying|telling)\b": "inconclusive",
     r"is said to\b|are said to\b": "is reported",
-    r"of (its|their|his|one's) own\b": "separate, or name whose",
+    r"of one's own\b": "your own",
     r"stands? (there|beside|in its place)\b": "is",
     r"lies? beside\b": "is beside",
     r"so many\b": "say how many",
@@ -64,6 +66,26 @@ def test_help_of_commands(command: str) -> None:
 @pytest.mark.parametrize(("option", "name"), [(option, name) for option in help.GROUPS for name in CLASSES[option]])
 def test_help_of_classes(option: str, name: str) -> None:
     assert not mistakes(help.of_class(option, name) or "")
+
+
+def docstrings(name: str) -> Iterator[str]:
+    """The docstrings that the reference shows for an object: its own, and those of its public members."""
+    module, _, last = name.rpartition(".")
+    found = getattr(importlib.import_module(module), last)
+    yield found.__doc__ or ""
+    public = vars(found).items() if inspect.isclass(found) or inspect.ismodule(found) else ()
+    for member, value in public:
+        here = getattr(value, "__module__", found.__name__) in (name, getattr(found, "__module__", name))
+        if not member.startswith("_") and here and (callable(value) or isinstance(value, property)):
+            yield value.__doc__ or ""
+
+
+REFERENCE = re.findall(r"^::: (bdclean\.\w+\.[\w.]+)", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_reference(name: str) -> None:
+    assert not [one for text in docstrings(name) for one in mistakes(text)]
 
 
 def sentences() -> Iterator[tuple[str, str]]:
