@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import InputError, printable
-from bdclean.cli import early, renamed
+from bdclean.cli import early, instant, renamed
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -59,7 +59,7 @@ def leave(code: int) -> NoReturn:
 def answered(words: list[str]) -> bool:
     """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
     try:
-        found = early.answer(words)
+        found = instant.answer(words)
         if found:
             sys.stdout.flush()
     except BrokenPipeError:

@@ -33,6 +33,8 @@ class FineTune(Cleanser):
             `teacher`.
     """
 
+    relative_time = 1.0
+
     epochs = 100
 
     def __init__(

@@ -56,6 +56,7 @@ class NAD(TwoPhases):
         InputError: If no stage has spatial feature maps, or an option is out of range.
     """
 
+    relative_time = 1.2
     epochs = 110
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any
 
 from bdclean import InputError, __version__
 from bdclean.benchmark.work import Command
-from bdclean.cli import early, renamed
+from bdclean.cli import early, instant, renamed
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.configuration import LogConfig
 from bdclean.cli.mistakes import mistake
@@ -104,7 +104,7 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With a code of `bdclean.exits`, after one line on standard error.
     """
     words = sys.argv[1:] if args is None else args
-    if early.answer(words):
+    if instant.answer(words):
         raise SystemExit(Exit.DONE)
     try:
         execute(words)

@@ -24,6 +24,7 @@ from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
 from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
+from bdclean.tasks.announcing import announcement
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -153,6 +154,7 @@ def _prepared(
         raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
+    say(announcement(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans and _scannable(model):
