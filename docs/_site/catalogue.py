@@ -81,9 +81,9 @@ KINDS = (
         "Cleansing methods",
         "A method turns a suspect into a cleansed network. `bdclean cleanse --method NAME` chooses one. Methods that "
         "expect labels use the suspect's predictions instead, unless `--method.supervision labels` is given. *Time* is "
-        "relative to FineTune: medians over the suspects of `configs/benchmark/cifar10.yaml` (small CNN, 2,500 images, 12 "
-        "epochs). Without batch norms and dropout the student starts with the suspect's predictions; there `FineTune`, "
-        "`NAD` and `MCR` need labels.",
+        "relative to FineTune: medians over the suspects of `configs/benchmark/cifar10.yaml` (small CNN, 2,500 images, "
+        "12 epochs). Without batch norms and dropout the student starts with the suspect's predictions; there "
+        "`FineTune`, `NAD` and `MCR` need labels.",
         "method",
         "bdclean cleanse --ckpt suspect.ckpt --method {name}",
         tuple(getattr(cleansing, name) for name in cleansing.__all__ if name != "Cleanser"),
