@@ -142,7 +142,7 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
 def test_images_that_the_suspect_was_trained_on_are_named(
     tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = r"(\d+) of the held-out images are no such: the suspect was trained on them"
+    said = r"(\d+) of the held-out images were in the suspect's training set"
     cleanse(tiny_suspect, "--method", "CLP")
     assert not re.search(said, capsys.readouterr().out)
     cleanse(tiny_suspect, "--method", "CLP", "--data.seed", "1")

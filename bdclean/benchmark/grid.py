@@ -98,7 +98,7 @@ def make_grid(
         if not part:
             raise InputError(f"--{option}: there are none")
         if len(set(part)) < len(part):
-            raise InputError(f"--{option} {list(part)}: one stands there twice")
+            raise InputError(f"--{option} {list(part)}: duplicate entries")
         for name in part:
             if not re.fullmatch(r"[\w+ ()-]{1,40}", str(name)):
                 raise InputError(f"--{option} {name}: names have up to 40 letters, digits, spaces and + - ( )")

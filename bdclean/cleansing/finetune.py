@@ -60,8 +60,9 @@ class FineTune(Cleanser):
             same = torch.allclose(self(images).softmax(1), targets, atol=1e-5)
         if same:
             raise InputError(
-                f"--method {type(self).__name__}: the network has neither batch norms nor dropout, so it answers in "
-                "training just as the suspect does: there is nothing to learn; take --method.supervision labels"
+                f"--method {type(self).__name__}: the network has neither batch norms nor dropout, so "
+                "its predictions in training equal the targets, and there is nothing to learn; use "
+                "--method.supervision labels"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -127,7 +127,9 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
-            raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
+            raise InputError(
+                f"{option}: its network is {arch}, code of unknown origin: --model.arch {arch}, if you trust it"
+            )
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
         if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
             # Without memory: a file can ask for layers of any size.

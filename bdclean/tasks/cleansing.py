@@ -91,7 +91,7 @@ def _cleanse(
     launcher = trainer.strategy.launcher
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
         # A scan will have used it by then.
-        raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
+        raise InputError("--trainer.strategy: CUDA cannot be used in forked processes; use ddp, or --trainer.devices 1")
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
     # Here: what forked processes make for themselves is lost with them.
@@ -99,7 +99,7 @@ def _cleanse(
     suspect = evaluate(trainer, model, datamodule)
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
-            f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
+            f"{trained_on} of the held-out images were in the suspect's training set, because of another "
             "--data.seed, --data.num_val or --data.num_held_out."
         )
     if trainer.device.type == "cuda":
