@@ -203,17 +203,27 @@ class BySource(Aim):
 
 
 def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
-    """What to look for after a scan, for the classes that stand out; nothing if none does."""
+    """Triggers to unlearn after a scan: for each class that stands out, of each kind of change that points at it.
+
+    A kind points at a class if that class is its most suspicious one, however surely: a network may keep the part of a
+    trigger that only another kind of change imitates.
+
+    Args:
+        findings: Of all detectors of a scan.
+
+    Returns:
+        The aims; none if no class stands out.
+    """
     outstanding = [one for one in findings if stands_out(one, len(findings))]
     known = {type(hunter).__name__: hunter for hunter in HUNTERS}
     found: list[Aim] = []
     for target in dict.fromkeys(one.suspected for one in outstanding):
-        finders = [one for one in outstanding if one.suspected == target and one.detector in known]
-        # For each kind of change, what is surest of it.
+        # A detector that does not search says nothing of the kind.
+        sure = any(one.suspected == target and one.detector in known for one in outstanding)
+        pointing = [one for one in findings if one.suspected == target and one.detector in known]
         hunters: dict[object, Inversion] = {}
-        for one in sorted(finders, key=lambda one: one.p_value):
-            hunter = known[one.detector]
-            hunters.setdefault(type(hunter).change, hunter)
-        # What found no trigger says nothing of its kind.
+        for one in sorted(pointing, key=lambda one: one.p_value) if sure else ():
+            # Two searches for the same kind of change: the surer one.
+            hunters.setdefault(type(known[one.detector]).change, known[one.detector])
         found += [AllToOne(hunter, target) for hunter in hunters.values() or HUNTERS]
     return found
