@@ -104,6 +104,41 @@ def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images:
         assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, inversions, CLASSES))
 
 
+@pytest.mark.parametrize(
+    ("forward", "backward", "found"),
+    [
+        # Measured on a network whose backdoor has one source class: the classes that flip easily do so both ways.
+        (
+            [0.0, 0.0, 0.02, 0.01, 0.45, 0.03, 0.01, 0.05, 0.0, 0.03],
+            [0.01, 0.0, 0.01, 0.01, 0.08, 0.05, 0.16, 0.14, 0.1, 0.12],
+            True,
+        ),
+        # The same share, which the reference has in another class: no class exceeds chance.
+        (
+            [0.0, 0.0, 0.02, 0.01, 0.45, 0.03, 0.01, 0.05, 0.0, 0.03],
+            [0.01, 0.0, 0.01, 0.01, 0.08, 0.05, 0.4, 0.14, 0.1, 0.12],
+            False,
+        ),
+        # Flips both ways.
+        (
+            [0.1, 0.3, 0.2, 0.3, 0.45, 0.2, 0.1, 0.2, 0.3, 0.1],
+            [0.1, 0.2, 0.25, 0.2, 0.3, 0.25, 0.1, 0.15, 0.2, 0.15],
+            False,
+        ),
+        # Two classes are too few for one to stand out.
+        ([0.45, 0.0], [0.0, 0.16], False),
+    ],
+)
+def test_a_single_source_class_stands_out_against_its_own_chance(
+    forward: list[float], backward: list[float], found: bool
+) -> None:
+    inversion = DenseInversion((1.0,), 1)
+    one = Difference(inversion, torch.arange(len(forward)), torch.tensor(forward), torch.tensor(backward))
+    assert one.found == found
+    if found:
+        assert one.sources == (4,)
+
+
 def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
     few = images[torch.cat([members(0)[:23], members(1), members(2)])]
     (found,) = differences(Quarters(True), Quarters(False), few, [DenseInversion((1.0,), 1)], CLASSES)
@@ -353,7 +388,15 @@ def test_a_suspect_can_be_kept_as_it_is(
     before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     (compared,) = report["compared"]
-    assert compared.keys() == {"search", "classes_compared", "suspect_alone", "student_alone", "stands_out", "classes"}
+    assert compared.keys() == {
+        "search",
+        "classes_compared",
+        "suspect_alone",
+        "student_alone",
+        "p_value",
+        "stands_out",
+        "classes",
+    }
     assert not compared["stands_out"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out
 

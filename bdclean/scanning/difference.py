@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.scanning.base import Network
+from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.goals import Apart
 from bdclean.scanning.inversion import Inversion
 from bdclean.training import batch_size, pieces
@@ -18,9 +18,14 @@ MIN_CLASS_IMAGES = 24
 """Fewest images of a class, half to search on and half to measure on; smaller classes are left out."""
 JUDGED_IMAGES = 64
 """Most images of a class on which a perturbation is measured."""
-MIN_SHARE, MIN_RATIO = 0.25, 3.0
-"""A backdoor is found if perturbations flip at least this share of a class in the suspect alone, and this many times
-the largest share that perturbations of the same kind flip in the reference alone."""
+MIN_SHARE = 0.25
+"""Smallest share of a class that has to flip in the suspect alone for a backdoor to be found."""
+MIN_RATIO = 3.0
+"""A backdoor is found if that share is this many times the largest one that flips in the reference alone."""
+MAX_P_VALUE = 0.005
+"""A backdoor of a single source class is found if it stands out with at most this p-value."""
+NOISE = 0.035
+"""Differences between shares that mean nothing: about two images of `JUDGED_IMAGES`."""
 CLASS_EXCESS = 0.1
 """If so, every class counts whose share exceeds the largest share of the reference by this much."""
 
@@ -52,9 +57,18 @@ class Difference:
         return float(self.forward.max()) if len(self.forward) else 0.0
 
     @property
+    def p_value(self) -> float:
+        """p-value of the class with the largest gap between both shares, against the gaps of the other classes.
+
+        A class whose images flip easily does so in both directions: each class calibrates itself.
+        """
+        return float(grubbs(self.forward - self.backward, NOISE).min()) if len(self.classes) else 1.0
+
+    @property
     def found(self) -> bool:
-        """Whether only a backdoor explains the difference."""
-        return self.share >= max(MIN_SHARE, MIN_RATIO * self.chance)
+        """Whether only a backdoor explains the difference: a share exceeds chance by far, or one class stands out."""
+        far = self.share >= MIN_RATIO * self.chance
+        return self.share >= MIN_SHARE and (far or (bool(self.sources) and self.p_value <= MAX_P_VALUE))
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -68,6 +82,7 @@ class Difference:
             "classes_compared": len(self.classes),
             "suspect_alone": round(100 * self.share, 2),
             "student_alone": round(100 * self.chance, 2),
+            "p_value": self.p_value,
             "stands_out": self.found,
             "classes": list(self.sources),
         }
