@@ -105,13 +105,16 @@ def count_classes(network: nn.Module, image_size: int, channels: int, option: st
         raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
 
 
-def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+def identify(
+    checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None, option: str = "--ckpt"
+) -> dict[str, Any]:
     """Find out what a checkpoint's network is.
 
     Args:
         checkpoint: What was read.
         given: Arguments of a Suspect as the user gives them, with None for what is not given.
         image_size: Height and width of the images at hand, in pixels, if they have one.
+        option: The option that named the checkpoint, for messages.
 
     Returns:
         The arguments of a Suspect, with all that the checkpoint or its weights say.
@@ -123,7 +126,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     if isinstance(known.get("mean"), str) and "std" in known and known["std"] == checkpoint.model.get("std"):
         # A name stands for both, and for what the checkpoint says too.
         known["std"] = None
-    option = f"--ckpt {checkpoint.path}"
+    option = f"{option} {checkpoint.path}"
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
