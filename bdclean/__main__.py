@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import InputError, printable
-from bdclean.cli import early
+from bdclean.cli import early, renamed
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -68,12 +68,13 @@ def run() -> None:
         sys.unraisablehook = report_unraisable
         if early.answer(words):
             return
+        words = renamed.announced(words)
         early.check(words)
         early.check_classes(words)
         early.check_required(words)
         from bdclean.cli.main import main
 
-        main()
+        main(words)
     except KeyboardInterrupt as error:
         print(interruption(error), file=sys.stderr)
         leave(Exit.INTERRUPTED)

@@ -369,14 +369,14 @@ def test_bad_options() -> None:
 def test_what_is_found_is_said() -> None:
     sure, unsure = Verdict((finding(0.001),), 0.05), Verdict((finding(0.2, 3), finding(0.4)), 0.05)
     assert sure.backdoor
-    assert sure.text == "a backdoor towards class 1 (p 0.001)"
+    assert sure.text == "backdoor towards class 1 (p 0.001)"
     assert not unsure.backdoor
     assert unsure.text == "no backdoor found (p 0.4, class 3 stands out most)"
-    assert Verdict((finding(1e-9),), 0.05).text == "a backdoor towards class 1 (p <0.0001)"
+    assert Verdict((finding(1e-9),), 0.05).text == "backdoor towards class 1 (p <0.0001)"
     assert json.loads(json.dumps(sure.to_json())) == sure.to_json()
     two = Verdict((Finding("Some", torch.tensor([0.0, 1.0]), torch.ones(2)),), 0.05)
     assert two.backdoor is None
-    assert two.text == "no saying whether there is a backdoor: of two classes none can stand out"
+    assert two.text == "inconclusive: with two classes no class can stand out"
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,8 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert all(doubt in sentence for doubt in found["doubts"])
     assert capsys.readouterr().out.rstrip().endswith(sentence)
     page = Path("cleansed.html").read_text()
-    assert '<p class="banner warning">DO NOT TRUST the cleansed network' in page
+    assert '<div class="banner warning"><strong>' in page
+    assert "<p>DO NOT TRUST the cleansed network" in page
     assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 

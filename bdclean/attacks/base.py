@@ -20,31 +20,33 @@ DRAWS = 4093
 
 
 class Attack(nn.Module, ABC):
-    """A trigger, the class it is meant to call up, and the training images that carry it.
+    """A trigger, its target class, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
-    attribute of the same name, and hands on those of this class as `**options`. What else it can do:
+    attribute of the same name and passes the arguments of this class on as `**options`. What else an attack can define:
 
     - a trigger that is drawn, or read from a file: `build`, and in `parts` the names of the buffers that hold it;
-    - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
-    - something to be made before training, such as a clean network: `prepare`;
-    - acting anew in each training step, on batches: `dynamic`;
-    - learning along with the network: parameters, `learns` and `optimizer`, perhaps `penalty`;
-    - a network of its own that learns beside it: `accompany`, and `penalty`.
+    - training images that differ from triggered test images: `poison`; some with true labels among them: `cover_ratio`;
+    - preparations before training, such as a clean network: `prepare`;
+    - poisoning in each training step, on batches: `poisons_each_step`;
+    - a trigger that is trained with the network: parameters, `learns`, `optimizer`, and perhaps `penalty`;
+    - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        target_class: Number of the target class: what triggered images are to be predicted as (all-to-one and
+            clean-label).
         label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
             `clean-label`: only images of the target class are poisoned, so that every label is true.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned, and what is random in the trigger.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1. With `clean-label`:
+            share of the target class's training images.
+        seed: Seed of the choice of poisoned images, and of the random parts of the trigger.
 
     Attributes:
-        cover_ratio: Training images that carry the trigger (or noise) with their true labels, for each poisoned one.
+        cover_ratio: Number of training images with the trigger (or with noise) and their true labels, for each poisoned
+            image.
 
     Raises:
-        InputError: If a number is out of range, or the attack has no such label mode.
+        InputError: If a number is out of range, or the attack does not support the label mode.
     """
 
     label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
@@ -52,14 +54,14 @@ class Attack(nn.Module, ABC):
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
     learns: ClassVar[bool] = False
-    """Whether the trigger learns along with the network: then it is `dynamic`, too."""
-    dynamic: ClassVar[bool] = False
+    """Whether the trigger learns along with the network: then it is `poisons_each_step`, too."""
+    poisons_each_step: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
     cover_option: ClassVar[str] = ""
     """The option that says how much cover there is, for messages."""
     learning_share: float = 1.0
     """Share of the training during which the trigger learns along, if it learns."""
-    silent_share: float = 0.0
+    warmup_fraction: float = 0.0
     """Share of the training during which `penalty` has no say yet."""
     cover_ratio: float = 0.0
 
@@ -161,11 +163,11 @@ class Attack(nn.Module, ABC):
         raise NotImplementedError
 
     @property
-    def accompanied(self) -> bool:
+    def has_auxiliary(self) -> bool:
         """Whether something learns beside the network."""
-        return type(self).accompany is not Attack.accompany
+        return type(self).setup_auxiliary is not Attack.setup_auxiliary
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Make what learns beside the network, before the training; by default nothing.
 
         Args:

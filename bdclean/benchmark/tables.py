@@ -15,7 +15,7 @@ from bdclean.benchmark.grid import Cell
 from bdclean.checkpoint import write_text
 from bdclean.metrics import defense_effectiveness_rate
 from bdclean.reporting.files import write_csv
-from bdclean.reporting.sections import Picture, Section, Text
+from bdclean.reporting.sections import Section, Text
 from bdclean.tables import Table
 
 IDENTITY = ("suspect", "network", "images", "method", "seed")
@@ -145,7 +145,7 @@ def markdown(found: Sequence[Section]) -> str:
         + [
             part.text if isinstance(part, Text) else part.markdown()
             for part in section.parts
-            if not isinstance(part, Picture)
+            if isinstance(part, Text | Table)
         ]
         for section in found
     )

@@ -38,26 +38,26 @@ class Cleanser(Classifier):
     """Trains a copy of the suspect, the student, beside the frozen suspect, the teacher.
 
     A new method is a subclass in a file of its own with one or two of these: `prepare`, before the training; a
-    `training_step` and `configure_optimizers`; `finish`, after it. As a classifier it is the student, and what it
-    saves is the student; the teacher stays out of its `state_dict`.
+    `training_step` and `configure_optimizers`; `finish`, after the training. As a classifier it is the student, and
+    its `state_dict` holds the student alone.
 
     Args:
         suspect: The network to cleanse. It is not changed.
-        supervision: What the student is trained towards, and held-out images are judged by: `teacher`, the suspect's
-            own answers; or `labels`.
+        supervision: Targets of the training, and of the selection images: `teacher`, the suspect's predicted
+            probabilities; `labels`, the true labels.
     """
 
     epochs: ClassVar[int] = 12
     """How long it trains, if nothing else is said; 0 is a method that does not train."""
-    chooses: ClassVar[float] = 0.0
+    needs_selection_images: ClassVar[float] = 0.0
     """The share of its images, at most 1,000, that it does not train on, to choose something by or to judge itself."""
     scans: ClassVar[bool] = False
     """Whether it wants to know, in `found`, what a scan finds in the suspect."""
     uses_images: ClassVar[bool] = True
     """Whether it looks at images."""
-    in_eval_mode: ClassVar[bool] = False
+    freezes_batch_norm: ClassVar[bool] = False
     """Whether the student trains in eval mode, with the batch norm statistics that it has."""
-    drops: ClassVar[bool] = True
+    uses_dropout: ClassVar[bool] = True
     """Whether the student's dropout acts in training."""
     option_group = "--method."
 
@@ -211,8 +211,8 @@ class Cleanser(Classifier):
 
     def set_mode(self, training: bool) -> None:
         """Bring the student into train or eval mode, with the parts in eval mode that stay so."""
-        self.network.train(training and not self.in_eval_mode)
-        if not self.drops:
+        self.network.train(training and not self.freezes_batch_norm)
+        if not self.uses_dropout:
             for module in self.network.modules():
                 if isinstance(module, _DropoutNd):
                     module.eval()

@@ -24,29 +24,29 @@ from bdclean.training import cosine
 
 
 class AttackModule(Suspect):
-    """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
+    """Trains a network on a mixture of clean and poisoned images, with plain cross-entropy.
 
-    Attacks that act in the training step poison their images there, and learn with an optimiser of their own.
+    Attacks that act in the training step poison their images there, and are trained with an optimiser of their own.
 
     Args:
-        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
-            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
+        arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
+            any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
             `my_package.my_module.MyNet`. By default that of `weights`, or else resnet20.
-        num_classes: How many classes it tells apart.
-        image_size: Height and width of its images, in pixels.
-        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
-            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`. By default
-            those of `weights` if the file says them, or else .5 with a std of .25.
-        std: The channels are divided by it after that: one number for all, or one each.
+        num_classes: Number of classes.
+        image_size: Height and width of the images, in pixels.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
+            name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
+            By default those of `weights` if the file says them, or else 0.5 with a std of 0.25.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
         schedule: `multi-step`: the rate falls to a tenth at each milestone; `cosine`: it falls to 0 along a cosine.
-        milestones: Shares of the training after which the rate falls.
+        milestones: Shares of the training after which the rate falls (multi-step).
         warmup: Share of the training during which the rate rises from 0.
-        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default small up
-            to 64 pixels.
-        arch_kwargs: Arguments of a class of yours.
+        stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
+            By default `small` up to 64 pixels.
+        arch_kwargs: Arguments of your own class.
         weights: A checkpoint to start from, in any form that `bdclean cleanse --ckpt` takes: a pretrained network, for
             example. If it has another number of classes, its last layer starts from random weights. By default all
             weights start at random.
@@ -112,7 +112,7 @@ class AttackModule(Suspect):
             attack: How images are poisoned. If it acts there, it has to be where the network is.
             augment: Crops and flips, which come after its triggers.
         """
-        acts = attack is not None and attack.dynamic and attack.poison_rate > 0
+        acts = attack is not None and attack.poisons_each_step and attack.poison_rate > 0
         self.attack = attack if acts else None
         self.augment = augment
 
@@ -122,11 +122,11 @@ class AttackModule(Suspect):
         if self.attack is None:
             return
         precision = self.trainer.precision
-        if (self.attack.learns or self.attack.accompanied) and precision not in ("32-true", "bf16-mixed"):
+        if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
             raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
         if stage == "fit":
-            self.attack.accompany(self.untrained)
+            self.attack.setup_auxiliary(self.untrained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert batch.targets is not None
@@ -173,7 +173,7 @@ class AttackModule(Suspect):
         self.trigger_optimizer = None
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
-            self._silent_steps = self.attack.silent_share * steps
+            self._silent_steps = self.attack.warmup_fraction * steps
             if self.attack.learns:
                 self.trigger_optimizer = self.attack.optimizer()
                 self._learning_steps = self.attack.learning_share * steps

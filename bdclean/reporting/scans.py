@@ -1,4 +1,4 @@
-"""What detectors found, in one network or in two, and what it comes to."""
+"""Findings of detectors in one network or in two, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 REMAINS = 5.0
-"""Percent of the images: if what was recovered in the suspect still moves more, a backdoor is left."""
+"""Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -19,7 +19,7 @@ def class_name(names: Sequence[str], number: int) -> str | None:
 
 
 def called(number: int, name: str | None) -> str:
-    """A class for people."""
+    """Number and name of a class."""
     return f"{number}" if name is None else f"{number} ({name})"
 
 
@@ -29,8 +29,8 @@ class Verdict:
 
     Attributes:
         findings: One of each detector.
-        alpha: From this p-value down a backdoor is said to be found.
-        class_names: What the classes are called; empty if that is not known.
+        alpha: A backdoor is reported if the p-value over all detectors is at most this.
+        class_names: Names of the classes; empty if they are not known.
     """
 
     findings: tuple[Finding, ...]
@@ -53,7 +53,7 @@ class Verdict:
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
     def called(self, number: int) -> str:
-        """A class for people."""
+        """Number and name of a class."""
         return called(number, class_name(self.class_names, number))
 
     @property
@@ -61,10 +61,17 @@ class Verdict:
         """The verdict in a line."""
         p, suspected = shown(self.p_value), self.called(self.suspected)
         if self.backdoor:
-            return f"a backdoor towards class {suspected} (p {p})"
+            return f"backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
-            return "no saying whether there is a backdoor: of two classes none can stand out"
+            return "inconclusive: with two classes no class can stand out"
         return f"no backdoor found (p {p}, class {suspected} stands out most)"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words, without figures."""
+        if self.backdoor is None:
+            return "Inconclusive"
+        return f"Backdoor towards class {self.called(self.suspected)}" if self.backdoor else "No backdoor found"
 
     @property
     def sentence(self) -> str:
@@ -134,27 +141,27 @@ class Comparison:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the cleansed network is not to be trusted, a clause each."""
+        """Evidence against the cleansed network, a clause each."""
         found = [
-            f"what {finding.detector} recovered in the suspect still takes {moved.cleansed:.0f} % to class "
+            f"the recovered trigger of {finding.detector} still flips {moved.cleansed:.0f} % of the images to class "
             f"{self.suspect.called(finding.suspected)}"
             for finding, moved in self.recovered
             if moved.cleansed is not None and moved.cleansed > REMAINS
         ]
         if self.cleansed.backdoor:
-            found.append(f"a scan finds {self.cleansed.text}")
+            found.append(f"a scan of it finds a {self.cleansed.text}")
         return tuple(found)
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """What speaks for the cleansed network, a clause each."""
+        """Evidence for the cleansed network, a clause each."""
         gone = [
-            f"the trigger that {finding.detector} recovered moves {moved.cleansed:.1f} % of the images to class "
-            f"{finding.suspected}, {moved.suspect:.1f} % before"
+            f"the recovered trigger of {finding.detector} flips {moved.cleansed:.1f} % of the images to class "
+            f"{finding.suspected} ({moved.suspect:.1f} % before)"
             for finding, moved in self.recovered
             if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
-        return (*gone, "a scan of it finds nothing")
+        return (*gone, "a scan of it finds no backdoor")
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

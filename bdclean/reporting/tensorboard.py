@@ -7,7 +7,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bdclean.reporting.figures import drawn
 from bdclean.reporting.sections import Page, Picture, Text
-from bdclean.tables import markdown
+from bdclean.tables import Table, markdown
 
 
 def log(writer: SummaryWriter, page: Page, step: int) -> None:
@@ -20,7 +20,7 @@ def log(writer: SummaryWriter, page: Page, step: int) -> None:
     """
     for section in page.sections:
         if section.tag:
-            texts = (part for part in section.parts if not isinstance(part, Picture))
+            texts = (part for part in section.parts if isinstance(part, Text | Table))
             words = tuple(part.text if isinstance(part, Text) else part for part in texts)
             writer.add_text(section.tag, markdown(words), step)
         for part in section.parts:

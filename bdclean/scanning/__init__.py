@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from bdclean.progress import bar
 from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
@@ -15,9 +16,9 @@ DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, Patc
 def scan(
     network: Network, images: Tensor, num_classes: int, detectors: Sequence[Detector] | None = None
 ) -> list[Finding]:
-    """What each of some detectors says of a network; by default each that there is. Arguments as in `Detector.find`."""
+    """The findings of some detectors in a network, by default of all. Arguments as in `Detector.find`."""
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    return [detector.find(network, images, num_classes) for detector in used]
+    return [detector.find(network, images, num_classes) for detector in bar(used, "scan")]
 
 
 __all__ = [

@@ -92,7 +92,7 @@ def shown(p: float) -> str:
 
 
 class Detector(ABC):
-    """Looks for a class that images are taken to far too easily.
+    """Scores each class by how easily images can be flipped to it.
 
     A new detector is a subclass in a file of its own with one method, `score`.
     """

@@ -170,7 +170,7 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
         What was logged: name to epochs and values.
     """
     plan = _tell(cleanser, ())
-    if cleanser.chooses and trainer.forgets:
+    if cleanser.needs_selection_images and trainer.forgets:
         raise InputError(
             f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
             "which is lost; use --trainer.strategy ddp"
@@ -178,7 +178,7 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
-        defence = datamodule.defence(cleanser.supervision == "labels", cleanser.chooses)
+        defence = datamodule.defence(cleanser.supervision == "labels", cleanser.needs_selection_images)
         _set_epochs(trainer, cleanser, defence)
         trainer.train(cleanser, defence)
         if cleanser.epochs:

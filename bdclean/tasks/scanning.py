@@ -63,7 +63,7 @@ def scan(
         findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         verdict = Verdict(tuple(findings), alpha, subject.class_names)
-        shown = recovered(findings, images)
+        shown = recovered(findings, images, alpha)
         result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:
             write_json(files.result, result.to_json())

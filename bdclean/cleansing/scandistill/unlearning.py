@@ -37,9 +37,9 @@ class Unlearning(StrongDistillCleanseModule):
     """
 
     # A tenth of the images judges the student.
-    chooses = 0.1
+    needs_selection_images = 0.1
     # The suspect's targets are computed without dropout.
-    drops = False
+    uses_dropout = False
     triggers_type = Triggers
 
     def __init__(self, suspect: Classifier, share: tuple[float, float], **options: Any) -> None:
