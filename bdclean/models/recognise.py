@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torchvision import models
 
 from bdclean import InputError, first_line
 from bdclean.models.cifar import FIXED, NETWORKS
-from bdclean.models.networks import Stem, assemble, input_channels, usual_size
+from bdclean.models.cost import WithoutData
+from bdclean.models.networks import Stem, assemble, usual_size
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
@@ -45,43 +44,6 @@ class Recognised:
     stem: Stem | None
     num_classes: int
     image_size: int | None
-
-
-class WithoutData(TorchFunctionMode):
-    """Networks made inside have parameters with shapes and no data. Everything else is computed as usual."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
-
-
-def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
-    """How many numbers the largest output of a known network's layers has for one image: nothing is computed.
-
-    0 if it does not take images of that size.
-
-    Args:
-        arch: Its name.
-        image_size: Height and width of the image, in pixels.
-        stem: Which stem it has, where there are two.
-    """
-    largest = 0
-
-    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal largest
-        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
-
-    try:
-        with WithoutData():
-            network = assemble(arch, MANY, image_size, stem).to("meta").eval()
-        for module in network.modules():
-            module.register_forward_hook(note)
-        network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, AssertionError):
-        return 0
-    return largest
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:

@@ -9,6 +9,7 @@ from torch import nn
 
 from bdclean import InputError, first_line, first_ten, within
 from bdclean.checkpoint import Checkpoint, backdoorbench
+from bdclean.hub import TooLargeError, bounded, is_transformers
 from bdclean.models import (
     Moments,
     Stem,
@@ -17,6 +18,7 @@ from bdclean.models import (
     build_network,
     channels_of,
     closest,
+    has_library,
     is_own_class,
     last_rows,
     noise,
@@ -40,9 +42,11 @@ class Suspect(Classifier):
 
     Args:
         arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
-            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
-            `my_package.my_module.MyNet`, which is run. By default it is recognised from the weights.
-        arch_kwargs: Arguments of a class of yours.
+            ..., any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import
+            path of a class of yours, `my_package.my_module.MyNet`, which is run. By default it is recognised from the
+            weights, or read from the `config.json` beside them.
+        arch_kwargs: Arguments of a class of yours, or of a network of timm; for one of transformers entries of its
+            `config.json`.
         num_classes: How many classes it tells apart.
         image_size: Height and width of its images, in pixels.
         stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default as the
@@ -139,6 +143,8 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
             known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
         return known
+    if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
+        return _described(checkpoint, known, image_size, option)
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None:
@@ -163,6 +169,22 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             f"these have {image_size}"
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
+
+
+def _described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: str) -> dict[str, Any]:
+    """The arguments of a Suspect whose network a library makes of a description."""
+    arch, kwargs = known["arch"], known.get("arch_kwargs")
+    rows = last_rows(shapes_of(checkpoint.weights))
+    known.setdefault("num_classes", rows)
+    known.setdefault("image_size", image_size or usual_size(arch, None))
+    try:
+        with bounded(checkpoint.weights), WithoutData():
+            network = build_network(arch, known["num_classes"], known["image_size"], arch_kwargs=kwargs)
+    except TooLargeError as error:
+        raise InputError(f"{option}: {error}") from error
+    if wrong := best_prefix(shapes_of(network.state_dict()), shapes_of(checkpoint.weights))[1]:
+        raise InputError(f"{option}: does not fit {arch} with {known['num_classes']} classes: {first_ten(wrong)}")
+    return known
 
 
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:

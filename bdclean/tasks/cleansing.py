@@ -27,7 +27,7 @@ from bdclean.tables import Description, markdown
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
-from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
+from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
 
 MOST_SCANNED = 64
 """Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
@@ -239,7 +239,7 @@ def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[Cla
     if matrix is None:
         return ()
     counts = zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist(), strict=True)
-    names = datamodule.class_names
+    names = class_names(cleanser, datamodule)
     return tuple(ClassCount(number, class_name(names, number), *found) for number, found in enumerate(counts))
 
 
