@@ -68,8 +68,9 @@ class Verbs(Trainer):
                 of so many classes that it is not scanned is always the re-initialised student.
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
-                `.onnx`; by default `cleansed` with the suffix of the suspect's file, in the form that this has. The
-                report lies beside it, under the same name with `.json` and `.html`.
+                `.onnx`, or a name without a suffix, for a folder as the suspect's; by default `cleansed` with the
+                suffix of the suspect's file, in the form that this has. The report lies beside it, under the same name
+                with `.json` and `.html`.
             overwrite: Whether these may replace files that are no results of cleansing the same suspect.
 
         Raises:

@@ -2,10 +2,13 @@
 
 from bdclean.hub.bounds import TooLargeError, bounded
 from bdclean.hub.configs import Description, describe
-from bdclean.hub.folders import Folder, find
+from bdclean.hub.folders import CONFIG, PROCESSORS, WEIGHTS, Folder, find
 from bdclean.hub.networks import build, is_transformers, loaded, model_type
 
 __all__ = [
+    "CONFIG",
+    "PROCESSORS",
+    "WEIGHTS",
     "Description",
     "Folder",
     "TooLargeError",

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError, first_line, first_ten
+from bdclean import InputError, first_ten
 from bdclean.hub.bounds import TooLargeError, bounded
 
 PREFIX = "transformers/"
@@ -71,7 +71,7 @@ def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: in
         except (TooLargeError, MemoryError):
             raise
         except Exception as error:  # what a description can make go wrong is without number
-            raise InputError(f"{option}: cannot be made ({first_line(error)[:200]})") from error
+            raise InputError(f"{option}: cannot be made ({_told(error)})") from error
     return network
 
 
@@ -111,12 +111,20 @@ def loaded(
                 dtype=torch.float32,
             )
         except Exception as error:  # tensors of any shape can make conversions fail in any way
-            raise InputError(f"{option}: does not fit {PREFIX}{kind} ({first_line(error)[:200]})") from error
+            raise InputError(f"{option}: does not fit {PREFIX}{kind} ({_told(error)})") from error
     missing = [f"missing {name}" for name in sorted(info["missing_keys"]) if not name.endswith("num_batches_tracked")]
     shaped = [f"{name} is {tuple(there)} instead of {tuple(here)}" for name, there, here in info["mismatched_keys"]]
+    surplus = sorted(info["unexpected_keys"])
+    if len(surplus) > len(network.state_dict()):
+        missing += [f"surplus {name}" for name in surplus]
     if wrong := [*shaped, *missing]:
         raise InputError(f"{option}: does not fit {PREFIX}{kind}, as its config.json describes it: {first_ten(wrong)}")
-    return network.eval(), sorted(info["unexpected_keys"])
+    return network.eval(), surplus
+
+
+def _told(error: Exception) -> str:
+    """What an error says, in part of a line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _config(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int) -> Any:

@@ -9,7 +9,7 @@ from torch import nn
 
 from bdclean import InputError, first_line, first_ten, within
 from bdclean.checkpoint import Checkpoint, backdoorbench
-from bdclean.hub import TooLargeError, bounded, is_transformers
+from bdclean.hub import is_transformers
 from bdclean.models import (
     Moments,
     Stem,
@@ -29,6 +29,7 @@ from bdclean.models import (
     usual_size,
 )
 from bdclean.modules.classifier import Classifier
+from bdclean.modules.described import described
 from bdclean.training import LARGEST_SIDE
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
@@ -144,7 +145,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
         return known
     if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
-        return _described(checkpoint, known, image_size, option)
+        return described(checkpoint, known, image_size, option)
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None:
@@ -169,22 +170,6 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             f"these have {image_size}"
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
-
-
-def _described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: str) -> dict[str, Any]:
-    """The arguments of a Suspect whose network a library makes of a description."""
-    arch, kwargs = known["arch"], known.get("arch_kwargs")
-    rows = last_rows(shapes_of(checkpoint.weights))
-    known.setdefault("num_classes", rows)
-    known.setdefault("image_size", image_size or usual_size(arch, None))
-    try:
-        with bounded(checkpoint.weights), WithoutData():
-            network = build_network(arch, known["num_classes"], known["image_size"], arch_kwargs=kwargs)
-    except TooLargeError as error:
-        raise InputError(f"{option}: {error}") from error
-    if wrong := best_prefix(shapes_of(network.state_dict()), shapes_of(checkpoint.weights))[1]:
-        raise InputError(f"{option}: does not fit {arch} with {known['num_classes']} classes: {first_ten(wrong)}")
-    return known
 
 
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
