@@ -313,3 +313,27 @@ def test_normalisation_is_what_the_processor_computes() -> None:
         assert torch.allclose((pixels / 255 - mean) / std, wanted, atol=1e-3), extra
     with pytest.raises(UnknownPreparationError):
         of_transformers({"rescale_factor": 0.0, "do_normalize": False})
+
+
+FEW = ("test_vit", "test_vit2", "test_resnet", "efficientnet_lite0", "tf_efficientnet_lite0")
+"""Networks of timm that are tried; all of them take half a minute."""
+
+
+def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "list_models", lambda: list(FEW))
+    torch.save({"state_dict": timm.create_model("test_vit", num_classes=4).state_dict()}, "a.pth")
+    found = identify(read("a.pth"), {}, None)
+    assert (found["arch"], found["num_classes"], found["image_size"]) == ("timm/test_vit", 4, 160)
+    # These have the same tensors, and pad images differently.
+    torch.save(timm.create_model("efficientnet_lite0", num_classes=2).state_dict(), "b.pth")
+    with pytest.raises(InputError, match="b.pth fits timm/efficientnet_lite0 and timm/tf_efficientnet_lite0, which"):
+        identify(read("b.pth"), {}, None)
+
+
+@pytest.mark.parametrize(("make", "name"), [(make_vit, "vit"), (make_resnet, "resnet")])
+def test_networks_of_transformers_need_their_description(make: Callable[[str], Any], name: str) -> None:
+    make("given")
+    Path("given/model.safetensors").rename("weights.safetensors")
+    reason = rf"--ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
+    with pytest.raises(InputError, match=reason):
+        identify(read("weights.safetensors"), {}, None)

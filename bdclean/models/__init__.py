@@ -26,6 +26,7 @@ from bdclean.models.recognise import (
     shapes_of,
     without,
 )
+from bdclean.models.recognise_timm import of_transformers, recognise_timm
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
@@ -58,10 +59,12 @@ __all__ = [
     "last_rows",
     "noise",
     "normalization",
+    "of_transformers",
     "outputs_of",
     "plain",
     "read_logits",
     "recognise",
+    "recognise_timm",
     "renewed",
     "scale",
     "shapes_of",

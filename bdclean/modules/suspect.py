@@ -23,8 +23,10 @@ from bdclean.models import (
     last_rows,
     noise,
     normalization,
+    of_transformers,
     outputs_of,
     recognise,
+    recognise_timm,
     shapes_of,
     usual_size,
 )
@@ -148,6 +150,10 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
         return described(checkpoint, known, image_size, option)
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
+    if found is None and arch is None:
+        if (name := of_transformers([*checkpoint.weights])) is not None:
+            raise InputError(f"{option}: a network of transformers ({name}): its config.json is needed beside it")
+        found = recognise_timm(checkpoint.weights, option)
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)
