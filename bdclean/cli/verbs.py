@@ -64,8 +64,7 @@ class Verbs(Trainer):
             when_clean: What to do if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` leaves the network as it is; `gentle` takes the student's weights back towards the suspect's
                 until the expected loss of accuracy is at most .75 points; `strong` keeps the re-initialised student,
-                which loses more accuracy and more of what was not found. For methods that scan (ScanDistill). A network
-                of so many classes that it is not scanned is always the re-initialised student.
+                which loses more accuracy and more of what was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: Where the cleansed network is written: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`, `.ckpt` or
                 `.onnx`, or a name without a suffix, for a folder as the suspect's; by default `cleansed` with the

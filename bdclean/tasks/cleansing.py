@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from bdclean import InputError, scanning
 from bdclean.cleansing import Cleanser, ScanDistill
@@ -22,15 +23,14 @@ from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
-from bdclean.scanning import ALPHA, taken
+from bdclean.scanning import ALPHA, Finding, Network, taken
 from bdclean.tables import Description, markdown
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
 from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
+from bdclean.tasks.watching import watched
 
-MOST_SCANNED = 64
-"""Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
 SHOWN = 16
 """Unlabeled images that the report shows."""
 
@@ -70,7 +70,7 @@ def cleanse(
         if files is not None:
             # First: a scan may take longer than somebody waits.
             files.save(trainer, cleanser, result, datamodule.image_size)
-        if scan and _scannable(model):
+        if scan:
             result = _compare(trainer, model, cleanser, datamodule, result)
         result = replace(result, conclusion=conclude(result))
         if files is not None and trainer.is_global_zero:
@@ -155,9 +155,9 @@ def _prepared(
     _check_length(trainer, cleanser)
     if cleanser.epochs:
         check_trains(model)
-    if cleanser.scans and _scannable(model):
+    if cleanser.scans:
         images = scanned_images(trainer, datamodule)
-        found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
+        found = _scanned(trainer, scanned_network(trainer, model, images), images, model)
         # Whose last bits differ would go on differently.
         cleanser.found = trainer.strategy.broadcast(found)
     return cleanser
@@ -213,11 +213,10 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
         raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
 
 
-def _scannable(model: Classifier) -> bool:
-    """Whether a cleansing can afford a scan of such a network."""
-    if model.num_classes > MOST_SCANNED:
-        say(f"No scan is made of a network of {model.num_classes} classes: it would take longer than all else.")
-    return model.num_classes <= MOST_SCANNED
+def _scanned(trainer: Trainer, network: Network, images: Tensor, model: Classifier) -> list[Finding]:
+    """What a scan finds in a network with the classes of a suspect."""
+    with watched(trainer, network) as seen:
+        return scanning.scan(seen, images, model.num_classes, begin=seen.begin)
 
 
 def _compare(
@@ -226,8 +225,8 @@ def _compare(
     """Add what a scan finds in both networks."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
-    after = scanning.scan(networks[1], images, suspect.num_classes)
-    before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
+    after, before = _scanned(trainer, networks[1], images, suspect), cleanser.found
+    before = before or _scanned(trainer, networks[0], images, suspect)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
     scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))

@@ -15,8 +15,9 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, Detector
+from bdclean.scanning import ALPHA, MANY, Detector
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
+from bdclean.tasks.watching import watched
 
 
 def scan(
@@ -53,14 +54,15 @@ def scan(
         paths = Paths(path, origin, output)
     introduce(model, datamodule, trainer)
     trainer.see_to_precision(model)
-    looking = detector is None or detector.uses_images
+    looking = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()
         images = scanned_images(trainer, datamodule, looking)
         detectors = None if detector is None else [detector]
-        findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
+        with watched(trainer, scanned_network(trainer, model, images)) as network:
+            findings = scanning.scan(network, images, model.num_classes, detectors, network.begin)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         verdict = Verdict(tuple(findings), alpha, subject.class_names)
         shown = recovered(findings, images)
