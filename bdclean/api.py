@@ -17,12 +17,13 @@ from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.data.images import Images, MemoryImages
-from bdclean.data.memory import as_pixels, collect, scaled
+from bdclean.data.memory import scaled
 from bdclean.data.sources import Source, open_source
 from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
+from bdclean.handed import Handed, gathered, handed, unprocessed
 from bdclean.models import (
     Moments,
     channels_of,
@@ -35,7 +36,7 @@ from bdclean.models import (
 )
 from bdclean.modules import Classifier, Suspect
 from bdclean.modules.suspect import count_classes, fitting_size
-from bdclean.reporting.results import Scan
+from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA
 from bdclean.suspects.loading import load as load_suspect
 
@@ -76,6 +77,7 @@ def cleanse(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
     *,
+    processor: Any = None,
     mean: Moments = None,
     std: Moments = None,
     image_size: int | None = None,
@@ -85,8 +87,9 @@ def cleanse(
     when_clean: WhenClean = "gentle",
     epochs: int | None = None,
     seed: int = 0,
+    return_result: bool = False,
     **trainer: Any,
-) -> nn.Module:
+) -> nn.Module | tuple[nn.Module, Cleansing]:
     """As `bdclean.cleanse`."""
     quieten()
     if "max_epochs" in trainer:
@@ -98,7 +101,8 @@ def cleanse(
         raise InputError(f"when_clean {when_clean!r}: must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
         raise InputError(f"method {method!r}: must be a name, or a function from a Classifier to a Cleanser")
-    suspect, data = _prepared(model, images, mean, std, image_size, num_unlabeled, batch_size, seed)
+    taken = handed(model, processor, mean, std, image_size)
+    suspect, data = _prepared(taken, processor, images, num_unlabeled, batch_size, seed)
     made = getattr(cleansing, _known(method)) if isinstance(method, str) else method
     runner = _trainer(trainer, epochs)
     with torch.random.fork_rng(), printed():
@@ -107,10 +111,11 @@ def cleanse(
     if result.conclusion is not None and result.conclusion.trusted is False:
         warnings.warn(result.conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
-    for new, old in zip(cleansed.parameters(), model.parameters(), strict=True):
+    for new, old in zip(cleansed.parameters(), taken.network.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
     one = next(model.parameters(), torch.zeros(0))
-    return cleansed.to(one.device, one.dtype)
+    cleansed = cleansed.to(one.device, one.dtype)
+    return (cleansed, result) if return_result else cleansed
 
 
 @_arguments_named()
@@ -118,6 +123,7 @@ def scan(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
     *,
+    processor: Any = None,
     mean: Moments = None,
     std: Moments = None,
     image_size: int | None = None,
@@ -129,7 +135,8 @@ def scan(
     """As `bdclean.scan`."""
     quieten()
     _check_whole(num_unlabeled=num_unlabeled, seed=seed)
-    suspect, data = _prepared(model, images, mean, std, image_size, num_unlabeled, None, seed)
+    taken = handed(model, processor, mean, std, image_size)
+    suspect, data = _prepared(taken, processor, images, num_unlabeled, None, seed)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
         return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
@@ -149,26 +156,28 @@ def _check_whole(**values: Any) -> None:
 
 
 def _prepared(
-    model: nn.Module,
+    taken: Handed,
+    processor: Any,
     images: Tensor | str | Path | Iterable[Any],
-    mean: Moments,
-    std: Moments,
-    image_size: int | None,
     num_unlabeled: int | None,
     batch_size: int | None,
     seed: int,
 ) -> tuple[Classifier, PoisonDataModule]:
     """A copy of a network that takes images in [0, 1], and such images."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
+    mean, std, image_size = taken.mean, taken.std, taken.image_size
     given: GivenImages | None = None
     if not isinstance(images, (str, Path, Iterable)):
         raise InputError(f"images {images!r}: must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
-        tensor = images if isinstance(images, Tensor) else collect(images, num_unlabeled or DEFENDER_LIMIT)
-        pixels, mean, std = scaled(as_pixels(tensor), mean, std)
+        pixels = gathered(images, num_unlabeled or DEFENDER_LIMIT, image_size)
+        if processor is not None:
+            pixels = unprocessed(pixels, mean, std)
+        if pixels.is_floating_point() and not taken.explicit:
+            mean = std = None
+        pixels, mean, std = scaled(pixels, mean, std)
         given = GivenImages(pixels)
         image_size = given.image_size
+    model = taken.network
     check_trainable(model)
     network = duplicate(model).cpu().float()
     if image_size is None:

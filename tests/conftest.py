@@ -55,7 +55,7 @@ def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
     # What is remembered of the wide ones.
     recognise = importlib.import_module("bdclean.models.recognise")
-    monkeypatch.setattr(recognise, "_shapes", functools.cache(recognise._shapes.__wrapped__))
+    monkeypatch.setattr(recognise, "known_shapes", functools.cache(recognise.known_shapes.__wrapped__))
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,6 @@ WRONG = {
     "fit --trainer.max_epochs ten": "--trainer.max_epochs ten: no such value; expected a whole number or null",
     "scan --alpha small": "--alpha small: no such value; expected a number",
     "benchmark --jobs many": "--jobs many: no such value; expected a whole number or null",
-    "cleanse --output cleansed": "--output cleansed: must end with .ckpt, .pt, .pth,",
     "cleanse --output cleansed.h5": "--output cleansed.h5: must end with .ckpt, .pt, .pth,",
     "cleanse --output cleansed.html": "--output cleansed.html: that is the name of the report",
     "cleanse --output=": "--output '': must end with .ckpt,",

@@ -107,7 +107,6 @@ def test_what_torchscript_is_told_works() -> None:
 
 
 FOLDERS = {
-    ("config.json", "model.safetensors"): "a folder of Hugging Face: give the file .*folder/model.safetensors",
     ("saved_model.pb", "variables"): "a SavedModel of TensorFlow: bring the PyTorch file",
     (".metadata", "__0_0.distcp"): "a distributed checkpoint.*torch.distributed.checkpoint",
     ("data.pkl", "version"): "a PyTorch file that was unpacked",

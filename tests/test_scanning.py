@@ -485,7 +485,7 @@ def test_what_scan_refuses(
 def test_a_cleansed_network_is_kept_if_the_scan_of_it_is_not_waited_for(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def impatient(*given: object) -> None:
+    def impatient(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bdclean.scanning.scan", impatient)

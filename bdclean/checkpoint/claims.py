@@ -49,7 +49,8 @@ def _plain(value: Any) -> bool:
     return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
 
 
-def _nested(value: Any) -> bool:
+def nested(value: Any) -> bool:
+    """Whether a value is plain, or lists and dictionaries of such: none too large, too many, or taken for a class."""
     waiting = [value]
     for _ in range(MOST_VALUES):
         if not waiting:
@@ -76,7 +77,7 @@ MODEL: dict[str, Callable[[Any], bool]] = {
     "mean": _channels,
     "std": _channels,
     "stem": _optional(lambda value: value in ("photo", "small")),
-    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and _nested(value)),
+    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and nested(value)),
 }
 """What a checkpoint says of its network, and what each value can be."""
 

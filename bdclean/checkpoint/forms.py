@@ -19,6 +19,7 @@ from bdclean.checkpoint.claims import DATA, LARGEST_IMAGE, MODEL, vetted, with_n
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.objects import QUANTISED
 from bdclean.checkpoint.weightless import holding, some
+from bdclean.hub import Folder
 
 MARK = "bdclean"
 """The entry that our own checkpoints have, with the version that wrote them."""
@@ -44,6 +45,8 @@ class Checkpoint:
         model: What it says of its network: arguments of a Suspect.
         data: Arguments of a PoisonDataModule, but `attack` is a name, and `attack_options` are its arguments.
         trigger: The `state_dict` of the attack.
+        class_names: What its classes are called; empty if it does not say.
+        folder: The folder of transformers or timm that it is, or lies in.
         triggered: Its triggered test images, if it comes with any.
         resumable: Whether training can go on from it.
         notes: What was left out or changed when it was read, a line each.
@@ -57,29 +60,30 @@ class Checkpoint:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     trigger: dict[str, Tensor] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    folder: Folder | None = None
     triggered: Triggered | None = None
     resumable: bool = False
     notes: tuple[str, ...] = ()
 
 
-def read(path: str, option: str = "--ckpt") -> Checkpoint:
-    """Read a checkpoint: ours, or anybody's `state_dict`, bare or under a usual key.
+def read_file(path: str, option: str) -> Checkpoint:
+    """Read a checkpoint in a file of its own: ours, or anybody's `state_dict`, bare or under a usual key.
 
     Args:
         path: The file: `.ckpt`, `.pt`, `.pth`, `.tar`, `.bin` or `.safetensors`.
-        option: The option that named it, for messages.
+        option: The option that named it with its value, for messages.
 
     Raises:
         InputError: If the file is missing, unreadable, not plain data, holds no weights, or pretends to be ours and
             says what ours never say.
     """
-    option = f"{option} {path}"
     loaded = load(path, option)
     content = loaded.content
     if isinstance(content, dict) and MARK in content:
         return _own(path, content, option)
-    place, weights = _find_weights(content, option)
-    tensors = _tensors(weights, f"{option}: {place or 'the file'}")
+    place, weights = find_weights(content, option)
+    tensors = tensors_of(weights, f"{option}: {place or 'the file'}")
     checkpoint = Checkpoint(path, content, tensors, place, notes=loaded.notes)
     if not backdoorbench.wrote(content):
         return checkpoint
@@ -102,18 +106,22 @@ def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
     return Checkpoint(
         path=path,
         content=content,
-        weights=_tensors(content["state_dict"], f"{option}: state_dict"),
+        weights=tensors_of(content["state_dict"], f"{option}: state_dict"),
         place="state_dict",
         own=True,
         model=model,
         data=data,
-        trigger=_tensors(trigger, f"{option}: trigger"),
+        trigger=tensors_of(trigger, f"{option}: trigger"),
         resumable="optimizer_states" in content,
     )
 
 
-def _find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
-    """Where in a file the weights are, and what is there."""
+def find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
+    """Where in the content of a file the weights are, and what is there.
+
+    Raises:
+        InputError: If there are none, or they are in several places.
+    """
     if not isinstance(content, dict):
         raise InputError(f"{option}: holds {holding(content)}")
     if _is_state(content):
@@ -140,7 +148,16 @@ def _is_state(value: Any) -> bool:
     return 2 * len(tensors) > len(value) and any(tensor.ndim > 1 for tensor in tensors)
 
 
-def _tensors(value: Any, what: str) -> dict[str, Tensor]:
+def tensors_of(value: Any, what: str) -> dict[str, Tensor]:
+    """Weights as they can be used.
+
+    Args:
+        value: What may be names and tensors.
+        what: What it is and where, for messages.
+
+    Raises:
+        InputError: If it is something else, or a tensor is not ordinary, larger than its numbers, or not finite.
+    """
     if not isinstance(value, dict):
         raise InputError(f"{what} is no dictionary")
     stored: dict[int, int] = {}

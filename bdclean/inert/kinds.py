@@ -105,7 +105,8 @@ def of_folder(path: str) -> str:
         if name in names:
             return f"a folder, {what}"
     files = [name for name in names if name.endswith(MODELS)]
-    what = "a folder of Hugging Face" if "config.json" in names else "a folder"
     if not files:
-        return f"{what}, and no file of a network lies in it"
-    return f"{what}: give the file in it that holds the weights: {', '.join(os.path.join(path, f) for f in files[:5])}"
+        return "a folder, and no file of a network lies in it"
+    return (
+        f"a folder: give the file in it that holds the weights: {', '.join(os.path.join(path, f) for f in files[:5])}"
+    )

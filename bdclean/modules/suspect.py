@@ -9,6 +9,7 @@ from torch import nn
 
 from bdclean import InputError, first_line, first_ten, within
 from bdclean.checkpoint import Checkpoint, backdoorbench
+from bdclean.hub import is_transformers
 from bdclean.models import (
     Moments,
     Stem,
@@ -17,16 +18,20 @@ from bdclean.models import (
     build_network,
     channels_of,
     closest,
+    has_library,
     is_own_class,
     last_rows,
     noise,
     normalization,
+    of_transformers,
     outputs_of,
     recognise,
+    recognise_timm,
     shapes_of,
     usual_size,
 )
 from bdclean.modules.classifier import Classifier
+from bdclean.modules.described import described
 from bdclean.training import LARGEST_SIDE
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
@@ -40,9 +45,10 @@ class Suspect(Classifier):
 
     Args:
         arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
-            any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
-            `my_package.my_module.MyNet`, which is imported. By default it is recognised from the weights.
-        arch_kwargs: Arguments of your own class.
+            any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path
+            of your own class, `my_package.my_module.MyNet`, which is imported. By default it is recognised from the
+            weights, or read from the `config.json` beside them.
+        arch_kwargs: Arguments of your own class, or of a timm network; entries of `config.json` for transformers.
         num_classes: Number of classes.
         image_size: Height and width of the images, in pixels.
         stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
@@ -142,8 +148,14 @@ def identify(
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
             known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
         return known
+    if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
+        return described(checkpoint, known, image_size, option)
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
+    if found is None and arch is None:
+        if (name := of_transformers([*checkpoint.weights])) is not None:
+            raise InputError(f"{option}: a network of transformers ({name}): its config.json is needed beside it")
+        found = recognise_timm(checkpoint.weights, option)
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)

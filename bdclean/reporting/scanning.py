@@ -49,7 +49,7 @@ def _guilty(result: Scan) -> list[bool]:
 
 def _classes(result: Scan) -> Section:
     findings = result.verdict.findings
-    numbers = range(len(findings[0].scores))
+    numbers = findings[0].searched
     scores, p_values = ([getattr(one, name).tolist() for one in findings] for name in ("scores", "p_values"))
     rows = [
         (

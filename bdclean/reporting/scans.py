@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,8 @@ class Verdict:
                     "class": finding.suspected,
                     "name": class_name(self.class_names, finding.suspected),
                     "p_value": finding.p_value,
-                    "scores": [round(score, 4) for score in finding.scores.tolist()],
+                    "searched": finding.searched,
+                    "scores": [None if math.isnan(score) else round(score, 4) for score in finding.scores.tolist()],
                     "p_values": finding.p_values.tolist(),
                 }
                 for finding in self.findings

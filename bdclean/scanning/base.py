@@ -25,6 +25,8 @@ FEWEST = 3
 """Classes that it takes for one to stand out."""
 USUAL = 10
 """Classes of the networks by which it was chosen what scores mean."""
+MANY = 64
+"""Of more classes than these only some are searched."""
 SCANNED = 512
 """Images that a scan looks at."""
 
@@ -35,7 +37,8 @@ class Finding:
 
     Attributes:
         detector: Its name.
-        scores: (C,) how suspicious each class is as a target; the larger, the more.
+        scores: (C,) how suspicious each class is as a target; the larger, the more. Of classes that were not searched
+            they are nan.
         p_values: (C,) how likely it is by chance that one of the classes stands out as far as each does.
         trigger: Puts what was recovered for the class that stands out most onto images (N, 3, H, W) in [0, 1].
     """
@@ -48,7 +51,12 @@ class Finding:
     @property
     def suspected(self) -> int:
         """The class that stands out most."""
-        return int(self.scores.argmax())
+        return int(self.scores.nan_to_num(-torch.inf).argmax())
+
+    @property
+    def searched(self) -> list[int]:
+        """The classes that were searched."""
+        return (~self.scores.isnan()).nonzero()[:, 0].tolist()
 
     @property
     def p_value(self) -> float:
@@ -115,6 +123,13 @@ class Detector(ABC):
             images: (N, 3, H, W) in [0, 1], on the network's device; one that uses no images takes their size from them.
             num_classes: C.
         """
+
+    def score_some(
+        self, network: Network, images: Tensor, num_classes: int, classes: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """As `score` for some classes, (P,), alone. A detector that can do less for them does so here."""
+        scores, trigger = self.score(network, images, num_classes)
+        return scores[classes], trigger
 
     def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
         """What is to be said of a network. Arguments as in `score`.

@@ -49,11 +49,14 @@ class MaximumMargin(Detector):
         self.step = step
 
     def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
-        classes = torch.arange(num_classes, device=images.device).repeat_interleave(self.starts)
-        parts = bar(list(pieces(classes, batch_size(images))), type(self).__name__)
+        return self.score_some(network, images, num_classes, torch.arange(num_classes, device=images.device))
+
+    def score_some(self, network: Network, images: Tensor, num_classes: int, classes: Tensor) -> tuple[Tensor, None]:
+        starts = classes.repeat_interleave(self.starts)
+        parts = bar(list(pieces(starts, batch_size(images))), type(self).__name__)
         climbed = torch.cat([self.climb(network, images, part) for part in parts])
         # A class that no image was found for is the least suspicious.
-        return climbed.view(num_classes, self.starts).amax(1).clamp(min=1e-3).log(), None
+        return climbed.view(len(classes), self.starts).amax(1).clamp(min=1e-3).log(), None
 
     def climb(self, network: Network, images: Tensor, classes: Tensor) -> Tensor:
         """The margins (N,) that are reached for some classes (N,)."""

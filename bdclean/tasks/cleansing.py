@@ -27,10 +27,8 @@ from bdclean.tables import Description, markdown
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
-from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
+from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
 
-MOST_SCANNED = 64
-"""Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
 SHOWN = 16
 """Unlabeled images that the report shows."""
 
@@ -70,7 +68,7 @@ def cleanse(
         if files is not None:
             # First: a scan may take longer than somebody waits.
             files.save(trainer, cleanser, result, datamodule.image_size)
-        if scan and _scannable(model):
+        if scan:
             result = _compare(trainer, model, cleanser, datamodule, result)
         result = replace(result, conclusion=conclude(result))
         if files is not None and trainer.is_global_zero:
@@ -155,7 +153,7 @@ def _prepared(
     _check_length(trainer, cleanser)
     if cleanser.epochs:
         check_trains(model)
-    if cleanser.scans and _scannable(model):
+    if cleanser.scans:
         images = scanned_images(trainer, datamodule)
         found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
         # Whose last bits differ would go on differently.
@@ -213,21 +211,14 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
         raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
 
 
-def _scannable(model: Classifier) -> bool:
-    """Whether a cleansing can afford a scan of such a network."""
-    if model.num_classes > MOST_SCANNED:
-        say(f"No scan is made of a network of {model.num_classes} classes: it would take longer than all else.")
-    return model.num_classes <= MOST_SCANNED
-
-
 def _compare(
     trainer: Trainer, suspect: Classifier, cleanser: Cleanser, datamodule: PoisonDataModule, result: Cleansing
 ) -> Cleansing:
     """Add what a scan finds in both networks."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
-    after = scanning.scan(networks[1], images, suspect.num_classes)
-    before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
+    after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
+    before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
     scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))
@@ -239,7 +230,7 @@ def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[Cla
     if matrix is None:
         return ()
     counts = zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist(), strict=True)
-    names = datamodule.class_names
+    names = class_names(cleanser, datamodule)
     return tuple(ClassCount(number, class_name(names, number), *found) for number, found in enumerate(counts))
 
 

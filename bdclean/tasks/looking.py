@@ -46,7 +46,12 @@ def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> S
     if symptom is not None:
         say(f"WARNING: {symptom}.")
     warnings = () if symptom is None else (symptom,)
-    return Subject(dict(model.hparams), model.outputs.describe() or None, tuple(datamodule.class_names), warnings)
+    return Subject(dict(model.hparams), model.outputs.describe() or None, class_names(model, datamodule), warnings)
+
+
+def class_names(model: Classifier, datamodule: PoisonDataModule) -> tuple[str, ...]:
+    """What the classes are called: by the labelled images, or else by the network's checkpoint."""
+    return tuple(datamodule.class_names) or (() if model.origin is None else model.origin.class_names)
 
 
 def check_trains(model: Classifier) -> None:

@@ -13,6 +13,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.reporting.files import write_csv
+from bdclean.tasks.looking import class_names
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def predict(
         batches = trainer.probabilities(model, datamodule)
         probabilities = torch.cat(batches) if batches else torch.zeros(0, model.num_classes)
         names = datamodule.predicted[1] if batches else ()
-        result = Predictions(names, probabilities, tuple(datamodule.class_names))
+        result = Predictions(names, probabilities, class_names(model, datamodule))
         if files is not None and batches:
             write_csv(files.result, ["image", "class", "name", "probability"], result.rows())
     return result

@@ -15,7 +15,7 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, Detector
+from bdclean.scanning import ALPHA, MANY, Detector
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
 
@@ -53,7 +53,7 @@ def scan(
         paths = Paths(path, origin, output)
     introduce(model, datamodule, trainer)
     trainer.see_to_precision(model)
-    looking = detector is None or detector.uses_images
+    looking = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
         subject = look(trainer, model, datamodule)
         check_trains(model)
