@@ -20,6 +20,8 @@ EXTRAPOLATION_STEPS = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5)
 """Positions past the student to try until the triggers are unlearned."""
 AGREEMENT_SLACK = 0.03
 """By how much the agreement with the suspect may fall for it."""
+MIN_GAIN = 0.002
+"""By how much the ASR of recovered triggers has to fall for a step past a student that has unlearned them."""
 RETREAT_STEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 """Positions to try if no backdoor was found."""
 MAX_EXPECTED_LOSS = 0.0075
@@ -105,16 +107,18 @@ def settle(path: Path, standing: Standing, spare: bool) -> float:
 
 
 def _go_on(path: Path, standing: Standing) -> float:
-    """Extrapolate until the triggers are unlearned, while the agreement holds."""
-    kept, chosen = standing.kept(), 1.0
+    """Extrapolate until the triggers are unlearned, and on while their ASR falls by more than the agreement."""
+    first, chosen = standing.kept(), 1.0
+    kept, effect = first, standing.effect()
     for share in EXTRAPOLATION_STEPS:
         path.move(share)
         # A negative variance gives NaN, and no agreement.
-        if not standing.kept() >= kept - AGREEMENT_SLACK:
+        if not (now := standing.kept()) >= first - AGREEMENT_SLACK:
             break
-        chosen = share
-        if standing.effect() <= UNLEARNED_ASR:
+        left = standing.effect()
+        if effect <= UNLEARNED_ASR and effect - left <= max(kept - now, MIN_GAIN):
             break
+        chosen, kept, effect = share, now, left
     return chosen
 
 
