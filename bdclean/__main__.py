@@ -56,6 +56,17 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def answered(words: list[str]) -> bool:
+    """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
+    try:
+        found = early.answer(words)
+        if found:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave(Exit.DONE)
+    return found
+
+
 def run() -> None:
     """What the shell's `bdclean` calls."""
     words = sys.argv[1:]
@@ -66,7 +77,7 @@ def run() -> None:
             end_with_parent()
         threading.excepthook = report_thread
         sys.unraisablehook = report_unraisable
-        if early.answer(words):
+        if answered(words):
             return
         words = renamed.announced(words)
         early.check(words)

@@ -1,4 +1,4 @@
-"""Progress bars of work that is no training: with a total and the time that is left, after two seconds."""
+"""Progress bars with a total and the time left, shown after two seconds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DELAY = 2.0
 
 
 def bar(items: Sequence[Item], name: str) -> Iterator[Item]:
-    """The items, behind a progress bar in a terminal, in one process.
+    """Show a progress bar over items, in a terminal and in one process.
 
     Args:
-        items: What there is to do.
-        name: What the bar says is being done.
+        items: The items.
+        name: Text before the bar.
     """
     others = os.environ.get("LOCAL_RANK", "0") != "0"
     # Without a terminal there is none, and with TQDM_DISABLE.

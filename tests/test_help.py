@@ -61,6 +61,17 @@ def test_help_is_instant() -> None:
         assert done.stdout.endswith("False\n")
 
 
+def test_help_may_be_cut_off() -> None:
+    words = [sys.executable, "-m", "bdclean", "cleanse", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # Before it has written anything.
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
 @pytest.mark.parametrize(("option", "name"), NAMED)
 def test_the_help_of_a_class_stands_by_itself(option: str, name: str) -> None:
     page = help.of_class(option, name)

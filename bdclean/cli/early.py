@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bdclean import InputError, __version__, outputs, quoted
-from bdclean.cli import help
 from bdclean.cli.messages import expected, no_class, no_value
 from bdclean.cli.options import SUBCOMMANDS, Options, descriptions, options, untrained
 from bdclean.cli.renamed import METHODS
@@ -53,6 +52,9 @@ def answer(words: Sequence[str]) -> bool:
 
 def _page(words: Sequence[str]) -> str | None:
     """The help of a command or of a class of this package, if that is all that is asked for."""
+    # It parses docstrings, and needs a package for that.
+    from bdclean.cli import help
+
     if not words or words[0] not in SUBCOMMANDS:
         return None
     if list(words[1:]) in (["--help"], ["-h"]):

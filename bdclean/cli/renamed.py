@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
@@ -68,6 +66,8 @@ def _option(name: str, notices: dict[str, None]) -> str:
 
 def _file(path: str, notices: dict[str, None]) -> str:
     """A configuration file, or what it holds with current names if it has old ones."""
+    import yaml  # here: what is answered at once needs no other package
+
     if not os.path.isfile(path):
         return path
     try:

@@ -28,16 +28,16 @@ def scan(
     output: str | None = None,
     overwrite: bool = False,
 ) -> Scan:
-    """Find out whether a network has a backdoor, and towards which class.
+    """Scan a network for a backdoor and its target class.
 
     Args:
-        trainer: Where it is done.
+        trainer: The Trainer.
         model: The network.
         datamodule: Unlabeled images.
-        detector: By what; by default by each that there is.
-        alpha: From this p-value down a backdoor is said to be found.
-        output: Where the findings are written, as `.json`, with a page beside it; by default nowhere.
-        overwrite: Whether these may replace files that are no scan of the same network.
+        detector: The detector; by default all of them.
+        alpha: A backdoor is reported if the p-value over all detectors is at most this.
+        output: File that the findings are written to, `.json`, with a page beside it; by default none.
+        overwrite: Whether these files may replace others than scans of the same network.
 
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.

@@ -119,8 +119,9 @@ def page(kind: Kind, one: type, results: Path, pictures: Sequence[tuple[str, str
     parts += [f"![{title}]({file})" for title, file in pictures]
     parts.append(f"```bash\n{kind.command.format(name=name)}\n```")
     if listed := options(one, kind.base):
-        rows = [f"| `--{kind.option}.{one.name}` | {_code(one.default)} | {cell(one.help)} |" for one in listed]
-        parts += ["## Options", "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])]
+        rows = [f"| `{one.name}` | {_code(one.default)} | {cell(one.help)} |" for one in listed]
+        how = f"On the command line `--{kind.option}.{listed[0].name}` and so on; in Python arguments of `{name}`."
+        parts += ["## Options", how, "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])]
     if sources:
         parts += ["## Reference", *sources]
     parts += _results(kind, NAMES.get(name, name), results)
@@ -156,7 +157,7 @@ def options(one: type, base: type) -> list[Option]:
         for parameter in parameters:
             if parameter.kind is parameter.VAR_KEYWORD or parameter.name == "suspect":
                 continue
-            default = "" if parameter.default is parameter.empty else repr(parameter.default)
+            default = "" if parameter.default in (parameter.empty, None) else str(parameter.default)
             found.setdefault(parameter.name, Option(parameter.name, default, helps.get(parameter.name, "")))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
