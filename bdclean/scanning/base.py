@@ -37,8 +37,8 @@ class Finding:
 
     Attributes:
         detector: Its name.
-        scores: (C,) how suspicious each class is as a target class; higher is more suspicious. NaN for classes that were
-            not searched.
+        scores: (C,) how suspicious each class is as a target class; higher is more suspicious. NaN for
+            classes that were not searched.
         p_values: (C,) how likely it is that some class stands out by chance as far as each does.
         trigger: Puts the trigger recovered for the most suspicious class onto images (N, 3, H, W) in [0, 1].
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bdclean.perturbations import radius, uphill
+from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
 
