@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.checkpoint.forms import Checkpoint
+from bdclean.errors import Given, InputError
 
 
 def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
@@ -51,7 +51,7 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
         write_whole(path, lambda file: torch.save(content, file))
 
 
-def check(path: Path, option: str) -> None:
+def check(path: Path, option: Given) -> None:
     """Refuse a file that could not be written in the end.
 
     Raises:
@@ -62,7 +62,7 @@ def check(path: Path, option: str) -> None:
             import onnx  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError(f'{option}: needs {error.name}: pip install "bdclean[onnx]"') from error
+            raise InputError(*option, f'needs {error.name}: pip install "bdclean[onnx]"') from error
 
 
 def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,16 +8,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bdclean import InputError, __version__
+from bdclean import __version__, printable
 from bdclean.benchmark.work import Command
 from bdclean.cli import early
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.configuration import LogConfig
+from bdclean.cli.flags import flag
 from bdclean.cli.mistakes import mistake
 from bdclean.cli.parser import CommandLine
 from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
 from bdclean.engine.quiet import printed, quieten
+from bdclean.errors import InputError, naming
 from bdclean.exits import Exit, interruption
 from bdclean.modules import AttackModule
 
@@ -41,9 +43,9 @@ def execute(words: Sequence[str]) -> Any:
     if not sys.stderr.isatty():
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")
-    try:
-        early.check(words)
-        with printed():
+    with naming(flag), printed(), naming(flag), printed():
+        try:
+            early.check(words)
             return CommandLine(
                 AttackModule,
                 PoisonDataModule,
@@ -58,11 +60,11 @@ def execute(words: Sequence[str]) -> Any:
                 args=list(words),
                 command=Command(execute, check),
             ).result
-    except Exception as error:
-        line = mistake(error, words[0] if words else "", CLASSES)
-        if line is None:
-            raise
-        raise InputError(line) from error
+        except Exception as error:
+            found = mistake(error, words[0] if words else "", CLASSES)
+            if found is None or found is error:
+                raise
+            raise found from error
 
 
 def check(words: Sequence[str]) -> None:
@@ -71,8 +73,9 @@ def check(words: Sequence[str]) -> None:
     Raises:
         InputError: If it is.
     """
-    early.check(words)
-    early.check_classes(words)
+    with naming(flag):
+        early.check(words)
+        early.check_classes(words)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -93,7 +96,7 @@ def main(args: list[str] | None = None) -> None:
         _say(interruption(error))
         raise SystemExit(Exit.INTERRUPTED) from error
     except InputError as error:
-        _say(f"bdclean: error: {error}")
+        _say(f"bdclean: error: {printable(str(error))}")
         raise SystemExit(Exit.MISTAKE) from error
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from bdclean import InputError, first_line
+from bdclean import first_line
+from bdclean.errors import InputError
 from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.networks import Stem, assemble, input_channels, usual_size
 
@@ -215,7 +216,7 @@ def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise InputError(f"--model.arch {arch}: does not take {size}x{size} images ({first_line(error)})") from error
+        raise InputError("model.arch", arch, f"does not take {size}x{size} images ({first_line(error)})") from error
 
 
 def _patched_size(given: Shapes) -> int | None:

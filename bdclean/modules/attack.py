@@ -11,11 +11,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
 from bdclean.data.poisoning import poison_in_step
+from bdclean.errors import InputError
 from bdclean.models import Moments, Stem
 from bdclean.modules.suspect import Suspect
 from bdclean.training import cosine
@@ -67,7 +67,7 @@ class AttackModule(Suspect):
             mean, std = 0.5, 0.25
         super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
         if not 0 <= warmup < 1:
-            raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
+            raise InputError("model.warmup", warmup, "must be at least 0 and below 1")
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -99,7 +99,7 @@ class AttackModule(Suspect):
         precision = self.trainer.precision
         if (self.attack.learns or self.attack.accompanied) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
-            raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
+            raise InputError("trainer.precision", precision, f"{name} learns in 32-true or bf16-mixed")
         if stage == "fit":
             self.attack.accompany(self.untrained)
 
