@@ -249,7 +249,7 @@ WRONG = {
     "fit --trainer.callbacks EarlyStopping": "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.monitor",
     "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
     "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
-    "fit --trainer.limit_train_batches 0": "--trainer.limit_train_batches 0.0: no step of training",
+    "fit --trainer.limit_train_batches 0": "no step of training, so that the network would stay untrained",
     "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training",
     "fitt": "fitt: no such command; did you mean fit?",
     "test": "--ckpt: required",
