@@ -7,8 +7,10 @@ import pytest
 from lightning.pytorch import loggers
 
 from bdclean.benchmark import local
+from bdclean.cli.flags import flag
 from bdclean.cli.main import main
 from bdclean.cli.messages import readable
+from bdclean.errors import naming
 from tests.conftest import CONFIGS, QUICK
 
 UNION = "Does not validate against any of the Union subtypes Subtypes: [{types}] Errors: {errors} "
@@ -54,7 +56,8 @@ SAID = {
 
 @pytest.mark.parametrize("text", SAID)
 def test_messages_of_the_parser_are_said_as_a_user_would(text: str) -> None:
-    assert readable(text, "fit", {"method": ["CLP", "Distill"]}) == SAID[text]
+    with naming(flag):
+        assert readable(text, "fit", {"method": ["CLP", "Distill"]}) == SAID[text]
 
 
 @pytest.mark.usefixtures("tiny_shapes")

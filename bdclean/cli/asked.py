@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 
 class Asked:
@@ -60,12 +60,12 @@ def _contents_of(arguments: Sequence[str]) -> list[Any]:
                 with open(path, encoding="utf-8") as file:
                     content = yaml.safe_load(file)
             except OSError as error:
-                raise InputError(f"--config {path}: cannot be read ({error.strerror})") from error
+                raise InputError("config", path, f"cannot be read ({error.strerror})") from error
             except (yaml.YAMLError, ValueError, RecursionError) as error:
-                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
+                raise InputError("config", path, f"not readable as YAML ({error})") from error
             if not isinstance(content, dict):
-                raise InputError(f"--config {path}: holds no options, name: value")
+                raise InputError("config", path, "holds no options, name: value")
             contents.append(content)
         elif path is not None and path.startswith("{") and not isinstance(unquoted(path), dict):
-            raise InputError(f"--config {path}: not readable as YAML")
+            raise InputError("config", path, "not readable as YAML")
     return contents

@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from bdclean import InputError, __version__, outputs, quoted
+from bdclean import __version__, outputs
 from bdclean.cli.messages import expected, no_class, no_value
 from bdclean.cli.options import SUBCOMMANDS, Options, descriptions, options, untrained
 from bdclean.cli.renamed import METHODS
 from bdclean.cli.values import DOUBTFUL
+from bdclean.errors import InputError
 from bdclean.exits import table
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
@@ -98,13 +99,15 @@ def check(words: Sequence[str]) -> None:
     subcommand, *rest = words
     if subcommand not in SUBCOMMANDS:
         close = suggestion(subcommand, SUBCOMMANDS)
-        raise InputError(f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}"))
+        raise InputError(
+            "", None, f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}")
+        )
     if _asks_for_help(rest):
         return
     known = options(subcommand)
     given = _given(rest)
     if rest and not rest[0].startswith("-") and "ckpt" in known.names and os.path.lexists(rest[0]):
-        raise InputError(f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
+        raise InputError("", None, f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
     for name, _ in given:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
@@ -117,10 +120,10 @@ def check(words: Sequence[str]) -> None:
             outputs.check_name(subcommand, value)
         elif name in ("data.source", "data.unlabeled"):
             if _is_word(value) and not is_source(value):
-                raise InputError(no_source(f"--{name}", value))
+                raise no_source(name, value)
         elif name == "model.arch":
             if _is_word(value) and "." not in value and "/" not in value and value not in (networks() or [value]):
-                raise InputError(no_network(value, networks()))
+                raise no_network(value, networks())
         else:
             _check_value(name, value, known)
     if not _has_variables() and not {"config", "trainer"} & {name for name, _ in given}:
@@ -149,7 +152,7 @@ def check_classes(words: Sequence[str]) -> None:
         for name, value in given:
             # An option that follows is no value.
             if name == f"{option}.help" and (value or "").isidentifier() and value not in classes.names:
-                raise InputError(no_class(name, value or "", classes.usual))
+                raise no_class(name, value or "", classes.usual)
     if _asks_for_help(words):
         return
     for option, classes in known.items():
@@ -158,13 +161,15 @@ def check_classes(words: Sequence[str]) -> None:
             continue
         for value in named:
             if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
-                raise InputError(no_class(option, value, classes.usual))
+                raise no_class(option, value, classes.usual)
         for name, _ in given if classes.parameters is not None else ():
             assert classes.parameters is not None
             inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
             if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
                 close = suggestion(inner, classes.parameters, f"--{option}.")
-                raise InputError(f"--{name}: no such option{close or f'; --{option}.help NAME lists those of a class'}")
+                raise InputError(
+                    f"{name}", None, f"no such option{close or f'; --{option}.help NAME lists those of a class'}"
+                )
 
 
 def check_required(words: Sequence[str]) -> None:
@@ -180,7 +185,7 @@ def check_required(words: Sequence[str]) -> None:
         return
     given = {name for name, _ in _given(words[1:])}
     if "ckpt" in options(words[0]).names and not given & {"ckpt", "config", "print_config"}:
-        raise InputError("--ckpt: required")
+        raise InputError("ckpt", None, "required")
 
 
 def _check_start(words: Sequence[str]) -> None:
@@ -192,10 +197,10 @@ def _check_start(words: Sequence[str]) -> None:
         if "config" in {name for name, _ in _given(words)}:
             # The command may stand there.
             return
-        raise InputError(f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+        raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
     for name, value in _given(words[: words.index(subcommand)]):
         if name not in GLOBAL:
-            raise InputError(f"--{name} {value or ''}".rstrip() + f": belongs behind the command {subcommand}")
+            raise InputError(name, value or None, f"belongs behind the command {subcommand}")
 
 
 def _has_variables() -> bool:
@@ -228,14 +233,14 @@ def _check_name(name: str, known: Options, subcommand: str) -> None:
     wanted = f"{group}.{rest[0]}" if grouped and rest else group
     if group not in known.open and wanted.rstrip("+") not in known.names:
         close = suggestion(name, known.everything, "--")
-        raise InputError(f"--{name}: no such option" + (close or f"; bdclean {subcommand} --help lists them"))
+        raise InputError(f"{name}", None, "no such option" + (close or f"; bdclean {subcommand} --help lists them"))
 
 
 def _check_file(name: str, value: str) -> None:
     """Refuse the name of a file that is not there."""
     # A configuration may stand there itself, an address is no file, and an option no value.
     if not re.search(r"[:{\[\n]|^-", value) and value not in ("null", "None", "~") and not os.path.lexists(value):
-        raise InputError(f"--{name} {quoted(value)}: no such file")
+        raise InputError(f"{name}", value, "no such file")
 
 
 def _check_value(name: str, value: str, known: Options) -> None:
@@ -244,7 +249,7 @@ def _check_value(name: str, value: str, known: Options) -> None:
     kinds = known.values.get(name.replace(".init_args.", "."), ())
     sure = [kind for kind in kinds if kind is not None and kind.refuses(value)]
     if sure and len(sure) == len(kinds):
-        raise InputError(no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types)))
+        raise no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types))
 
 
 def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
@@ -257,7 +262,7 @@ def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
         value = given.get(f"trainer.{name}") or ""
         if re.fullmatch(r"[0:.]*0[0:.]*", value):
             why = "so that the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
-            raise InputError(f"--trainer.{name} {value}: no step of training, {why}")
+            raise InputError(f"trainer.{name}", value, f"no step of training, {why}")
 
 
 def _is_word(value: str) -> bool:

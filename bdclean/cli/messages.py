@@ -7,8 +7,8 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from bdclean import quoted
 from bdclean.cli.options import SUBCOMMANDS, Options, options
+from bdclean.errors import InputError
 from bdclean.suggestions import suggestion
 
 TYPES = {
@@ -56,7 +56,7 @@ def readable(text: str, subcommand: str, classes: Mapping[str, Sequence[str]]) -
         ),
         (
             r"--(\S+)\.help: Expected a dot import path string: (\S*)",
-            lambda match: no_class(f"{match[1]}.help", match[2], classes.get(match[1], [])),
+            lambda match: str(no_class(f"{match[1]}.help", match[2], classes.get(match[1], []))),
         ),
         (r"Linked \"([\w.]+)\" must be given via \"([\w.]+)\"", lambda match: _linked(match[1], match[2], known)),
     )
@@ -75,8 +75,8 @@ def _no_option(name: str, known: Options) -> str:
     return f"--{name}: no such option{suggestion(name, known.everything, '--')}"
 
 
-def no_class(option: str, name: str, names: Sequence[str]) -> str:
-    """The message that an option does not take a class.
+def no_class(option: str, name: str, names: Sequence[str]) -> InputError:
+    """The error that an option does not take a class.
 
     Args:
         option: Without dashes.
@@ -84,11 +84,11 @@ def no_class(option: str, name: str, names: Sequence[str]) -> str:
         names: The classes that there are; none if they are not known.
     """
     listed = f"; there are {', '.join(names)}" if names else ""
-    return f"--{option} {quoted(name)}: no such class{suggestion(name, names) or listed}"
+    return InputError(option, name, f"no such class{suggestion(name, names) or listed}")
 
 
-def no_value(option: str, value: str, choices: Sequence[str], expected: str) -> str:
-    """The message that an option does not take a value.
+def no_value(option: str, value: str, choices: Sequence[str], expected: str) -> InputError:
+    """The error that an option does not take a value.
 
     Args:
         option: Without dashes.
@@ -97,11 +97,11 @@ def no_value(option: str, value: str, choices: Sequence[str], expected: str) -> 
         expected: What it takes, those words among it.
     """
     close = suggestion(value, choices)
-    return f"--{option} {quoted(value)}: no such value{f'{close} Expected' if close else '; expected'} {expected}"
+    return InputError(option, value, f"no such value{f'{close} Expected' if close else '; expected'} {expected}")
 
 
 def _no_mapping(option: str, value: str) -> str:
-    return no_value(option, value, [], "a mapping, {name: value}, or a file with one")
+    return str(no_value(option, value, [], "a mapping, {name: value}, or a file with one"))
 
 
 def _linked(option: str, source: str, known: Options) -> str:
@@ -135,21 +135,21 @@ def _value(text: str, known: Options, classes: Mapping[str, Sequence[str]]) -> s
     given = outer or re.search(r"[Gg]ot value:\s?(.*?)(?:\. Got value|$)", reason)
     value = nested[2] if nested else given[1] if given else ""
     if nested and nested[1] == "class_path":
-        return no_class(option, nested[2], classes.get(option, []))
+        return str(no_class(option, nested[2], classes.get(option, [])))
     if nested and nested[1] == "init_args":
-        return no_value(f"{option}.init_args", nested[2], [], TYPES["dict"])
+        return str(no_value(f"{option}.init_args", nested[2], [], TYPES["dict"]))
     if not nested and re.search(r"subclass of|import path|not iterable|to be a function", reason):
         named = re.search(r"import path string: (\S+)|Not a valid subclass of \w+\. Got value: (\S+)", reason)
         path = re.search(r"class_path'?[:=] ?'?([^',})]+)", value)
         name = next((found for found in (*(named.groups() if named else ()), path and path[1]) if found), value)
-        return no_class(option, name, classes.get(option, []))
+        return str(no_class(option, name, classes.get(option, [])))
     expected = _expected(re.split(r"Given value type:" if outer else r"\. Got value:", reason)[0])
     if not (nested or given) or not expected:
         return f"--{option}: {reason}"
     name = f"{option}.{nested[1]}" if nested else option
     if nested and name not in known.everything:
         return _no_option(name, known)
-    return no_value(name, value, _choices(reason), expected)
+    return str(no_value(name, value, _choices(reason), expected))
 
 
 def expected(choices: Sequence[str], types: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from bdclean import InputError, escaped
+from bdclean import escaped
 from bdclean.benchmark import benchmark
 from bdclean.benchmark.work import Command
 from bdclean.checkpoint import Checkpoint, read
@@ -18,6 +18,7 @@ from bdclean.cli.messages import no_class
 from bdclean.cli.resolve import complete, defaults, suggest_source
 from bdclean.data.notices import say
 from bdclean.engine.blame import OF_LIGHTNING, blamed
+from bdclean.errors import InputError
 from bdclean.modules import AttackModule, Classifier, Suspect, describe
 from bdclean.reporting.measures import measured
 from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
@@ -125,7 +126,7 @@ class CommandLine(LightningCLI):
             asked = unquoted(self.asked(key))
             # Of an empty one the parser would make the default, silently.
             if asked == {} or (isinstance(asked, dict) and not isinstance(asked.get("class_path", ""), str)):
-                raise InputError(no_class(key, str(asked.get("class_path", asked)), CLASSES.get(key, [])))
+                raise no_class(key, str(asked.get("class_path", asked)), CLASSES.get(key, []))
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
         self.config = parser.parse_args(arguments)
@@ -133,10 +134,10 @@ class CommandLine(LightningCLI):
             return
         for group in ("model", "data", "trainer"):
             if self.config[self.config.subcommand].get(group) is None:
-                raise InputError(f"--{group} null: no such value; expected a mapping, {{name: value}}")
+                raise InputError(group, "null", "no such value; expected a mapping, {name: value}")
         given = self.config[self.config.subcommand].get("ckpt")
         if given != path:
-            raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
+            raise InputError("ckpt", given, "belongs on the command line, or at the top of the --config file")
 
     def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
@@ -155,7 +156,7 @@ class CommandLine(LightningCLI):
         if self.subcommand not in FUNCTIONS:
             seed = self.config[self.subcommand].seed_everything
             if not 0 <= int(seed) <= LARGEST_SEED:
-                raise InputError(f"--seed_everything {seed}: must be from 0 to {LARGEST_SEED}")
+                raise InputError("seed_everything", seed, f"must be from 0 to {LARGEST_SEED}")
             super()._set_seed()
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -181,7 +182,7 @@ class CommandLine(LightningCLI):
         except OF_LIGHTNING as error:
             chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
             asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
-            raise InputError(blamed(error, asked)) from error
+            raise blamed(error, asked) from error
 
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
@@ -227,16 +228,16 @@ class CommandLine(LightningCLI):
     def before_test(self) -> None:
         """Called by Lightning: refuse to measure nothing."""
         if not self.datamodule.labelled and self.datamodule.triggered is None:
-            raise InputError("--data.source: has no labelled test images, so there is nothing to measure")
+            raise InputError("data.source", None, "has no labelled test images, so there is nothing to measure")
 
     def before_validate(self) -> None:
         """Called by Lightning: as `before_test`."""
         if not self.datamodule.trainable:
-            raise InputError("--data.source: has no labelled training images to hold a validation set out of")
+            raise InputError("data.source", None, "has no labelled training images to hold a validation set out of")
 
 
 def _classes(number: int | None) -> int:
     """How many classes a network learns."""
     if number is None:
-        raise InputError("--data.source null: has no classes to learn")
+        raise InputError("data.source", "null", "has no classes to learn")
     return number

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from bdclean import InputError, scanning
+from bdclean import scanning
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
@@ -16,6 +16,7 @@ from bdclean.data.notices import say
 from bdclean.engine.callbacks import History
 from bdclean.engine.quiet import show
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.reporting.cleansing import page
 from bdclean.reporting.conclusion import conclude
@@ -88,7 +89,9 @@ def _cleanse(
     launcher = trainer.strategy.launcher
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
         # A scan will have used it by then.
-        raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
+        raise InputError(
+            "trainer.strategy", None, f"GPUs are lost to forked processes: take ddp, or {Given('trainer.devices', 1)}"
+        )
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
     # Here: what forked processes make for themselves is lost with them.
@@ -97,7 +100,7 @@ def _cleanse(
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
             f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
-            "--data.seed, --data.num_val or --data.num_held_out."
+            f"{Given('data.seed')}, {Given('data.num_val')} or {Given('data.num_held_out')}."
         )
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
@@ -148,7 +151,7 @@ def _prepared(
     """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
-        raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
+        raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
     if cleanser.epochs:
@@ -169,10 +172,8 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     """
     plan = _tell(cleanser, ())
     if cleanser.needs_selection_images and trainer.forgets:
-        raise InputError(
-            f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
-            "which is lost; use --trainer.strategy ddp"
-        )
+        lost = f"{type(cleanser).__name__} keeps what it finds in the memory of its processes, which is lost"
+        raise InputError("trainer.strategy", None, f"{lost}; use {Given('trainer.strategy', 'ddp')}")
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
@@ -206,9 +207,9 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
     """Refuse a length of the training that does not fit the method."""
     name = type(cleanser).__name__
     if cleanser.epochs and (option := trainer.without_training):
-        raise InputError(f"{option}: no step of training, but {name} trains")
+        raise InputError(*option, f"no step of training, but {name} trains")
     if trainer.max_epochs and not cleanser.epochs:
-        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
+        raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
 
 
 def _compare(
