@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import printable
-from bdclean.cli import early, renamed
+from bdclean.cli import early, instant, renamed
 from bdclean.cli.flags import flag
 from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
@@ -61,7 +61,7 @@ def leave(code: int) -> NoReturn:
 def answered(words: list[str]) -> bool:
     """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
     try:
-        found = early.answer(words)
+        found = instant.answer(words)
         if found:
             sys.stdout.flush()
     except BrokenPipeError:

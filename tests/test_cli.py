@@ -120,12 +120,11 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
     assert "| scan of the suspect | class | p-value |" in out
     assert "agreement" in out
 
-    for command in ("test", "validate"):
-        main([command, "--ckpt", "cleansed.ckpt", *QUIET])
-        figures = capsys.readouterr().out
-        assert f"{'val' if command == 'validate' else command}/asr" in figures
+    main(["validate", "--ckpt", "cleansed.ckpt", *QUIET])
+    assert "val/asr" in capsys.readouterr().out
     main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
-    assert f"{report['cleansed']['acc']:.2f}"[:4] in capsys.readouterr().out
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cleansed.ckpt "))
+    assert line.split()[1:] == [f"{report['cleansed'][name]:.2f}" for name in ("acc", "asr", "ra")]
 
     # Anybody's code can read it: the bare architecture takes the state_dict as it is.
     weights = torch.load("cleansed.ckpt", weights_only=True)["state_dict"]
@@ -142,7 +141,7 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
 def test_images_that_the_suspect_was_trained_on_are_named(
     tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = r"(\d+) of the held-out images are no such: the suspect was trained on them"
+    said = r"(\d+) of the held-out images were in the suspect's training set"
     cleanse(tiny_suspect, "--method", "CLP")
     assert not re.search(said, capsys.readouterr().out)
     cleanse(tiny_suspect, "--method", "CLP", "--data.seed", "1")
@@ -364,10 +363,9 @@ def test_two_processes_judge_as_one(tiny_suspect: Path, capfd: pytest.CaptureFix
     alone = capfd.readouterr().out
     main(["test", "--ckpt", str(tiny_suspect), *QUIET, "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"])
     several = capfd.readouterr().out
-    assert "test/asr" in alone
-    assert [line for line in alone.splitlines() if "test/" in line] == [
-        line for line in several.splitlines() if "test/" in line
-    ]
+    (table,) = (line for line in alone.splitlines() if line.startswith(f"{tiny_suspect} "))
+    assert len(table.split()) == 4
+    assert table in several.splitlines()
 
 
 SOURCE = ["--data.source", "cifar10.npz", "--trainer.max_epochs", "1", "--trainer.devices", "2", *QUIET]

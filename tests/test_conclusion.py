@@ -72,7 +72,7 @@ def test_few_images_are_no_evidence() -> None:
     for interval, images in ((None, 0), (Interval(34.2, 100.0, 2), 2)):
         found = conclude(cleansing(cleansed=Figures(agreement=Figure(100.0, interval))))
         assert found.trusted is None
-        assert f"compared with the suspect on {images} images, and that takes at least 100" in found.sentence
+        assert f"compared with the suspect on {images} images, and at least 100 are needed" in found.sentence
 
 
 @pytest.mark.usefixtures("tiny_shapes")

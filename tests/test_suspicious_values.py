@@ -117,6 +117,9 @@ def test_a_wrong_normalisation_is_said_everywhere(verb: str, capsys: pytest.Capt
     out = capsys.readouterr().out
     # At the beginning, and at the end with all else.
     assert out.count("look wrong") == 2
-    assert "get class 4. Normalisation (--model.mean, --model.std), channel order or image size look wrong" in out
-    assert "get class 4" in Path("out.json").read_text()
+    assert (
+        "are predicted as class 4. Normalisation (--model.mean, --model.std), channel order or image size look wrong"
+        in out
+    )
+    assert "are predicted as class 4" in Path("out.json").read_text()
     assert 'class="banner warning"' in Path("out.html").read_text()

@@ -99,7 +99,7 @@ def make_grid(
         if not part:
             raise InputError(option, None, "there are none")
         if len(set(part)) < len(part):
-            raise InputError(option, list(part), "one stands there twice")
+            raise InputError(option, list(part), "duplicate entries")
         for name in part:
             if not re.fullmatch(r"[\w+ ()-]{1,40}", str(name)):
                 raise InputError(option, name, "names have up to 40 letters, digits, spaces and + - ( )")

@@ -40,6 +40,8 @@ class FinePrune(Choosing, FineTune):
         InputError: If the head is not a linear layer, or an option is out of range.
     """
 
+    relative_time = 1.0
+
     def __init__(
         self, suspect: Classifier, supervision: Supervision = "teacher", tolerance: float = 10.0, **options: Any
     ) -> None:

@@ -33,6 +33,8 @@ class FineTune(Cleanser):
             `teacher`.
     """
 
+    relative_time = 1.0
+
     epochs = 100
 
     def __init__(
@@ -60,9 +62,8 @@ class FineTune(Cleanser):
             raise InputError(
                 "method",
                 type(self).__name__,
-                "the network has neither batch norms nor dropout, so it answers in "
-                "training just as the suspect does: there is nothing to learn; "
-                f"take {Given('method.supervision', 'labels')}",
+                "the network has neither batch norms nor dropout, so its predictions in training equal the targets, "
+                f"and there is nothing to learn; use {Given('method.supervision', 'labels')}",
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

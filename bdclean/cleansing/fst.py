@@ -38,6 +38,7 @@ class FST(FineTune):
         InputError: If the network has no head with weights of its own, or an option is out of range.
     """
 
+    relative_time = 1.1
     epochs = 10
 
     def __init__(

@@ -46,6 +46,7 @@ class IBAU(Cleanser):
         InputError: If an option is out of range.
     """
 
+    relative_time = 6.4
     epochs = 100
     freezes_batch_norm = True
 

@@ -71,6 +71,7 @@ class NPD(Cleanser):
         InputError: If the network has no such layer, or an option is out of range.
     """
 
+    relative_time = 2.3
     epochs = 50
     freezes_batch_norm = True
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bdclean import __version__, printable
 from bdclean.benchmark.work import Command
-from bdclean.cli import early, renamed
+from bdclean.cli import early, instant, renamed
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.configuration import LogConfig
 from bdclean.cli.flags import flag
@@ -108,7 +108,7 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With a code of `bdclean.exits`, after one line on standard error.
     """
     words = sys.argv[1:] if args is None else args
-    if early.answer(words):
+    if instant.answer(words):
         raise SystemExit(Exit.DONE)
     try:
         execute(words)

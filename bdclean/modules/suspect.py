@@ -140,7 +140,7 @@ def identify(
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
             raise InputError(
-                *option, f"its network is {arch}, somebody's code: {Given('model.arch', arch)}, if you trust it"
+                *option, f"its network is {arch}, code of unknown origin: {Given('model.arch', arch)}, if you trust it"
             )
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
         if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):

@@ -25,6 +25,7 @@ from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
 from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
+from bdclean.tasks.announcing import announcement
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -90,7 +91,9 @@ def _cleanse(
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
         # A scan will have used it by then.
         raise InputError(
-            "trainer.strategy", None, f"GPUs are lost to forked processes: take ddp, or {Given('trainer.devices', 1)}"
+            "trainer.strategy",
+            None,
+            f"CUDA cannot be used in forked processes; use ddp, or {Given('trainer.devices', 1)}",
         )
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
@@ -99,7 +102,7 @@ def _cleanse(
     suspect = evaluate(trainer, model, datamodule)
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
-            f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
+            f"{trained_on} of the held-out images were in the suspect's training set, because of another "
             f"{Given('data.seed')}, {Given('data.num_val')} or {Given('data.num_held_out')}."
         )
     if trainer.device.type == "cuda":
@@ -154,6 +157,7 @@ def _prepared(
         raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
+    say(announcement(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:
