@@ -24,6 +24,14 @@ def page(result: Scan) -> Page:
 
 
 def _verdict(result: Scan) -> Section:
+    if result.verdict.few:
+        explained = (
+            f"{result.images} images, {result.cost.seconds} s on {result.cost.device}. Of two classes none can stand "
+            "out. So a copy of the network is re-initialised in part and distilled from it, which takes a backdoor "
+            "away and leaves what the classes look like; a backdoor is said to be found where changes flip a class in "
+            "the network alone."
+        )
+        return Section("Verdict", (Text(f"{result.verdict.sentence}."), Text(explained, explains=True)))
     explained = (
         f"{result.images} images, {result.cost.seconds} s on {result.cost.device}. A p-value says how likely it is by "
         f"chance that one of the classes stands out as far; a backdoor is said to be found at {result.verdict.alpha} "

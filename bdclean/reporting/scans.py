@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
+from bdclean.scanning.difference import Difference
 
 REMAINS = 5.0
 """Percent of the images: if what was recovered in the suspect still moves more, a backdoor is left."""
@@ -32,11 +33,13 @@ class Verdict:
         findings: One of each detector.
         alpha: From this p-value down a backdoor is said to be found.
         class_names: What the classes are called; empty if that is not known.
+        compared: Of two classes, what a re-initialised copy of the network does not allow; empty if not compared.
     """
 
     findings: tuple[Finding, ...]
     alpha: float
     class_names: tuple[str, ...] = ()
+    compared: tuple[Difference, ...] = ()
 
     @cached_property
     def p_value(self) -> float:
@@ -44,13 +47,27 @@ class Verdict:
         return p_value(self.findings)
 
     @property
+    def few(self) -> bool:
+        """Whether the classes are too few for one to stand out."""
+        return len(self.findings[0].scores) < FEWEST
+
+    @property
     def backdoor(self) -> bool | None:
-        """Whether there is one; None if the classes are too few to tell."""
-        return None if len(self.findings[0].scores) < FEWEST else self.p_value <= self.alpha
+        """Whether there is one; None if the classes are too few to tell, and the network was not compared."""
+        if not self.few:
+            return self.p_value <= self.alpha
+        return any(one.found for one in self.compared) if any(len(one.classes) for one in self.compared) else None
+
+    @cached_property
+    def strongest(self) -> Difference:
+        """Of two classes, the kind of change that differs most between the network and its copy."""
+        return max(self.compared, key=lambda one: (one.found, one.share))
 
     @property
     def suspected(self) -> int:
-        """The class that the strongest finding names."""
+        """The class that the strongest finding names: of two that were compared, the one that the other goes to."""
+        if self.few and self.backdoor:
+            return 1 - int(self.strongest.classes[self.strongest.forward.argmax()])
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
     def called(self, number: int) -> str:
@@ -61,6 +78,13 @@ class Verdict:
     def text(self) -> str:
         """The verdict in a line."""
         p, suspected = shown(self.p_value), self.called(self.suspected)
+        if self.few and self.backdoor is not None:
+            one = self.strongest
+            flips = (
+                f"{100 * one.share:.0f} % of a class in the network alone, {100 * one.chance:.0f} % in its copy alone"
+            )
+            what = f"a backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
+            return f"{what} (compared with a re-initialised copy, {flips})"
         if self.backdoor:
             return f"a backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
@@ -80,6 +104,7 @@ class Verdict:
             "name": class_name(self.class_names, self.suspected),
             "p_value": self.p_value,
             "alpha": self.alpha,
+            "compared": [one.plain() for one in self.compared],
             "detectors": [
                 {
                     "detector": finding.detector,
@@ -156,7 +181,7 @@ class Comparison:
             for finding, moved in self.recovered
             if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
-        return (*gone, "a scan of it finds nothing")
+        return (*gone, "a scan of it finds nothing") if self.cleansed.backdoor is False else tuple(gone)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -23,7 +23,7 @@ from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
-from bdclean.scanning import ALPHA, Finding, Network, taken
+from bdclean.scanning import ALPHA, FEWEST, Finding, Network, taken
 from bdclean.tables import Description, markdown
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
@@ -228,7 +228,8 @@ def _compare(
     after, before = _scanned(trainer, networks[1], images, suspect), cleanser.found
     before = before or _scanned(trainer, networks[0], images, suspect)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
+    compared = tuple(cleanser.differences) if suspect.num_classes < FEWEST else ()
+    scan = Comparison(Verdict(tuple(before), ALPHA, names, compared), Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))
 
 

@@ -15,7 +15,9 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, MANY, Detector
+from bdclean.scanning import ALPHA, FEWEST, MANY, Detector
+from bdclean.scanning.difference import Difference
+from bdclean.tasks.comparing import compare
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 from bdclean.tasks.watching import watched
 
@@ -63,8 +65,11 @@ def scan(
         detectors = None if detector is None else [detector]
         with watched(trainer, scanned_network(trainer, model, images)) as network:
             findings = scanning.scan(network, images, model.num_classes, detectors, network.begin)
+        compared: tuple[Difference, ...] = ()
+        if detector is None and model.num_classes < FEWEST:
+            compared = compare(trainer, model, datamodule, findings)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
-        verdict = Verdict(tuple(findings), alpha, subject.class_names)
+        verdict = Verdict(tuple(findings), alpha, subject.class_names, compared)
         shown = recovered(findings, images)
         result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:

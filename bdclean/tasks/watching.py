@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from tqdm import tqdm
 
 from bdclean.engine.trainer import Trainer
 from bdclean.scanning import Network
+
+BETWEEN, BETWEEN_LINES = 0.1, 60.0
+"""Seconds between two states of the bar: in a terminal, and in a file, where each is a line."""
 
 
 class Watched:
@@ -46,5 +50,6 @@ def watched(trainer: Trainer, network: Network) -> Iterator[Watched]:
         network: What is scanned.
     """
     hidden = trainer.progress_bar_callback is None or not trainer.is_global_zero
-    with tqdm(desc="Scanning", unit=" images", disable=hidden, leave=False) as bar:
+    interval = BETWEEN if sys.stderr.isatty() else BETWEEN_LINES
+    with tqdm(desc="Scanning", unit=" images", disable=hidden, leave=False, mininterval=interval) as bar:
         yield Watched(network, bar)
