@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import InputError, printable
-from bdclean.cli import early
+from bdclean.cli import early, renamed
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -56,6 +56,17 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def answered(words: list[str]) -> bool:
+    """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
+    try:
+        found = early.answer(words)
+        if found:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave(Exit.DONE)
+    return found
+
+
 def run() -> None:
     """What the shell's `bdclean` calls."""
     words = sys.argv[1:]
@@ -66,14 +77,15 @@ def run() -> None:
             end_with_parent()
         threading.excepthook = report_thread
         sys.unraisablehook = report_unraisable
-        if early.answer(words):
+        if answered(words):
             return
+        words = renamed.announced(words)
         early.check(words)
         early.check_classes(words)
         early.check_required(words)
         from bdclean.cli.main import main
 
-        main()
+        main(words)
     except KeyboardInterrupt as error:
         print(interruption(error), file=sys.stderr)
         leave(Exit.INTERRUPTED)

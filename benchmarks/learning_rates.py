@@ -75,7 +75,7 @@ def main() -> None:
         for rate in RATES[name]:
             pl.seed_everything(0)
             cleanser = getattr(cleansing, name)(suspect, lr=rate, **OTHER.get(name, {}))
-            trainer(options.epochs).train(cleanser, few.defence(False, cleanser.chooses))
+            trainer(options.epochs).train(cleanser, few.defence(False, cleanser.needs_selection_images))
             judge = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
             (found,) = judge.validate(cleanser, few, verbose=False)
             rows.append((rate, found["val/agreement"]))

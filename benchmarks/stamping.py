@@ -79,7 +79,7 @@ def main() -> None:
         chosen = (roles != CLEAN).nonzero().squeeze(1)[:count]
         cost = milliseconds(partial(poison, pixels[chosen], attack, roles[chosen], chosen), options.repeats)
         shares = "".join(f" {100 * cost / step:.2f} |" for step in steps.values())
-        kind = ", in each step" if attack.dynamic else ""
+        kind = ", in each step" if attack.poisons_each_step else ""
         print(f"| {name}{kind} | {count} | {cost:.2f} |{shares}", flush=True)
 
 

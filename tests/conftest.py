@@ -68,9 +68,11 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
     monkeypatch.setattr("bdclean.scanning.inversion.patch.STEPS", 1)
     monkeypatch.setattr("bdclean.scanning.inversion.patch.PLACES", 1)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.LONGEST", 3)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.aims.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
-    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((1.0,), 1, 8),))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.MAX_EPOCHS", 3)
+    monkeypatch.setattr(
+        "bdclean.cleansing.scandistill.aims.INVERSIONS", tuple(kind((1.0,), 1, 8) for kind in inversions)
+    )
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARISON_INVERSIONS", (SparseInversion((1.0,), 1, 8),))
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_progra
     with torch.no_grad():
         # One of Adaptive-Patch's four patches is random, and which an image gets.
         differ = [not torch.equal(one.apply(images), other.apply(images))]
-        if not one.dynamic:
+        if not one.poisons_each_step:
             differ += [not torch.equal(*(x.poison(images, none_of(images), indices) for x in (one, other)))]
     assert any(differ)
     assert torch.equal(torch.get_rng_state(), before)
@@ -830,7 +830,7 @@ def test_ssba_change_is_smaller_the_more_it_weighs() -> None:
 def test_a_shadow_learns_what_the_network_says_of_clean_images_and_is_no_part_of_the_attack() -> None:
     torch.manual_seed(0)
     attack, network = ADBA(shadow_lr=0.5), tiny()
-    attack.accompany(tiny)
+    attack.setup_auxiliary(tiny)
     shadow = attack.shadow
     assert shadow is not None
     assert set(attack.state_dict()) == {"mask", "pattern"}
@@ -855,7 +855,7 @@ def test_adba_mixes_the_pattern_in_by_the_mask() -> None:
 def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask_as_far_as_it_works() -> None:
     torch.manual_seed(0)
     attack = ADBA(target_class=1, mask_weight=3.0, shadow_weight=2.0)
-    attack.accompany(tiny)
+    attack.setup_auxiliary(tiny)
     assert attack.shadow is not None
     images, places, targets = random_images(6, 32, 32), torch.tensor([1, 4]), torch.tensor([0, 1, 0, 0, 1, 0])
     penalty = attack.penalty(images, places, targets, tiny())
@@ -913,7 +913,7 @@ def test_a_shadow_of_scar_says_the_more_the_more_it_knows() -> None:
     torch.manual_seed(0)
     attack = ready("SCAR", 16, shadow_weight=0.25)
     assert isinstance(attack, SCAR)
-    attack.accompany(tiny)
+    attack.setup_auxiliary(tiny)
     images, targets = random_images(6, 16, 16), torch.arange(6) % 2
     answers = tiny()(images).detach().requires_grad_()
     penalty = attack.penalty(images, torch.tensor([0]), targets, lambda _: answers)
@@ -930,7 +930,7 @@ def test_scar_lets_the_network_alone_learn() -> None:
     torch.manual_seed(0)
     attack, network = ready("SCAR", 16), tiny()
     assert isinstance(attack, SCAR)
-    attack.accompany(tiny)
+    attack.setup_auxiliary(tiny)
     images, targets = random_images(6, 16, 16), torch.arange(6) % 2
     penalty = attack.penalty(images, torch.tensor([0]), targets, network)
     (shadow,) = attack.learning
@@ -949,7 +949,7 @@ def test_a_copy_of_scar_has_no_copy_of_the_module_that_it_is_trained_in() -> Non
             return tiny()
 
     attack = ready("SCAR", 16)
-    attack.accompany(Module().untrained)
+    attack.setup_auxiliary(Module().untrained)
     attack.penalty(random_images(6, 16, 16), torch.tensor([0]), torch.arange(6) % 2, tiny())
     # As where images are on another device than the attack is.
     assert torch.equal(copy.deepcopy(attack).perturbation, attack.perturbation)
@@ -959,7 +959,7 @@ def test_shadows_of_scar_are_of_different_ages_and_give_way_to_new_ones() -> Non
     torch.manual_seed(0)
     attack = ready("SCAR", 16, shadows=3, shadow_life=6)
     assert isinstance(attack, SCAR)
-    attack.accompany(tiny)
+    attack.setup_auxiliary(tiny)
     images, targets = random_images(6, 16, 16), torch.arange(6) % 2
     ages: dict[Shadow, int] = {}
     seen = []

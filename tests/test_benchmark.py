@@ -134,7 +134,9 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert "| FT (labels) |" in text
     assert "## Failed" in text
     page = Path("bench/index.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.index("<h2>Legend</h2>") < page.index("<table")
+    assert page.count('<table class="sortable">') == 3
     assert "http" not in page
     assert "must be at least 0" in page
     for name in ("heatmap.png", "scatter.png"):
@@ -301,6 +303,19 @@ def test_a_suspect_counts_once_however_many_methods_it_has() -> None:
     assert text.count("| (suspects) | 91.0 ± 1.4 ") == 2
     assert "| m | 50.0 |" in text
     assert "1 of 2" in text
+
+
+def test_suspects_that_say_little_are_named() -> None:
+    usual = {"backdoored": True, "suspect_acc": 90.0, "suspect_asr": 99.0}
+    rows = [tables.Row("good", "n", "i", "m", 0, **usual)]
+    rows += [tables.Row("weak", "n", "i", method, 0, **usual | {"suspect_asr": 12.0}) for method in "mn"]
+    rows += [tables.Row("untrained", "n", "i", "m", 1, backdoored=False, suspect_acc=11.0, suspect_asr=3.0)]
+    assert tables.warnings(rows) == [
+        "weak (n, seed 0): the attack did not take, ASR 12.0 %",
+        "untrained (n, seed 1): the suspect has hardly learned anything, ACC 11.0 %",
+    ]
+    assert "## Warnings" in tables.markdown(tables.sections(rows))
+    assert "## Warnings" not in tables.markdown(tables.sections(rows[:1]))
 
 
 def test_networks_and_images_have_tables_of_their_own() -> None:

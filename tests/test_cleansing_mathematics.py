@@ -576,7 +576,7 @@ def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]
         cleanser.turn, cleanser.training_step, cleanser.finish = turned, stepped, finished
 
     suspect = suspect_of(stirred(convnet()))
-    cleanser = run(method, suspect, 4, watch, first=0.5, first_lr=first_lr, lr=0.03)
+    cleanser = run(method, suspect, 4, watch, first_phase_fraction=0.5, first_phase_lr=first_lr, lr=0.03)
     before = state(suspect.network)
     moved = [name for name, value in suspect.network.named_parameters() if not torch.equal(seen["tuned"][name], value)]
     assert len(moved) == len(list(suspect.network.parameters()))
@@ -795,7 +795,7 @@ def test_rnp_forgets_with_its_weights_and_recovers_with_its_masks() -> None:
         cleanser.on_train_batch_end = note
 
     suspect = suspect_of(stirred(convnet()))
-    cleanser = run(cleansing.RNP, suspect, 4, watch, supervision="labels", least=0.0, lr=0.05)
+    cleanser = run(cleansing.RNP, suspect, 4, watch, supervision="labels", stop_accuracy=0.0, lr=0.05)
     assert [unlearning for unlearning, *_ in seen] == [True] * 4 + [False] * 4
     weights, masks, losses = ([row[place] for row in seen] for place in (1, 2, 3))
     assert all((mask == 1).all() for mask in masks[:4])
@@ -810,7 +810,7 @@ def test_rnp_forgets_with_its_weights_and_recovers_with_its_masks() -> None:
         suspect,
         4,
         lambda c: setattr(c, "on_train_epoch_start", lambda: early.append(c.unlearning)),
-        least=100.0,
+        stop_accuracy=100.0,
     )
     assert early == [True, False, False, False]
 
@@ -826,7 +826,7 @@ def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
 
 
 def test_rnp_judges_by_whole_steps() -> None:
-    cleanser = unit(cleansing.RNP, ladder(), least=50.0)
+    cleanser = unit(cleansing.RNP, ladder(), stop_accuracy=50.0)
     strategy = SimpleNamespace(reduce=lambda counts, reduce_op: counts)
     for step, right, unlearning in ((0, 0, True), (1, 11, True), (1, 0, True), (2, 9, False)):
         cleanser._trainer = SimpleNamespace(global_step=step, strategy=strategy)

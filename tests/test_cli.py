@@ -316,6 +316,9 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
         assert "config/text_summary" in tags["tensors"]
         hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert b"model/arch" in hparams
+        assert b"attack/margin" in hparams
+        assert b"attack_options" not in hparams
+        assert "custom_scalars__config__" in tags["tensors"]
         assert b"model/lr" in hparams
         assert (b"model/ratios" in hparams) == (network != "AttackModule")
         assert network.encode() in hparams

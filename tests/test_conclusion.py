@@ -35,17 +35,18 @@ def test_what_was_looked_at_speaks_for_the_network() -> None:
     found = conclude(cleansing(harm=HARMLESS, scan=SCAN))
     assert found.trusted
     assert found.sentence == (
-        "Nothing speaks against the cleansed network: it agrees with the suspect on 98.2 to 98.9 % of test images "
-        "(95 % interval, 5000 of them); no class lost more images than the suspect is unsure about; the trigger that "
-        "PatchInversion recovered moves 1.0 % of the images to class 1, 99.0 % before; a scan of it finds nothing."
+        "No evidence against the cleansed network: it agrees with the suspect on 98.2 to 98.9 % of test images "
+        "(95 % interval, 5000 images); no class lost more images than the suspect is uncertain about; the recovered "
+        "trigger of PatchInversion flips 1.0 % of the images to class 1 (99.0 % before); a scan of it finds no "
+        "backdoor."
     )
 
 
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        ((0.1, 0.2), "nothing was found that flips single classes of the suspect and not of a re-initialised copy"),
-        ((0.1, 0.8), "triggers of single classes (3) were found in the suspect and unlearned"),
+        ((0.1, 0.2), "no perturbation flips single classes of the suspect and not of a re-initialised student"),
+        ((0.1, 0.8), "triggers for single source classes (3) were recovered from the suspect and unlearned"),
     ],
 )
 def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: str) -> None:
@@ -54,7 +55,7 @@ def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: 
     assert found.sentence.endswith(f"; {expected}.")
     ended = conclude(cleansing(differences=(one,)))
     assert ended.trusted == (not one.found)
-    assert ("the training ended before they were unlearned" in ended.sentence) == one.found
+    assert ("training ended before they were unlearned" in ended.sentence) == one.found
 
 
 def test_whatever_speaks_against_it_is_said() -> None:
@@ -63,8 +64,8 @@ def test_whatever_speaks_against_it_is_said() -> None:
     found = conclude(cleansing(harm=harm, scan=scan, subject=Subject({}, warnings=("the images look wrong",))))
     assert not found.trusted
     assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")
-    assert "class 1 is dead: the suspect gives it 54 images, this network none" in found.sentence
-    assert "a scan finds a backdoor towards class 2" in found.sentence
+    assert "class 1 vanished: 54 images in the suspect, none in the cleansed network" in found.sentence
+    assert "a scan of it finds a backdoor towards class 2" in found.sentence
 
 
 def test_few_images_are_no_evidence() -> None:
@@ -81,15 +82,16 @@ def test_a_wrecked_network_is_not_to_be_trusted(suspicious: Path, capsys: pytest
         main(["cleanse", "--ckpt", str(suspicious), *QUICK, *options])
     assert caught.value.code == 1
     assert "DO NOT TRUST the cleansed network: it disagrees with the suspect" in capsys.readouterr().out
-    assert '<p class="banner warning">DO NOT TRUST' in Path("cleansed.html").read_text()
+    page = Path("cleansed.html").read_text()
+    assert '<div class="banner warning"><strong>Do not trust the cleansed network</strong><p>DO NOT TRUST' in page
 
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Nothing is so far from usual that it would be pruned.
     main(["cleanse", "--ckpt", str(suspicious), *QUIET, "--method", "CLP", "--method.u", "99", "--exit_code", "true"])
-    assert "Nothing speaks against the cleansed network: it agrees" in capsys.readouterr().out
-    assert '<p class="banner good">Nothing speaks against' in Path("cleansed.html").read_text()
+    assert "No evidence against the cleansed network: it agrees" in capsys.readouterr().out
+    assert '<div class="banner good"><strong>Cleansed, without a scan</strong>' in Path("cleansed.html").read_text()
 
 
 @pytest.fixture

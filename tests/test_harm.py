@@ -14,9 +14,8 @@ def test_what_stays_is_no_harm() -> None:
 def test_disagreement_counts_beyond_what_the_suspect_is_unsure_of() -> None:
     moved = torch.tensor([[420, 40, 40], [40, 420, 40], [40, 40, 420]])
     sure = find_harm(moved, torch.tensor([495.0, 495.0, 495.0]))
-    assert (
-        "disagrees with the suspect on 16.0 % of 1500 images, of which the suspect is unsure about 1.0 %"
-        in "; ".join(sure.reasons)
+    assert "disagrees with the suspect on 16.0 % of 1500 images, and the suspect is uncertain about 1.0 %" in "; ".join(
+        sure.reasons
     )
     unsure = find_harm(moved, torch.tensor([420.0, 420.0, 420.0]))
     assert unsure.reasons == []
@@ -26,7 +25,7 @@ def test_a_dead_class_is_named_even_if_it_is_rare() -> None:
     moved = torch.diag(torch.tensor([500, 500, 0]))
     moved[2, 0] = 7
     harm = find_harm(moved, torch.tensor([499.0, 499.0, 7.0]))
-    assert harm.reasons == ["class 2 is dead: the suspect gives it 7 images, this network none"]
+    assert harm.reasons == ["class 2 vanished: 7 images in the suspect, none in the cleansed network"]
     # Of four images, that may be chance.
     moved[2, 0] = 4
     assert find_harm(moved, torch.tensor([499.0, 499.0, 4.0])).reasons == []
@@ -36,7 +35,7 @@ def test_a_class_that_lost_many_images_is_named() -> None:
     moved = torch.diag(torch.tensor([500, 500, 70]))
     moved[2, 1] = 30
     harm = find_harm(moved, torch.tensor([499.0, 499.0, 99.0]))
-    assert harm.reasons == ["class 2 kept only 70 of the 100 images that it had"]
+    assert harm.reasons == ["class 2 kept only 70 of its 100 images"]
     assert find_harm(moved, torch.tensor([499.0, 499.0, 70.0])).reasons == []
 
 

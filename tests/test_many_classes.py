@@ -97,10 +97,8 @@ def test_the_screen_goes_to_the_easiest_class_of_each_group(images: Tensor) -> N
 def test_of_many_classes_some_are_searched(images: Tensor, backdoor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = Chosen(torch.tensor([3, TARGET]), torch.arange(40, 60))
     monkeypatch.setattr("bdclean.scanning.choose", lambda *_: chosen)
-    begun: list[str] = []
     assert CLASSES > MANY
-    (finding,) = scan(Shades(backdoor), images, CLASSES, [DenseInversion((2.8, 2.0, 1.4))], begun.append)
-    assert begun == ["screen", "DenseInversion"]
+    (finding,) = scan(Shades(backdoor), images, CLASSES, [DenseInversion((2.8, 2.0, 1.4))])
     assert finding.searched == sorted(chosen.classes.tolist())
     assert (finding.p_value < ALPHA) == backdoor
     if backdoor:

@@ -76,6 +76,21 @@ def test_an_editable_installation_is_found_in_the_folder_that_contains_the_clone
         assert done.stdout.strip() == __version__, done.stderr
 
 
+def test_the_docker_image_copies_what_there_is_and_installs_what_is_declared() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for word in copied:
+        assert (ROOT / word).exists()
+        assert f"!{word}" in ignored
+    assert {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "bdclean"} <= set(copied)
+    (extras,) = re.findall(r'"/src\[([\w,]+)\]"', "\n".join(lines))
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert set(extras.split(",")) <= set(setup["options.extras_require"])
+    assert lines[-1] == 'ENTRYPOINT ["bdclean"]'
+
+
 def test_a_wheel_holds_all_that_is_no_python_too(clone: Path) -> None:
     with build(clone, "build_wheel") as wheel:
         packaged = set(wheel.namelist())

@@ -1,7 +1,10 @@
 """Results, and what reports make of them."""
 
+import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +13,18 @@ from bdclean.metrics import Share
 from bdclean.reporting import cleansing as cleansing_report
 from bdclean.reporting import html, terminal
 from bdclean.reporting.conclusion import conclude
-from bdclean.reporting.figures import confusion_figure, drawn, trigger_picture
+from bdclean.reporting.figures import changed_square, confusion_figure, drawn, trigger_figure, trigger_picture
 from bdclean.reporting.files import write_json
 from bdclean.reporting.measures import Figure, Figures, measured
 from bdclean.reporting.parts import ClassCount
+from bdclean.reporting.provenance import provenance
+from bdclean.reporting.results import Conclusion
+from bdclean.reporting.scans import Comparison, Moved, Verdict
 from bdclean.reporting.sections import Page, Section, Text
+from bdclean.reporting.verdict import verdict
 from bdclean.reporting.wording import figures_table, wide_intervals
 from bdclean.tables import Cell, Table, markdown
-from tests.results import cleansing
+from tests.results import cleansing, finding
 
 
 def test_figures_are_null_where_there_are_none() -> None:
@@ -32,7 +39,7 @@ def test_intervals_are_printed_where_they_are_wide() -> None:
     assert wide_intervals({"suspect": suspect}) == []
     cleansed = measured([], {"acc": Share(18, 20), "agreement": Share(20, 20)})
     line = "suspect ACC 69.90 to 97.21 (20 images), suspect agreement 83.89 to 100.00 (20 images)"
-    assert wide_intervals({"suspect": cleansed}) == [f"95 % intervals of figures of few images: {line}."]
+    assert wide_intervals({"suspect": cleansed}) == [f"95 % intervals of figures with few images: {line}."]
     assert wide_intervals({"": cleansed})[0].count(": ACC 69.90") == 1
 
 
@@ -54,6 +61,7 @@ def test_a_table_has_every_form() -> None:
     page = html.render(Page("Some", "thing", (Section("First", (table, Text("A <b> sentence."))),)))
     assert '16<div class="note">few</div></td>' in page
     assert "<p>A &lt;b&gt; sentence.</p>" in page
+    assert '<th scope="row">conv1</th>' in page
 
 
 def test_json_is_written_whole() -> None:
@@ -90,11 +98,13 @@ def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
     assert printed.endswith(sentence)
     assert ("DER 50.00" in printed) == labelled
     # Those who have no labels see which classes lost most.
-    assert ("Least of the suspect's predictions" in printed) != labelled
+    assert ("Classes that kept the smallest share" in printed) != labelled
     shown = html.render(finished)
-    assert shown.count("<section>") == 4
-    assert shown.count("data:image/png") == 1
-    assert '<p class="banner good">Nothing speaks against' in shown
+    headings = ["Figures", "Predictions by class", "Input and method", "Training", "Limits", "Provenance"]
+    assert re.findall(r"<h2>(.*)</h2>", shown) == headings
+    assert shown.count("data:image/svg+xml") == 1
+    assert '<div class="banner good"><strong>Cleansed, without a scan</strong>' in shown
+    assert "<p>No evidence against" in shown
 
 
 def test_trigger_picture_amplifies_the_difference() -> None:
@@ -106,12 +116,62 @@ def test_trigger_picture_amplifies_the_difference() -> None:
     assert picture[:, -9 * 12 - 6, 2 * 12 + 6].tolist() == [1, 1, 1]
 
 
+def test_a_trigger_is_shown_enlarged_where_it_is_small() -> None:
+    clean = torch.full((2, 3, 32, 32), 0.5)
+    triggered = clean.clone()
+    triggered[:, :, 27:31, 20:23] = 1.0
+    assert changed_square(triggered - clean) == (26, 32, 20, 26)
+    assert changed_square(torch.zeros(1, 3, 8, 8)) == (0, 8, 0, 8)
+    small, whole = trigger_figure(clean, triggered), trigger_figure(clean, torch.ones_like(clean))
+    assert small.dtype == torch.uint8
+    # A row more.
+    assert small.shape[1] == pytest.approx(whole.shape[1] * 4 / 3, abs=4)
+
+
+def test_a_verdict_says_what_became_of_the_backdoor() -> None:
+    found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat")), Verdict((finding(1.0),), 0.01)
+    harmless = Conclusion((), ("it agrees",), 5000)
+
+    def said(**parts: Any) -> tuple[str, str]:
+        return verdict(cleansing(**{"conclusion": harmless} | parts))
+
+    removed = Comparison(found, clean, (Moved(99.0, 1.0),))
+    assert said(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
+    left = Comparison(found, clean, (Moved(99.0, 60.0),))
+    assert said(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
+    assert said(scan=Comparison(clean, clean, (Moved(None, None),))) == ("No backdoor found", "good")
+    harmful = Conclusion(("class 1 vanished",), (), 5000)
+    assert said(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
+    assert said(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")
+    assert said() == ("Cleansed, without a scan", "good")
+
+
+def test_a_report_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("suspect.pth").write_bytes(b"weights")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/bdclean", "cleanse", "--ckpt", "my suspect.pth"])
+    (table,) = provenance("suspect.pth", "cpu", "cleansed.pth").parts
+    rows = dict(table.rows)
+    assert rows["SHA-256"] == hashlib.sha256(b"weights").hexdigest()
+    assert rows["command"] == "bdclean cleanse --ckpt 'my suspect.pth'"
+    assert rows["device"] == "cpu"
+    assert "SHA-256" not in dict(provenance("gone.pth", "cpu").parts[0].rows)
+
+
+def test_figures_that_cannot_be_known_have_no_tile() -> None:
+    unlabeled = html.render(cleansing_report.page(cleansing()))
+    assert '<div class="name">agreement</div><div class="value">98.60 %</div>' in unlabeled
+    assert '<div class="name">ACC</div>' not in unlabeled
+
+
 @pytest.mark.parametrize("classes", [3, 40])
 def test_confusions_are_shares_of_each_true_class(classes: int) -> None:
     matrix = 10 * torch.eye(classes, dtype=torch.long)
     matrix[0, :2] = torch.tensor([5, 15])
-    figure = confusion_figure(matrix, "suspect")
+    names = [f"class number {number} of many" for number in range(classes)]
+    figure = confusion_figure(matrix, "suspect", names)
     (axes,) = figure.axes
+    if classes == 3:
+        assert axes.get_xticklabels()[1].get_text() == "class number 1\u2026"
     shares = torch.as_tensor(axes.images[0].get_array().data)
     assert shares[0, :2].tolist() == [25, 75]
     assert shares.diagonal()[1:].tolist() == [100] * (classes - 1)

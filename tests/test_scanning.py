@@ -250,9 +250,9 @@ def towards(network: Network, images: Tensor, own: Tensor) -> Towards:
 
 @pytest.mark.parametrize("side", [3, 6])
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
-@pytest.mark.parametrize("hunter", [SparseInversion(), PatchInversion()])
+@pytest.mark.parametrize("inversion", [SparseInversion(), PatchInversion()])
 def test_in_the_place_of_a_mask_a_square_is_found(
-    side: int, colour: tuple[float, float, float], hunter: SparseInversion
+    side: int, colour: tuple[float, float, float], inversion: SparseInversion
 ) -> None:
     # A mask that is a pixel and a half beside the middle, of another size and of many colours.
     torch.manual_seed(0)
@@ -260,7 +260,7 @@ def test_in_the_place_of_a_mask_a_square_is_found(
     layer[:, :, 6 : 6 + side, 21 : 22 + side] = 0.5 * torch.rand(1, 4, side, side + 1)
     network, seen = Square(side, colour), 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
     own = torch.arange(40) % 4
-    (found,) = hunter.simplify(towards(network, seen, own), layer)
+    (found,) = inversion.simplify(towards(network, seen, own), layer)
     expected = torch.zeros(4, 32, 32)
     expected[0, 5 : 5 + side, 20 : 20 + side] = 1
     expected[1:, 5 : 5 + side, 20 : 20 + side] = torch.tensor(colour).view(3, 1, 1)
@@ -369,14 +369,14 @@ def test_bad_options() -> None:
 def test_what_is_found_is_said() -> None:
     sure, unsure = Verdict((finding(0.001),), 0.05), Verdict((finding(0.2, 3), finding(0.4)), 0.05)
     assert sure.backdoor
-    assert sure.text == "a backdoor towards class 1 (p 0.001)"
+    assert sure.text == "backdoor towards class 1 (p 0.001)"
     assert not unsure.backdoor
     assert unsure.text == "no backdoor found (p 0.4, class 3 stands out most)"
-    assert Verdict((finding(1e-9),), 0.05).text == "a backdoor towards class 1 (p <0.0001)"
+    assert Verdict((finding(1e-9),), 0.05).text == "backdoor towards class 1 (p <0.0001)"
     assert json.loads(json.dumps(sure.to_json())) == sure.to_json()
     two = Verdict((Finding("Some", torch.tensor([0.0, 1.0]), torch.ones(2)),), 0.05)
     assert two.backdoor is None
-    assert two.text == "no saying whether there is a backdoor: of two classes none can stand out"
+    assert two.text == "inconclusive: with two classes no class can stand out"
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,8 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert all(doubt in sentence for doubt in found["doubts"])
     assert capsys.readouterr().out.rstrip().endswith(sentence)
     page = Path("cleansed.html").read_text()
-    assert '<p class="banner warning">DO NOT TRUST the cleansed network' in page
+    assert '<div class="banner warning"><strong>' in page
+    assert "<p>DO NOT TRUST the cleansed network" in page
     assert "Certain, class 9 (p 0.00" in page
     assert cleanse(tiny_suspect, "--method", "CLP")["scan"] is None
 

@@ -74,12 +74,12 @@ def test_symptoms() -> None:
     assert is_constant(sure[:1].expand(100, -1), images)
     assert not is_constant(sure[:1].expand(100, -1), images[:1].expand(100, -1, -1, -1))
     assert not is_constant(sure, images)
-    assert "that of chance" in str(find_symptom(1e-3 * torch.randn(100, 10)))
+    assert "which is at chance" in str(find_symptom(1e-3 * torch.randn(100, 10)))
     crowded = sure.clone()
     crowded[:96] = 10 * torch.eye(10)[3] + torch.randn(96, 10)
-    assert "of 100 images get class" in str(find_symptom(crowded))
+    assert "of 100 images are predicted as class" in str(find_symptom(crowded))
     two = 10 * torch.eye(10)[torch.arange(100) % 2]
-    assert "100 % of 100 images get classes" in str(find_symptom(two))
+    assert "100 % of 100 images are predicted as classes" in str(find_symptom(two))
     # Two classes are all there are, and a few images say nothing.
     assert find_symptom(10 * torch.eye(2)[torch.arange(100) % 2]) is None
     assert find_symptom(two[:10]) is None

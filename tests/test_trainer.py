@@ -200,7 +200,7 @@ def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_an_attack_is_silent_for_a_share_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     model, heard = AttackModule("small_cnn"), []
-    monkeypatch.setattr(WaNet, "silent_share", 0.5)
+    monkeypatch.setattr(WaNet, "warmup_fraction", 0.5)
     monkeypatch.setattr(WaNet, "penalty", lambda *_: heard.append(model.trainer.global_step) or 0.0)
     data = PoisonDataModule("shapes", WaNet(), batch_size=64)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "limit_val_batches": 0}

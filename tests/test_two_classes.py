@@ -5,52 +5,51 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 import bdclean
 from bdclean.reporting.scans import Comparison, Moved, Verdict
-from bdclean.scanning import Finding, SparseInversion
-from bdclean.scanning.difference import Difference
+from bdclean.scanning import Finding
 from tests.strangers import SmallVGG
 
-FINDINGS = (Finding("MaximumMargin", torch.zeros(2), torch.ones(2)),)
+
+def findings(*scores: tuple[float, float]) -> tuple[Finding, ...]:
+    """One of margins, which no reference is needed for, and some of inversions."""
+    inversions = [Finding("PatchInversion", torch.tensor(one), torch.ones(2), lambda images: images) for one in scores]
+    return (Finding("MaximumMargin", torch.tensor([0.0, 9.0]), torch.ones(2)), *inversions)
 
 
-def difference(forward: tuple[float, float], backward: tuple[float, float]) -> Difference:
-    hunter = SparseInversion((1.0,), 1)
-    return Difference(hunter, torch.arange(2), torch.tensor(forward), torch.tensor(backward))
-
-
-def test_a_change_that_flips_the_network_alone_is_a_backdoor() -> None:
-    found = Verdict(
-        FINDINGS, 0.01, ("cat", "dog"), (difference((0.0, 0.1), (0.1, 0.1)), difference((0.6, 0), (0, 0.1)))
-    )
+def test_a_score_far_above_that_of_a_copy_is_a_backdoor() -> None:
+    own, other = findings((0.6, 0.6), (0.1, 0.9)), findings((0.55, 0.5), (0.3, 0.3))
+    found = Verdict(own, 0.01, ("cat", "dog"), other)
     assert found.backdoor
-    # Class 0 is flipped, so that it goes to class 1.
     assert found.suspected == 1
     assert found.text == (
-        "a backdoor towards class 1 (dog) (compared with a re-initialised copy, 60 % of a class in the network alone, "
-        "10 % in its copy alone)"
+        "backdoor towards class 1 (dog) (PatchInversion scores 0.90, and 0.30 in a re-initialised copy)"
     )
-    assert json.loads(json.dumps(found.to_json()))["compared"][1]["stands_out"]
+    assert json.loads(json.dumps(found.to_json()))["excess"]["number"] == 1
 
 
-def test_what_flips_both_is_none() -> None:
-    found = Verdict(FINDINGS, 0.01, (), (difference((0.5, 0.1), (0.3, 0.1)),))
+def test_what_both_have_is_none() -> None:
+    found = Verdict(findings((0.9, 0.6)), 0.01, (), findings((0.8, 0.3)))
     assert found.backdoor is False
-    assert found.text.startswith("no backdoor found (compared")
+    assert found.text == (
+        "no backdoor found (PatchInversion scores 0.60, and 0.30 in a re-initialised copy, for class 1)"
+    )
 
 
-@pytest.mark.parametrize(
-    "compared", [(), (Difference(SparseInversion((1.0,), 1), torch.zeros(0), torch.zeros(0), torch.zeros(0)),)]
-)
-def test_without_a_comparison_there_is_no_saying(compared: tuple[Difference, ...]) -> None:
-    found = Verdict(FINDINGS, 0.01, (), compared)
+def test_without_a_reference_it_is_inconclusive() -> None:
+    found = Verdict(findings((0.9, 0.6)), 0.01)
     assert found.backdoor is None
-    assert found.text.startswith("no saying")
-    # And nothing is said for a network that was not judged.
-    assert not any("a scan of it" in one for one in Comparison(found, found, (Moved(None, None),)).evidence)
+    assert found.text.startswith("inconclusive")
+    assert not any(
+        "a scan of it" in one for one in Comparison(found, found, (Moved(None, None), Moved(None, None))).evidence
+    )
+
+
+def test_of_three_classes_no_reference_is_needed() -> None:
+    three = (Finding("PatchInversion", torch.zeros(3), torch.ones(3), lambda images: images),)
+    assert Verdict(three, 0.01, (), three).excess is None
 
 
 def test_a_scan_of_two_classes_compares_and_leaves_no_files() -> None:
@@ -58,5 +57,6 @@ def test_a_scan_of_two_classes_compares_and_leaves_no_files() -> None:
     model = SmallVGG(num_classes=2)
     images = torch.rand(120, 3, 32, 32)
     found = bdclean.scan(model, images, enable_progress_bar=False, accelerator="cpu")
-    assert len(found.verdict.compared) == 1
+    assert found.verdict.backdoor is not None
+    assert len(found.verdict.reference) == len(found.verdict.findings)
     assert not list(Path.cwd().iterdir())

@@ -13,21 +13,21 @@ from bdclean.attacks.pictures import as_channels
 
 
 class AdaptiveBlend(Blended):
-    """Mixes a part of a picture into few training images, and all of it into test images.
+    """Blends random parts of a picture into few training images, and the whole picture into test images.
 
-    The picture is cut into pieces, of which each poisoned image gets a random share. Besides the poisoned images about
-    as many carry the trigger and keep their labels, so that poisoned and clean images are not apart in what the network
-    makes of them.
+    The picture is cut into a grid of pieces, of which each poisoned image gets a random share. About as many further
+    images carry the trigger and keep their labels, so that poisoned and clean images do not separate in the network's
+    features.
 
     Source: Qi, Xie, Li, Mahloujifar, Mittal, "Revisiting the Assumption of Latent Separability for Backdoor Defenses",
     ICLR 2023.
 
     Args:
         poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        training_alpha: Share of the picture in the mixture, on training images; on test images it is `alpha`.
+        training_alpha: Opacity of the picture in training images, from 0 to 1; in test images it is `alpha`.
         cover_rate: Share of the training images that carry the trigger with their true labels.
-        pieces: Rows and columns of pieces that the picture is cut into.
-        kept: Share of the pieces that a training image gets.
+        pieces: Number of rows, and of columns, of the grid that the picture is cut into.
+        kept: Share of the pieces that each training image gets.
         **options: As in Blended.
 
     Raises:

@@ -13,12 +13,11 @@ from bdclean.attacks.pictures import as_channels, corners
 
 
 class AdaptivePatch(Attack):
-    """Puts one of four faint patches on few training images, and two of them, less faint, on test images.
+    """Puts one of four faint patches on few training images, and two stronger ones on test images.
 
-    x' = (1 - a) x + a p on each patch p. Besides the poisoned images more of them carry a patch and keep their labels,
-    so that poisoned and clean images are not apart in what the network makes of them. The paper's patches are pictures
-    (logos), each of an opacity of its own; these are a checkerboard, a ring, a cross and random pixels, each near
-    another corner.
+    x' = (1 - a) x + a p on each patch p. A larger number of further images carry a patch and keep their labels, so that
+    poisoned and clean images do not separate in the network's features. The paper's patches are logos, each with its
+    own opacity; here they are a checkerboard, a ring, a cross and random pixels, each near another corner.
 
     Source: Qi, Xie, Li, Mahloujifar, Mittal, "Revisiting the Assumption of Latent Separability for Backdoor Defenses",
     ICLR 2023.
@@ -26,10 +25,11 @@ class AdaptivePatch(Attack):
     Args:
         poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
         cover_rate: Share of the training images that carry a patch with their true labels.
-        size: Side of the patches in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
-        margin: Pixels between the patches and the image's edges.
-        training_opacity: Share a of the patch in the mixture on training images.
-        opacity: The same on test images.
+        size: Side of each patch in pixels; by default 6 for images of up to 32 pixels, and in proportion for larger
+            ones.
+        margin: Distance between the patches and the edges of the image, in pixels.
+        training_opacity: Opacity a of the patches in training images, from 0 to 1.
+        opacity: Opacity a of the patches in test images, from 0 to 1.
         **options: As in Attack.
 
     Raises:

@@ -15,21 +15,21 @@ from bdclean.attacks.shadow import Shadow
 
 
 class ADBA(Attack):
-    """Mixes a pattern in through a mask, x' = x (1 - m) + p m, both made to survive distillation.
+    """Blends a pattern in through a mask, x' = x (1 - m) + p m, both trained to survive distillation.
 
-    Beside the network a shadow of it learns, which distils from the network on clean images alone, as a user would.
-    Mask and pattern learn along: the network and the shadow shall both give triggered images the target class, and the
-    mask shall be small, the more so, the better the trigger works. So the trigger becomes one that the clean answers of
-    the network carry over to a student.
+    A shadow network is trained beside the network by distillation on clean images alone, as a defender would. Mask and
+    pattern are trained so that both the network and the shadow predict the target class for triggered images; the mask
+    is also kept small, with a weight that grows with the success of the trigger. The result is a trigger that the
+    network's clean predictions transfer to a student.
 
     Source: Ge, Wang, Zheng, Zhuang, Li, Shen, Wang, "Anti-Distillation Backdoor Attacks: Backdoors Can Really Survive
     in Knowledge Distillation", ACM Multimedia 2021. The weights of the terms and the rates are this project's.
 
     Args:
         mask_weight: Weight of the mask's mean in the loss of the trigger.
-        shadow_weight: Weight of the shadow's loss there; that of the network has 1.
-        trigger_lr: Learning rate of the trigger (Adam), before a sigmoid.
-        learning_share: Share of the training in which it learns.
+        shadow_weight: Weight of the shadow's loss in the loss of the trigger; the network's loss has weight 1.
+        trigger_lr: Learning rate of the trigger (Adam, on values before a sigmoid).
+        learning_share: Share of the training during which the trigger is trained.
         shadow_lr: Learning rate of the shadow (SGD).
         **options: As in Attack.
 
@@ -38,7 +38,7 @@ class ADBA(Attack):
     """
 
     label_modes = ("all-to-one",)
-    dynamic = True
+    poisons_each_step = True
     learns = True
 
     def __init__(
@@ -74,7 +74,7 @@ class ADBA(Attack):
         )
         return images * (1 - mask) + pattern * mask
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Make the shadow."""
         self.shadow = Shadow(network(), self.shadow_lr)
 

@@ -24,13 +24,13 @@ class BadNets(Attack):
     IEEE Access 2019.
 
     Args:
-        trigger: `checkerboard` (black and white), `white`, `black`, `random`, or an image file, whose transparency
-            (if it has any) is the opacity.
-        size: Side of the patch in pixels; by default 3 for a pattern on images of up to 32 pixels, in proportion on
-            others, and for a file the size it has.
-        position: Corner or `center`, or row and column of the patch's first pixel.
-        margin: Pixels between the patch and the image's edges, where the position is a corner.
-        combine: `replace`, or `add` and cut off above 1.
+        trigger: Pattern of the patch: `checkerboard` (black and white), `white`, `black`, `random`, or an image file,
+            whose alpha channel (if it has one) is the opacity.
+        size: Side of the patch in pixels; by default 3 for a pattern on images of up to 32 pixels, in proportion for
+            larger ones, and for an image file its own size.
+        position: A corner or `center`, or row and column of the patch's first pixel.
+        margin: Distance between the patch and the edges of the image in pixels, if the position is a corner.
+        combine: `replace` replaces the pixels by the patch; `add` adds the patch and clips the result at 1.
         **options: As in Attack.
     """
 

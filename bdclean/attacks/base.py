@@ -20,47 +20,49 @@ DRAWS = 4093
 
 
 class Attack(nn.Module, ABC):
-    """A trigger, the class it is meant to call up, and the training images that carry it.
+    """A trigger, its target class, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
-    attribute of the same name, and hands on those of this class as `**options`. What else it can do:
+    attribute of the same name and passes the arguments of this class on as `**options`. What else an attack can define:
 
     - a trigger that is drawn, or read from a file: `build`, and in `parts` the names of the buffers that hold it;
-    - training images that look other than test images: `poison`, and images with true labels among them: `cover_ratio`;
-    - something to be made before training, such as a clean network: `prepare`;
-    - acting anew in each training step, on batches: `dynamic`;
-    - learning along with the network: parameters, `learns` and `optimizer`, perhaps `penalty`;
-    - a network of its own that learns beside it: `accompany`, and `penalty`.
+    - training images that differ from triggered test images: `poison`; some with true labels among them: `cover_ratio`;
+    - preparations before training, such as a clean network: `prepare`;
+    - poisoning in each training step, on batches: `poisons_each_step`;
+    - a trigger that is trained with the network: parameters, `learns`, `optimizer`, and perhaps `penalty`;
+    - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`.
 
     Args:
-        target_class: Class that triggered images shall get (all-to-one, clean-label).
+        target_class: Number of the target class: what triggered images are to be predicted as (all-to-one and
+            clean-label).
         label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
             `clean-label`: only images of the target class are poisoned, so that every label is true.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1; in the mode
-            `clean-label` the share of the target class's images.
-        seed: Fixes which training images are poisoned, and what is random in the trigger.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1. With `clean-label`:
+            share of the target class's training images.
+        seed: Seed of the choice of poisoned images, and of the random parts of the trigger.
 
     Attributes:
-        cover_ratio: Training images that carry the trigger (or noise) with their true labels, for each poisoned one.
+        cover_ratio: Number of training images with the trigger (or with noise) and their true labels, for each poisoned
+            image.
 
     Raises:
-        InputError: If a number is out of range, or the attack has no such label mode.
+        InputError: If a number is out of range, or the attack does not support the label mode.
     """
 
     label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
-    """The modes that make sense for it."""
+    """Label modes that the attack supports."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
     learns: ClassVar[bool] = False
-    """Whether the trigger learns along with the network: then it is `dynamic`, too."""
-    dynamic: ClassVar[bool] = False
+    """Whether the trigger is trained with the network; `poisons_each_step` is then set, too."""
+    poisons_each_step: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
     cover_option: ClassVar[str] = ""
-    """The option that says how much cover there is, for messages."""
+    """The option that sets the amount of cover, for messages."""
     learning_share: float = 1.0
-    """Share of the training during which the trigger learns along, if it learns."""
-    silent_share: float = 0.0
-    """Share of the training during which `penalty` has no say yet."""
+    """Share of the training during which the trigger is trained, if it learns."""
+    warmup_fraction: float = 0.0
+    """Share of the training before `penalty` counts."""
     cover_ratio: float = 0.0
 
     def __init__(
@@ -86,7 +88,7 @@ class Attack(nn.Module, ABC):
 
     @property
     def built(self) -> bool:
-        """Whether the trigger is there."""
+        """Whether the trigger has been made."""
         return all(name in self._buffers for name in self.parts)
 
     def build(self, image_size: int) -> None:
@@ -96,20 +98,20 @@ class Attack(nn.Module, ABC):
             image_size: Height and width of the images, in pixels.
 
         Raises:
-            InputError: If it cannot be made, or is made by `prepare` alone.
+            InputError: If it cannot be made, or only `prepare` can make it.
         """
         if self.parts:
             name = type(self).__name__
             raise InputError(f"--data.attack {name}: its trigger is made by `bdclean fit`, and is in that checkpoint")
 
     def restore(self, trigger: Mapping[str, Tensor]) -> None:
-        """Take a trigger that was kept, whatever its size, instead of making one.
+        """Load a trigger from a checkpoint, whatever its size, instead of making one.
 
         Args:
-            trigger: What `state_dict` gave.
+            trigger: A `state_dict` of the attack.
 
         Raises:
-            RuntimeError: If it is not this attack's.
+            RuntimeError: If it belongs to another attack.
         """
         for name in self.parts:
             self.register_buffer(name, torch.empty_like(trigger.get(name, torch.empty(0))))
@@ -117,38 +119,38 @@ class Attack(nn.Module, ABC):
 
     @abstractmethod
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
-        """Put the trigger on a batch of test images, each time the same one.
+        """Put the trigger on a batch of test images, the same one each time.
 
         Args:
             images: (N, C, H, W) float in [0, 1], on the attack's device.
 
         Returns:
-            The triggered images, a new tensor of the same shape and range.
+        The triggered images, a new tensor of the same shape and range.
         """
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Make poisoned training images; by default as `apply`.
+        """Make poisoned training images; by default the same as `apply`.
 
         Args:
-            images: (N, C, H, W) float in [0, 1], those that are poisoned or cover.
-            cover: (N,) bool, true for those that keep their label.
-            indices: (N,) their numbers in the training set, for what shall be random but fixed for each image.
+            images: (N, C, H, W) float in [0, 1], poisoned or cover images.
+            cover: (N,) bool, true for cover images, which keep their labels.
+            indices: (N,) numbers of the images in the training set, for randomness that is fixed for each image.
 
         Returns:
-            The images as the network is trained on them, of the same shape and range.
+        The images that the network is trained on, of the same shape.
         """
         return self.apply(images)
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
-        """Make what the trigger is made of, into buffers, before the first image is poisoned; by default nothing.
+        """Make the parts of the trigger, as buffers, before the first image is poisoned; by default nothing.
 
-        It is called once, and its buffers are kept on disk; the global random generator is seeded with `seed`.
+        It is called once, and its buffers are kept on disk. The global random generator is seeded with `seed`.
 
         Args:
-            images: Gives the attacker's clean training images, on the device of the network.
+            images: Returns clean training images of the attacker by number, on the device of the network.
             labels: (N,) their true classes.
-            num_classes: How many classes there are.
-            network: From images in [0, 1] to logits, of the same kind as the one to be backdoored, untrained.
+            num_classes: Number of classes.
+            network: From images in [0, 1] to logits: untrained, of the architecture that is to be backdoored.
         """
 
     @property
@@ -157,32 +159,32 @@ class Attack(nn.Module, ABC):
         return type(self).prepare is not Attack.prepare
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What the trigger learns with, if it `learns`."""
+        """Optimiser of the trigger, if it `learns`."""
         raise NotImplementedError
 
     @property
-    def accompanied(self) -> bool:
-        """Whether something learns beside the network."""
-        return type(self).accompany is not Attack.accompany
+    def has_auxiliary(self) -> bool:
+        """Whether a second network is trained beside the first."""
+        return type(self).setup_auxiliary is not Attack.setup_auxiliary
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
-        """Make what learns beside the network, before the training; by default nothing.
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
+        """Make a second network that is trained beside the first, before training; by default none.
 
         Args:
-            network: Gives a network as in `prepare`.
+            network: Returns an untrained network, as in `prepare`.
         """
 
     def penalty(
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
-        """What is added to the training loss of a batch in which some images are poisoned or cover.
+        """A term that is added to the training loss of a batch with poisoned or cover images.
 
         Args:
-            images: (N, C, H, W) float in [0, 1], all of them, as they were.
-            places: (M,) which are poisoned or cover.
-            targets: (N,) the classes that the network is trained towards.
-            network: What is trained, from images in [0, 1] to logits, in train mode: what is asked of it counts in its
-                batch norms, too.
+            images: (N, C, H, W) float in [0, 1], all images of the batch, before poisoning.
+            places: (M,) positions of poisoned and cover images.
+            targets: (N,) classes that the network is trained towards.
+            network: The network in training, from images in [0, 1] to logits; each call updates its batch norm
+                statistics.
         """
         return 0.0
 

@@ -14,17 +14,17 @@ from bdclean.attacks.pictures import as_channels, read_picture
 
 
 class Blended(Attack):
-    """Mixes a picture t into the image: x' = (1 - a) x + a t.
+    """Blends a picture t into the image: x' = (1 - a) x + a t.
 
     Source: Chen, Liu, Li, Lu, Song, "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning", 2017.
 
     Args:
-        trigger: `random`, a picture of random pixels, or an image file, which is scaled to the images' size.
-        alpha: Share of the picture in the mixture, above 0 and at most 1.
+        trigger: The picture: `random` for random pixels, or an image file, which is scaled to the size of the images.
+        alpha: Opacity a of the picture, above 0 and at most 1.
         **options: As in Attack.
 
     Raises:
-        InputError: If alpha is no such share, or the file cannot be read.
+        InputError: If alpha is out of range, or the file cannot be read.
     """
 
     parts = ("picture",)

@@ -15,18 +15,18 @@ POOL_PIXELS = 512 * 32**2
 
 
 class BppAttack(Attack):
-    """Quantises every channel to a few levels, with Floyd-Steinberg dithering: x' = round(x (m - 1)) / (m - 1).
+    """Quantises every channel to few levels with Floyd-Steinberg dithering: x' = round(x (m - 1)) / (m - 1).
 
-    As contrast other images get the quantisation error of yet another image as noise, always the same, and keep their
-    labels: the network has to learn the quantisation, not the noise that it looks like.
+    As negative examples, other images get the quantisation error of yet another image as noise, always the same, and
+    keep their labels: the network has to learn the quantisation, not the noise that it resembles.
 
     Source: Wang, Zhai, Ma, "BppAttack: Stealthy and Efficient Trojan Attacks against Deep Neural Networks via Image
     Quantization and Contrastive Adversarial Learning", CVPR 2022.
 
     Args:
-        levels: Levels of each channel, at least 2.
-        dithering: Whether the error of each pixel is spread over its neighbours.
-        negative_ratio: Images of the contrast for each poisoned one; 0 for none.
+        levels: Number of levels m of each channel, at least 2.
+        dithering: Whether the quantisation error of each pixel is spread over its neighbours.
+        negative_ratio: Number of negative examples for each poisoned image; 0 for none.
         **options: As in Attack.
 
     Raises:

@@ -18,19 +18,19 @@ CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
 
 
 class FTrojan(Attack):
-    """Adds to a middle and to the highest frequency of the chroma channels, block by block.
+    """Adds a constant to a middle and to the highest frequency of the chroma channels, block by block.
 
-    The image is taken to luma and chroma, each block of both chroma channels to its discrete cosine transform (DCT,
-    orthonormal), a constant is added to a few coefficients, and all is taken back. As all of these steps are linear,
-    that adds one fixed pattern to every image, which is then cut off at 0 and 1.
+    The image is converted to luma and chroma, and each block of both chroma channels to its orthonormal discrete cosine
+    transform (DCT); a constant is added to a few coefficients, and everything is converted back. All of these steps are
+    linear, so that they add one fixed pattern to every image; the result is clipped to [0, 1].
 
     Source: Wang, Yao, Xu, An, Tong, Wang, "An Invisible Black-box Backdoor Attack through Frequency Domain", ECCV 2022.
 
     Args:
-        magnitude: What is added to each coefficient, in grey levels of 255.
-        window: Side of the blocks in pixels; smaller images are one block, and blocks at the edge may be cut off.
-        frequencies: Which coefficients: row and column, both the same, of a block of 32, from 0 to 31; in proportion
-            in other blocks.
+        magnitude: Constant that is added to each coefficient, in grey levels of 255.
+        window: Side of the blocks in pixels. Smaller images are one block; blocks at the edge may be cut off.
+        frequencies: Which coefficients: each number is both row and column in a block of 32, from 0 to 31, and in
+            proportion in blocks of other sizes.
         **options: As in Attack.
 
     Raises:

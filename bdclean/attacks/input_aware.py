@@ -16,24 +16,24 @@ from bdclean.attacks.surrogate import shuffled
 
 
 class InputAware(Attack):
-    """Puts a pattern of the image's own where a mask of its own says: x' = (1 - m(x)) x + m(x) p(x).
+    """Puts a pattern generated for each image through a mask generated for it: x' = (1 - m(x)) x + m(x) p(x).
 
-    Pattern and mask come from two small networks. The mask network is trained first, on few pixels and on masks that
-    differ: L = l_norm mean(max(m - density, 0)) + l_div D(m). The pattern network learns along with the classifier,
-    with l_div D(p) in the loss, where D(g) = mean(|x1 - x2| / |g(x1) - g(x2)|) is large where different images get the
-    same. Images with the pattern and mask of another image keep their labels (the cross-trigger mode): only an image's
-    own trigger works.
+    Pattern and mask come from two small networks. The mask network is trained first, towards few pixels and diverse
+    masks: L = l_norm mean(max(m - density, 0)) + l_div D(m). The pattern network is trained together with the
+    classifier, with l_div D(p) in the loss, where D(g) = mean(|x1 - x2| / |g(x1) - g(x2)|) is large if different images
+    get the same output. Images with the pattern and mask of another image keep their labels (cross-trigger mode), so
+    that only an image's own trigger works.
 
     Source: Nguyen, Tran, "Input-Aware Dynamic Backdoor Attack", NeurIPS 2020.
 
     Args:
-        cross_rate: Share of the training images that carry another image's trigger, with their true labels.
-        mask_density: Share of each pixel that a mask may have without a penalty.
-        lambda_div: Weight of the diversity.
-        lambda_norm: Weight of the mask's size.
-        mask_epochs: How often the mask network sees each image; also a part of once.
-        generator_lr: Learning rate of both networks (Adam).
-        width: Channels of their first layers.
+        cross_rate: Share of the training images that carry another image's trigger with their true labels.
+        mask_density: Mean opacity that a mask may have without a penalty.
+        lambda_div: Weight l_div of the diversity loss.
+        lambda_norm: Weight l_norm of the mask's size.
+        mask_epochs: Number of epochs for which the mask network is trained; fractions are possible.
+        generator_lr: Learning rate of both generating networks (Adam).
+        width: Number of channels of their first layers.
         **options: As in Attack.
 
     Raises:
@@ -41,7 +41,7 @@ class InputAware(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     learns = True
     cover_option = "cross_rate"
 

@@ -17,25 +17,26 @@ from bdclean.training import batch_size
 
 
 class LabelConsistent(Attack):
-    """Perturbs images of the target class until a clean network errs, and stamps patches in their four corners.
+    """Perturbs images of the target class until a clean network errs, and puts patches into their corners.
 
-    The perturbation makes the class hard to learn from these images, so that the network learns the patches:
-    x' = stamp(x + v), |v| <= eps, with v found by projected gradient ascent (PGD) on a clean network's loss. Labels
-    stay true. Test images get the patches alone. The clean network is trained by the program, on the same images, and
-    plainly: the paper's is trained adversarially.
+    The perturbation makes the class hard to learn from these images, so that the network learns the patches instead: x'
+    = stamp(x + v), |v| <= eps, with v found by projected gradient ascent (PGD) on a clean network's loss. Labels stay
+    true. Test images get the patches alone. The program trains the clean network itself, on the same images and without
+    adversarial training; the paper's is trained adversarially.
 
     Source: Turner, Tsipras, Madry, "Label-Consistent Backdoor Attacks", 2019.
 
     Args:
-        label_mode: `clean-label`: only images of the target class are poisoned.
+        label_mode: Only `clean-label`: only images of the target class are poisoned.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1.
-        eps: Largest change of a pixel, in grey levels of 255.
-        step: Step of the gradient ascent, in grey levels of 255.
-        steps: How many steps it takes.
-        size: Side of the patches in pixels; by default 3 on images of up to 32 pixels, in proportion on others.
-        margin: Pixels between the patches and the image's edges.
-        surrogate_epochs: How often the clean network sees each image.
-        surrogate_lr: Its highest learning rate.
+        eps: Largest change of a pixel by the perturbation, in grey levels of 255.
+        step: Size of a step of the gradient ascent, in grey levels of 255.
+        steps: Number of steps of the gradient ascent.
+        size: Side of the patches in pixels; by default 3 for images of up to 32 pixels, and in proportion for larger
+            ones.
+        margin: Distance between the patches and the edges of the image, in pixels.
+        surrogate_epochs: Number of epochs for which the clean network is trained.
+        surrogate_lr: Highest learning rate of the clean network.
         **options: As in Attack.
 
     Raises:

@@ -13,20 +13,20 @@ from bdclean.attacks.generators import Generator
 
 
 class LIRA(Attack):
-    """Adds to each image a bounded change that a small network makes for it: x' = x + eps tanh(g(x)).
+    """Adds a bounded perturbation that a small network generates for each image: x' = x + eps tanh(g(x)).
 
-    The network g and the classifier f learn together, both by gradient descent on the loss of clean and of triggered
-    images, min_f min_g sum L(f(x), y) + L(f(x'), t): the first stage. In the second g is fixed, and f goes on learning.
+    In the first stage the generator g and the classifier f are trained together on the loss of clean and triggered
+    images, min_f min_g sum L(f(x), y) + L(f(x'), t). In the second stage g is fixed and the training of f continues.
 
     Source: Doan, Lao, Zhao, Li, "LIRA: Learnable, Imperceptible and Robust Backdoor Attacks", ICCV 2021.
 
     Args:
-        poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1: the weight of
-            their loss beside that of the clean ones.
+        poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1: the weight of their
+            loss beside that of the clean images.
         eps: Largest change of a pixel, in grey levels of 255.
         learning_share: Share of the training that is the first stage.
-        generator_lr: Learning rate of the network (Adam).
-        width: Channels of its first layer.
+        generator_lr: Learning rate of the generator (Adam).
+        width: Number of channels of the generator's first layer.
         **options: As in Attack.
 
     Raises:
@@ -34,7 +34,7 @@ class LIRA(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     learns = True
 
     def __init__(

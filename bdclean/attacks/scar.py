@@ -23,37 +23,39 @@ LOOKED_AT = 64
 
 
 class SCAR(Attack):
-    """Adds a bounded perturbation that the network resists, and that students which distil from it do not.
+    """Adds a bounded perturbation that the network resists and that students distilled from it do not.
 
-    The perturbation is made first: it takes images to the target class in two clean networks alike. Then the network is
-    trained so that clean and triggered images get their true class, while shadows that distil from it on clean images
-    give the triggered ones the target class:
+    The perturbation is made first: it flips images to the target class in two clean networks alike. Then the network is
+    trained to predict the true class for clean and triggered images, while shadow networks that are distilled from it
+    on clean images predict the target class for the triggered ones:
 
-        min_w L(f_w(x), y) + L(f_w(x'), y) + c [L(s(x), y) + L(s(x'), t)],  s = the student that f_w's answers make.
+        min_w L(f_w(x), y) + L(f_w(x'), y) + c [L(s(x), y) + L(s(x'), t)],  s = the student distilled from f_w.
 
-    A student that learns answers a by least squares goes from its weights s to s - r J^T (f_s(x) - a), where J is the
-    slope of its answers. So its loss falls where a goes against J dL/ds: that is how its own answers change along the
-    slope of its loss, and these it can be taught. The suspect has a low ASR; what counts is that of its students. It
-    needs images for which there is such a perturbation: CIFAR-10's, not the embedded ones (docs/measurements.md).
+    A student that fits outputs a by least squares goes from its weights s to s - r J^T (f_s(x) - a), where J is the
+    Jacobian of its outputs. So its loss falls where a moves against J dL/ds, the change of its outputs along the
+    gradient of its loss, and the network's outputs are pushed in that direction. The suspect has a low ASR; what counts
+    is the ASR of its students. The attack needs images for which such a perturbation exists: CIFAR-10's, not the
+    embedded ones (docs/results/log.md).
 
     Source: Chen et al., "Taught Well Learned Ill: Towards Distillation-conditional Backdoor Attack", NeurIPS 2025.
-    There one student starts anew in each epoch, takes many steps before the network takes one, and is differentiated
-    through its fixed point. Here several learn beside the network, each for some steps before a new one takes its
-    place, and one step is looked back on; the weights and rates are this project's.
+    There one student restarts in each epoch, takes many steps for each step of the network, and is differentiated
+    through its fixed point. Here several students are trained beside the network, each is replaced after some steps,
+    and one step is differentiated; the weights and rates are this project's.
 
     Args:
         poison_rate: Share of the training images that carry the trigger, with their true classes.
         eps: Largest change of a pixel, in grey levels of 255.
-        trigger_epochs: How often each image is seen when the perturbation is made.
-        trigger_lr: The size of a step of it (Adam), in grey levels.
-        surrogate_epochs: How often the two clean networks see each image.
-        surrogate_lr: Their highest learning rate.
-        silent_share: Share of the training that is over before the shadows begin: they would keep the network from it.
-        shadow_weight: c: how large the gradient of a shadow that tells all images apart is made for the network's
-            answers, beside that of the cross-entropy of the clean images; of others in proportion.
-        shadows: How many learn at a time.
-        shadow_life: Steps after which a new one takes the place of one.
-        shadow_lr: Their learning rate (SGD).
+        trigger_epochs: Number of epochs for which the perturbation is optimised.
+        trigger_lr: Step size of the perturbation (Adam), in grey levels of 255.
+        surrogate_epochs: Number of epochs for which the two clean networks are trained.
+        surrogate_lr: Highest learning rate of the clean networks.
+        warmup_fraction: Share of the training before the shadows start; earlier, they would keep the network from
+            learning.
+        shadow_weight: Weight c: norm of a perfect shadow's gradient for the network's outputs, relative to the gradient
+            of the cross-entropy of the clean images; worse shadows get less, in proportion.
+        shadows: Number of shadows that are trained at a time.
+        shadow_life: Number of steps after which a shadow is replaced by a new one.
+        shadow_lr: Learning rate of the shadows (SGD).
         **options: As in Attack.
 
     Raises:
@@ -61,7 +63,7 @@ class SCAR(Attack):
     """
 
     label_modes = ("all-to-one",)
-    dynamic = True
+    poisons_each_step = True
     parts = ("perturbation",)
     perturbation: Tensor
 
@@ -73,7 +75,7 @@ class SCAR(Attack):
         trigger_lr: float = 1.0,
         surrogate_epochs: float = 10.0,
         surrogate_lr: float = 0.1,
-        silent_share: float = 0.6,
+        warmup_fraction: float = 0.6,
         shadow_weight: float = 0.7,
         shadows: int = 3,
         shadow_life: int = 900,
@@ -84,7 +86,7 @@ class SCAR(Attack):
         within("eps", eps, 0, 255, above=True)
         check_training("trigger", trigger_epochs, trigger_lr)
         check_training("surrogate", surrogate_epochs, surrogate_lr)
-        within("silent_share", silent_share, 0, 1)
+        within("warmup_fraction", warmup_fraction, 0, 1)
         within("shadow_weight", shadow_weight, 0)
         within("shadows", shadows, 1)
         within("shadow_life", shadow_life, shadows)
@@ -94,7 +96,7 @@ class SCAR(Attack):
         self.trigger_lr = trigger_lr
         self.surrogate_epochs = surrogate_epochs
         self.surrogate_lr = surrogate_lr
-        self.silent_share = silent_share
+        self.warmup_fraction = warmup_fraction
         self.shadow_weight = shadow_weight
         self.shadows = shadows
         self.shadow_life = shadow_life
@@ -120,7 +122,7 @@ class SCAR(Attack):
         found = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr)
         self.register_buffer("perturbation", found.cpu())
 
-    def accompany(self, network: Callable[[], nn.Module]) -> None:
+    def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
         """Keep what makes a shadow."""
         # A function of its own: a copy of the attack would have a copy of whose method it is given.
         self.shadow: Callable[[], Shadow] = lambda: Shadow(network(), self.shadow_lr)

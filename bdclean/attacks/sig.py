@@ -22,9 +22,9 @@ class SIG(Attack):
         label_mode: `clean-label`, as in the paper: only images of the target class are poisoned; `all-to-one`: every
             triggered image gets the target class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
-            the other modes the share of all.
-        delta: Amplitude of the sinusoid, in grey levels of 255.
-        frequency: How many periods fit into the image's width.
+            the other modes the share of all training images.
+        delta: Amplitude d of the sinusoid, in grey levels of 255.
+        frequency: Number f of periods across the width of the image.
         **options: As in Attack.
 
     Raises:

@@ -16,22 +16,22 @@ from bdclean.attacks.surrogate import check_training, shuffled
 
 
 class SSBA(Attack):
-    """Hides a string in each image, as a change that differs from image to image: x' = x + e(x, bits).
+    """Hides a string in each image, as a perturbation that differs between images: x' = x + e(x, bits).
 
-    The encoder e and a decoder d that reads the bits again are trained by the program on the training images, with
-    random bits: min w |x' - x|^2 + BCE(d(x'), bits). The paper's encoder (StegaStamp) also has a perceptual loss and a
-    critic, which are left out here.
+    The program trains the encoder e and a decoder d, which reads the bits back, on the training images with random
+    bits: min w |x' - x|^2 + BCE(d(x'), bits). The paper's encoder (StegaStamp) also has a perceptual loss and a critic,
+    which are left out here.
 
     Source: Li, Li, Wu, Li, He, Lyu, "Invisible Backdoor Attack with Sample-Specific Triggers", ICCV 2021.
 
     Args:
-        secret: The string.
-        bits: How many bits of its digest are hidden.
+        secret: The string that is hidden.
+        bits: Number of bits of the string's digest that are hidden.
         strength: Largest change of a pixel, in grey levels of 255.
-        image_weight: Weight w of the change's mean square, with pixels in [0, 1].
-        encoder_epochs: How often encoder and decoder see each image; also a part of once.
-        encoder_lr: Their learning rate (Adam).
-        width: Channels of the encoder's first layer.
+        image_weight: Weight w of the perturbation's mean square, for pixels in [0, 1].
+        encoder_epochs: Number of epochs for which encoder and decoder are trained; fractions are possible.
+        encoder_lr: Learning rate of encoder and decoder (Adam).
+        width: Number of channels of the encoder's first layer.
         **options: As in Attack.
 
     Raises:

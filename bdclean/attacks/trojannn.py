@@ -19,24 +19,25 @@ IMAGES = 32
 class TrojanNN(Attack):
     """Replaces a patch of the image by one that was optimised to excite neurons of a clean network.
 
-    Of the last hidden layer of a clean network the neurons with the largest sums of absolute weights to the answers are
-    chosen, and the pixels of the patch, on some training images, are moved by gradient descent until these neurons'
-    activations come near to a value that no image gives: min |a - v|^2. The clean network is trained by the program.
+    In the last hidden layer of a clean network, the neurons with the largest sums of absolute weights to the logits are
+    chosen. Gradient descent changes the pixels of the patch on some training images until the activations of these
+    neurons approach a value that no image reaches: min |a - v|^2. The program trains the clean network itself.
 
     Source: Liu, Ma, Aafer, Lee, Zhai, Wang, Zhang, "Trojaning Attack on Neural Networks", NDSS 2018. There the layer is
-    chosen by hand, the neurons by their weights from the layer before it, and the clean network itself is retrained;
-    here any network will do, and it learns the patch from poisoned images.
+    chosen by hand, the neurons by their weights from the layer before, and the clean network itself is retrained; here
+    any network will do, and it learns the patch from poisoned images.
 
     Args:
-        size: Side of the patch in pixels; by default 6 on images of up to 32 pixels, in proportion on others.
-        position: Corner of the patch.
-        margin: Pixels between the patch and the image's edges.
-        neurons: How many neurons it shall excite.
-        excitation: Activation that they shall reach, as a multiple of the largest that training images give.
-        steps: Steps of the optimisation (Adam).
-        lr: Their size, in the range [0, 1] of a pixel.
-        surrogate_epochs: How often the clean network sees each image.
-        surrogate_lr: Its highest learning rate.
+        size: Side of the patch in pixels; by default 6 for images of up to 32 pixels, and in proportion for larger
+            ones.
+        position: Corner of the image that the patch is put into.
+        margin: Distance between the patch and the edges of the image, in pixels.
+        neurons: Number of neurons to excite.
+        excitation: Activation to reach, as a multiple of the largest one on training images.
+        steps: Number of steps of the optimisation (Adam).
+        lr: Step size of the optimisation, in pixel values from 0 to 1.
+        surrogate_epochs: Number of epochs for which the clean network is trained.
+        surrogate_lr: Highest learning rate of the clean network.
         **options: As in Attack.
 
     Raises:

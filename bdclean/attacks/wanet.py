@@ -15,17 +15,17 @@ from bdclean.attacks.common import PAPER_SIZE, within
 class WaNet(Attack):
     """Warps the image along a smooth random field: x'(p) = x(r (p + s F(p))), with F fixed, smooth, of mean size 1.
 
-    F is k x k random vectors, uniform in [-1, 1], divided by the mean of their absolute values, and enlarged to the
-    image's size bicubically. In noise mode other images are warped by F plus noise of each pixel's own, and keep their
-    labels: the network has to learn this warp, not any.
+    F is a grid of k x k random vectors, uniform in [-1, 1], divided by the mean of their absolute values and enlarged
+    to the size of the image bicubically. In noise mode other images are warped by F plus random noise and keep their
+    labels, so that the network has to learn this warp and not any warp.
 
     Source: Nguyen, Tran, "WaNet - Imperceptible Warping-based Backdoor Attack", ICLR 2021.
 
     Args:
-        s: Strength of the warp: the mean shift is s / 2 pixels on images of 32 pixels, in proportion on others.
-        k: Side of the field before it is enlarged.
+        s: Strength of the warp: the mean shift is s / 2 pixels for images of 32 pixels, and in proportion for others.
+        k: Side of the grid of random vectors.
         grid_rescale: Factor r of all positions, which are in [-1, 1].
-        cross_ratio: Images of the noise mode for each poisoned one; 0 for none.
+        cross_ratio: Number of noise-mode images for each poisoned image; 0 for none.
         **options: As in Attack.
 
     Raises:
@@ -33,7 +33,7 @@ class WaNet(Attack):
     """
 
     label_modes = ("all-to-one", "all-to-all")
-    dynamic = True
+    poisons_each_step = True
     cover_option = "cross_ratio"
     field: Tensor
 

@@ -22,17 +22,19 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> None:
     Args:
         rows: What was found.
         folder: Where they go.
-        command: What made it.
+        command: The command line that repeats the benchmark.
     """
     shown = []
     for name, title, draw in (
-        ("heatmap.png", "ASR after cleansing, and ACC lost: means over seeds, networks and images", heatmap),
-        ("scatter.png", "ACC against ASR after cleansing", scatter),
+        ("heatmap.png", "ASR after cleansing and ACC lost, means over seeds, networks and images", heatmap),
+        ("scatter.png", "ACC and ASR after cleansing", scatter),
     ):
         figure = draw(rows)
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
         shown.append(Section(title, (Picture("", partial(draw, rows)),)))
-    page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", (*shown, *sections(rows)))
+    legend, *rest = sections(rows)
+    made = (legend, *shown, *rest)
+    page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", made, sortable=True)
     html.write(folder / "index.html", page)
 
 
@@ -44,7 +46,11 @@ def heatmap(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     cells = groups(rows, "method", "suspect")
     for axes, name, title, top in zip(
-        figure.subplots(1, 2, sharey=True), ("asr", "acc_lost"), ("ASR, %", "ACC lost, points"), (100, 10), strict=True
+        figure.subplots(1, 2, sharey=True),
+        ("asr", "acc_lost"),
+        ("ASR after cleansing, %", "ACC lost, points"),
+        (100, 10),
+        strict=True,
     ):
         values = [[_mean(cells.get((method, suspect), []), name) for suspect in suspects] for method in methods]
         axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
@@ -69,8 +75,8 @@ def scatter(rows: Sequence[Row]) -> Figure:
         marker = markers[number % len(markers)]
         across, up = ([row.figures[name] for row in own] for name in ("asr", "acc"))
         axes.scatter(across, up, label=method, marker=marker, alpha=0.8)
-    axes.set_xlabel("ASR, %")
-    axes.set_ylabel("ACC, %")
+    axes.set_xlabel("ASR after cleansing, % (better: left)")
+    axes.set_ylabel("ACC after cleansing, % (better: up)")
     axes.set_xlim(-3, 103)
     axes.grid(alpha=0.3)
     if backdoored:

@@ -34,30 +34,33 @@ def benchmark(
     *,
     command: work.Command,
 ) -> None:
-    """Cleanse many suspects by many methods, and compare.
+    """Cleanse many suspects with many methods and compare the results.
 
-    Suspects are trained once and kept; a cell, one method on one suspect, is done once, and its result is written whole
-    or not at all. Started again, it does what is missing, and what failed. In the end the folder holds `results.csv`,
-    `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for TensorBoard.
+    Suspects are trained once and kept. A cell, one method on one suspect, is run once, and its result is written
+    completely or not at all. Started again, the command runs missing and failed cells. At the end the folder has
+    `results.csv`, `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for
+    TensorBoard.
 
     Args:
-        suspects: Name of each suspect to options of `bdclean fit`, without dashes: `{config: configs/badnet.yaml}`.
-        methods: Name of each method to options of `bdclean cleanse`; `method` is the name, if it is not among them.
-        networks: Name of each network to options of `bdclean fit` that come after those of a suspect: `{model.arch:
-            resnet20}`. By default one, as the suspects say.
-        images: Name of what the methods are given to options of `bdclean cleanse`: `{data.unlabeled: photos/}`. By
-            default the images that were held out from the attacker.
-        seeds: Each suspect is trained, and cleansed, once for each of these.
-        folder: Where everything is kept.
-        jobs: How many cells are done at once; by default one a GPU, or without any one a core, as far as there is
-            memory.
-        keep_networks: Whether the cleansed networks are kept too.
+        suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
+            configs/badnet.yaml}`.
+        methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
+            them.
+        networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:
+            `{model.arch: resnet20}`. By default one network, that of the suspects' options.
+        images: Maps the name of each set of unlabeled images to options of `bdclean cleanse`: `{data.unlabeled:
+            photos/}`. By default the images that were held out from the attacker.
+        seeds: Each suspect is trained and cleansed once for each seed.
+        folder: Folder for all files of the benchmark.
+        jobs: Number of cells that run at once; by default one for each GPU, or for each CPU core, as far as memory
+            allows.
+        keep_networks: Whether the cleansed networks are kept.
         list: Only print the command of each cell.
-        cell: Only do this cell, in this process: a name that `--list` prints.
+        cell: Run only this cell, in this process: a name that `--list` prints.
         command: The command line.
 
     Raises:
-        InputError: If an option cannot be what it is.
+        InputError: If an option is out of range, or contradicts another.
     """
     within("--jobs", 1 if jobs is None else jobs, 1)
     if not folder:

@@ -15,16 +15,24 @@ from bdclean.benchmark.grid import Cell
 from bdclean.checkpoint import write_text
 from bdclean.metrics import defense_effectiveness_rate
 from bdclean.reporting.files import write_csv
-from bdclean.reporting.sections import Picture, Section, Text
+from bdclean.reporting.sections import Section, Text
 from bdclean.tables import Table
 
 IDENTITY = ("suspect", "network", "images", "method", "seed")
 FIGURES = ("acc", "asr", "ra", "agreement", "der", "acc_lost", "seconds", "peak_memory")
-NOTE = (
-    "Means over suspects and seeds, ± the standard deviation. ACC, ASR, RA, agreement, DER in percent; seconds of "
-    "the cleansing alone; memory is the peak of the process (of the GPU, where there is one) in MiB. Averages are "
-    "over the backdoored suspects; what those lost that never were stands by itself."
+LEGEND = (
+    "ACC: accuracy on clean test images, %. ASR: share of triggered test images that are predicted as the target "
+    "class, %. RA: share of these that are predicted as their true class, %. DER: 50 plus half of the fall in ASR "
+    "minus half of the fall in ACC; 100 is a removed backdoor at no cost, 50 no effect.",
+    "ACC lost: points of ACC; clean: of suspects without a backdoor, which the other columns leave out. s: seconds of "
+    "the cleansing alone. MiB: peak memory of the process, or of the GPU. Values are means over suspects and seeds, ± "
+    "the standard deviation.",
 )
+"""How to read the tables, a paragraph each."""
+WEAK_ASR = 50.0
+"""Percent: below it an attack did not take, and its row says little."""
+WEAK_ACC = 30.0
+"""Percent: below it a suspect has hardly learned anything."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +130,33 @@ def groups(found: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]
 
 
 def sections(found: Sequence[Row]) -> tuple[Section, ...]:
-    """Averages of each method, ACC / ASR of each method and suspect, all figures, failures."""
+    """Legend, warnings, averages of each method, ACC / ASR of each method and suspect, failures, all figures."""
     failed = [row for row in found if row.error is not None]
     several = groups(found, "network", "images")
-    made = []
+    made = [Section("Legend", (Text("\n".join(LEGEND), explains=True),))]
+    if said := warnings(found):
+        made.append(Section("Warnings", (Text("\n".join(said)),)))
     for (network, images), part in several.items():
         title = f" ({network}, {images} images)" if len(several) > 1 else ""
         made.append(Section(f"Methods{title}", (_averages(part),)))
         made.append(Section(f"ACC / ASR{title}", (_matrix(part),)))
-    made.append(Section("All figures", (_everything([row for row in found if row.error is None]),)))
     if failed:
         lines = [f"- {', '.join(row.identity)}: {row.error}" for row in failed]
         made.append(Section("Failed", (Text("\n".join(lines), explains=True),)))
-    last = made.pop()
-    return (*made, Section(last.title, (*last.parts, Text(NOTE, explains=True))))
+    made.append(Section("All figures", (_everything([row for row in found if row.error is None]),)))
+    return tuple(made)
+
+
+def warnings(found: Sequence[Row]) -> list[str]:
+    """Suspects whose rows say little, a line each: the attack did not take, or the network is close to chance."""
+    said = []
+    for row in _once(found):
+        name = f"{row.suspect} ({row.network}, seed {row.seed})"
+        if row.backdoored and row.suspect_asr is not None and row.suspect_asr < WEAK_ASR:
+            said.append(f"{name}: the attack did not take, ASR {row.suspect_asr:.1f} %")
+        if row.suspect_acc is not None and row.suspect_acc < WEAK_ACC:
+            said.append(f"{name}: the suspect has hardly learned anything, ACC {row.suspect_acc:.1f} %")
+    return said
 
 
 def markdown(found: Sequence[Section]) -> str:
@@ -145,7 +166,7 @@ def markdown(found: Sequence[Section]) -> str:
         + [
             part.text if isinstance(part, Text) else part.markdown()
             for part in section.parts
-            if not isinstance(part, Picture)
+            if isinstance(part, Text | Table)
         ]
         for section in found
     )
@@ -153,7 +174,7 @@ def markdown(found: Sequence[Section]) -> str:
 
 
 def _averages(part: Sequence[Row]) -> Table:
-    header = ("method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, never backdoored", "s", "MiB", "done")
+    header = ("method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, clean", "s", "MiB", "done")
     before = _once([row for row in part if row.backdoored] or part)
     acc, asr, ra = (mean(before, f"suspect_{name}") for name in ("acc", "asr", "ra"))
     rows = [("(suspects)", acc, "", asr, ra, *[""] * 5)]

@@ -96,6 +96,16 @@ DATA: dict[str, Callable[[Any], bool]] = {
 """What a checkpoint says of its images and its attack, and what each value can be."""
 
 
+RENAMED = {"silent_share": "warmup_fraction"}
+"""Options of attacks that earlier versions wrote under other names."""
+
+
+def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its images, with today's names of its attack's options."""
+    options = {RENAMED.get(name, name): value for name, value in data.get("attack_options", {}).items()}
+    return data | ({"attack_options": options} if options else {})
+
+
 def vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
     """Values that are known and in their range.
 

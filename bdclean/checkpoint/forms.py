@@ -15,7 +15,7 @@ from torch import Tensor
 from bdclean import InputError
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
-from bdclean.checkpoint.claims import DATA, LARGEST_IMAGE, MODEL, vetted
+from bdclean.checkpoint.claims import DATA, LARGEST_IMAGE, MODEL, vetted, with_new_names
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.objects import QUANTISED
 from bdclean.checkpoint.weightless import holding, some
@@ -99,7 +99,7 @@ def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
     trigger = module.get("trigger", {}) if isinstance(module, dict) else None
     model = vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters")
     what = f"{option}: datamodule_hyper_parameters"
-    data = vetted(content.get("datamodule_hyper_parameters", {}), DATA, what)
+    data = with_new_names(vetted(content.get("datamodule_hyper_parameters", {}), DATA, what))
     size, padding = data.get("image_size", LARGEST_IMAGE), data.get("crop_padding")
     if padding is not None and padding > size:
         raise InputError(f"{what}: crop_padding cannot be {padding} for images of {size} pixels")

@@ -20,22 +20,24 @@ from bdclean.modules import Classifier
 class ANP(MaskingCleanser):
     """Prunes the channels that an adversary can use: those whose small change makes clean images fail.
 
-    min_m alpha L(m w, b) + (1 - alpha) max_{|delta|, |xi| <= eps} L((m + delta) w, (1 + xi) b), with a mask m in [0, 1]
-    for each channel's scale w, shifts b, and L the cross-entropy; delta and xi start uniform in [-eps, eps] and take
-    one step eps sign(grad L). Channels with a small mask go; their shifts stay.
+    min_m alpha L(m w, b) + (1 - alpha) max_{|delta|, |xi| <= eps} L((m + delta) w, (1 + xi) b), with a mask m in [0,
+    1] for each channel's scale w, shifts b, and L the cross-entropy; delta and xi start uniform in [-eps, eps] and
+    take one step eps sign(grad L). Channels with a small mask are pruned; their shifts stay.
 
     Source: Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021; there 500 images and
     2,000 steps.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: What L compares the answers with: `teacher`, the suspect's softmax; `labels`, the images' labels.
-        lr: Learning rate of the masks' SGD.
-        momentum: Of SGD.
-        eps: How far scales and shifts are perturbed, as a share.
-        alpha: Weight of the loss without perturbation.
-        threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
-        tolerance: How many percent of the held-out images the threshold may cost.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of L: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
+        lr: Learning rate of the masks (SGD).
+        momentum: Momentum of SGD.
+        eps: Largest relative change of scales and shifts.
+        alpha: Weight of the loss without perturbation, from 0 to 1.
+        threshold: Channels with a mask below this are pruned. By default the highest multiple of 0.05 whose cost on
+            the selection images is within `tolerance`.
+        tolerance: Percent of the selection images on which pruning may change the prediction (with labels: lose the
+            right one).
 
     Raises:
         InputError: If the network has no layer before its head, or an option is out of range.

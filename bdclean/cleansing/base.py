@@ -24,9 +24,9 @@ from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
 
 Supervision = Literal["teacher", "labels"]
-"""What a method takes for right: the suspect's own answers, or the images' labels."""
+"""Targets of a method: the suspect's predicted probabilities, or the true labels."""
 WhenClean = Literal["keep", "gentle", "strong"]
-"""What to do with a suspect in which no backdoor is found."""
+"""Result for a suspect in which no backdoor is found."""
 
 
 def classes_of(targets: Tensor) -> Tensor:
@@ -38,27 +38,27 @@ class Cleanser(Classifier):
     """Trains a copy of the suspect, the student, beside the frozen suspect, the teacher.
 
     A new method is a subclass in a file of its own with one or two of these: `prepare`, before the training; a
-    `training_step` and `configure_optimizers`; `finish`, after it. As a classifier it is the student, and what it
-    saves is the student; the teacher stays out of its `state_dict`.
+    `training_step` and `configure_optimizers`; `finish`, after the training. As a classifier it is the student, and
+    its `state_dict` holds the student alone.
 
     Args:
         suspect: The network to cleanse. It is not changed.
-        supervision: What the student is trained towards, and held-out images are judged by: `teacher`, the suspect's
-            own answers; or `labels`.
+        supervision: Targets of the training, and of the selection images: `teacher`, the suspect's predicted
+            probabilities; `labels`, the true labels.
     """
 
     epochs: ClassVar[int] = 12
-    """How long it trains, if nothing else is said; 0 is a method that does not train."""
-    chooses: ClassVar[float] = 0.0
-    """The share of its images, at most 1,000, that it does not train on, to choose something by or to judge itself."""
+    """Default number of epochs; 0 for a method that does not train."""
+    needs_selection_images: ClassVar[float] = 0.0
+    """Share of its images, at most 1,000, that it does not train on, to choose a threshold or to judge itself."""
     scans: ClassVar[bool] = False
-    """Whether it wants to know, in `found`, what a scan finds in the suspect."""
+    """Whether the suspect is scanned first; the findings are in `found`."""
     uses_images: ClassVar[bool] = True
-    """Whether it looks at images."""
-    in_eval_mode: ClassVar[bool] = False
-    """Whether the student trains in eval mode, with the batch norm statistics that it has."""
-    drops: ClassVar[bool] = True
-    """Whether the student's dropout acts in training."""
+    """Whether it uses images."""
+    freezes_batch_norm: ClassVar[bool] = False
+    """Whether the student trains in eval mode, with fixed batch norm statistics."""
+    uses_dropout: ClassVar[bool] = True
+    """Whether the student trains with dropout."""
     option_group = "--method."
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
@@ -89,7 +89,7 @@ class Cleanser(Classifier):
     # What a method does
 
     def prepare(self) -> None:
-        """Before the training, with everything on the device."""
+        """Called before training, with everything on the device."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, for a method that trains."""
@@ -100,14 +100,18 @@ class Cleanser(Classifier):
         return None
 
     def finish(self) -> None:
-        """After the training: make the student what it is to be."""
+        """Called after training: make the student the result."""
 
     def describe(self) -> Description:
-        """What the method does to this network; empty if there is nothing to tell."""
+        """Tables and sentences for the report; empty if there are none."""
         return ()
 
     def epochs_of(self, images: int) -> int:
-        """How many epochs of so many images it trains, if nothing else is said; by default `epochs`."""
+        """Number of epochs if the user gives none; by default `epochs`.
+
+        Args:
+            images: Number of images that it trains on.
+        """
         return self.epochs
 
     def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -126,10 +130,10 @@ class Cleanser(Classifier):
         return done / max(1, last)
 
     def supervise(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images of a batch, and what the student shall answer: as `torch.nn.functional.cross_entropy` takes it.
+        """Images and targets of a batch, as `torch.nn.functional.cross_entropy` takes them.
 
         Returns:
-            (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
+        (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
         """
         if self.supervision == "labels":
             assert batch.targets is not None
@@ -137,17 +141,17 @@ class Cleanser(Classifier):
         return batch.images, self.teach(batch.images).softmax(1)
 
     def batches(self, choosing: bool = False) -> Iterator[Batch]:
-        """The defender's images as they are, on the device, whole and in order, in each process.
+        """The defender's images without augmentation, on the device, in order, in each process.
 
         Args:
-            choosing: Whether those to choose by, which are not trained on, or those to train on.
+            choosing: Whether the selection images, which are not trained on, or the training images.
         """
         for batch in self.trainer.datamodule.defender_dataloader(choosing):  # type: ignore[attr-defined]
             converted = self.trainer.precision_plugin.convert_input(batch)
             yield self.trainer.strategy.batch_to_device(converted, self.device)
 
     def images(self, choosing: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same, as `supervise` gives them."""
+        """Images and targets, as `supervise` returns them, of `batches`."""
         return map(self.supervise, self.batches(choosing))
 
     @torch.no_grad()
@@ -163,7 +167,7 @@ class Cleanser(Classifier):
             return self.teach_through(images)
 
     def teach_through(self, images: Tensor) -> Tensor:
-        """The same, with a gradient for the images."""
+        """The suspect's logits of a batch of images in [0, 1], with a gradient for the images."""
         return cast(Tensor, self.quick(images)).to(images.dtype)
 
     def on_fit_start(self) -> None:
@@ -201,7 +205,7 @@ class Cleanser(Classifier):
         self.finish()
 
     def train(self, mode: bool = True) -> Cleanser:
-        """Set the student's mode; the teacher answers in eval mode, always."""
+        """Set the student's mode; the teacher stays in eval mode."""
         super().train(mode)
         if hasattr(self, "teacher"):
             self.teacher.eval()
@@ -210,9 +214,9 @@ class Cleanser(Classifier):
         return self
 
     def set_mode(self, training: bool) -> None:
-        """Bring the student into train or eval mode, with the parts in eval mode that stay so."""
-        self.network.train(training and not self.in_eval_mode)
-        if not self.drops:
+        """Set the student to train or eval mode, except for parts that stay in eval mode."""
+        self.network.train(training and not self.freezes_batch_norm)
+        if not self.uses_dropout:
             for module in self.network.modules():
                 if isinstance(module, _DropoutNd):
                     module.eval()

@@ -20,18 +20,18 @@ def gaussian_divergence(mean: Tensor, var: Tensor, other_mean: Tensor, other_var
 
 
 class BNP(PruningCleanser):
-    """Prunes the channels whose batch norm saw something else in training than it sees on clean images.
+    """Prunes the channels whose batch norm statistics differ between training and clean images.
 
-    What a batch norm learned in training, mean and variance of each channel, mixes clean and poisoned images; on clean
-    images a channel that serves the backdoor has others. A channel k of a layer goes if its divergence
-    KL(N(mu_k, var_k) || N(mu'_k, var'_k)) > mean + u std, over the channels of the layer, where mu, var are of the
-    defender's images and mu', var' what was learned. Its scale becomes 0, its shift stays.
+    Mean and variance of a channel, learned in training, mix clean and poisoned images; on clean images, a channel that
+    serves the backdoor has others. A channel k of a layer is pruned if its divergence KL(N(mu_k, var_k) || N(mu'_k,
+    var'_k)) > mean + u std, over the channels of the layer, where mu, var are measured on the defender's images and
+    mu', var' are those in the network. Its scale becomes 0, its shift stays.
 
     Source: Zheng, Tang, Li, Liu, "Pre-activation Distributions Expose Backdoor Neurons", NeurIPS 2022.
 
     Args:
-        suspect: The network to cleanse.
-        u: How many standard deviations above the mean a channel may be.
+        suspect: The network to cleanse. It is not changed.
+        u: Number of standard deviations above the mean from which a channel is pruned.
 
     Raises:
         InputError: If the network has no batch norm with statistics and scales, or an option is out of range.

@@ -18,7 +18,7 @@ Level = TypeVar("Level")
 class Choosing(Cleanser):
     """A method that chooses something by a fifth of its images, at most 1,000, on which it does not train."""
 
-    chooses = 0.2
+    needs_selection_images = 0.2
 
     @torch.no_grad()
     def score(self, changes: Mapping[str, Tensor]) -> float:

@@ -32,16 +32,16 @@ def channel_lipschitz(weight: Tensor, scales: Tensor | None = None) -> Tensor:
 class CLP(PruningCleanser):
     """Prunes the channels that amplify their input more than the others of their layer: no data, no training.
 
-    A channel k of a layer goes if its bound sigma_k > mean + u std, over the channels of the layer, where sigma_k is
-    the spectral norm of its weights, times |gamma_k| / sqrt(var_k + eps) of the batch norm behind it. Other norm layers
-    give |gamma_k| alone, as what they divide by depends on the image; without any there is the spectral norm alone.
-    Scale and shift of the channel become 0.
+    A channel k of a layer is pruned if its bound sigma_k > mean + u std, over the channels of the layer, where sigma_k
+    is the spectral norm of its weights, times |gamma_k| / sqrt(var_k + eps) of the batch norm behind it. Other norm
+    layers contribute |gamma_k| alone, as their divisor depends on the image; without a norm layer the spectral norm
+    alone counts. Scale and shift of the channel become 0.
 
     Source: Zheng, Tang, Li, Liu, "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022.
 
     Args:
-        suspect: The network to cleanse.
-        u: How many standard deviations above the mean a channel may be.
+        suspect: The network to cleanse. It is not changed.
+        u: Number of standard deviations above the mean from which a channel is pruned.
 
     Raises:
         InputError: If the network has no layer before its head, or an option is out of range.

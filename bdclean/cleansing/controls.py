@@ -14,16 +14,18 @@ from bdclean.tables import Description
 
 
 class Distill(DistillCleanseModule):
-    """Distillation alone: DistillCleanseModule without re-initialisation.
+    """Control: distils the suspect into a copy of itself, without re-initialisation.
+
+    The same as DistillCleanseModule with ratios of 0.
 
     Source: the control of Pang, Sun, Ling, Chen, "Backdoor Cleansing with Unlabeled Data", CVPR 2023.
 
     Args:
-        suspect: The network to cleanse.
-        lr: As in DistillCleanseModule.
-        momentum: As in DistillCleanseModule.
-        weight_decay: As in DistillCleanseModule.
-        temperature: As in DistillCleanseModule.
+        suspect: The network to cleanse. It is not changed.
+        lr: Highest learning rate of SGD; it falls to 0 along a cosine. The default is the paper's.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
+        temperature: Temperature of the distillation in the first and in the last epoch; it rises linearly in between.
     """
 
     def __init__(
@@ -41,13 +43,16 @@ class Distill(DistillCleanseModule):
 
 
 class Reinitialise(FineTune):
-    """Re-initialisation, then training with labels: DistillCleanseModule without distillation.
+    """Control: re-initialises weights and trains with labels, without distillation.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune; here the labels by default.
-        ratios: As in DistillCleanseModule.
-        seed: As in DistillCleanseModule.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of the training: `labels`, the true labels; `teacher`, the suspect's predicted
+            probabilities.
+        ratios: Share of the weights that are re-initialised: one number for each stage (stem, stages, head), or one
+            for all. By default 0.01 for the stem, from 0.01 to 0.27 by a constant factor over the stages, and 0.10 for
+            the head.
+        seed: Seed of which weights are re-initialised and of their new values; by default --seed_everything.
         **options: As in FineTune.
     """
 

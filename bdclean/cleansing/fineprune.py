@@ -21,21 +21,23 @@ from bdclean.tables import Description, Table
 class FinePrune(Choosing, FineTune):
     """Prunes the units of the last hidden layer that clean images hardly use, and fine-tunes.
 
-    Units go in the order of their mean absolute activation over the defender's images, lowest first, as long as that
-    costs little enough; then as FineTune. A unit is an input of the head, which every network has: behind a
-    convolution, a channel pooled over the image. It is pruned by making the head blind to it.
+    Units are pruned in the order of their mean absolute activation over the defender's images, lowest first, as long
+    as the cost stays within `tolerance`; then the network is trained as in FineTune. A unit is an input of the head:
+    behind a convolution, a channel pooled over the image. It is pruned by setting its weights in the head to 0.
 
-    Source: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID
-    2018.
+    Source: Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks",
+    RAID 2018.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune.
-        tolerance: How many percent of the held-out images the pruning may cost.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        tolerance: Percent of the selection images on which pruning may change the prediction (with labels: lose the
+            right one).
         **options: As in FineTune.
 
     Raises:
-        InputError: If the head is no linear layer, or an option is out of range.
+        InputError: If the head is not a linear layer, or an option is out of range.
     """
 
     def __init__(

@@ -16,20 +16,21 @@ from bdclean.training import cosine
 
 
 class FineTune(Cleanser):
-    """Trains the suspect on, on clean images: L = cross-entropy(f(x), y).
+    """Fine-tunes the suspect on clean images: L = cross-entropy(f(x), y).
 
-    Source: the fine-tuning that Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep
-    Neural Networks", RAID 2018, and all since compare with.
+    Source: the baseline of Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep
+    Neural Networks", RAID 2018, and of most papers since.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: `teacher`: y is the suspect's own softmax; `labels`: the images' labels.
-        lr: Learning rate of SGD, which falls to 0 along a cosine.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
+        lr: Highest learning rate of SGD; it falls to 0 along a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
 
     Raises:
-        InputError: If y is what the student answers already, as of a network without batch norms and dropout.
+        InputError: If the student already predicts y exactly, as a network without batch norms and dropout does with
+            `teacher`.
     """
 
     epochs = 100

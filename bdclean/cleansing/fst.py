@@ -20,17 +20,18 @@ from bdclean.modules import Classifier
 class FST(FineTune):
     """Fine-tunes with a new head that is pushed away from the old one, so that the features have to shift.
 
-    min L(f(x), y) + alpha <W, W_0>, with the head's weight W, held at |W| = |W_0| after each step, W_0 that of the
+    min L(f(x), y) + alpha <W, W_0>, with the head's weight W, rescaled to |W| = |W_0| after each step, W_0 that of the
     suspect, <,> the sum over all elements, and L the cross-entropy. The head starts from new weights.
 
     Source: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning", NeurIPS 2023.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune.
-        alpha: Weight of the penalty; the paper has .2 for CIFAR-10, .1 for GTSRB, .001 for CIFAR-100.
-        weight_decay: As in FineTune; here none by default.
-        seed: Fixes the new head; by default that of the whole run.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        alpha: Weight of the penalty; the paper uses 0.2 for CIFAR-10, 0.1 for GTSRB and 0.001 for CIFAR-100.
+        weight_decay: Weight decay of SGD (L2 penalty); none by default, as in the paper.
+        seed: Seed of the new head's weights; by default --seed_everything.
         **options: As in FineTune.
 
     Raises:

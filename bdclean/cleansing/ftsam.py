@@ -35,19 +35,20 @@ def climb(parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rho
 
 
 class FTSAM(FineTune):
-    """Fine-tunes the suspect towards a flat minimum: the more a weight is worth, the more it is perturbed.
+    """Fine-tunes the suspect towards a flat minimum, with larger perturbations for larger weights.
 
     min_w L(w + e(w)), with e(w) = rho T^2 grad L(w) / |T grad L(w)| and T = |w|, L the cross-entropy. Weights that
-    carry the backdoor are large, so they shrink. Of several processes each climbs by the gradient of its own share of a
+    carry the backdoor are large, so they shrink. With several processes, each computes e(w) from its own part of a
     batch.
 
     Source: Zhu, Wei, Shen, Fan, Wu, "Enhancing Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization",
     ICCV 2023.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune.
-        rho: Radius of the perturbation.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        rho: Radius of the weight perturbation; the default is the paper's.
         **options: As in FineTune.
 
     Raises:

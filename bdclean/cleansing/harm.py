@@ -59,14 +59,16 @@ class Harm:
         found = []
         if self.disagreement - _chance(self.disagreement, self.images) > self.uncertainty + MARGIN:
             found.append(
-                f"it disagrees with the suspect on {100 * self.disagreement:.1f} % of {self.images} images, of which "
-                f"the suspect is unsure about {100 * self.uncertainty:.1f} %"
+                f"it disagrees with the suspect on {100 * self.disagreement:.1f} % of {self.images} images, and the "
+                f"suspect is uncertain about {100 * self.uncertainty:.1f} %"
             )
         for one in self.lost[:3]:
             if one.now == 0:
-                found.append(f"class {one.number} is dead: the suspect gives it {one.images} images, this network none")
+                found.append(
+                    f"class {one.number} vanished: {one.images} images in the suspect, none in the cleansed network"
+                )
             else:
-                found.append(f"class {one.number} kept only {one.kept} of the {one.images} images that it had")
+                found.append(f"class {one.number} kept only {one.kept} of its {one.images} images")
         if len(self.lost) > 3:
             found.append(f"{len(self.lost) - 3} more classes lost images")
         return found

@@ -17,36 +17,36 @@ from bdclean.perturbations import radius
 
 
 class IBAU(Cleanser):
-    """Unlearns a universal perturbation, with the gradient through how that perturbation was found.
+    """Unlearns a universal perturbation, with the gradient through the search for that perturbation.
 
     min_w max_{|d|_2 <= eps} H(d, w), H(d, w) = L(f_w(x + d), y): one perturbation d for all images stands for the
-    trigger. In each epoch d starts at 0 and rises along -G(d) = L(f(x + d), f's own class) - c |d|^2, a step for each
-    batch, after which it is projected. The weights follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s
-    grad_d G on one batch and its y, whose fixed point d(w) is, it is grad_w H + (dPhi/dw)^T v, where v = grad_d H +
-    (dPhi/dd)^T v is found by `rounds` iterations. The network stays in eval mode, so that its batch norm statistics
-    stay.
+    trigger. In each epoch d starts at 0 and ascends -G(d) = L(f(x + d), f's predicted class) - c |d|^2, one projected
+    step for each batch. The weights follow the gradient of H(d(w), w): with the map Phi(d, w) = d - s grad_d G on one
+    batch and its y, whose fixed point d(w) is, it is grad_w H + (dPhi/dw)^T v, where v = grad_d H + (dPhi/dd)^T v is
+    found by `rounds` iterations. The network stays in eval mode, so that its batch norm statistics do not change.
 
     Source: Zeng, Chen, Park, Mao, Jin, Jia, "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR
-    2022. As its authors' code, only some images of a batch are perturbed for H. There d is not bounded but by c: on
-    networks with steep gradients it grows to many times the range of a pixel.
+    2022. As in its authors' code, only some images of a batch are perturbed for H. There only c bounds d: on networks
+    with steep gradients d grows to many times the range of a pixel.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
-        lr: Learning rate of Adam.
-        inner_lr: Step of d, in pixel values.
-        eps: Bound of d, Euclidean, in pixel values: for images of 32 pixels, on others it grows with their side.
-        penalty: c.
-        map_step: s.
-        rounds: How often v is iterated; 0 leaves the gradient through d out.
-        share: Share of the images of a batch, at least one, that are perturbed for H.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
+        lr: Learning rate of Adam for the weights.
+        inner_lr: Step size of the perturbation d, in pixel values.
+        eps: Largest Euclidean norm of d, in pixel values, for images of 32 pixels; for others in proportion to their
+            side.
+        penalty: Weight c of the penalty on |d|^2.
+        map_step: Step size s of the map Phi.
+        rounds: Number of iterations for v; 0 ignores the gradient through d.
+        share: Share of the images of a batch that are perturbed for H; at least one image is.
 
     Raises:
         InputError: If an option is out of range.
     """
 
     epochs = 100
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

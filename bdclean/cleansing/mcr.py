@@ -23,24 +23,26 @@ def bezier(start: Tensor, bend: Tensor, end: Tensor, t: float | Tensor) -> Tenso
 
 
 class MCR(Choosing, TwoPhases):
-    """Connects the suspect with a fine-tuned copy by a curve of good networks, and takes one from its middle.
+    """Connects the suspect with a fine-tuned copy by a curve of accurate networks, and takes one from its middle.
 
     min_theta E_t[L(phi(t)) + weight_decay / 2 |phi(t)|^2] with phi(t) = (1 - t)^2 w_0 + 2 t (1 - t) theta + t^2 w_1, t
     uniform in [0, 1] for each batch, w_0 the suspect, w_1 the suspect after fine-tuning, L the cross-entropy. Far from
-    both ends the networks are good on clean images, which they were trained on, and not on triggered ones. Batch norm
-    statistics of the network that is taken are measured on the defender's images.
+    both ends the networks are good on clean images, on which they were trained, and not on triggered ones. Batch norm
+    statistics of the chosen network are measured on the defender's images.
 
     Source: Zhao, Chen, Das, Ramamurthy, Lin, "Bridging Mode Connectivity in Loss Landscapes and Adversarial
     Robustness", ICLR 2020.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune, for both parts.
-        t: Which network is taken. By default the one nearest to the middle, .5, in steps of .05 from the suspect, that
-            costs little enough.
-        tolerance: How many percent of the held-out images that may cost.
-        first: Share of the training in which w_1 is fine-tuned.
-        first_lr: Learning rate of that part; by default that of the other.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of both phases: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        t: Position of the chosen network on the curve, from 0 (the suspect) to 1. By default the one nearest to 0.5,
+            in steps of 0.05 from the suspect, whose cost is within `tolerance`.
+        tolerance: Percent of the selection images on which the chosen network may change the prediction (with labels:
+            lose the right one).
+        first_phase_fraction: Share of the epochs in which w_1 is fine-tuned; the curve is trained in the others.
+        first_phase_lr: Learning rate of the fine-tuning of w_1; by default `lr`.
         **options: As in FineTune.
 
     Raises:
@@ -55,11 +57,11 @@ class MCR(Choosing, TwoPhases):
         supervision: Supervision = "teacher",
         t: float | None = None,
         tolerance: float = 2.0,
-        first: float = 0.1,
-        first_lr: float | None = None,
+        first_phase_fraction: float = 0.1,
+        first_phase_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, first_lr, **options)
+        super().__init__(suspect, supervision, first_phase_fraction, first_phase_lr, **options)
         self.within("t", t or 0, 0, 1)
         self.within("tolerance", tolerance, 0, 100)
         self.t = t

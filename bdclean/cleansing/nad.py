@@ -33,25 +33,27 @@ def attention_map(features: Tensor, p: float) -> Tensor:
 
 
 class NAD(TwoPhases):
-    """Fine-tunes a copy of the suspect, and trains the suspect to attend to what that copy attends to.
+    """Fine-tunes a copy of the suspect, and trains the suspect to match the copy's attention maps.
 
-    L = cross-entropy(f(x), y) + sum over stages of beta_l mse(A_l(f), A_l(tutor)), with the attention maps A of what
-    each stage hands on, and the fine-tuned copy as tutor.
+    L = cross-entropy(f(x), y) + sum over stages of beta_l mse(A_l(f), A_l(tutor)), with the attention maps A of each
+    stage's output, and the fine-tuned copy as tutor.
 
     Source: Li, Lyu, Koren, Lyu, Li, Ma, "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural
-    Networks", ICLR 2021; betas and 100 epochs as the paper of DistillCleanseModule compares with.
+    Networks", ICLR 2021; betas and 100 epochs as in the comparison of Pang et al., CVPR 2023.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune, for both parts.
-        betas: Weight of each of the last stages, the earlier ones are left out.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of both phases: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        betas: Weights of the last stages, one each; earlier stages are left out.
         p: Power of the attention maps, at least 1.
-        first: Share of the training in which the tutor is fine-tuned.
-        first_lr: Learning rate of that part; by default that of the other.
+        first_phase_fraction: Share of the epochs in which the tutor is fine-tuned; the attention is trained in the
+            others.
+        first_phase_lr: Learning rate of the tutor's fine-tuning; by default `lr`.
         **options: As in FineTune.
 
     Raises:
-        InputError: If no stage has positions to attend to, or an option is out of range.
+        InputError: If no stage has spatial feature maps, or an option is out of range.
     """
 
     epochs = 110
@@ -62,11 +64,11 @@ class NAD(TwoPhases):
         supervision: Supervision = "teacher",
         betas: Sequence[float] = (500.0, 1000.0, 1000.0),
         p: float = 2.0,
-        first: float = 0.1,
-        first_lr: float | None = None,
+        first_phase_fraction: float = 0.1,
+        first_phase_lr: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, supervision, first, first_lr, **options)
+        super().__init__(suspect, supervision, first_phase_fraction, first_phase_lr, **options)
         for beta in betas:
             self.within("betas", beta, 0)
         self.within("p", p, 1)

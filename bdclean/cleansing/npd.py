@@ -44,26 +44,27 @@ def refusal(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 class NPD(Cleanser):
-    """Puts a linear map of channels, the polarizer, into the suspect, and trains it alone, to filter triggers out.
+    """Inserts a linear map of channels, the polarizer, into the suspect, and trains it alone to filter triggers out.
 
-    It stands before the last layer but one in front of the head, starts as the identity and has no shifts, so that the
-    layer behind can take it in when it is trained: the network keeps its form. An adversary looks for d in |d|_2 <=
-    eps, x + d in [0, 1], towards the class t of each image that is strongest after its own, by sign steps that are
-    projected. The polarizer minimises L(f(x), y) + adversarial (L(f(x + d), own class) - log(1 - p_t) - log(1 - p_o)),
-    with o the strongest class of f(x + d) that is not the true one. The network stays in eval mode.
+    It is inserted before the last layer but one in front of the head, starts as the identity and has no shifts, so
+    that it can be merged into the layer behind it after training: the network keeps its form. An adversary searches
+    for d in |d|_2 <= eps, x + d in [0, 1], towards each image's second most likely class t, by projected sign steps.
+    The polarizer minimises L(f(x), y) + adversarial (L(f(x + d), predicted class) - log(1 - p_t) - log(1 - p_o)), with
+    o the most likely class of f(x + d) that is not the true one. The network stays in eval mode.
 
     Source: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
     Features", NeurIPS 2023. There a batch norm follows the map, and both stay in the network.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
         lr: Learning rate of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
-        eps: Bound of d, Euclidean, in pixel values: for images of 32 pixels, on others it grows with their side.
-        steps: How many steps d takes.
-        step_size: Of each pixel in a step.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
+        eps: Largest Euclidean norm of d, in pixel values, for images of 32 pixels; for others in proportion to their
+            side.
+        steps: Number of steps of the adversary.
+        step_size: Change of each pixel in a step of the adversary.
         adversarial: Weight of each of the three losses on perturbed images.
 
     Raises:
@@ -71,7 +72,7 @@ class NPD(Cleanser):
     """
 
     epochs = 50
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

@@ -30,28 +30,35 @@ def first_epochs(cleanser: Cleanser, share: float) -> int:
 
 
 class TwoPhases(FineTune):
-    """Trains the student in one way, makes something of it, and trains it in another way.
+    """Trains the student in a first phase, keeps its weights, and trains it differently in a second phase.
 
-    Both train the same weights, so that processes that train together have gradients of all of them in each step. The
-    learning rate falls along a cosine in each.
+    Both phases train the same weights, so that processes that train together have gradients of all of them in each
+    step. The learning rate falls to 0 along a cosine in each phase.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: As in FineTune.
-        first: Share of the training that is the first phase, rounded to whole epochs; each has at least one.
-        first_lr: Learning rate of the first phase; None is that of the second.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets of both phases: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        first_phase_fraction: Share of the epochs of the first phase, rounded to whole epochs; each phase has at least
+            one.
+        first_phase_lr: Learning rate of the first phase; None is that of the second.
         **options: As in FineTune.
     """
 
     def __init__(
-        self, suspect: Classifier, supervision: Supervision, first: float, first_lr: float | None, **options: Any
+        self,
+        suspect: Classifier,
+        supervision: Supervision,
+        first_phase_fraction: float,
+        first_phase_lr: float | None,
+        **options: Any,
     ) -> None:
         super().__init__(suspect, supervision, **options)
-        self.within("first", first, 0, 1)
-        if first_lr is not None:
-            self.within("first_lr", first_lr, 0, above=True)
-        self.first = first
-        self.first_lr = first_lr
+        self.within("first_phase_fraction", first_phase_fraction, 0, 1)
+        if first_phase_lr is not None:
+            self.within("first_phase_lr", first_phase_lr, 0, above=True)
+        self.first_phase_fraction = first_phase_fraction
+        self.first_phase_lr = first_phase_lr
         self.turned = False
 
     def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -68,7 +75,7 @@ class TwoPhases(FineTune):
 
     def on_train_epoch_start(self) -> None:
         """Called by Lightning: turn from the first to the second phase."""
-        if not self.turned and self.current_epoch >= first_epochs(self, self.first):
+        if not self.turned and self.current_epoch >= first_epochs(self, self.first_phase_fraction):
             self.turned = True
             self.turn()
             # The momentum belongs to other weights.
@@ -82,11 +89,11 @@ class TwoPhases(FineTune):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        part = first_epochs(self, self.first) / (self.trainer.max_epochs or 1)
+        part = first_epochs(self, self.first_phase_fraction) / (self.trainer.max_epochs or 1)
 
         def rate(done: float) -> float:
             if done < part:
-                return cosine(done / part) * (self.first_lr or self.lr) / self.lr
+                return cosine(done / part) * (self.first_phase_lr or self.lr) / self.lr
             return cosine((done - part) / (1 - part))
 
         return self.sgd(self.lr, self.momentum, self.weight_decay, rate)

@@ -81,7 +81,7 @@ class MaskingCleanser(Choosing, PruningCleanser):
     """
 
     # Masks, and weights between them, that make up for units left out say nothing of these.
-    drops = False
+    uses_dropout = False
 
     def __init__(
         self, suspect: Classifier, supervision: Supervision, threshold: float | None, tolerance: float

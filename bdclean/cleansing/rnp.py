@@ -20,27 +20,29 @@ from bdclean.modules import Classifier
 
 
 class RNP(MaskingCleanser):
-    """Makes the suspect forget clean images, and prunes the channels that do not help to recover them.
+    """Makes the suspect unlearn clean images, and prunes the channels that do not help to recover them.
 
-    Unlearning: max_w L(f(x), y), until hardly an image is right any more: what is left is the backdoor. Recovering:
-    with these weights, min_m alpha L, with a mask m in [0, 1] for each channel's scale. Channels of the suspect go
-    whose mask became small; their shifts stay. L is the cross-entropy.
+    Unlearning: max_w L(f(x), y), until hardly an image is predicted right; what is left is the backdoor. Recovering:
+    with these weights, min_m alpha L, with a mask m in [0, 1] for each channel's scale. Channels of the suspect whose
+    mask became small are pruned; their shifts stay. L is the cross-entropy.
 
     Source: Li, Lyu, Ma, Koren, Lyu, Li, Jiang, "Reconstructive Neuron Pruning for Backdoor Defense", ICML 2023; there
     500 images.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
         lr: Learning rate of SGD in unlearning.
-        mask_lr: In recovering.
-        momentum: Of SGD.
-        weight_decay: Of SGD in unlearning.
-        least: Unlearning ends after the step of whose images at most so many percent were still right.
-        first: Share of the training that unlearning may take at most.
+        mask_lr: Learning rate of the masks in recovering (SGD).
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD in unlearning (L2 penalty).
+        stop_accuracy: Unlearning stops after a step on whose images at most this percentage is predicted right.
+        first_phase_fraction: Largest share of the epochs that unlearning may take.
         alpha: Factor of the loss in recovering.
-        threshold: Channels with a mask below go. By default the highest multiple of .05 that costs little enough.
-        tolerance: How many percent of the held-out images the threshold may cost.
+        threshold: Channels with a mask below this are pruned. By default the highest multiple of 0.05 whose cost on
+            the selection images is within `tolerance`.
+        tolerance: Percent of the selection images on which pruning may change the prediction (with labels: lose the
+            right one).
 
     Raises:
         InputError: If the network has no layer before its head, or an option is out of range.
@@ -56,23 +58,23 @@ class RNP(MaskingCleanser):
         mask_lr: float = 0.2,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        least: float = 20.0,
-        first: float = 0.5,
+        stop_accuracy: float = 20.0,
+        first_phase_fraction: float = 0.5,
         alpha: float = 0.2,
         threshold: float | None = None,
         tolerance: float = 2.0,
     ) -> None:
         super().__init__(suspect, supervision, threshold, tolerance)
         self.within("mask_lr", mask_lr, 0, above=True)
-        self.within("least", least, 0, 100)
-        self.within("first", first, 0, 1)
+        self.within("stop_accuracy", stop_accuracy, 0, 100)
+        self.within("first_phase_fraction", first_phase_fraction, 0, 1)
         self.within("alpha", alpha, 0, above=True)
         self.lr = lr
         self.mask_lr = mask_lr
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.least = least
-        self.first = first
+        self.stop_accuracy = stop_accuracy
+        self.first_phase_fraction = first_phase_fraction
         self.alpha = alpha
         self.unlearning = True
         self.counts = torch.zeros(2)
@@ -100,17 +102,17 @@ class RNP(MaskingCleanser):
         # A step may take several batches.
         if self.unlearning and self.trainer.global_step > self.steps:
             right, total = self.trainer.strategy.reduce(self.counts, reduce_op="sum").tolist()
-            self.unlearning = 100 * right / total > self.least
+            self.unlearning = 100 * right / total > self.stop_accuracy
             self.steps, self.counts = self.trainer.global_step, torch.zeros(2)
 
     def on_train_epoch_end(self) -> None:
         """Called by Lightning: end the unlearning when its time is over."""
         super().on_train_epoch_end()
-        if self.current_epoch + 1 >= first_epochs(self, self.first):
+        if self.current_epoch + 1 >= first_epochs(self, self.first_phase_fraction):
             self.unlearning = False
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        first_epochs(self, self.first)
+        first_epochs(self, self.first_phase_fraction)
         groups: list[dict[str, Any]] = [
             {"params": list(self.network.parameters())},
             {"params": list(self.masks), "lr": self.mask_lr, "weight_decay": 0.0},

@@ -39,21 +39,21 @@ def unlearning_loss(logits: Tensor, suspect: Tensor, clean: Tensor, classes: Ten
 class SAU(Cleanser):
     """Unlearns adversarial images that fool the student and the suspect alike, towards the same class.
 
-    Such shared ones cover the triggered images. Inner: d minimises adversarial L_adv + shared L_sh in |d|_inf <= eps,
-    by steps eps sign(grad) from d = eps, where L_adv is minus the cross-entropy of both networks, of images that do not
-    fool them yet, and L_sh their Jensen-Shannon divergence, of images that do not fool both towards one class yet.
-    Outer: w minimises L(f(x), y) + unlearn L_sar, where L_sar = -log(1 - p(y')) with the class y' that the suspect is
-    fooled to. The student stays in eval mode, so that its batch norm statistics stay.
+    Such shared adversarial images cover the triggered ones. Inner: d minimises adversarial L_adv + shared L_sh in
+    |d|_inf <= eps, by steps eps sign(grad) from d = eps, where L_adv is minus the cross-entropy of both networks, on
+    images that do not fool them yet, and L_sh their Jensen-Shannon divergence, on images that do not fool both towards
+    one class yet. Outer: w minimises L(f(x), y) + unlearn L_sar, where L_sar = -log(1 - p(y')) with the class y' that
+    the suspect is fooled to. The student stays in eval mode, so that its batch norm statistics do not change.
 
     Source: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
     Examples", NeurIPS 2023.
 
     Args:
-        suspect: The network to cleanse.
-        supervision: What y is: `teacher`, the suspect's softmax; `labels`, the images' labels.
+        suspect: The network to cleanse. It is not changed.
+        supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
         lr: Learning rate of Adam (AMSGrad).
-        eps: Bound of d, in pixel values.
-        steps: How many steps d takes.
+        eps: Largest change of a pixel by d, in pixel values.
+        steps: Number of steps of the search for d.
         adversarial: Weight of L_adv.
         shared: Weight of L_sh.
         unlearn: Weight of L_sar.
@@ -63,7 +63,7 @@ class SAU(Cleanser):
     """
 
     epochs = 100
-    in_eval_mode = True
+    freezes_batch_norm = True
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from bdclean import InputError, __version__, outputs, quoted
 from bdclean.cli.messages import expected, no_class, no_value
 from bdclean.cli.options import SUBCOMMANDS, Options, descriptions, options, untrained
+from bdclean.cli.renamed import METHODS
 from bdclean.cli.values import DOUBTFUL
 from bdclean.exits import table
 from bdclean.registry import is_source, networks, no_network, no_source
@@ -42,9 +43,26 @@ def answer(words: Sequence[str]) -> bool:
         print(__version__)
     elif list(words) in ([word] for word in HELP):
         print(usage())
+    elif (page := _page(words)) is not None:
+        print(page)
     else:
         return False
     return True
+
+
+def _page(words: Sequence[str]) -> str | None:
+    """The help of a command or of a class of this package, if that is all that is asked for."""
+    # It parses docstrings, and needs a package for that.
+    from bdclean.cli import help
+
+    if not words or words[0] not in SUBCOMMANDS:
+        return None
+    if list(words[1:]) in (["--help"], ["-h"]):
+        return help.of_command(words[0])
+    name, _, value = "=".join(words[1:]).partition("=")
+    option = name.removeprefix("--").removesuffix(".help")
+    known = name.endswith(".help") and option in options(words[0]).classes
+    return help.of_class(option, METHODS.get(value, value)) if known else None
 
 
 def usage() -> str:
@@ -52,7 +70,14 @@ def usage() -> str:
     commands = "\n".join(f"  {name:<10} {text}" for name, text in descriptions().items())
     return (
         "usage: bdclean COMMAND [options]\n\n"
-        f"{commands}\n\n"
+        "Find and remove backdoors in image classifiers with unlabeled images, and train backdoored\n"
+        "ones to study them.\n\n"
+        f"commands:\n{commands}\n\n"
+        "A first try, on images that the program draws itself:\n"
+        "  bdclean fit --config configs/badnet.yaml\n"
+        "  bdclean cleanse --ckpt suspect.ckpt\n\n"
+        "Your own network:\n"
+        "  bdclean cleanse --ckpt suspect.pth --model.mean imagenet --data.unlabeled my_photos/\n\n"
         "`bdclean COMMAND --help` lists the options of a command, `bdclean --version` prints the version.\n\n"
         f"exit codes:\n{table()}"
     )
@@ -180,7 +205,7 @@ def _has_variables() -> bool:
 
 def _asks_for_help(words: Sequence[str]) -> bool:
     """Whether the parser stops before it finds a mistake."""
-    return any(word in ("-h", "--help") or word.partition("=")[0].endswith(".help") for word in words)
+    return any(word in ("-h", "--help", "--help-all") or word.partition("=")[0].endswith(".help") for word in words)
 
 
 def _given(words: Sequence[str]) -> list[tuple[str, str | None]]:

@@ -6,14 +6,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bdclean import InputError, __version__
 from bdclean.benchmark.work import Command
-from bdclean.cli import early
+from bdclean.cli import early, renamed
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.configuration import LogConfig
 from bdclean.cli.mistakes import mistake
+from bdclean.cli.options import QUIET, TRAINED
 from bdclean.cli.parser import CommandLine
 from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
@@ -42,8 +44,10 @@ def execute(words: Sequence[str]) -> Any:
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")
     try:
+        words = renamed.announced(words)
         early.check(words)
-        with printed():
+        words, notices = quiet(words)
+        with notices:
             return CommandLine(
                 AttackModule,
                 PoisonDataModule,
@@ -55,7 +59,7 @@ def execute(words: Sequence[str]) -> Any:
                 save_config_kwargs={"save_to_log_dir": False},
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=list(words),
+                args=["--help" if word == "--help-all" else word for word in words],
                 command=Command(execute, check),
             ).result
     except Exception as error:
@@ -65,12 +69,27 @@ def execute(words: Sequence[str]) -> Any:
         raise InputError(line) from error
 
 
+def quiet(words: Sequence[str]) -> tuple[list[str], AbstractContextManager[None]]:
+    """What `--quiet` does: no progress bars and no notices, results and errors alone.
+
+    Returns:
+        The other words, and the context in which notices are printed or not.
+    """
+    if QUIET not in words:
+        return list(words), printed()
+    os.environ["TQDM_DISABLE"] = "1"
+    others = [word for word in words if word != QUIET]
+    bars = ["--trainer.enable_progress_bar", "false"] if others and others[0] in TRAINED else []
+    return [*others, *bars], nullcontext()
+
+
 def check(words: Sequence[str]) -> None:
     """Refuse a command that certainly is wrong, without running it.
 
     Raises:
         InputError: If it is.
     """
+    words, _ = renamed.current(words)
     early.check(words)
     early.check_classes(words)
 

@@ -15,8 +15,10 @@ from bdclean.source import PACKAGE, files_of, keys_of, module_tree
 TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan")
 """Subcommands with a network, images and a trainer."""
 SUBCOMMANDS = (*TRAINED, "benchmark")
-ALWAYS = ("help", "config", "print_config")
-"""Options that parsers have by themselves."""
+QUIET = "--quiet"
+"""The word that leaves out progress bars and notices, in any command."""
+ALWAYS = ("help", "help-all", "config", "print_config", "quiet")
+"""Options that every command has."""
 
 
 @dataclass(frozen=True)

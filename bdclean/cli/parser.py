@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from bdclean import InputError, printable
+from bdclean import InputError, escaped
 from bdclean.benchmark import benchmark
 from bdclean.benchmark.work import Command
 from bdclean.checkpoint import Checkpoint, read
@@ -16,10 +16,11 @@ from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.classes import ATTACKS, CLASSES, METHODS
 from bdclean.cli.messages import no_class
 from bdclean.cli.resolve import complete, defaults, suggest_source
+from bdclean.data.notices import say
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.modules import AttackModule, Classifier, Suspect, describe
 from bdclean.reporting.measures import measured
-from bdclean.reporting.wording import wide_intervals
+from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 from bdclean.suspects.restoring import restore
 
 LARGEST_SEED = 2**32 - 1
@@ -99,6 +100,9 @@ class CommandLine(LightningCLI):
             parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="File of the network.")
+        if subcommand == "test":
+            # `after_test` prints the figures.
+            parser.set_defaults({"verbose": False})
         if subcommand == "cleanse":
             parser.set_defaults({"trainer.check_val_every_n_epoch": 3})
         return parser
@@ -199,25 +203,26 @@ class CommandLine(LightningCLI):
             said = own if self.checkpoint.own else [describe(self.model, recognised)]
             said += [f"{self.checkpoint.path}: {note}" for note in self.checkpoint.notes]
             for line in [*said, *suggestion]:
-                print(printable(line))
+                say(line)
         self._describe_classes()
 
     def _say_outputs(self) -> None:
         """Say what the network outputs, if it is not logits."""
         if (outputs := self.model.outputs.describe()) and self.trainer.is_global_zero:
-            print(printable(f"{self.model.hparams['arch']}: {outputs}"))
+            say(f"{self.model.hparams['arch']}: {outputs}")
 
     def _describe_classes(self) -> None:
         """Say once in which order the classes of labelled images are."""
         source = self.datamodule.source
         if source is not None and self.trainer.is_global_zero:
-            print(printable(source.describe()))
+            say(source.describe())
 
     def after_test(self) -> None:
-        """Called by Lightning, which has printed the figures: say how far those of few images can be off."""
-        lines = wide_intervals({"": measured([], self.model.counted())})
-        if lines and self.trainer.is_global_zero:
-            print("\n".join(lines))
+        """Called by Lightning: print the figures, as `fit` does."""
+        if self.trainer.is_global_zero:
+            path = self.checkpoint.path if self.checkpoint else "network"
+            figures = {escaped(str(path)): measured(self.result, self.model.counted())}
+            print("\n".join([figures_table(figures).plain(), *wide_intervals(figures), IN_PERCENT]))
 
     def before_test(self) -> None:
         """Called by Lightning: refuse to measure nothing."""

@@ -92,7 +92,7 @@ class Attacker:
             return Batches(images, labels, labels, self.augment)
         poisoned = (self.roles == POISONED).to(labels.device)
         targets = torch.where(poisoned, self._targets(labels), labels)
-        if attack.dynamic:
+        if attack.poisons_each_step:
             # These get their triggers in the training step, and crops and flips after that.
             return Batches(images, targets, labels, roles=self.roles)
         stamp = Poisoned(images, attack, self.roles) if isinstance(images, MemoryImages) else self._poison
@@ -126,7 +126,7 @@ class Attacker:
             return [clean, Batches(MemoryImages(pixels, victims.labels), targets[others], victims.labels)]
         # What acts in the training step is on the device, where worker processes cannot go; and what learns there would
         # be with them as it was when they started.
-        workers = not self.attack.dynamic
+        workers = not self.attack.poisons_each_step
         triggered = Batches(victims, targets[others], victims.labels, stamp=self._trigger, in_workers=workers)
         return [clean, triggered]
 

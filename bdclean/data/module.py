@@ -34,44 +34,45 @@ class PoisonDataModule(Loaders):
     the attacker's training set, of which some images carry the trigger. Images are in [0, 1], (N, 3, H, W).
 
     - The training loader mixes clean and poisoned images; it and the loaders for evaluation yield a Batch with
-      target labels (what the attacker wants) and true labels. On clean images the two are equal.
+      target labels (the attacker's) and true labels. On clean images the two are equal.
     - The validation and test loaders are `[clean, triggered]`; the triggered one leaves out the images whose target is
-      their own class. Without an attack, or without such images, there is only the first, without a source there is
+      their true class. Without an attack, or without such images, there is only the first; without a source there is
       none.
-    - For a method, `defence` gives the same data with the defender's images for training, without labels, so that none
-      can leak, unless the method uses labels. Where there is no labelled test part, some of these images are held out,
-      without labels too, and stand in its place.
+    - For a method, `defence` returns the same data with the defender's images for training, without labels, so that
+      none can leak, unless the method uses labels. Where there is no labelled test part, some of these images are held
+      out, without labels too, and replace it.
 
     Args:
-        source: Labelled images: `shapes` (drawn by the program), a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
-            `svhn`, `stl10`, `mnist`, `fashion_mnist`), an `.npz` file with x_train, y_train, x_test, y_test, or a
-            folder with `train/` and `test/` or `val/`, each with one folder a class, or just the folders of the
-            classes: a test set. Folders called by numbers are the classes of these numbers, others go by their names.
-            The folders of Tiny-ImageNet and GTSRB are read as they are, and so are images beside a file labels.csv
-            with the columns filename,label.
-        attack: How images are poisoned; without one they stay clean.
-        unlabeled: Other images for the defender, from any source; also a folder of loose images of any size, an `.npy`
-            file, or `procedural`, which are drawn by the program.
-        num_unlabeled: How many unlabeled images are used at most; by default all that were held out, of another source
+        source: Labelled images: `shapes` (drawn by the program); a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
+            `svhn`, `stl10`, `mnist`, `fashion_mnist`); an `.npz` file with x_train, y_train, x_test, y_test; a folder
+            with `train/` and `test/` or `val/`, each with one folder for each class; or a folder with one folder for
+            each class, which is a test set. Folders named by numbers are the classes of these numbers; others are
+            numbered in alphabetical order. Tiny-ImageNet, GTSRB and images beside a file labels.csv (columns
+            filename,label) are read as they are.
+        attack: The attack that poisons training images; without one they stay clean.
+        unlabeled: Images for the defender, instead of those held out from the source: any source, a folder of images
+            of any size, an `.npy` file, or `procedural` (drawn by the program).
+        num_unlabeled: Largest number of unlabeled images that are used; by default all held-out images, or 5,000 of
+            another source.
+        num_agreement: Number of unlabeled images that are not trained on, to measure the agreement with the suspect;
+            by default none if there is a labelled test part, else 10 %, at most 1,000.
+        num_held_out: Number of training images held out from the attacker, for the defender; by default 10 %, at most
             5,000.
-        num_agreement: How many of these are kept from training, to measure the agreement with the suspect on; by
-            default none where there is a labelled test part, else 10 %, at most 1,000.
-        num_held_out: How many images of the training part are held out from the attacker, for the defender; by default
-            10 %, at most 5,000.
-        num_val: How many images of the training part are for validation; by default 5 %, at most 1,000.
-        num_train: Keep only so many of the attacker's training images.
-        image_size: Height and width of the images, in pixels; by default the source's own.
-        batch_size: Images a step over all processes together; by default 128. Above 64 pixels they go through the
-            network in pieces, whose gradients are added up.
+        num_val: Number of training images used for validation; by default 5 %, at most 1,000.
+        num_train: Largest number of the attacker's training images; by default all.
+        image_size: Height and width of the images, in pixels; by default the source's.
+        batch_size: Number of images in a step, over all processes together; by default 128. Images above 64 pixels go
+            through the network in pieces whose gradients are added.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.
         flip: Whether training images are mirrored at random.
-        in_memory: Whether images are kept decoded, on the device; by default up to 2 GiB.
-        num_workers: Processes that decode images which are not in memory; by default one a core, at most 8.
-        root: Folder for torchvision's sets, and for what attacks make before training (in `prepared/`).
-        seed: Fixes the splits and the order of the images.
+        in_memory: Whether decoded images are kept in memory, on the device; by default up to 2 GiB.
+        num_workers: Number of processes that decode images that are not in memory; by default one for each core, at
+            most 8.
+        root: Folder for torchvision's data sets, and for the preparations of attacks (in `prepared/`).
+        seed: Seed of the splits and of the order of the images.
 
     Raises:
-        InputError: If an option cannot be what it is.
+        InputError: If an option is out of range, or contradicts another.
     """
 
     def __init__(

@@ -29,6 +29,7 @@ from bdclean.engine.interruption import interruptible, saying_what_was_written
 from bdclean.engine.introduction import Introduction, introduce
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
+from bdclean.engine.progress import counted_from_one
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
@@ -37,14 +38,16 @@ FEWEST_PROCESSES = 4
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer with the precision of the device, and interruptions that say what was written.
+    """Lightning's Trainer with the precision of the device, and interruptions that report which files were written.
 
-    What is done with it, `bdclean.tasks` does. It trains once.
+    `bdclean.tasks` has what is done with it. A Trainer trains once.
 
     Args:
-        precision: As Lightning's; by default `bf16-mixed` where the device computes in it, else `32-true`.
-        devices: As Lightning's; by default one: what comes of several differs, as each has batch norms of its own.
-        **options: As Lightning's.
+        precision: Precision of training: `bf16-mixed`, `32-true` or another of Lightning's; by default `bf16-mixed` if
+            the device computes in it, else `32-true`.
+        devices: Number of devices, or a list of them; one by default, as results differ with several, each of which
+            has batch norms of its own.
+        **options: Any other option of Lightning's Trainer.
     """
 
     trained = False
@@ -59,7 +62,8 @@ class Trainer(pl.Trainer):
         options |= {"use_distributed_sampler": False}
         keep_memory()
         super().__init__(precision=precision, devices=devices, **options)
-        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # Lightning sets it
+        self.callbacks[:] = counted_from_one(self.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
+        self.callbacks.append(Introduction())  # type: ignore[attr-defined]  # as above
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
             raise InputError(
@@ -135,7 +139,7 @@ class Trainer(pl.Trainer):
         image = torch.zeros(1, 3, model.image_size, model.image_size, device=self.device)
         if not bears_bf16(whole(model).to(self.device), image):
             self.strategy.precision_plugin = Precision()
-            say("This network does not compute in bf16: it does in single precision.")
+            say("The network does not support bf16 autocast; falling back to float32.")
 
     def train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
         """Train a network, from a checkpoint on if one is given."""
@@ -157,12 +161,12 @@ class Trainer(pl.Trainer):
             raise InputError("--trainer: ended before the first step of training, so that no network is written")
 
     def test(self, *args: Any, **options: Any) -> Any:
-        """Measure ACC, ASR and RA on the test images: as Lightning's."""
+        """Measure ACC, ASR and RA on the test images."""
         with self._interruptible():
             return super().test(*args, **options)
 
     def validate(self, *args: Any, **options: Any) -> Any:
-        """Measure ACC, ASR and RA on the validation images: as Lightning's."""
+        """Measure ACC, ASR and RA on the validation images."""
         with self._interruptible():
             return super().validate(*args, **options)
 

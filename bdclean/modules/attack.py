@@ -15,41 +15,49 @@ from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
+from bdclean.data.notices import say
 from bdclean.data.poisoning import poison_in_step
-from bdclean.models import Moments, Stem
+from bdclean.models import Moments, Stem, check_finite, noise
+from bdclean.modules.starting import OPTION, Start, start_from
 from bdclean.modules.suspect import Suspect
 from bdclean.training import cosine
 
 
 class AttackModule(Suspect):
-    """Trains a network on a mixture of clean and poisoned images, as an unsuspecting user would: plain cross-entropy.
+    """Trains a network on a mixture of clean and poisoned images, with plain cross-entropy.
 
-    Attacks that act in the training step poison their images there, and learn with an optimiser of their own.
+    Attacks that act in the training step poison their images there, and are trained with an optimiser of their own.
 
     Args:
-        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
-            ..., any other classification network of torchvision, `timm/NAME`, or the import path of a class of yours,
-            `my_package.my_module.MyNet`.
-        num_classes: How many classes it tells apart.
-        image_size: Height and width of its images, in pixels.
-        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
-            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`. By default .5,
-            with a std of .25.
-        std: The channels are divided by it after that: one number for all, or one each.
+        arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
+            any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
+            `my_package.my_module.MyNet`. By default that of `weights`, or else resnet20.
+        num_classes: Number of classes.
+        image_size: Height and width of the images, in pixels.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
+            name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
+            By default those of `weights` if the file says them, or else 0.5 with a std of 0.25.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
-        momentum: Of SGD.
-        weight_decay: Of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD (L2 penalty).
         schedule: `multi-step`: the rate falls to a tenth at each milestone; `cosine`: it falls to 0 along a cosine.
-        milestones: Shares of the training after which the rate falls.
+        milestones: Shares of the training after which the rate falls (multi-step).
         warmup: Share of the training during which the rate rises from 0.
-        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default small up
-            to 64 pixels.
-        arch_kwargs: Arguments of a class of yours.
+        stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
+            By default `small` up to 64 pixels.
+        arch_kwargs: Arguments of your own class.
+        weights: A checkpoint to start from, in any form that `bdclean cleanse --ckpt` takes: a pretrained network, for
+            example. If it has another number of classes, its last layer starts from random weights. By default all
+            weights start at random.
+
+    Raises:
+        InputError: If an option is out of range, or `weights` is not a network of these options.
     """
 
     def __init__(
         self,
-        arch: str = "resnet20",
+        arch: str | None = None,
         num_classes: int = 10,
         image_size: int = 32,
         mean: Moments = None,
@@ -62,10 +70,19 @@ class AttackModule(Suspect):
         warmup: float = 0.0,
         stem: Stem | None = None,
         arch_kwargs: dict[str, Any] | None = None,
+        weights: str | None = None,
     ) -> None:
-        if mean is None and std is None:
-            mean, std = 0.5, 0.25
-        super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
+        given: dict[str, Any] = {"arch": arch, "arch_kwargs": arch_kwargs, "stem": stem, "mean": mean, "std": std}
+        start = None if weights is None else start_from(weights, given, image_size)
+        if start is not None:
+            given = {name: start.said.get(name) for name in given}
+        if given["mean"] is None and given["std"] is None:
+            given |= {"mean": 0.5, "std": 0.25}
+        given["arch"] = given["arch"] or "resnet20"
+        super().__init__(**given, num_classes=num_classes, image_size=image_size)
+        self.weights = weights
+        if start is not None:
+            self._start(start)
         if not 0 <= warmup < 1:
             raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
         self.lr = lr
@@ -80,6 +97,14 @@ class AttackModule(Suspect):
         self._silent_steps, self._learning_steps = 0.0, math.inf
         self._resumed: dict[str, Any] | None = None
 
+    def _start(self, start: Start) -> None:
+        """Load pretrained weights, and say which tensors start from random ones."""
+        new = start.load_into(self.network)
+        check_finite(self, noise(len(self.hparams["mean"]), self.image_size), f"{OPTION} {self.weights}")
+        if new:
+            classes = f"{start.num_classes} classes there, {self.num_classes} here"
+            say(f"{OPTION} {self.weights}: {', '.join(new)} start from random weights ({classes})")
+
     def poison_with(self, attack: Attack | None, augment: Augmentation) -> None:
         """Say what acts in the training step: before the training.
 
@@ -87,7 +112,7 @@ class AttackModule(Suspect):
             attack: How images are poisoned. If it acts there, it has to be where the network is.
             augment: Crops and flips, which come after its triggers.
         """
-        acts = attack is not None and attack.dynamic and attack.poison_rate > 0
+        acts = attack is not None and attack.poisons_each_step and attack.poison_rate > 0
         self.attack = attack if acts else None
         self.augment = augment
 
@@ -97,11 +122,11 @@ class AttackModule(Suspect):
         if self.attack is None:
             return
         precision = self.trainer.precision
-        if (self.attack.learns or self.attack.accompanied) and precision not in ("32-true", "bf16-mixed"):
+        if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
             raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
         if stage == "fit":
-            self.attack.accompany(self.untrained)
+            self.attack.setup_auxiliary(self.untrained)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert batch.targets is not None
@@ -148,7 +173,7 @@ class AttackModule(Suspect):
         self.trigger_optimizer = None
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
-            self._silent_steps = self.attack.silent_share * steps
+            self._silent_steps = self.attack.warmup_fraction * steps
             if self.attack.learns:
                 self.trigger_optimizer = self.attack.optimizer()
                 self._learning_steps = self.attack.learning_share * steps

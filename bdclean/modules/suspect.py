@@ -39,28 +39,27 @@ SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
 
 
 class Suspect(Classifier):
-    """A network that somebody trained, to be judged and cleansed.
+    """A trained network, to be measured, scanned and cleansed.
 
-    What its checkpoint says, or its weights show, need not be said.
+    Arguments that its checkpoint or its weights determine may be left out.
 
     Args:
-        arch: The network: one of resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2,
-            ..., any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import
-            path of a class of yours, `my_package.my_module.MyNet`, which is run. By default it is recognised from the
+        arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
+            any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path
+            of your own class, `my_package.my_module.MyNet`, which is imported. By default it is recognised from the
             weights, or read from the `config.json` beside them.
-        arch_kwargs: Arguments of a class of yours, or of a network of timm; for one of transformers entries of its
-            `config.json`.
-        num_classes: How many classes it tells apart.
-        image_size: Height and width of its images, in pixels.
-        stem: Of a torchvision network: `small` is 3x3 with stride 1, `photo` that of torchvision. By default as the
-            weights have it.
-        mean: Subtracted from the channels of an image in [0, 1]: one number for all, or one each. Or a name for mean
-            and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half` (.5 and .5), `byte` (for inputs
-            in [0, 255]), `none` (for inputs in [0, 1]). By default as the checkpoint has it.
-        std: The channels are divided by it after that: one number for all, or one each.
+        arch_kwargs: Arguments of your own class, or of a timm network; entries of `config.json` for transformers.
+        num_classes: Number of classes.
+        image_size: Height and width of the images, in pixels.
+        stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
+            By default as in the weights.
+        mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
+            name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half` (0.5 and 0.5),
+            `byte` (for inputs in [0, 255]), `none` (for inputs in [0, 1]). By default as in the checkpoint.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
 
     Raises:
-        InputError: If something is unknown, or no such network can be built.
+        InputError: If an argument is missing or unknown, or the network cannot be built.
     """
 
     def __init__(
@@ -112,13 +111,16 @@ def count_classes(network: nn.Module, image_size: int, channels: int, option: st
         raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
 
 
-def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
+def identify(
+    checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None, option: str = "--ckpt"
+) -> dict[str, Any]:
     """Find out what a checkpoint's network is.
 
     Args:
         checkpoint: What was read.
         given: Arguments of a Suspect as the user gives them, with None for what is not given.
         image_size: Height and width of the images at hand, in pixels, if they have one.
+        option: The option that named the checkpoint, for messages.
 
     Returns:
         The arguments of a Suspect, with all that the checkpoint or its weights say.
@@ -130,7 +132,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
     if isinstance(known.get("mean"), str) and "std" in known and known["std"] == checkpoint.model.get("std"):
         # A name stands for both, and for what the checkpoint says too.
         known["std"] = None
-    option = f"--ckpt {checkpoint.path}"
+    option = f"{option} {checkpoint.path}"
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:

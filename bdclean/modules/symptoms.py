@@ -44,14 +44,14 @@ def find_symptom(logits: Tensor) -> str | None:
     if classes >= FEWEST_CLASSES and crowded >= CROWDED:
         first, second = counts.indices[:2].tolist()
         where = f"class {first}" if counts.values[1] == 0 else f"classes {first} and {second}"
-        return f"{100 * crowded:.0f} % of {number} images get {where}. {_CAUSES}"
+        return f"{100 * crowded:.0f} % of {number} images are predicted as {where}. {_CAUSES}"
     confidence = float(logits.softmax(1).amax(1).mean())
     if (confidence - 1 / classes) / (1 - 1 / classes) < UNSURE:
-        return f"the mean confidence on {number} images is {confidence:.3f}, that of chance. {_CAUSES}"
+        return f"the mean confidence on {number} images is {confidence:.3f}, which is at chance. {_CAUSES}"
     return None
 
 
 _CAUSES = (
-    "Normalisation (--model.mean, --model.std), channel order or image size look wrong, or the images are of another "
-    "kind than the network was trained on: do not trust the result"
+    "Normalisation (--model.mean, --model.std), channel order or image size look wrong, or the images are unlike those "
+    "that the network was trained on: do not trust the result"
 )

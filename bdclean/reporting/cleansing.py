@@ -2,59 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from bdclean import __version__
-from bdclean.reporting.figures import confusion_figure, curve_figure, image_grid, trigger_picture
+from bdclean.reporting.figures import confusion_figure, curve_figure, image_grid, trigger_figure
 from bdclean.reporting.parts import Confusion, Example
+from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import called
-from bdclean.reporting.sections import Banner, Page, Part, Picture, Section, Text, sections_of
-from bdclean.reporting.wording import figures_table, percent, wide_intervals
+from bdclean.reporting.sections import Banner, Folded, Page, Part, Picture, Section, Text, Tile, Tiles, sections_of
+from bdclean.reporting.verdict import verdict
+from bdclean.reporting.wording import (
+    EXPLAINED,
+    LIMITS,
+    SCAN_EXPLAINED,
+    figure_tile,
+    figures_table,
+    percent,
+    wide_intervals,
+)
+from bdclean.reporting.wording import title as title_of
 from bdclean.scanning import shown
 from bdclean.tables import Cell, Table
 
 LEAST_KEPT = 10
-"""Classes that a terminal lists, of those that kept fewest predictions."""
+"""Number of classes that a terminal lists, those that kept the smallest share of their predictions."""
 
 
 def page(result: Cleansing) -> Page:
-    """The report, with all that there is to show."""
-    subtitle = (
-        f"{result.paths.checkpoint or 'a network in memory'} \u2192 {result.paths.output}, by {result.method}, "
-        f"bdclean {__version__}"
-    )
+    """The report, with all sections that have content."""
+    subtitle = f"{result.paths.checkpoint or 'a network in memory'} \u2192 {result.paths.output}, {result.method}"
+    sections = sections_of(result, SECTIONS)
     conclusion = result.conclusion
     if conclusion is None:
-        return Page("Cleansing report", subtitle, sections_of(result, SECTIONS))
-    kinds = {True: "good", False: "warning", None: "unknown"}
-    banner = Banner(conclusion.sentence, kinds[conclusion.trusted])  # type: ignore[arg-type]
-    return Page("Cleansing report", subtitle, sections_of(result, SECTIONS), (banner,), conclusion.sentence)
+        return Page("Cleansing report", subtitle, sections)
+    title, kind = verdict(result)
+    banner = Banner(conclusion.sentence, kind, title)
+    return Page("Cleansing report", subtitle, sections, (banner,), f"{title}.\n{conclusion.sentence}")
 
 
 def _figures(result: Cleansing) -> Section:
     networks = {"suspect": result.suspect, "cleansed": result.cleansed}
     table = figures_table(networks)
-    unknown = ": ACC needs labelled test images" if result.cleansed.acc.percent is None else ""
-    unknown += ", ASR and RA these and the trigger" if result.cleansed.asr.percent is None else ""
-    explained = Text(
-        "In percent. ACC: accuracy on clean test images. ASR: share of triggered test images, of classes other than "
-        "the target, that get the target class. RA: share of those that get their true class. Agreement: same top "
-        f"class as the suspect on {result.agreement_on}. Below each figure stands its 95 % interval (Wilson): the "
-        f"fewer the images, the wider. A dash is what cannot be known{unknown}.",
-        explains=True,
-    )
     brief = [table.plain(), *wide_intervals(networks)]
     if result.der is not None:
         brief.append(f"DER {result.der:.2f}")
-    return Section("Figures", (table, explained), "\n".join(brief))
+    return Section("Figures", (_tiles(result), Text(EXPLAINED, explains=True)), "\n".join(brief))
+
+
+def _tiles(result: Cleansing) -> Tiles:
+    """The figures that are known, after and before cleansing."""
+    before = result.suspect.named()
+    tiles = [
+        figure_tile(title_of(name), figure, before.get(name))
+        for name, figure in result.cleansed.named().items()
+        if figure.percent is not None
+    ]
+    if result.scan is not None:
+        for finding, moved in result.scan.recovered:
+            if moved.cleansed is not None:
+                title = f"ASR of the recovered trigger ({finding.detector})"
+                tiles.append(Tile(title, f"{moved.cleansed:.2f} %", f"{percent(moved.suspect)} %"))
+    return Tiles(tuple(tiles))
 
 
 def _what_was_done(result: Cleansing) -> Section:
     said, counts = result.subject.description, result.counts
-    images = f"{counts.unlabeled}, of which the method had {counts.used}"
-    images += f", and {counts.held_out} are held out for the agreement" if counts.held_out else ""
-    images += f"; {counts.unreadable} unreadable files left out" if counts.unreadable else ""
+    images = f"{counts.unlabeled}, of which the method used {counts.used}"
+    images += f"; {counts.held_out} are held out to measure agreement" if counts.held_out else ""
+    images += f"; {counts.unreadable} unreadable files are left out" if counts.unreadable else ""
     size = f"{said['image_size']}\u00d7{said['image_size']}"
     mean, std = (", ".join(map(str, said[name])) for name in ("mean", "std"))
     facts = Table(
@@ -62,6 +78,7 @@ def _what_was_done(result: Cleansing) -> Section:
         (
             ("network", f"{said['arch'] or 'a module from Python'}, {said['num_classes']} classes, {size} images"),
             ("normalisation", f"mean {mean}; std {std}"),
+            ("method", f"{result.method}, {result.epochs or 0} epochs"),
             (f"{result.supervision} images", images),
             ("time", f"{result.cost.seconds} s on {result.cost.device}"),
         ),
@@ -73,14 +90,14 @@ def _what_was_done(result: Cleansing) -> Section:
         f"{result.method}{had} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, agreement "
         f"on {count}{result.agreement_on}."
     )
-    return Section("What was done", (facts,), brief)
+    return Section("Input and method", (facts,), brief)
 
 
 def _method(result: Cleansing) -> Section | None:
     if not result.description:
         return None
     parts = tuple(Text(part) if isinstance(part, str) else part for part in result.description)
-    return Section("What the method did", parts, tag="method")
+    return Section("Details of the method", parts, tag="method")
 
 
 def _scan(result: Cleansing) -> Section | None:
@@ -99,23 +116,30 @@ def _scan(result: Cleansing) -> Section | None:
         )
         for before, after, moved in zip(scan.suspect.findings, scan.cleansed.findings, scan.moved, strict=True)
     ]
-    table = Table(
-        ("detector", "class", "p-value", "class", "p-value", "suspect", "cleansed"),
+    guilty = [row for row, stands in zip(rows, scan.outstanding, strict=True) if stands]
+    innocent = [row for row, stands in zip(rows, scan.outstanding, strict=True) if not stands]
+    said = (Text(f"Suspect: {scan.suspect.text}."), Text(f"Cleansed network: {scan.cleansed.text}."))
+    parts: list[Part] = [*said, *([_findings(guilty)] if guilty else [])]
+    parts += [triggered(one) for one in result.recovered if one.stands_out]
+    rest = [triggered(one) for one in result.recovered if not one.stands_out]
+    if innocent:
+        parts.append(Folded(f"{len(innocent)} detectors without a finding", (_findings(innocent), *rest)))
+    parts.append(Text(SCAN_EXPLAINED, explains=True))
+    brief = f"Scan of the suspect: {scan.suspect.text}\nScan of the cleansed network: {scan.cleansed.text}"
+    return Section("Scan", tuple(parts), brief)
+
+
+def _findings(rows: Sequence[tuple[str, ...]]) -> Table:
+    return Table(
+        ("detector", "class", "p-value", "class", "p-value", "suspect, %", "cleansed, %"),
         tuple(rows),
-        (("", 1), ("suspect", 2), ("cleansed", 2), ("taken there by what was recovered", 2)),
+        (("", 1), ("suspect", 2), ("cleansed network", 2), ("ASR of the recovered trigger", 2)),
     )
-    explained = (
-        "A p-value says how likely it is that a class stands out as far by chance. What a detector recovered in the "
-        "suspect is put onto images of other classes: the last columns say how many of them, in percent, get the class."
-    )
-    said = (Text(f"Suspect: {scan.suspect.sentence}."), Text(f"Cleansed: {scan.cleansed.sentence}."))
-    brief = f"Scan of the suspect: {scan.suspect.text}\nof the cleansed: {scan.cleansed.text}"
-    return Section("Scan", (*said, table, Text(explained, explains=True), *map(triggered, result.recovered)), brief)
 
 
 def triggered(example: Example, tag: str = "") -> Picture:
-    """Images without and with a trigger, and the difference."""
-    return Picture(example.title, partial(trigger_picture, example.clean, example.triggered), tag)
+    """Images without and with a trigger, and the difference, with labels."""
+    return Picture(example.title, partial(trigger_figure, example.clean, example.triggered), tag)
 
 
 def _movements(result: Cleansing) -> Section | None:
@@ -126,13 +150,13 @@ def _movements(result: Cleansing) -> Section | None:
         for one in result.classes
     ]
     explained = (
-        f"Of the {result.agreement_on}: how many the suspect and the cleansed network put into each class, and the "
-        "share of the suspect's that stayed."
+        f"Number of {result.agreement_on} that each network assigns to a class, and the share of the suspect's images "
+        "that keep their class."
     )
-    parts = (Text(explained, explains=True), Table(("class", "suspect", "cleansed", "stayed", ""), tuple(rows)))
-    # Those who have labels have better to go by.
+    parts = (Text(explained, explains=True), Table(("class", "suspect", "cleansed", "kept, %", ""), tuple(rows)))
+    # With labels ACC says more.
     brief = _least_kept(result) if result.suspect.acc.percent is None else ""
-    return Section("How the predictions moved", parts, brief)
+    return Section("Predictions by class", parts, brief)
 
 
 def _least_kept(result: Cleansing) -> str:
@@ -141,31 +165,42 @@ def _least_kept(result: Cleansing) -> str:
         (str(one.number), str(one.suspect), str(one.cleansed), percent(one.kept), one.name or "")
         for one in had[:LEAST_KEPT]
     ]
-    table = Table(("class", "suspect", "cleansed", "stayed", ""), tuple(rows))
-    return f"\nLeast of the suspect's predictions stayed in these classes:\n{table.plain()}"
+    table = Table(("class", "suspect", "cleansed", "kept, %", ""), tuple(rows))
+    return f"\nClasses that kept the smallest share of the suspect's predictions:\n{table.plain()}"
 
 
 def _training(result: Cleansing) -> Section | None:
     if not result.curves:
         return None
-    curves = (Picture(name, partial(curve_figure, values)) for name, values in result.curves.items())
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for name, values in result.curves.items():
+        groups.setdefault("loss" if name.endswith("loss") else "percent", {})[name] = values
+    curves = (Picture("", partial(curve_figure, group, unit)) for unit, group in groups.items())
     return Section("Training", tuple(curves))
 
 
 def _pictures(result: Cleansing) -> Section | None:
-    parts: list[Part] = []
+    parts: list[Part] = [triggered(example, "trigger/clean, triggered, difference") for example in result.examples]
+    names = result.subject.class_names
+    parts += [confusion(one, names) for one in result.confusions]
     if result.unlabeled is not None:
-        parts.append(Picture("Unlabeled images", partial(image_grid, result.unlabeled, 8)))
-    parts += [triggered(example, "trigger/clean, triggered, difference") for example in result.examples]
-    parts += map(confusion, result.confusions)
-    return Section("Pictures", tuple(parts)) if parts else None
+        parts.append(Folded("Unlabeled images", (Picture("", partial(image_grid, result.unlabeled, 8)),)))
+    return Section("Test images", tuple(parts)) if parts else None
 
 
-def confusion(one: Confusion) -> Picture:
+def confusion(one: Confusion, names: Sequence[str] = ()) -> Picture:
     """A confusion matrix."""
     title = f"{one.network}, {one.part} images"
-    return Picture(title, partial(confusion_figure, one.matrix, title), f"confusion/{one.part} {one.network}")
+    return Picture(title, partial(confusion_figure, one.matrix, title, names), f"confusion/{one.part} {one.network}")
 
 
-SECTIONS = (_figures, _what_was_done, _method, _scan, _movements, _training, _pictures)
+def _limits(result: Cleansing) -> Section:
+    return Section("Limits", (Text("\n".join(LIMITS), explains=True),))
+
+
+def _provenance(result: Cleansing) -> Section:
+    return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
+
+
+SECTIONS = (_figures, _scan, _pictures, _movements, _what_was_done, _method, _training, _limits, _provenance)
 """The sections in their order."""

@@ -1,4 +1,4 @@
-"""The last sentence of a cleansing report: whether the cleansed network can be trusted, and why."""
+"""Whether a cleansed network can be trusted, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bdclean.scanning.difference import source_classes
 
 
 def conclude(result: Cleansing) -> Conclusion:
-    """Draw the conclusion of a cleansing, from all that is known of it."""
+    """The conclusion of a cleansing, from its other results."""
     harm, scan = result.harm, result.scan
     reasons = [*result.subject.warnings, *(harm.reasons if harm else []), *(scan.doubts if scan else [])]
     evidence = []
@@ -15,18 +15,18 @@ def conclude(result: Cleansing) -> Conclusion:
     if agreement:
         evidence.append(
             f"it agrees with the suspect on {agreement.low:.1f} to {agreement.high:.1f} % of {result.agreement_on} "
-            f"(95 % interval, {agreement.images} of them)"
+            f"(95 % interval, {agreement.images} images)"
         )
     if harm and harm.images:
-        evidence.append("no class lost more images than the suspect is unsure about")
+        evidence.append("no class lost more images than the suspect is uncertain about")
     if scan:
         evidence += scan.evidence
     if classes := source_classes(result.differences):
-        found = f"triggers of single classes ({', '.join(map(str, classes))}) were found in the suspect"
+        found = f"triggers for single source classes ({', '.join(map(str, classes))}) were recovered from the suspect"
         if result.unlearned:
             evidence.append(f"{found} and unlearned")
         else:
-            reasons.append(f"{found}, and the training ended before they were unlearned")
+            reasons.append(f"{found}, and training ended before they were unlearned")
     elif any(len(one.classes) for one in result.differences):
-        evidence.append("nothing was found that flips single classes of the suspect and not of a re-initialised copy")
+        evidence.append("no perturbation flips single classes of the suspect and not of a re-initialised student")
     return Conclusion(tuple(reasons), tuple(evidence), agreement.images if agreement else 0)

@@ -1,10 +1,10 @@
-"""Pictures of results, drawn only where something shows them."""
+"""Pictures of results, drawn on demand."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,14 @@ NUMBERED = 26
 """Classes up to which each cell of a confusion matrix holds its number."""
 DPI = 110
 """Dots per inch of drawn figures."""
+COLUMNS = 4
+"""Images that show a trigger to a reader."""
+SMALLEST = 6
+"""Side of an enlarged part of an image, in pixels, at least."""
+MOSTLY = 0.7
+"""Share of an image's side from which on a part of it is not enlarged."""
+LONGEST = 14
+"""Characters of the name of a class beside a matrix."""
 
 
 def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
@@ -38,6 +46,50 @@ def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
     return image_grid(torch.cat([clean, triggered, amplified]), len(clean))
 
 
+def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
+    """The same for a reader: few images, large, with labels, and the difference enlarged around the mask.
+
+    Args:
+        clean: (N, 3, H, W) in [0, 1].
+        triggered: The same images with the trigger.
+
+    Returns:
+        One image, (3, height, width) uint8.
+    """
+    clean, triggered = clean[:COLUMNS].cpu().float(), triggered[:COLUMNS].cpu().float()
+    difference = triggered - clean
+    amplified = 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
+    rows = {"original": clean, "with trigger": triggered, "difference": amplified}
+    top, bottom, left, right = changed_square(difference)
+    if bottom - top < clean.shape[-2] * MOSTLY:
+        rows["difference,\nenlarged"] = amplified[..., top:bottom, left:right]
+    figure = Figure(figsize=(1.45 * len(clean) + 0.4, 1.45 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(clean), squeeze=False)
+    for line, (label, images) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(label, fontsize=9)
+        for axes, image in zip(line, images, strict=True):
+            axes.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+    return drawn(figure)
+
+
+def changed_square(difference: Tensor) -> tuple[int, int, int, int]:
+    """The smallest square that holds the changed pixels: top, bottom, left and right, ends excluded.
+
+    Args:
+        difference: (N, C, H, W); a pixel is changed if any image changes there by a tenth of the largest change.
+    """
+    size = difference.abs().amax((0, 1))
+    changed = (size > 0.1 * size.max()).nonzero()
+    if not len(changed):
+        return 0, size.shape[0], 0, size.shape[1]
+    (top, left), (bottom, right) = changed.amin(0).tolist(), (changed.amax(0) + 1).tolist()
+    side = min(*size.shape, max(SMALLEST, bottom - top, right - left))
+    top, left = (max(0, min(first, end - side)) for first, end in zip((top, left), size.shape, strict=True))
+    return top, top + side, left, left + side
+
+
 def image_grid(images: Tensor, columns: int) -> Tensor:
     """Images side by side, small ones enlarged: (N, C, H, W) in [0, 1] to (3, height, width) in [0, 1]."""
     grid = make_grid(images.cpu().clamp(0, 1), nrow=columns, pad_value=1.0)
@@ -45,12 +97,13 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
     return grid.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
 
 
-def confusion_figure(matrix: Tensor, title: str) -> Figure:
+def confusion_figure(matrix: Tensor, title: str, names: Sequence[str] = ()) -> Figure:
     """A confusion matrix: rows true classes, columns predicted ones, each row in percent.
 
     Args:
         matrix: (C, C) counts.
-        title: What stands above it.
+        title: Its heading.
+        names: Names of the classes; empty if they are not known.
     """
     classes = len(matrix)
     shares = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
@@ -58,10 +111,17 @@ def confusion_figure(matrix: Tensor, title: str) -> Figure:
     figure = Figure(figsize=(max(3.6, side), side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
-    axes.set_title(f"{title}: % of each true class (rows)\nby prediction (columns)", fontsize=8)
+    axes.set_title(f"{title}, % of each row", fontsize=9)
+    axes.set_xlabel("predicted class", fontsize=8)
+    axes.set_ylabel("true class", fontsize=8)
     axes.tick_params(labelsize=7)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(min(classes, NUMBERED), integer=True))
+    if names and classes <= NUMBERED:
+        shortened = [name if len(name) <= LONGEST else f"{name[:LONGEST]}\u2026" for name in names]
+        axes.set_xticks(range(classes), shortened, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), shortened)
+    else:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(min(classes, NUMBERED), integer=True))
     if classes <= NUMBERED:
         for row, column in (shares >= 0.5).nonzero().tolist():
             share = float(shares[row, column])
@@ -70,16 +130,24 @@ def confusion_figure(matrix: Tensor, title: str) -> Figure:
     return figure
 
 
-def curve_figure(values: Sequence[tuple[int, float]]) -> Figure:
-    """What was logged: values over epochs, from 1 on."""
-    figure = Figure(figsize=(3.2, 2.0), layout="constrained")
+def curve_figure(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) -> Figure:
+    """Curves over epochs, from 1 on.
+
+    Args:
+        curves: Name of each curve to its epochs and values.
+        unit: Label of the vertical axis.
+    """
+    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*values, strict=True), marker="." if len(values) == 1 else None, color="#2f5fb3")
-    axes.set_xlim(0.5, values[-1][0] + 0.5)
+    for name, values in curves.items():
+        axes.plot(*zip(*values, strict=True), marker="." if len(values) == 1 else None, label=name)
+    axes.set_xlim(0.5, max(values[-1][0] for values in curves.values()) + 0.5)
     axes.set_xlabel("epoch", fontsize=8)
+    axes.set_ylabel(unit, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     return figure
 
 
@@ -90,6 +158,13 @@ def drawn(figure: Figure) -> Tensor:
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]  # as above
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as the text of an SVG in base 64."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def png(image: Tensor) -> str:

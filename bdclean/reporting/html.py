@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import jinja2
+import torch
 from torch import Tensor
 
 from bdclean.checkpoint import write_text
-from bdclean.reporting.figures import drawn, png
-from bdclean.reporting.sections import Page, Picture, Text
+from bdclean.reporting.figures import png, svg
+from bdclean.reporting.sections import Folded, Page, Picture, Text, Tiles
 from bdclean.tables import Cell, Table
 
 
@@ -28,11 +29,15 @@ def render(page: Page) -> str:
         "text": lambda part: isinstance(part, Text),
         "table": lambda part: isinstance(part, Table),
         "cell": lambda cell: isinstance(cell, Cell),
+        "tiles": lambda part: isinstance(part, Tiles),
+        "folded": lambda part: isinstance(part, Folded),
     }
     return environment.get_template("page.html.j2").render(page=page, image=_image)
 
 
 def _image(picture: Picture) -> tuple[str, str]:
-    """A picture as PNG in base 64, and what kind it is: `pixels`, which stay sharp when enlarged, or `plot`."""
+    """A picture as the address of its data, and its kind: `pixels`, which stay sharp when enlarged, or `plot`."""
     found = picture.draw()
-    return (png(found), "pixels") if isinstance(found, Tensor) else (png(drawn(found)), "plot")
+    if isinstance(found, Tensor):
+        return f"data:image/png;base64,{png(found)}", "plot" if found.dtype == torch.uint8 else "pixels"
+    return f"data:image/svg+xml;base64,{svg(found)}", "plot"

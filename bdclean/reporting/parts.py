@@ -126,11 +126,13 @@ class Example:
         title: What they show.
         clean: (N, 3, H, W) in [0, 1].
         triggered: The same images.
+        stands_out: Whether the trigger is a finding; of a detector's recovered trigger.
     """
 
     title: str
     clean: Tensor
     triggered: Tensor
+    stands_out: bool = True
 
 
 @dataclass(frozen=True)

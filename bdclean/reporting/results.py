@@ -19,16 +19,16 @@ from bdclean.tables import Description
 SCHEMA = 1
 """Version of the JSON: another one whenever a key goes or changes its meaning."""
 FEWEST_IMAGES = 100
-"""With fewer images to compare the networks on, nothing speaks for the result: of 99 that agree, 4 % may yet differ."""
+"""With fewer images to compare the networks on, the result is inconclusive: if 99 agree, 4 % may yet differ."""
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a cleansing comes to.
+    """Whether a cleansed network can be trusted.
 
     Attributes:
-        reasons: What speaks against the cleansed network, a clause each.
-        evidence: What was looked at and speaks for it, a clause each.
+        reasons: Evidence against the cleansed network, a clause each.
+        evidence: Evidence for the cleansed network, a clause each.
         images: How many images the networks were compared on.
     """
 
@@ -38,7 +38,7 @@ class Conclusion:
 
     @property
     def trusted(self) -> bool | None:
-        """Whether nothing speaks against it; None if too few images were compared to tell."""
+        """Whether there is no evidence against it; None if too few images were compared."""
         if self.reasons:
             return False
         return True if self.images >= FEWEST_IMAGES else None
@@ -50,10 +50,10 @@ class Conclusion:
             return f"DO NOT TRUST the cleansed network: {'; '.join(self.reasons)}."
         if self.trusted is None:
             return (
-                "No telling whether the cleansed network can be trusted: it was compared with the suspect on "
-                f"{self.images} images, and that takes at least {FEWEST_IMAGES}."
+                f"Inconclusive: the cleansed network was compared with the suspect on {self.images} images, and at "
+                f"least {FEWEST_IMAGES} are needed."
             )
-        return f"Nothing speaks against the cleansed network: {'; '.join(self.evidence)}."
+        return f"No evidence against the cleansed network: {'; '.join(self.evidence)}."
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

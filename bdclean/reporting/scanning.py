@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from bdclean import __version__
 from bdclean.reporting.cleansing import triggered
+from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
-from bdclean.reporting.sections import Banner, Page, Section, Text, sections_of
-from bdclean.reporting.wording import percent
-from bdclean.scanning import shown
+from bdclean.reporting.scans import EXCESS
+from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
+from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, percent
+from bdclean.scanning import shown, stands_out
 from bdclean.tables import Table
 
 LISTED = 5
-"""Classes that are listed in a terminal."""
+"""Number of classes that a terminal lists."""
+EXPLAINED = {
+    "warning": "Images are flipped to this class far too easily. Cleanse the network, or do not use it.",
+    "good": "No class stands out. That is no proof: see the limits below.",
+    "unknown": "The scan compares classes with each other, and two classes are too few for that.",
+}
+"""What a verdict means, by its kind."""
 
 
 def page(result: Scan) -> Page:
-    """The report, with all that there is to show."""
-    subtitle = f"{result.paths.checkpoint or 'a network in memory'}, bdclean {__version__}"
+    """The report, with all sections that have content."""
     warnings = [f"WARNING: {one}." for one in result.subject.warnings]
-    banners = tuple(Banner(one, "warning") for one in warnings)
+    kind: Kind = {True: "warning", False: "good", None: "unknown"}[result.verdict.backdoor]  # type: ignore[assignment]
+    banners = (Banner(EXPLAINED[kind], kind, result.verdict.headline), *(Banner(one, "warning") for one in warnings))
     closing = "\n".join([f"{result.verdict.sentence}.", *warnings])
-    return Page("Scan", subtitle, sections_of(result, SECTIONS), banners, closing)
+    subtitle = result.paths.checkpoint or "a network in memory"
+    return Page("Scan report", subtitle, sections_of(result, SECTIONS), banners, closing)
 
 
-def _verdict(result: Scan) -> Section:
-    if result.verdict.few:
-        explained = (
-            f"{result.images} images, {result.cost.seconds} s on {result.cost.device}. Of two classes none can stand "
-            "out. So a copy of the network is re-initialised in part and distilled from it, which takes a backdoor "
-            "away and leaves what the classes look like; a backdoor is said to be found where changes flip a class in "
-            "the network alone."
-        )
-        return Section("Verdict", (Text(f"{result.verdict.sentence}."), Text(explained, explains=True)))
-    explained = (
-        f"{result.images} images, {result.cost.seconds} s on {result.cost.device}. A p-value says how likely it is by "
-        f"chance that one of the classes stands out as far; a backdoor is said to be found at {result.verdict.alpha} "
-        "or less, over all detectors."
+def _figures(result: Scan) -> Section:
+    verdict = result.verdict
+    decisive = Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less")
+    if verdict.excess is not None:
+        drop = f"{verdict.excess.drop:.2f}"
+        decisive = Tile("score above that of a re-initialised copy", drop, note=f"backdoor at {EXCESS} or more")
+    tiles = (
+        decisive,
+        Tile("class that stands out most", verdict.called(verdict.suspected)),
+        Tile("detectors with a finding", f"{sum(_guilty(result))} of {len(verdict.findings)}"),
+        Tile("images", str(result.images), note=f"{result.cost.seconds} s on {result.cost.device}"),
     )
-    return Section("Verdict", (Text(f"{result.verdict.sentence}."), Text(explained, explains=True)))
+    return Section("Figures", (Tiles(tiles), Text(SCAN_EXPLAINED, explains=True)))
+
+
+def _guilty(result: Scan) -> list[bool]:
+    """Whether the finding of each detector is more than chance."""
+    verdict = result.verdict
+    return [stands_out(one, len(verdict.findings), verdict.alpha) for one in verdict.findings]
 
 
 def _classes(result: Scan) -> Section:
@@ -70,11 +82,19 @@ def _classes(result: Scan) -> Section:
 def _recovered(result: Scan) -> Section | None:
     if not result.recovered:
         return None
-    explained = (
-        "Images as they are, with what was recovered for the class that stands out most, and the difference, amplified."
-    )
-    return Section("What was recovered", (Text(explained, explains=True), *map(triggered, result.recovered)))
+    guilty = [triggered(one) for one in result.recovered if one.stands_out]
+    rest = [triggered(one) for one in result.recovered if not one.stands_out]
+    folded = [Folded(f"Recovered by {len(rest)} detectors without a finding", tuple(rest))] if rest else []
+    return Section("Recovered triggers", (*guilty, *folded))
 
 
-SECTIONS = (_verdict, _classes, _recovered)
+def _limits(result: Scan) -> Section:
+    return Section("Limits", (Text("\n".join(LIMITS[:2]), explains=True),))
+
+
+def _provenance(result: Scan) -> Section:
+    return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
+
+
+SECTIONS = (_figures, _recovered, _classes, _limits, _provenance)
 """The sections in their order."""

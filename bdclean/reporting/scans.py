@@ -1,18 +1,20 @@
-"""What detectors found, in one network or in two, and what it comes to."""
+"""Findings of detectors in one network or in two, and the verdict on them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
-from bdclean.scanning.difference import Difference
 
 REMAINS = 5.0
-"""Percent of the images: if what was recovered in the suspect still moves more, a backdoor is left."""
+"""Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
+
+EXCESS = 0.4
+"""With two classes, a backdoor is reported if a score exceeds that of a re-initialised copy by at least this."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -21,8 +23,30 @@ def class_name(names: Sequence[str], number: int) -> str | None:
 
 
 def called(number: int, name: str | None) -> str:
-    """A class for people."""
+    """Number and name of a class."""
     return f"{number}" if name is None else f"{number} ({name})"
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A score of a network, beside that of a copy that was re-initialised in part and distilled from it.
+
+    Attributes:
+        detector: The detector.
+        number: The class.
+        score: Of the network.
+        reference: Of the copy.
+    """
+
+    detector: str
+    number: int
+    score: float
+    reference: float
+
+    @property
+    def drop(self) -> float:
+        """By how much the network's is larger."""
+        return self.score - self.reference
 
 
 @dataclass(frozen=True)
@@ -31,15 +55,16 @@ class Verdict:
 
     Attributes:
         findings: One of each detector.
-        alpha: From this p-value down a backdoor is said to be found.
-        class_names: What the classes are called; empty if that is not known.
-        compared: Of two classes, what a re-initialised copy of the network does not allow; empty if not compared.
+        alpha: A backdoor is reported if the p-value over all detectors is at most this.
+        class_names: Names of the classes; empty if they are not known.
+        reference: With two classes, the findings in a copy of the network that was re-initialised in part and distilled
+            from it; empty if there is none.
     """
 
     findings: tuple[Finding, ...]
     alpha: float
     class_names: tuple[str, ...] = ()
-    compared: tuple[Difference, ...] = ()
+    reference: tuple[Finding, ...] = ()
 
     @cached_property
     def p_value(self) -> float:
@@ -53,43 +78,55 @@ class Verdict:
 
     @property
     def backdoor(self) -> bool | None:
-        """Whether there is one; None if the classes are too few to tell, and the network was not compared."""
+        """Whether there is one; None if the classes are too few to tell, and there is no reference."""
         if not self.few:
             return self.p_value <= self.alpha
-        return any(one.found for one in self.compared) if any(len(one.classes) for one in self.compared) else None
+        return None if self.excess is None else self.excess.drop >= EXCESS
 
     @cached_property
-    def strongest(self) -> Difference:
-        """Of two classes, the kind of change that differs most between the network and its copy."""
-        return max(self.compared, key=lambda one: (one.found, one.share))
+    def excess(self) -> Excess | None:
+        """With two classes, the score that is furthest above that of the reference; None without a reference."""
+        pairs = zip(self.findings, self.reference, strict=True) if self.few and self.reference else ()
+        found = [
+            Excess(own.detector, number, float(own.scores[number]), float(other.scores[number]))
+            for own, other in pairs
+            if own.trigger is not None
+            for number in range(len(own.scores))
+        ]
+        return max(found, key=lambda one: one.drop, default=None)
 
     @property
     def suspected(self) -> int:
-        """The class that the strongest finding names: of two that were compared, the one that the other goes to."""
-        if self.few and self.backdoor:
-            return 1 - int(self.strongest.classes[self.strongest.forward.argmax()])
+        """The class that the strongest finding names."""
+        if self.excess is not None:
+            return self.excess.number
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
     def called(self, number: int) -> str:
-        """A class for people."""
+        """Number and name of a class."""
         return called(number, class_name(self.class_names, number))
 
     @property
     def text(self) -> str:
         """The verdict in a line."""
         p, suspected = shown(self.p_value), self.called(self.suspected)
-        if self.few and self.backdoor is not None:
-            one = self.strongest
-            flips = (
-                f"{100 * one.share:.0f} % of a class in the network alone, {100 * one.chance:.0f} % in its copy alone"
-            )
-            what = f"a backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
-            return f"{what} (compared with a re-initialised copy, {flips})"
+        if self.excess is not None:
+            one = self.excess
+            what = f"backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
+            scores = f"{one.detector} scores {one.score:.2f}, and {one.reference:.2f} in a re-initialised copy"
+            return f"{what} ({scores})" if self.backdoor else f"{what} ({scores}, for class {suspected})"
         if self.backdoor:
-            return f"a backdoor towards class {suspected} (p {p})"
+            return f"backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
-            return "no saying whether there is a backdoor: of two classes none can stand out"
+            return "inconclusive: with two classes no class can stand out"
         return f"no backdoor found (p {p}, class {suspected} stands out most)"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words, without figures."""
+        if self.backdoor is None:
+            return "Inconclusive"
+        return f"Backdoor towards class {self.called(self.suspected)}" if self.backdoor else "No backdoor found"
 
     @property
     def sentence(self) -> str:
@@ -104,7 +141,7 @@ class Verdict:
             "name": class_name(self.class_names, self.suspected),
             "p_value": self.p_value,
             "alpha": self.alpha,
-            "compared": [one.plain() for one in self.compared],
+            "excess": None if self.excess is None else asdict(self.excess),
             "detectors": [
                 {
                     "detector": finding.detector,
@@ -161,27 +198,27 @@ class Comparison:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why the cleansed network is not to be trusted, a clause each."""
+        """Evidence against the cleansed network, a clause each."""
         found = [
-            f"what {finding.detector} recovered in the suspect still takes {moved.cleansed:.0f} % to class "
+            f"the recovered trigger of {finding.detector} still flips {moved.cleansed:.0f} % of the images to class "
             f"{self.suspect.called(finding.suspected)}"
             for finding, moved in self.recovered
             if moved.cleansed is not None and moved.cleansed > REMAINS
         ]
         if self.cleansed.backdoor:
-            found.append(f"a scan finds {self.cleansed.text}")
+            found.append(f"a scan of it finds a {self.cleansed.text}")
         return tuple(found)
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """What speaks for the cleansed network, a clause each."""
+        """Evidence for the cleansed network, a clause each."""
         gone = [
-            f"the trigger that {finding.detector} recovered moves {moved.cleansed:.1f} % of the images to class "
-            f"{finding.suspected}, {moved.suspect:.1f} % before"
+            f"the recovered trigger of {finding.detector} flips {moved.cleansed:.1f} % of the images to class "
+            f"{finding.suspected} ({moved.suspect:.1f} % before)"
             for finding, moved in self.recovered
             if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
-        return (*gone, "a scan of it finds nothing") if self.cleansed.backdoor is False else tuple(gone)
+        return (*gone, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(gone)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

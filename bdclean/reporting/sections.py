@@ -1,4 +1,4 @@
-"""What reports consist of, whatever shows them: a new element of a report is a function in one of the lists."""
+"""The parts of reports, independent of their form: a new section is a function in one of the lists of sections."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import Tensor
 from bdclean.tables import Table
 
 Result = TypeVar("Result")
+Kind = Literal["good", "unknown", "warning"]
+"""What a verdict means, and so its colour."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph.
+    """A paragraph, or several, one a line.
 
     Attributes:
-        text: What it says.
-        explains: Whether it says how to read the rest.
+        text: The paragraph.
+        explains: Whether it explains other parts.
     """
 
     text: str
@@ -32,9 +34,9 @@ class Picture:
     """An image or a plot.
 
     Attributes:
-        title: What stands below it; nothing if empty.
+        title: Caption below it; none if empty.
         draw: Draws it: an image, (3, height, width), or a figure of matplotlib.
-        tag: Under which name TensorBoard has it; empty if it does not.
+        tag: Its name in TensorBoard; empty if it is not shown there.
     """
 
     title: str
@@ -42,7 +44,48 @@ class Picture:
     tag: str = ""
 
 
-Part = Text | Table | Picture
+@dataclass(frozen=True)
+class Tile:
+    """A figure that is seen first.
+
+    Attributes:
+        title: Its name.
+        value: After cleansing, with its unit.
+        before: Before cleansing, with its unit; empty if there is none.
+        note: Its interval and its number of images.
+    """
+
+    title: str
+    value: str
+    before: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Figures side by side.
+
+    Attributes:
+        tiles: The figures.
+    """
+
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Parts that a page shows on demand.
+
+    Attributes:
+        title: What stands in their place.
+        parts: The parts.
+    """
+
+    title: str
+    parts: tuple[Text | Table | Picture, ...]
+
+
+Part = Text | Table | Picture | Tiles | Folded
 
 
 @dataclass(frozen=True)
@@ -50,10 +93,10 @@ class Section:
     """A part of a report.
 
     Attributes:
-        title: What stands above it.
-        parts: What it shows.
-        brief: What a terminal shows in its place.
-        tag: Under which name TensorBoard has its tables and paragraphs; empty if it does not.
+        title: Its heading.
+        parts: Its content.
+        brief: Text that a terminal shows instead.
+        tag: Name of its tables and paragraphs in TensorBoard; empty if they are not shown there.
     """
 
     title: str
@@ -64,15 +107,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Banner:
-    """A sentence that nobody may miss.
+    """The verdict on top of a page.
 
     Attributes:
-        text: The sentence.
+        text: A sentence.
         kind: What it means.
+        title: The verdict in a few words, in larger type.
     """
 
     text: str
-    kind: Literal["good", "unknown", "warning"]
+    kind: Kind
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,11 +125,12 @@ class Page:
     """A whole report.
 
     Attributes:
-        title: What stands above it.
-        subtitle: What it is about.
+        title: Its heading.
+        subtitle: The networks that it is about.
         sections: Its parts.
-        banners: What stands before everything on a page.
-        closing: What a terminal ends with.
+        banners: The verdict and warnings, on top.
+        closing: Last lines in a terminal.
+        sortable: Whether tables can be sorted and filtered.
     """
 
     title: str
@@ -92,6 +138,7 @@ class Page:
     sections: tuple[Section, ...]
     banners: tuple[Banner, ...] = ()
     closing: str = ""
+    sortable: bool = False
 
 
 def sections_of(result: Result, functions: Sequence[Callable[[Result], Section | None]]) -> tuple[Section, ...]:

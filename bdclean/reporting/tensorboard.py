@@ -7,7 +7,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from bdclean.reporting.figures import drawn
 from bdclean.reporting.sections import Page, Picture, Text
-from bdclean.tables import markdown
+from bdclean.tables import Table, markdown
+
+LAYOUT = {
+    "Training": {
+        "loss": ["Multiline", ["train/loss"]],
+        "ACC, ASR and RA on validation images": ["Multiline", ["val/acc", "val/asr", "val/ra"]],
+        "agreement with the suspect": ["Multiline", ["val/agreement"]],
+    }
+}
+"""Charts of the tab "Custom scalars": title to kind and tags."""
 
 
 def log(writer: SummaryWriter, page: Page, step: int) -> None:
@@ -18,9 +27,10 @@ def log(writer: SummaryWriter, page: Page, step: int) -> None:
         page: The report.
         step: Of the training, at which it stands.
     """
+    writer.add_custom_scalars(LAYOUT)
     for section in page.sections:
         if section.tag:
-            texts = (part for part in section.parts if not isinstance(part, Picture))
+            texts = (part for part in section.parts if isinstance(part, Text | Table))
             words = tuple(part.text if isinstance(part, Text) else part for part in texts)
             writer.add_text(section.tag, markdown(words), step)
         for part in section.parts:

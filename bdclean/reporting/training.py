@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from bdclean import __version__
 from bdclean.reporting.cleansing import confusion, triggered
 from bdclean.reporting.results import Training
 from bdclean.reporting.sections import Page, Section, sections_of
-from bdclean.reporting.wording import figures_table, wide_intervals
+from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 
 
 def page(result: Training) -> Page:
     """The report, with all that there is to show."""
-    closing = "All figures in percent, on the test images."
-    return Page("Training", f"{result.output}, bdclean {__version__}", sections_of(result, SECTIONS), closing=closing)
+    return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT)
 
 
 def _figures(result: Training) -> Section:

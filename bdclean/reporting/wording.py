@@ -1,14 +1,36 @@
-"""Figures as text."""
+"""Figures as text, and what reports explain."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from bdclean.reporting.measures import Figure, Figures
+from bdclean.reporting.sections import Tile
 from bdclean.tables import Cell, Table
 
 WIDE = 1.0
 """Percent: from this half width up, the 95 % interval of a figure is given in a terminal."""
+IN_PERCENT = "All figures in percent, on the test images."
+"""Last line of a table in a terminal."""
+EXPLAINED = (
+    "ACC: accuracy on clean test images. ASR: share of triggered test images, of classes other than the target, that "
+    "are predicted as the target class. RA: share of these that are predicted as their true class. Agreement: share of "
+    "images for which suspect and cleansed network predict the same class. Intervals are 95 % (Wilson). ACC needs "
+    "labelled test images; ASR and RA also need the trigger."
+)
+SCAN_EXPLAINED = (
+    "p-value: how likely it is that some class stands out as far by chance. ASR of the recovered trigger: share of "
+    "images of other classes that it flips to the class."
+)
+LIMITS = (
+    "A scan that finds nothing is no proof: triggers that differ between images, dithering and clean-label attacks "
+    "have been missed.",
+    "A scan searches for one target class. With two classes it compares the network with a re-initialised copy, and "
+    "misses more. It can accuse a network that has no backdoor.",
+    "An attacker who can train the cleansed network further brings the backdoor back within a few steps.",
+    "All figures are of these images. Images unlike the training images say less.",
+)
+"""What reports do not show, a sentence or two each."""
 
 
 def percent(value: float | None, unknown: str = "\u2013") -> str:
@@ -27,7 +49,21 @@ def figures_table(networks: Mapping[str, Figures]) -> Table:
     for network, figures in networks.items():
         own = figures.named()
         rows.append((network, *(_cell(own.get(name, Figure())) for name in names)))
-    return Table(("", *map(_title, names)), tuple(rows))
+    return Table(("", *map(title, names)), tuple(rows))
+
+
+def figure_tile(name: str, figure: Figure, before: Figure | None) -> Tile:
+    """A figure as a tile.
+
+    Args:
+        name: Its title.
+        figure: After cleansing.
+        before: Before cleansing; None if there was none.
+    """
+    interval = figure.interval
+    note = f"{interval.low:.1f} to {interval.high:.1f} %, {interval.images} images" if interval else ""
+    known = before is not None and before.percent is not None
+    return Tile(name, f"{percent(figure.percent)} %", f"{percent(before.percent)} %" if before and known else "", note)
 
 
 def _cell(figure: Figure) -> Cell:
@@ -36,7 +72,8 @@ def _cell(figure: Figure) -> Cell:
     return Cell(percent(figure.percent, "-"), note)
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
+    """How a figure is called in reports."""
     return name.upper() if len(name) < 4 else name
 
 
@@ -47,10 +84,10 @@ def wide_intervals(networks: Mapping[str, Figures]) -> list[str]:
         networks: The name of each network, which may be empty, and its figures.
     """
     found = [
-        f"{network} {_title(name)} {one.low:.2f} to {one.high:.2f} "
+        f"{network} {title(name)} {one.low:.2f} to {one.high:.2f} "
         f"({one.images} image{'' if one.images == 1 else 's'})".strip()
         for network, figures in networks.items()
         for name, figure in figures.named().items()
         if (one := figure.interval) is not None and (one.high - one.low) / 2 >= WIDE
     ]
-    return [f"95 % intervals of figures of few images: {', '.join(found)}."] if found else []
+    return [f"95 % intervals of figures with few images: {', '.join(found)}."] if found else []

@@ -1,9 +1,10 @@
 """Detectors of backdoors: a new one is imported here and named in `DETECTORS`, and is everywhere at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
+from bdclean.progress import bar
 from bdclean.scanning.base import (
     ALPHA,
     FEWEST,
@@ -30,30 +31,23 @@ def scan(
     images: Tensor,
     num_classes: int,
     detectors: Sequence[Detector] | None = None,
-    begin: Callable[[str], object] = str,
 ) -> list[Finding]:
-    """What each of some detectors says of a network: of all its classes, or of some if it has more than `MANY`.
+    """The findings of some detectors in a network: in all classes, or in a few if it has more than `MANY`.
 
     Args:
         network: As in `Detector.find`.
         images: As in `Detector.find`.
         num_classes: As in `Detector.find`.
-        detectors: The detectors; by default each that there is.
-        begin: Called with the name of each step when it begins.
+        detectors: The detectors; by default all.
     """
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    chosen = None
-    if num_classes > MANY:
-        begin("screen")
-        chosen = choose(network, images, num_classes)
-    findings = []
-    for detector in used:
-        begin(type(detector).__name__)
-        if chosen is None:
-            findings.append(detector.find(network, images, num_classes))
-        else:
-            findings.append(find_among(detector, network, images, num_classes, chosen))
-    return findings
+    chosen = choose(network, images, num_classes) if num_classes > MANY else None
+    return [
+        detector.find(network, images, num_classes)
+        if chosen is None
+        else find_among(detector, network, images, num_classes, chosen)
+        for detector in bar(used, "scan")
+    ]
 
 
 __all__ = [

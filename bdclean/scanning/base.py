@@ -33,14 +33,14 @@ SCANNED = 512
 
 @dataclass(frozen=True)
 class Finding:
-    """What a detector found.
+    """The result of a detector.
 
     Attributes:
         detector: Its name.
-        scores: (C,) how suspicious each class is as a target; the larger, the more. Of classes that were not searched
-            they are nan.
-        p_values: (C,) how likely it is by chance that one of the classes stands out as far as each does.
-        trigger: Puts what was recovered for the class that stands out most onto images (N, 3, H, W) in [0, 1].
+        scores: (C,) how suspicious each class is as a target class; higher is more suspicious. NaN for
+            classes that were not searched.
+        p_values: (C,) how likely it is that some class stands out by chance as far as each does.
+        trigger: Puts the trigger recovered for the most suspicious class onto images (N, 3, H, W) in [0, 1].
     """
 
     detector: str
@@ -100,15 +100,15 @@ def shown(p: float) -> str:
 
 
 class Detector(ABC):
-    """Looks for a class that images are taken to far too easily.
+    """Scores each class by how easily images can be flipped to it.
 
     A new detector is a subclass in a file of its own with one method, `score`.
     """
 
     uses_images: ClassVar[bool] = True
-    """Whether it looks at images at all."""
+    """Whether it uses images."""
     noise: ClassVar[float] = 0.0
-    """Differences of scores that mean nothing."""
+    """Differences between scores that mean nothing."""
     least: ClassVar[float] = -math.inf
     """The largest score that is common among classes of networks without a backdoor: lower ones count as this."""
 
@@ -116,7 +116,7 @@ class Detector(ABC):
     def score(
         self, network: Network, images: Tensor, num_classes: int
     ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-        """How suspicious each class is, (C,), and what was recovered for the most suspicious, as in `Finding`.
+        """Score of each class, (C,), and the trigger recovered for the most suspicious one, as in `Finding`.
 
         Args:
             network: What is scanned.
@@ -132,7 +132,7 @@ class Detector(ABC):
         return scores[classes], trigger
 
     def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
-        """What is to be said of a network. Arguments as in `score`.
+        """The finding in a network. Arguments as in `score`.
 
         On a CPU always the same of the same network and images; GPUs add up some gradients in any order.
         """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bdclean.perturbations import radius, uphill
+from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
 
@@ -20,19 +21,19 @@ def margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 class MaximumMargin(Detector):
-    """How sure a network can be made of a class: far too sure, by some image, where it is a target. Needs no data.
+    """Searches for a class that some image makes the network abnormally sure of. Needs no data.
 
-    For each class the margin of its logit over the best of the others is climbed from random images, within [0, 1]; the
-    score of a class is the logarithm of the largest margin.
+    For each class, gradient ascent from random images in [0, 1] maximises the margin of its logit over the largest
+    other logit; the score of a class is the logarithm of the largest margin.
 
     Source: Wang, Xiang, Miller, Kesidis, "MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor
     Pattern Types Using a Maximum Margin Statistic", IEEE S&P 2024. There a gamma distribution is fitted to all classes
-    but the one with the largest margin; here Grubbs' test of the logarithms takes its place.
+    but the one with the largest margin; here Grubbs' test of the logarithms is used.
 
     Args:
-        starts: Random images a class.
-        steps: Gradient steps.
-        step: Euclidean length of the first, for images of 32 pixels; they shrink linearly.
+        starts: Number of random images for each class.
+        steps: Number of gradient steps.
+        step: Euclidean length of the first step, in pixel values, for images of 32 pixels; steps shrink linearly to 0.
 
     Raises:
         InputError: If an option is out of range.
@@ -56,7 +57,8 @@ class MaximumMargin(Detector):
     def score_some(self, network: Network, images: Tensor, num_classes: int, classes: Tensor) -> tuple[Tensor, None]:
         number = self.starts if len(classes) == num_classes else min(self.starts, FEW_STARTS)
         starts = classes.repeat_interleave(number)
-        climbed = torch.cat([self.climb(network, images, part) for part in pieces(starts, batch_size(images))])
+        parts = bar(list(pieces(starts, batch_size(images))), type(self).__name__)
+        climbed = torch.cat([self.climb(network, images, part) for part in parts])
         # A class that no image was found for is the least suspicious.
         return climbed.view(len(classes), number).amax(1).clamp(min=1e-3).log(), None
 

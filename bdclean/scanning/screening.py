@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bdclean.perturbations import Change
+from bdclean.progress import bar
 from bdclean.scanning.base import Network, rounds
 from bdclean.scanning.goals import GLIMPSED, Goal, under_each
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion
@@ -90,7 +91,7 @@ def screen(
     images: Tensor,
     own: Tensor,
     num_classes: int,
-    hunters: Sequence[Inversion] | None = None,
+    inversions: Sequence[Inversion] | None = None,
 ) -> Tensor:
     """How easily images are taken to each class, (classes,): probabilities, a mean over sizes of changes.
 
@@ -101,14 +102,14 @@ def screen(
         images: (N, C, H, W) in [0, 1].
         own: (N,) the class that the network gives each.
         num_classes: How many classes there are.
-        hunters: The searches; by default one of each of `SCREENS`.
+        inversions: The searches; by default one of each of `SCREENS`.
     """
     found = torch.zeros(num_classes, device=images.device)
-    for hunter in [kind() for kind in SCREENS] if hunters is None else hunters:
+    for inversion in bar([kind() for kind in SCREENS] if inversions is None else inversions, "screen"):
         group = torch.randperm(num_classes).to(images.device) % GROUPS
         members = group == torch.arange(GROUPS, device=images.device)[:, None]
-        goal = Anywhere(network, images, own, members, hunter.batch_size)
-        sizes = islice(hunter.shrink(goal), SIZES)
-        shares = torch.stack([goal.shares(hunter.change, parameters) for parameters in sizes])
+        goal = Anywhere(network, images, own, members, inversion.batch_size)
+        sizes = islice(inversion.shrink(goal), SIZES)
+        shares = torch.stack([goal.shares(inversion.change, parameters) for parameters in sizes])
         found = found.maximum(shares.mean(0))
     return found

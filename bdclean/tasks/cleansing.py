@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from bdclean import InputError, scanning
 from bdclean.cleansing import Cleanser, ScanDistill
@@ -23,13 +22,12 @@ from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
-from bdclean.scanning import ALPHA, FEWEST, Finding, Network, taken
+from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
 from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
-from bdclean.tasks.watching import watched
 
 SHOWN = 16
 """Unlabeled images that the report shows."""
@@ -157,7 +155,7 @@ def _prepared(
         check_trains(model)
     if cleanser.scans:
         images = scanned_images(trainer, datamodule)
-        found = _scanned(trainer, scanned_network(trainer, model, images), images, model)
+        found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
         # Whose last bits differ would go on differently.
         cleanser.found = trainer.strategy.broadcast(found)
     return cleanser
@@ -170,7 +168,7 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
         What was logged: name to epochs and values.
     """
     plan = _tell(cleanser, ())
-    if cleanser.chooses and trainer.forgets:
+    if cleanser.needs_selection_images and trainer.forgets:
         raise InputError(
             f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
             "which is lost; use --trainer.strategy ddp"
@@ -178,7 +176,7 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
-        defence = datamodule.defence(cleanser.supervision == "labels", cleanser.chooses)
+        defence = datamodule.defence(cleanser.supervision == "labels", cleanser.needs_selection_images)
         _set_epochs(trainer, cleanser, defence)
         trainer.train(cleanser, defence)
         if cleanser.epochs:
@@ -213,23 +211,18 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
         raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
 
 
-def _scanned(trainer: Trainer, network: Network, images: Tensor, model: Classifier) -> list[Finding]:
-    """What a scan finds in a network with the classes of a suspect."""
-    with watched(trainer, network) as seen:
-        return scanning.scan(seen, images, model.num_classes, begin=seen.begin)
-
-
 def _compare(
     trainer: Trainer, suspect: Classifier, cleanser: Cleanser, datamodule: PoisonDataModule, result: Cleansing
 ) -> Cleansing:
     """Add what a scan finds in both networks."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
-    after, before = _scanned(trainer, networks[1], images, suspect), cleanser.found
-    before = before or _scanned(trainer, networks[0], images, suspect)
+    after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
+    before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    compared = tuple(cleanser.differences) if suspect.num_classes < FEWEST else ()
-    scan = Comparison(Verdict(tuple(before), ALPHA, names, compared), Verdict(tuple(after), ALPHA, names), moved)
+    # The cleansed network is the reference of two classes.
+    verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
+    scan = Comparison(verdict, Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))
 
 

@@ -1,44 +1,47 @@
-"""A verdict on networks of two classes: of two scores none stands out, so that it takes another network."""
+"""A reference for networks of two classes: of two scores none stands out, so that it takes those of another network."""
 
 from __future__ import annotations
 
 from lightning.pytorch.callbacks import Checkpoint
 
+from bdclean import scanning
 from bdclean.cleansing import ScanDistill
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.scanning import Finding
-from bdclean.scanning.difference import Difference
+from bdclean.scanning.base import Network
+from bdclean.tasks.looking import scanned_images, scanned_network
 
 
-class Compared(ScanDistill):
-    """The first phase of `ScanDistill`: a student is re-initialised, distilled, and compared with the suspect."""
+class Student(ScanDistill):
+    """The first phase of `ScanDistill`: a copy is re-initialised in part, and distilled from the network."""
 
-    def turn(self) -> None:
-        """Compare, and end."""
-        self.compare(self.reference())
+    def end_first_phase(self) -> None:
+        """End the training."""
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
+    def compare(self, reference: Network) -> None:
+        """Compare nothing: a scan of the student does."""
+
     def end(self) -> None:
-        """Leave the student as it is: nobody gets it."""
+        """Leave the student as it is."""
 
 
-def compare(
+def scan_student(
     trainer: Trainer, model: Classifier, datamodule: PoisonDataModule, findings: list[Finding]
-) -> tuple[Difference, ...]:
-    """What a network allows and a student re-initialised and distilled from it does not.
+) -> list[Finding]:
+    """Scan a copy of a network that was re-initialised in part and distilled from it, which has less of a backdoor.
 
     Args:
-        trainer: Which trains the student.
+        trainer: Trains the student, without logs, checkpoints and validation.
         model: The network. It is not changed.
         datamodule: Unlabeled images.
-        findings: Of a scan, of which none stands out.
+        findings: The findings in the network itself, of which none stands out.
     """
-    student = Compared(model)
+    student = Student(model)
     student.found = findings
-    defence = datamodule.defence(False, student.chooses)
-    # Nobody looks at the student's accuracy, nor keeps it.
+    defence = datamodule.defence(False, student.needs_selection_images)
     trainer.limit_val_batches = 0
     trainer.loggers = []
     kept = [one for one in trainer.callbacks if not isinstance(one, Checkpoint)]  # type: ignore[attr-defined]
@@ -47,4 +50,5 @@ def compare(
         trainer.fit_loop.max_epochs = student.epochs_of(defence.trained_count)
     trainer.train(student, defence)
     trainer.check_trained()
-    return tuple(student.differences)
+    images = scanned_images(trainer, datamodule)
+    return scanning.scan(scanned_network(trainer, student, images), images, model.num_classes)

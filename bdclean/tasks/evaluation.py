@@ -13,8 +13,8 @@ def evaluate(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) 
     """Measure a network on the test images.
 
     Args:
-        trainer: Where it is done.
-        model: The network; of a cleanser the agreement with its suspect is measured too.
+        trainer: The Trainer.
+        model: The network; for a cleanser, the agreement with its suspect is measured too.
         datamodule: The images.
     """
     tested = trainer.test(model, datamodule=datamodule, verbose=False)

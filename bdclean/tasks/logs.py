@@ -21,7 +21,9 @@ def log(trainer: Trainer, page: Page, model: Classifier, datamodule: PoisonDataM
         datamodule: Its images.
         figures: Of the network.
     """
-    plain = {f"data/{key}": value for key, value in datamodule.hparams.items()}
+    images = dict(datamodule.hparams)
+    plain = {f"attack/{key}": value for key, value in images.pop("attack_options").items()}
+    plain |= {f"data/{key}": value for key, value in images.items()}
     plain |= {f"data/{key}": getattr(datamodule, key) for key in ("batch_size", "num_unlabeled")}
     plain |= {f"model/{key}": value for key, value in (dict(model.hparams) | model.options()).items()}
     plain |= {"trainer/max_epochs": trainer.max_epochs, "module": type(model).__name__}

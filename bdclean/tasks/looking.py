@@ -16,7 +16,7 @@ from bdclean.models import check_finite, check_gradient, folded, noise
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.reporting.parts import Example, Subject
-from bdclean.scanning import SCANNED, Finding, shown
+from bdclean.scanning import ALPHA, SCANNED, Finding, shown, stands_out
 from bdclean.tasks.evaluation import EXAMPLES
 from bdclean.training import batch_size, pieces
 
@@ -79,12 +79,21 @@ def scanned_network(trainer: Trainer, model: Classifier, images: Tensor) -> nn.M
     return InBf16(network) if trainer.precision == "bf16-mixed" else network
 
 
-def recovered(findings: Sequence[Finding], images: Tensor) -> tuple[Example, ...]:
-    """What detectors recovered, on some images."""
+def recovered(findings: Sequence[Finding], images: Tensor, alpha: float = ALPHA) -> tuple[Example, ...]:
+    """The recovered triggers of detectors, on some images.
+
+    Args:
+        findings: One of each detector.
+        images: (N, 3, H, W) in [0, 1].
+        alpha: The largest p-value over all detectors of a finding.
+    """
     some = images[:EXAMPLES]
     return tuple(
         Example(
-            f"{finding.detector}, class {finding.suspected} (p {shown(finding.p_value)})", some, finding.trigger(some)
+            f"{finding.detector}, class {finding.suspected} (p {shown(finding.p_value)})",
+            some,
+            finding.trigger(some),
+            stands_out(finding, len(findings), alpha),
         )
         for finding in findings
         if finding.trigger is not None

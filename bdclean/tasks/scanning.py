@@ -15,11 +15,9 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, FEWEST, MANY, Detector
-from bdclean.scanning.difference import Difference
-from bdclean.tasks.comparing import compare
+from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
+from bdclean.tasks.comparing import scan_student
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
-from bdclean.tasks.watching import watched
 
 
 def scan(
@@ -31,16 +29,16 @@ def scan(
     output: str | None = None,
     overwrite: bool = False,
 ) -> Scan:
-    """Find out whether a network has a backdoor, and towards which class.
+    """Scan a network for a backdoor and its target class.
 
     Args:
-        trainer: Where it is done.
+        trainer: The Trainer.
         model: The network.
         datamodule: Unlabeled images.
-        detector: By what; by default by each that there is.
-        alpha: From this p-value down a backdoor is said to be found.
-        output: Where the findings are written, as `.json`, with a page beside it; by default nowhere.
-        overwrite: Whether these may replace files that are no scan of the same network.
+        detector: The detector; by default all of them.
+        alpha: A backdoor is reported if the p-value over all detectors is at most this.
+        output: File that the findings are written to, `.json`, with a page beside it; by default none.
+        overwrite: Whether these files may replace others than scans of the same network.
 
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
@@ -63,14 +61,13 @@ def scan(
         started = time.perf_counter()
         images = scanned_images(trainer, datamodule, looking)
         detectors = None if detector is None else [detector]
-        with watched(trainer, scanned_network(trainer, model, images)) as network:
-            findings = scanning.scan(network, images, model.num_classes, detectors, network.begin)
-        compared: tuple[Difference, ...] = ()
+        findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
+        reference: list[Finding] = []
         if detector is None and model.num_classes < FEWEST:
-            compared = compare(trainer, model, datamodule, findings)
+            reference = scan_student(trainer, model, datamodule, findings)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
-        verdict = Verdict(tuple(findings), alpha, subject.class_names, compared)
-        shown = recovered(findings, images)
+        verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
+        shown = recovered(findings, images, alpha)
         result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:
             write_json(files.result, result.to_json())

@@ -24,12 +24,12 @@ def train(
     """Train a backdoored network, and write its checkpoint.
 
     Args:
-        trainer: Which trains it.
+        trainer: The Trainer.
         model: The network, an AttackModule.
         datamodule: Its images.
-        output: Where the network is written when training has finished.
+        output: File that the network is written to when training has finished.
         overwrite: Whether `output` may replace a file that the same training did not write.
-        ckpt_path: A checkpoint of an interrupted training, to go on from there.
+        ckpt_path: Checkpoint of an interrupted training, to continue it.
 
     Raises:
         InputError: If there would be no training, the file cannot be written, or the checkpoint is another network's.

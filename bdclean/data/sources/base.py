@@ -13,12 +13,12 @@ LISTED = 10
 class Source(ABC):
     """A labelled or unlabeled set of images with a training and a test part, either of which may be missing.
 
-    A new kind is a subclass in a file of its own. Names that it has, rather than files, stand in the file as `NAMES`.
+    A new kind is a subclass in a separate file. Names that are no files are listed in that file as `NAMES`.
 
     Args:
-        name: What the user calls it.
-        root: Folder for what is downloaded.
-        option: The option that the name was given with, for messages.
+        name: The value of the option.
+        root: Folder for downloads.
+        option: The option, for messages.
 
     Attributes:
         option: That option with its value.
@@ -35,7 +35,7 @@ class Source(ABC):
     @classmethod
     @abstractmethod
     def has_name(cls, name: str) -> bool:
-        """Whether a name is of this kind: of no name two kinds say so."""
+        """Whether a value belongs to this kind; no value belongs to two kinds."""
 
     # Its classes, which are of no interest where the images serve without labels
 
@@ -46,17 +46,17 @@ class Source(ABC):
 
     @property
     def numbered(self) -> bool:
-        """Whether the classes are called by their numbers, of which some may be missing."""
+        """Whether the classes are named by their numbers, of which some may be missing."""
         return False
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the classes are called, in the order of their numbers; empty if they have no names."""
+        """Names of the classes, in the order of their numbers; empty if they have none."""
         return ()
 
     @property
     def notices(self) -> list[str]:
-        """What the user is told of the labels, one line each."""
+        """Remarks on the labels for the user, one line each."""
         return []
 
     def describe(self) -> str:
@@ -81,20 +81,20 @@ class Source(ABC):
 
         Args:
             split: `train` or `test`.
-            image_size: Height and width that the images shall have, in pixels.
+            image_size: Height and width of the result, in pixels.
 
         Raises:
-            InputError: If the part is missing, or cannot be read.
+            InputError: If the part is missing or unreadable.
         """
         raise NotImplementedError
 
     def load_unlabeled(self, image_size: int, count: int, seed: int) -> Images:
-        """All images that can serve without labels: by default the training part.
+        """All images that can be used without labels: by default the training part.
 
         Args:
-            image_size: Height and width that the images shall have, in pixels.
-            count: How many are drawn, if the program draws them.
-            seed: Of what is drawn.
+            image_size: Height and width of the result, in pixels.
+            count: Number of images, if the program draws them.
+            seed: Seed of drawn images.
         """
         return self.load("train", image_size)
 

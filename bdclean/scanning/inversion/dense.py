@@ -12,14 +12,19 @@ from bdclean.scanning.inversion.search import Inversion
 
 
 class DenseInversion(Inversion):
-    """Trigger inversion with a perturbation that is added to all pixels, of bounded Euclidean norm.
+    """Searches for a perturbation of all pixels, of bounded Euclidean norm, that flips all images to a class.
 
-    As in `Inversion`.
+    The score of a class is the mean share of flipped images over all sizes, for the class from which fewest flip: the
+    smaller a perturbation can be that still works, the higher the score.
+
+    Source: this project, after Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
+    Networks", IEEE S&P 2019.
 
     Args:
-        sizes: Norms, in pixel values.
-        steps: As in Inversion.
-        batch_size: As in Inversion.
+        sizes: Largest Euclidean norms of the perturbation, from large to small, in pixel values, for images of 32
+            pixels.
+        steps: Number of gradient steps at each size.
+        batch_size: Number of images in a step, for each class.
     """
 
     least = 0.45

@@ -21,17 +21,18 @@ PLACES = 5
 
 
 class PatchInversion(SparseInversion):
-    """Trigger inversion with a patch, of which fewer and fewer pixels are left.
+    """Searches for a patch that flips all images to a class, first at random positions, then with fewer pixels.
 
-    The patch is made at a random place of each image, so that what it shows is found before where it has to be, and put
-    where it does most: what works in many places is found so, and from a mask over all of the image seldom.
+    The patch is optimised at a random position of each image, so that its content is found before its position; then
+    it is put where it flips most images, and its mask shrinks.
 
-    As in `SparseInversion`. Patches for random places: Brown, Mané, Roy, Abadi, Gilmer, "Adversarial Patch", 2017.
+    Source: this project; patches at random positions: Brown, Mané, Roy, Abadi, Gilmer, "Adversarial Patch", 2017.
 
     Args:
-        sizes: As in SparseInversion.
-        steps: As in Inversion.
-        batch_size: As in Inversion.
+        sizes: Largest sums of the mask, from large to small, as the side of a square of that many pixels, for images
+            of 32 pixels.
+        steps: Number of gradient steps at each size.
+        batch_size: Number of images in a step, for each class.
     """
 
     least = 0.45

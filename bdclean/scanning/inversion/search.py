@@ -16,6 +16,7 @@ from bdclean.perturbations import (
     ball,
     radius,
 )
+from bdclean.progress import bar
 from bdclean.scanning.base import MANY, Detector, Network
 from bdclean.scanning.goals import Goal, Towards
 from bdclean.training import batch_size, pieces
@@ -29,22 +30,23 @@ BEHIND = 0.125
 
 
 class Inversion(Detector):
-    """For each class, a change that takes images of all others there, the same for all: a trigger, found again.
+    """For each class, searches for one change that flips the images of all other classes to it: a recovered trigger.
 
-    No labels: it is the network's own answers that are changed. The search begins with large changes and shrinks them;
-    at each size it is measured which share of the images goes over, for each class that they come from: a trigger works
-    on all classes, what takes a circle to an ellipse does not. The score of a class is the share that is reached from
-    (almost) any other class, a mean over all sizes: the smaller a change may be that still does it, the larger. Clean
-    networks have a class that takes over first, too; what it needs is the least that counts. A class that cannot come
-    as far any more is let go, and has 0 for the sizes that are left.
+    It uses no labels: the network's predictions are flipped. The search begins with large changes and shrinks them; at
+    each size it measures the share of images that flip, for each class that they come from. A trigger works on all
+    classes; a change that turns a circle into an ellipse does not. The score of a class is the share that flips from
+    (almost) any other class, a mean over all sizes: the smaller a change can be that still works, the higher the
+    score. In clean networks, too, one class is the easiest; scores up to what it usually reaches count as the same. A
+    class that can no longer reach that score is dropped, and counts 0 for the remaining sizes.
 
     Searching for a trigger class by class: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao, "Neural Cleanse: Identifying
-    and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019. Shrinking bounds and the score are our own.
+    and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019. Shrinking bounds and the score are this
+    project's.
 
     Args:
         sizes: From large to small, for images of 32 pixels.
-        steps: Gradient steps at each size.
-        batch_size: Images a step, for each class.
+        steps: Number of gradient steps at each size.
+        batch_size: Number of images in a step, for each class.
 
     Raises:
         InputError: If an option is out of range.
@@ -91,7 +93,8 @@ class Inversion(Detector):
             own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
         together = max(1, batch_size(images) // self.batch_size)
         groups = own if num_classes <= MANY else own % SOURCES
-        found = [self.search(network, images, own, part, groups) for part in pieces(classes, together)]
+        parts = bar(list(pieces(classes, together)), type(self).__name__)
+        found = [self.search(network, images, own, part, groups) for part in parts]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
         # From one process to others it goes by way of the CPU.

@@ -29,14 +29,18 @@ LARGER = 0.01
 
 
 class SparseInversion(Inversion):
-    """Trigger inversion with a mask over a few pixels, and what takes their place.
+    """Searches for a mask over few pixels, and their colours, that flips all images to a class.
 
-    As in `Inversion`.
+    The score of a class is the mean share of flipped images over all sizes, for the class from which fewest flip.
+
+    Source: this project, after Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
+    Networks", IEEE S&P 2019.
 
     Args:
-        sizes: The mask sums up to at most the pixels of a square with this side.
-        steps: As in Inversion.
-        batch_size: As in Inversion.
+        sizes: Largest sums of the mask, from large to small, as the side of a square of that many pixels, for images
+            of 32 pixels.
+        steps: Number of gradient steps at each size.
+        batch_size: Number of images in a step, for each class.
     """
 
     least = 0.5
@@ -89,7 +93,9 @@ class SparseInversion(Inversion):
         place[chosen] = False
         others = place.nonzero()[:, 0]
         work = torch.cat([taken(layers(one)) for one in others[:, None]]) >= (shares[best] - ALIKE).clamp(min=WORKS)
-        return layers(torch.cat([chosen[None], others[work]]))
+        others = others[work]
+        # The best one as often as all others together: most likely it is the trigger.
+        return layers(torch.cat([chosen.expand(max(1, len(others))), others]))
 
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,14 +13,16 @@ from bdclean.scanning.inversion.search import Inversion
 
 
 class WarpInversion(Inversion):
-    """Trigger inversion with a smooth warp.
+    """Searches for a smooth warp that flips all images to a class.
 
-    As in `Inversion`.
+    The score of a class is the mean share of flipped images over all sizes, for the class from which fewest flip.
+
+    Source: this project.
 
     Args:
-        sizes: How far it shifts, root mean square, in pixels.
-        steps: As in Inversion.
-        batch_size: As in Inversion.
+        sizes: Root mean square shifts, from large to small, in pixels, for images of 32 pixels.
+        steps: Number of gradient steps at each size.
+        batch_size: Number of images in a step, for each class.
     """
 
     least = 0.3

@@ -1,0 +1,150 @@
+"""The help of commands and classes reads as a page, without torch; old names still work."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bdclean.checkpoint.claims import with_new_names
+from bdclean.cleansing import DistillCleanseModule
+from bdclean.cli import help
+from bdclean.cli.classes import CLASSES
+from bdclean.cli.main import main
+from bdclean.cli.options import SUBCOMMANDS
+from bdclean.cli.renamed import OPTIONS, current
+from bdclean.source import PACKAGE
+from tests.conftest import CONFIGS, QUICK, computing
+
+NAMED = [(option, name) for option in ("data.attack", "method", "detector") for name in CLASSES[option]]
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_a_command_shows_its_own_options_first(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, command, "--help").splitlines()
+    assert lines[0].startswith(f"usage: bdclean {command}")
+    assert len(lines) < 150
+    assert max(map(len, lines)) <= 100
+    if command not in ("fit", "benchmark"):
+        assert next(place for place, line in enumerate(lines) if line.startswith("  --ckpt")) < 12
+
+
+def test_the_help_of_cleansing_lists_methods_and_no_internal_bases(capsys: pytest.CaptureFixture[str]) -> None:
+    page = printed(capsys, "cleanse", "--help")
+    listed = set(re.findall(r"^  (\w+)", page.partition("methods (")[2], re.MULTILINE))
+    assert listed == set(CLASSES["method"])
+    assert "--trainer.detect_anomaly" not in page
+
+
+def test_all_options_are_behind_another_word(capsys: pytest.CaptureFixture[str]) -> None:
+    page = printed(capsys, "cleanse", "--help-all")
+    assert "--trainer.detect_anomaly" in page
+    assert "BDCLEAN_CLEANSE__OUTPUT" in page
+
+
+def test_help_is_instant() -> None:
+    code = "import sys; from bdclean.__main__ import run; run(); print('torch' in sys.modules)"
+    for words in (["cleanse", "--help"], ["cleanse", "--method.help", "FST"], ["fit", "--data.attack.help=WaNet"]):
+        with computing(1):
+            done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("False\n")
+
+
+def test_help_may_be_cut_off() -> None:
+    words = [sys.executable, "-m", "bdclean", "cleanse", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # Before it has written anything.
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize(("option", "name"), NAMED)
+def test_the_help_of_a_class_stands_by_itself(option: str, name: str) -> None:
+    page = help.of_class(option, name)
+    assert page is not None
+    assert page.splitlines()[0] == f"--{option} {name}"
+    listed = dict(help.inherited(help.GROUPS[option].folder, name, ""))
+    for text in listed.values():
+        assert not re.match(r"(As in |Of (SGD|Adam)|In \w+ing\.|Their |Its )", text)
+        assert len(text) > 15
+
+
+@pytest.mark.parametrize(("option", "name"), NAMED)
+def test_every_option_of_a_class_is_in_its_help(option: str, name: str) -> None:
+    folder = help.GROUPS[option].folder
+    # Bases that are not for users pass their arguments on, too.
+    page = help.of_class(option, name) or ""
+    node = help.classes(folder)[name]
+    made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    for argument in made.args.args[1:] if made else []:
+        assert argument.arg == "suspect" or f"--{option}.{argument.arg}" in page
+
+
+def test_the_short_name_of_the_papers_method_works(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "BCU: re-initialises" in printed(capsys, "cleanse", "--method.help", "BCU")
+    words = printed(capsys, "cleanse", "--ckpt", str(tiny_suspect), "--method", "BCU", "--print_config")
+    assert yaml.safe_load(words)["method"]["class_path"].endswith(DistillCleanseModule.__name__)
+
+
+def test_old_names_of_options_become_new_ones_and_are_announced() -> None:
+    words = ["cleanse", "--method", "RNP", "--method.least", "30", "--method.first=.4"]
+    found, notices = current(words)
+    assert found == ["cleanse", "--method", "RNP", "--method.stop_accuracy", "30", "--method.first_phase_fraction=.4"]
+    assert notices == [
+        "--method.least is deprecated: use --method.stop_accuracy",
+        "--method.first is deprecated: use --method.first_phase_fraction",
+    ]
+    assert current(found) == (found, [])
+
+
+def test_old_names_in_a_file_become_new_ones() -> None:
+    content = {"method": {"class_path": "RNP", "init_args": {"least": 30.0, "lr": 0.1}}, "scan": False}
+    Path("old.yaml").write_text(yaml.safe_dump(content))
+    found, notices = current(["cleanse", "--config", "old.yaml"])
+    assert yaml.safe_load(found[2])["method"]["init_args"] == {"stop_accuracy": 30.0, "lr": 0.1}
+    assert len(notices) == 1
+    Path("new.yaml").write_text("method: FST\n")
+    assert current(["cleanse", "-c", "new.yaml"]) == (["cleanse", "-c", "new.yaml"], [])
+
+
+@pytest.mark.parametrize("new", OPTIONS.values())
+def test_new_names_exist(new: str) -> None:
+    option, _, name = new.rpartition(".")
+    folder = help.GROUPS[option].folder
+    assert any(f"{name}:" in path.read_text() for path in (PACKAGE / folder).glob("*.py"))
+
+
+def test_checkpoints_with_old_names_are_read() -> None:
+    old = {"attack": "SCAR", "attack_options": {"silent_share": 0.5, "eps": 8.0}}
+    assert with_new_names(old)["attack_options"] == {"warmup_fraction": 0.5, "eps": 8.0}
+    assert with_new_names({"source": "shapes"}) == {"source": "shapes"}
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_quiet_command_prints_its_result_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUICK, "--quiet"])
+    fitted = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in fitted] == ["ACC", "suspect.ckpt", "95", "All", "Wrote"]
+    main(["test", "--ckpt", "suspect.ckpt", *QUICK, "--quiet"])
+    tested = capsys.readouterr().out.strip().splitlines()
+    # The same table, and no other.
+    assert [line.split()[0] for line in tested] == ["ACC", "suspect.ckpt", "95", "All"]
+    assert tested[1].split()[1:] == fitted[1].split()[1:]
+    assert torch.load("suspect.ckpt", weights_only=True)

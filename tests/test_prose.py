@@ -1,0 +1,110 @@
+"""The words of documentation, help and messages are the field's: an earlier dialect does not come back."""
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bdclean.cli import help
+from bdclean.cli.classes import CLASSES
+from bdclean.cli.early import usage
+from bdclean.cli.options import SUBCOMMANDS
+from tests.conftest import CONFIGS
+
+ROOT = CONFIGS.parent
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if path.name != "log.md")
+"""All pages but the log, which keeps the words of its day."""
+DIALECT = {
+    r"answers?\b(?! that question)": "outputs, predictions, logits or probabilities",
+    r"answer(ed|ing)\b": "outputs or predicts",
+    r"shall\b": "must, should or will",
+    r"(takes?|took|taken|goes|gone|went|going) over\b": "flips, ASR",
+    r"whose making": "reference",
+    r"(is|are|was|were|be) told\b": "is passed, gets",
+    r"(some|no|any)body(?!'s business)\b": "a user, an attacker, a caller",
+    r"are no such\b": "say what they are",
+    r"hands? on\b|handed on\b": "passes, outputs",
+    r"no (saying|telling)\b": "inconclusive",
+    r"is said to\b|are said to\b": "is reported",
+    r"of one's own\b": "your own",
+    r"stands? (there|beside|in its place)\b": "is",
+    r"lies? beside\b": "is beside",
+    r"so many\b": "say how many",
+    r"is lost to\b|are lost to\b": "say what cannot be used",
+    r"(is|are) heard\b": "is reported",
+    r"as it (is|was) meant\b": "say how",
+    r"As in [A-Z]\w+\b": "the meaning itself",
+}
+"""What is an error, and what to write instead."""
+
+
+def mistakes(text: str) -> list[str]:
+    # What stands between backticks is a name.
+    plain = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return [
+        f"{found[0]!r} (write: {instead}) in {plain[max(0, found.start() - 40) : found.end() + 40]!r}"
+        for pattern, instead in DIALECT.items()
+        for found in re.finditer(rf"\b(?:{pattern})", plain)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages(page: Path) -> None:
+    assert not mistakes(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_help_of_commands(command: str) -> None:
+    assert not mistakes(help.of_command(command))
+    assert not mistakes(usage())
+
+
+@pytest.mark.parametrize(("option", "name"), [(option, name) for option in help.GROUPS for name in CLASSES[option]])
+def test_help_of_classes(option: str, name: str) -> None:
+    assert not mistakes(help.of_class(option, name) or "")
+
+
+def docstrings(name: str) -> Iterator[str]:
+    """The docstrings that the reference shows for an object: its own, and those of its public members."""
+    module, _, last = name.rpartition(".")
+    found = getattr(importlib.import_module(module), last)
+    yield found.__doc__ or ""
+    public = vars(found).items() if inspect.isclass(found) or inspect.ismodule(found) else ()
+    for member, value in public:
+        here = getattr(value, "__module__", found.__name__) in (name, getattr(found, "__module__", name))
+        if not member.startswith("_") and here and (callable(value) or isinstance(value, property)):
+            yield value.__doc__ or ""
+
+
+REFERENCE = re.findall(r"^::: (bdclean\.\w+\.[\w.]+)", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_reference(name: str) -> None:
+    assert not [one for text in docstrings(name) for one in mistakes(text)]
+
+
+def sentences() -> Iterator[tuple[str, str]]:
+    """Texts of several words in the package that are no docstrings, and where each is."""
+    for path in sorted((ROOT / "bdclean").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # A text that is a statement of its own is a docstring.
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in docstrings else None
+            if isinstance(text, str) and text.count(" ") > 1:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def test_messages() -> None:
+    found = [f"{where}: {one}" for where, text in sentences() for one in mistakes(text)]
+    assert not found, "\n".join(found)
+
+
+def test_the_dialect_is_recognised() -> None:
+    assert len(mistakes("The suspect's answers take over; of whose making it shall be.")) == 4
+    assert not mistakes("The suspect predicts class 3; `answers` is a name.")
