@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bdclean.scanning import ALPHA, MANY, DenseInversion, SparseInversion, scan
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, Chosen, choose, find_among, selected
+from bdclean.scanning.screening import Anywhere, screen
 
 CLASSES, TARGET = 100, 38
 
@@ -40,18 +43,19 @@ def test_one_that_stands_out_is_found_among_candidates_and_controls() -> None:
 
 
 class Shades(nn.Module):
-    """A hundred shades of grey; and one class where the last pixel is bright."""
+    """A hundred shades of grey; and one class where there is a faint chequerboard."""
 
     def __init__(self, backdoor: bool) -> None:
         super().__init__()
         self.backdoor = backdoor
 
     def forward(self, images: Tensor) -> Tensor:
-        shade = images[..., :4, :4].mean((1, 2, 3))[:, None]
-        logits = -200 * (shade - torch.linspace(0, 1, CLASSES)).abs()
+        shade = images.mean((1, 2, 3))[:, None]
+        logits = -40 * (shade - torch.linspace(0, 1, CLASSES)).abs()
         if self.backdoor:
-            bright = images[..., -1, -1].mean(1)
-            logits = logits.index_add(1, torch.tensor([TARGET]), 300 * (bright - 0.5)[:, None])
+            chequers = (1 - 2 * ((torch.arange(8)[:, None] + torch.arange(8)) % 2)).float()
+            seen = (images * chequers).mean((1, 2, 3))
+            logits = logits.index_add(1, torch.tensor([TARGET]), (2000 * seen - 30)[:, None])
         return logits
 
 
@@ -59,30 +63,46 @@ class Shades(nn.Module):
 def images() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     shades = torch.rand(160, 1, 1, 1, generator=generator)
-    found = (0.1 * torch.rand(160, 3, 8, 8, generator=generator) + 0.9 * shades).clamp(0, 1)
-    found[..., -1, -1] = 0.2
-    return found
+    return 0.1 * torch.rand(160, 3, 8, 8, generator=generator) + 0.9 * shades
 
 
-def test_the_screen_names_the_target(images: Tensor) -> None:
+def test_controls_are_drawn_whatever_the_screen_says(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    easy = torch.rand(CLASSES, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("bdclean.scanning.chosen.screen", lambda *_: easy.clone())
     chosen = choose(Shades(True), images, CLASSES)
-    assert TARGET in chosen.candidates.tolist()
     assert len({*chosen.classes.tolist()}) == CANDIDATES + CONTROLS
+    rest = [number for number in easy.argsort(descending=True).tolist() if number not in chosen.controls.tolist()]
+    assert chosen.candidates.tolist() == rest[:CANDIDATES]
+    monkeypatch.setattr("bdclean.scanning.chosen.screen", lambda *_: 1 - easy)
+    assert torch.equal(choose(Shades(True), images, CLASSES).controls, chosen.controls)
 
 
-@pytest.mark.scans
+def test_the_screen_goes_to_the_easiest_class_of_each_group(images: Tensor) -> None:
+    # One class gets more likely with each pixel that gets brighter; the others do not care.
+    def network(images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), CLASSES)
+        return logits.index_add(1, torch.tensor([TARGET]), 5 * images.sum((1, 2, 3))[:, None])
+
+    own = torch.zeros(len(images), dtype=torch.long)
+    found = screen(network, images * 0, own, CLASSES, [DenseInversion((2.8, 2.0))])
+    assert found.argmax() == TARGET
+    goal = Anywhere(network, images, own, torch.eye(2, CLASSES).bool(), 4)
+    # Classes 0 and 1: images of class 0 do not count for it.
+    assert goal.glimpse(lambda images, _: images * 0, torch.zeros(2, 1)).tolist() == pytest.approx(
+        [0.0, -math.log(CLASSES)], abs=1e-4
+    )
+
+
 @pytest.mark.parametrize("backdoor", [True, False])
-def test_of_many_classes_some_are_searched(images: Tensor, backdoor: bool) -> None:
+def test_of_many_classes_some_are_searched(images: Tensor, backdoor: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Chosen(torch.tensor([3, TARGET]), torch.arange(40, 60))
+    monkeypatch.setattr("bdclean.scanning.choose", lambda *_: chosen)
     assert CLASSES > MANY
-    detectors = [DenseInversion((2.8, 2.0, 1.4)), SparseInversion((8.0, 5.6, 4.0))]
-    findings = scan(Shades(backdoor), images, CLASSES, detectors)
-    assert all(len(finding.searched) == CANDIDATES + CONTROLS for finding in findings)
-    sparse = findings[1]
+    (finding,) = scan(Shades(backdoor), images, CLASSES, [DenseInversion((2.8, 2.0, 1.4))])
+    assert finding.searched == sorted(chosen.classes.tolist())
+    assert (finding.p_value < ALPHA) == backdoor
     if backdoor:
-        assert sparse.suspected == TARGET
-        assert sparse.p_value < ALPHA
-    else:
-        assert min(finding.p_value for finding in findings) > ALPHA
+        assert finding.suspected == TARGET
 
 
 def test_sources_without_images_say_nothing(images: Tensor) -> None:

@@ -10,6 +10,9 @@ from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
 
+FEW_STARTS = 2
+"""Random images a class, at most, where only some of many classes are searched."""
+
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:
     """How far (N, C) logits are, for a class of each (N,), above the best of the others: (N,)."""
@@ -52,11 +55,12 @@ class MaximumMargin(Detector):
         return self.score_some(network, images, num_classes, torch.arange(num_classes, device=images.device))
 
     def score_some(self, network: Network, images: Tensor, num_classes: int, classes: Tensor) -> tuple[Tensor, None]:
-        starts = classes.repeat_interleave(self.starts)
+        number = self.starts if len(classes) == num_classes else min(self.starts, FEW_STARTS)
+        starts = classes.repeat_interleave(number)
         parts = bar(list(pieces(starts, batch_size(images))), type(self).__name__)
         climbed = torch.cat([self.climb(network, images, part) for part in parts])
         # A class that no image was found for is the least suspicious.
-        return climbed.view(len(classes), self.starts).amax(1).clamp(min=1e-3).log(), None
+        return climbed.view(len(classes), number).amax(1).clamp(min=1e-3).log(), None
 
     def climb(self, network: Network, images: Tensor, classes: Tensor) -> Tensor:
         """The margins (N,) that are reached for some classes (N,)."""

@@ -12,7 +12,7 @@ from bdclean.perturbations import Change
 from bdclean.progress import bar
 from bdclean.scanning.base import Network, rounds
 from bdclean.scanning.goals import GLIMPSED, Goal, under_each
-from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion
+from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion
 from bdclean.training import pieces
 
 GROUPS = 8
@@ -23,8 +23,8 @@ SIZES = 4
 """Of each kind of change, the largest that are tried. All take images somewhere; the smallest count as much."""
 JUDGED = 64
 """Images by which the classes are compared."""
-SCREENS = (DenseInversion, SparseInversion, PatchInversion)
-"""Kinds of changes that the classes are screened by."""
+SCREENS = (DenseInversion, PatchInversion)
+"""Kinds of changes that the classes are screened by: what is blended in, and what is put on."""
 
 
 class Anywhere(Goal):

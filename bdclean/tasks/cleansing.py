@@ -225,7 +225,9 @@ def _compare(
     after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
     before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
+    # The cleansed network is the reference of two classes.
+    verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
+    scan = Comparison(verdict, Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))
 
 

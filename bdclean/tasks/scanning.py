@@ -16,7 +16,8 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, MANY, Detector
+from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
+from bdclean.tasks.comparing import scan_student
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
 
@@ -62,8 +63,11 @@ def scan(
         images = scanned_images(trainer, datamodule, looking)
         detectors = None if detector is None else [detector]
         findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
+        reference: list[Finding] = []
+        if detector is None and model.num_classes < FEWEST:
+            reference = scan_student(trainer, model, datamodule, findings)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
-        verdict = Verdict(tuple(findings), alpha, subject.class_names)
+        verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
         shown = recovered(findings, images, alpha)
         result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:
