@@ -408,3 +408,13 @@ def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(
     assert capsys.readouterr().err.strip() == (
         "bdclean: error: untyped.Mine: the argument suspect of its constructor has no type"
     )
+
+
+def test_a_printed_configuration_has_what_the_checkpoint_and_its_weights_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(build_network("resnet20", 7, 32).state_dict(), "theirs.pth")
+    words = ["scan", "--ckpt", "theirs.pth", "--model.mean", "half", "--data.unlabeled", "procedural"]
+    config = printed_config(words, capsys)
+    assert (config["model"]["arch"], config["model"]["num_classes"]) == ("resnet20", 7)
+    assert config["data"]["image_size"] == config["model"]["image_size"] == 32

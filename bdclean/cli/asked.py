@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,9 +39,22 @@ class Asked:
         return next((value for value in values if value is not None), None)
 
 
+def given_options(words: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Names of the options among words, without dashes, and their values, where one follows."""
+    given: list[tuple[str, str | None]] = []
+    for word, following in zip(words, [*words, None][1:], strict=True):
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        # A word with a space in its name is a value.
+        if match := re.fullmatch(r"--(\S+)|-(c)", name):
+            given.append(("config" if match[2] else match[1], value if equals else following))
+    return given
+
+
 def unquoted(value: Any) -> Any:
-    """The value of an option, which on the command line can be a mapping in YAML."""
-    if not isinstance(value, str) or not value.startswith("{"):
+    """The value of an option, which on the command line can be a mapping or a list in YAML."""
+    if not isinstance(value, str) or not value.startswith(("{", "[")):
         return value
     try:
         return yaml.safe_load(value)

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bdclean import outputs
-from bdclean.cli.messages import expected, no_class, no_value
+from bdclean.cli.asked import given_options
+from bdclean.cli.messages import expected, no_class, no_option, no_value
 from bdclean.cli.options import SUBCOMMANDS, Options, options, untrained
 from bdclean.cli.values import DOUBTFUL
 from bdclean.errors import InputError
@@ -48,7 +49,7 @@ def check(words: Sequence[str]) -> None:
     if _asks_for_help(rest):
         return
     known = options(subcommand)
-    given = _given(rest)
+    given = given_options(rest)
     if rest and not rest[0].startswith("-") and "ckpt" in known.names and os.path.lexists(rest[0]):
         raise InputError("", None, f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
     for name, _ in given:
@@ -87,7 +88,7 @@ def check_classes(words: Sequence[str]) -> None:
     """
     if not words or words[0] not in SUBCOMMANDS or _has_variables():
         return
-    given = _given(words[1:])
+    given = given_options(words[1:])
     if {"config", "data", "trainer"} & {name for name, _ in given}:
         return
     known = options(words[0]).classes
@@ -111,7 +112,7 @@ def check_classes(words: Sequence[str]) -> None:
             if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
                 close = suggestion(inner, classes.parameters, f"--{option}.")
                 raise InputError(
-                    f"{name}", None, f"no such option{close or f'; --{option}.help NAME lists those of a class'}"
+                    name, None, f"no such option{close or f'; --{option}.help NAME lists those of a class'}"
                 )
 
 
@@ -126,7 +127,7 @@ def check_required(words: Sequence[str]) -> None:
     """
     if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
         return
-    given = {name for name, _ in _given(words[1:])}
+    given = {name for name, _ in given_options(words[1:])}
     if "ckpt" in options(words[0]).names and not given & {"ckpt", "config", "print_config"}:
         raise InputError("ckpt", None, "required")
 
@@ -137,11 +138,11 @@ def _check_start(words: Sequence[str]) -> None:
         return
     subcommand = next((word for word in words if word in SUBCOMMANDS), None)
     if subcommand is None:
-        if "config" in {name for name, _ in _given(words)}:
+        if "config" in {name for name, _ in given_options(words)}:
             # The command may stand there.
             return
         raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
-    for name, value in _given(words[: words.index(subcommand)]):
+    for name, value in given_options(words[: words.index(subcommand)]):
         if name not in GLOBAL:
             raise InputError(name, value or None, f"belongs behind the command {subcommand}")
 
@@ -156,34 +157,20 @@ def _asks_for_help(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help", "--help-all") or word.partition("=")[0].endswith(".help") for word in words)
 
 
-def _given(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Names of the options among words, without dashes, and their values, where one follows."""
-    given: list[tuple[str, str | None]] = []
-    for word, following in zip(words, [*words, None][1:], strict=True):
-        if word == "--":
-            break
-        name, equals, value = word.partition("=")
-        # A word with a space in its name is a value.
-        if match := re.fullmatch(r"--(\S+)|-(c)", name):
-            given.append(("config" if match[2] else match[1], value if equals else following))
-    return given
-
-
 def _check_name(name: str, known: Options, subcommand: str) -> None:
     """Refuse an option that is not there; what follows the name of one belongs to its value."""
     group, *rest = name.split(".")
     grouped = any(other.startswith(f"{group}.") for other in known.names)
     wanted = f"{group}.{rest[0]}" if grouped and rest else group
     if group not in known.open and wanted.rstrip("+") not in known.names:
-        close = suggestion(name, known.everything, "--")
-        raise InputError(f"{name}", None, "no such option" + (close or f"; bdclean {subcommand} --help lists them"))
+        raise no_option(name, known, f"; bdclean {subcommand} --help lists them")
 
 
 def _check_file(name: str, value: str) -> None:
     """Refuse the name of a file that is not there."""
     # A configuration may stand there itself, an address is no file, and an option no value.
     if not re.search(r"[:{\[\n]|^-", value) and value not in ("null", "None", "~") and not os.path.lexists(value):
-        raise InputError(f"{name}", value, "no such file")
+        raise InputError(name, value, "no such file")
 
 
 def _check_value(name: str, value: str, known: Options) -> None:

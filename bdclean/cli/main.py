@@ -12,7 +12,6 @@ from typing import Any
 from bdclean import __version__, printable
 from bdclean.benchmark.work import Command
 from bdclean.cli import early, instant, renamed
-from bdclean.cli.classes import CLASSES
 from bdclean.cli.configuration import LogConfig
 from bdclean.cli.flags import flag
 from bdclean.cli.mistakes import mistake
@@ -66,7 +65,7 @@ def execute(words: Sequence[str]) -> Any:
                     command=Command(execute, check),
                 ).result
         except Exception as error:
-            found = mistake(error, words[0] if words else "", CLASSES)
+            found = mistake(error)
             if found is None or found is error:
                 raise
             raise found from error
