@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from bdclean.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,14 +14,10 @@ if TYPE_CHECKING:
 
     from bdclean.data import PoisonDataModule
     from bdclean.modules import Suspect
-    from bdclean.reporting.results import Scan
+    from bdclean.reporting.results import Cleansing, Scan
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "__version__", "cleanse", "load", "scan"]
-
-
-class InputError(ValueError):
-    """Something the user can mend: one line that names the option and the value. The command line exits with 2."""
 
 
 def printable(text: str) -> str:
@@ -34,11 +31,6 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def quoted(value: str) -> str:
-    """A value of an option for a message: an empty one is seen."""
-    return value or "''"
-
-
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, for a message of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -49,43 +41,46 @@ def first_ten(things: Sequence[object]) -> str:
     return ", ".join(map(str, things[:10])) + (f" and {len(things) - 10} more" if len(things) > 10 else "")
 
 
-def within(option: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check a number that the user gave.
-
-    Args:
-        option: Whose it is.
-        value: The number.
-        low: The least that it can be.
-        high: The most.
-        above: Whether it has to be more than `low`.
-
-    Raises:
-        InputError: If it is out of range, or no finite number.
-    """
-    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
-        most = "" if high == math.inf else f" and at most {high if isinstance(high, int) else f'{high:g}'}"
-        raise InputError(f"{option} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
-
-
-def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> nn.Module:
+@overload
+def cleanse(
+    model: nn.Module,
+    images: Tensor | str | Path | Iterable[Any],
+    *,
+    return_result: Literal[False] = False,
+    **options: Any,
+) -> nn.Module: ...
+@overload
+def cleanse(
+    model: nn.Module, images: Tensor | str | Path | Iterable[Any], *, return_result: Literal[True], **options: Any
+) -> tuple[nn.Module, Cleansing]: ...
+def cleanse(
+    model: nn.Module, images: Tensor | str | Path | Iterable[Any], *, return_result: bool = False, **options: Any
+) -> nn.Module | tuple[nn.Module, Cleansing]:
     """Cleanse a network of a backdoor, with images that need no labels.
 
     Args:
         model: From images (N, C, H, H) to logits (N, classes), or to probabilities, log-probabilities, one number for
-            two classes, or a tuple, dictionary or object that holds them. It is not changed.
+            two classes, or a tuple, dictionary or object that holds them: anybody's, one of timm or transformers, or
+            the network that `load` returns. It is not changed.
         images: A float tensor (N, C, H, H) or a DataLoader of such: what the network takes. Batches of a loader may be
-            tuples, of which the first entry is used. Or images in [0, 1], as a uint8 tensor or the name of a folder, of
-            an `.npz` or `.npy` file, of a set of torchvision, or `procedural`: these need `mean` and `std`.
-        **options: `mean` and `std`, one number for all channels or one each, or a name for both: `imagenet`, `cifar10`,
-            `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or `none`; `image_size` in pixels, for images of any
-            size; `num_unlabeled`, the most images that are used, 5,000 by default; `batch_size`; `method`, the name of
-            a class in `bdclean.cleansing` or a function from a Classifier to a Cleanser; `when_clean`, `keep`, `gentle`
-            (default) or `strong`, what to do if no backdoor is found; `epochs` (or `max_epochs`), by default the
-            method's own; `seed`; and any option of Lightning's Trainer, such as `accelerator`.
+            tuples, of which the first entry is used, or dictionaries with `pixel_values` or `image`. Or images in
+            [0, 1], as a uint8 tensor, a list or a data set of Pillow's pictures, or the name of a folder, of an `.npz`
+            or `.npy` file, of a set of torchvision, or `procedural`: these need a normalisation, `processor` or `mean`
+            and `std`; networks of timm and those of `load` bring their own.
+        return_result: Whether to return what came of it as well.
+        **options: `processor`, an image processor of transformers or a data configuration of timm, which says mean, std
+            and size; images may be ones that it has processed; `mean` and `std`, one number for all channels or one
+            each, or a name for both: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or
+            `none`; `image_size` in pixels, for images of any size; `num_unlabeled`, the most images that are used,
+            5,000 by default; `batch_size`; `method`, the name of a class in `bdclean.cleansing` or a function from a
+            Classifier to a Cleanser; `when_clean`, `keep`, `gentle` (default) or `strong`, what to do if no backdoor is
+            found; `epochs` (or `max_epochs`), by default the method's own; `seed`; and any option of Lightning's
+            Trainer, such as `accelerator`.
 
     Returns:
         The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model. If it is
-        not to be trusted, a warning says why.
+        not to be trusted, a warning says why. With `return_result` a pair: the network, and a
+        `bdclean.reporting.results.Cleansing`, whose `conclusion` says whether to trust it.
 
     Raises:
         InputError: If the network does not take the images, cannot be trained (its weights are quantised, complex or
@@ -94,7 +89,7 @@ def cleanse(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **opt
     # Importing bdclean is instant, and torch is not.
     from bdclean.api import cleanse as run
 
-    return run(model, images, **options)
+    return run(model, images, return_result=return_result, **options)
 
 
 def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> Scan:
@@ -103,11 +98,13 @@ def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **option
     Args:
         model: As in `cleanse`.
         images: As in `cleanse`.
-        **options: `mean`, `std`, `image_size`, `num_unlabeled` and `seed` as in `cleanse`; `alpha`, from which p-value
-            down a backdoor is said to be found; and any option of Lightning's Trainer, such as `accelerator`.
+        **options: `processor`, `mean`, `std`, `image_size`, `num_unlabeled` and `seed` as in `cleanse`;
+            `alpha`, from which p-value down a backdoor is said to be found; and any option of Lightning's Trainer, such
+            as `accelerator`.
 
     Returns:
-        What was found: `verdict` has `backdoor`, whether there is one, `suspected`, its class, and a `sentence`.
+        What was found: `verdict` has `backdoor`, whether there is one, `suspected`, its class, `p_value`, a `sentence`,
+        and `findings`, of which each `trigger` puts onto images what was recovered; `recovered` has pictures of it.
 
     Raises:
         InputError: As in `cleanse`.
@@ -123,9 +120,9 @@ def load(
     """Read a suspect from a file, with its images and its trigger, as `bdclean.tasks` take them.
 
     Args:
-        path: The file: one of `bdclean fit`, or anybody's.
+        path: The file: one of `bdclean fit`, anybody's, or a folder of transformers or timm.
         source: Labelled images; by default those that the file names, if the program draws them.
-        unlabeled: Other images for the defender.
+        unlabeled: Other images for the defender; by default the program draws some, where there is no source.
         **options: `model`, a mapping with arguments of a Suspect that the file does not say; any others are arguments
             of a PoisonDataModule.
 

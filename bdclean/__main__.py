@@ -12,8 +12,10 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-from bdclean import InputError, printable
+from bdclean import printable
 from bdclean.cli import early, instant, renamed
+from bdclean.cli.flags import flag
+from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -79,10 +81,11 @@ def run() -> None:
         sys.unraisablehook = report_unraisable
         if answered(words):
             return
-        words = renamed.announced(words)
-        early.check(words)
-        early.check_classes(words)
-        early.check_required(words)
+        with naming(flag):
+            words = renamed.announced(words)
+            early.check(words)
+            early.check_classes(words)
+            early.check_required(words)
         from bdclean.cli.main import main
 
         main(words)

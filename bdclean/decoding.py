@@ -109,7 +109,7 @@ def decode(path: Path, size: int) -> Tensor | str:
         (size, size, 3) uint8, or the reason why there is none.
     """
     try:
-        return bounded(path, lambda image: torch.from_numpy(np.array(_square(image, size))), size=size)
+        return bounded(path, lambda image: square(image, size), size=size)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
@@ -211,14 +211,15 @@ def _held_to(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    """The centre of an image as RGB, 8 bits a channel."""
+def square(image: Image.Image, size: int) -> Tensor:
+    """The centre of an image as RGB, resized, (size, size, 3) uint8. The image is turned as its camera was held."""
     ImageOps.exif_transpose(image, in_place=True)
     image = in_8_bits(image)
     colour = image if image.mode == "RGB" else image.convert("RGB")
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
-    return colour.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    box = (left, top, left + side, top + side)
+    return torch.from_numpy(np.array(colour.resize((size, size), Image.Resampling.BILINEAR, box)))
 
 
 def in_8_bits(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdclean import InputError, quoted
+from bdclean.errors import InputError
 
 SUFFIXES = {
     "fit": (".ckpt",),
@@ -18,6 +18,8 @@ SUFFIXES = {
     "scan": (".json",),
 }
 """What the name of a command's result ends with; that of `predict` may end with anything else."""
+FOLDERS = ("cleanse",)
+"""Commands whose result can be a folder, which has a name without a suffix."""
 REPORTS = (".json", ".html")
 """What the names of reports beside a network end with."""
 REPORT_SIZE = 2**17
@@ -70,20 +72,21 @@ def check_name(command: str, output: str) -> None:
     """
     path, known = Path(output), SUFFIXES.get(command)
     if command != "scan" and path.suffix in REPORTS:
-        raise InputError(f"--output {output}: that is the name of the report")
-    if known is not None and path.suffix not in known:
-        raise InputError(f"--output {quoted(output)}: must end with {', '.join(known)}")
+        raise InputError("output", output, "that is the name of the report")
+    if known is not None and path.suffix not in known and (path.suffix or not path.name or command not in FOLDERS):
+        raise InputError("output", output, f"must end with {', '.join(known)}")
     if not path.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {path.parent}")
+        raise InputError("output", output, f"there is no folder {path.parent}")
 
 
-def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
+def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = False) -> Outputs:
     """The files of a command, if they can be written.
 
     Args:
         output: The value of `--output`.
         beside: Suffixes of the reports, which are called as the result is.
         size: Bytes that the result takes at least.
+        folder: Whether the result is a folder.
 
     Raises:
         InputError: If one of them cannot be written: its folder is missing, read-only or full, its name is too long, or
@@ -92,13 +95,13 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0) -> Outputs:
     result = Path(output)
     paths = (result, *(result.with_suffix(suffix) for suffix in beside))
     for path in paths:
-        if refusal := _refusal(path):
-            raise InputError(f"--output {quoted(output)}: {'' if path == result else f'the report {path} '}{refusal}")
+        if refusal := _refusal(path, folder and path == result):
+            raise InputError("output", output, f"{'' if path == result else f'the report {path} '}{refusal}")
     needed = size + REPORT_SIZE * len(beside)
     for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:
             sizes = f"at least {needed / 2**20:.1f} MiB, and {available / 2**20:.1f} MiB are {where}"
-            raise InputError(f"--output {output}: takes {sizes}")
+            raise InputError("output", output, f"takes {sizes}")
     return Outputs(result, paths[1:], tuple(map(_identity, paths)))
 
 
@@ -107,14 +110,16 @@ def size_of(state: Mapping[str, object]) -> int:
     return sum(getattr(value, "nbytes", 0) for value in state.values())
 
 
-def _refusal(path: Path) -> str | None:
-    """Why a file cannot be written; None if it can."""
+def _refusal(path: Path, folder: bool) -> str | None:
+    """Why a file, or a folder, cannot be written; None if it can."""
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode) and not folder:
             return "is a folder"
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             return "is no regular file"
+        if folder and not stat.S_ISDIR(mode):
+            return "is a file, and a folder is to be written"
         if not os.access(path, os.W_OK):
             return "is write-protected"
     except FileNotFoundError:

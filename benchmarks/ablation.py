@@ -60,7 +60,9 @@ class AsTrained(ScanDistill):
 
     def finish(self) -> None:
         """Neither beyond them nor back to the suspect's."""
-        with patch.multiple(interpolate, ON=(), BACK=(), BACK_OFF=(), RETREAT=(1.0,)):
+        with patch.multiple(
+            interpolate, EXTRAPOLATION_STEPS=(), INTERPOLATION_STEPS=(), BACK_OFF_STEPS=(), RETREAT_STEPS=(1.0,)
+        ):
             super().finish()
 
 
@@ -69,7 +71,7 @@ class Unguarded(ScanDistill):
 
     def finish(self) -> None:
         """The weights go back or on by what was found alone."""
-        with patch.multiple(interpolate, BACK_OFF=(), RETREAT=(1.0,)):
+        with patch.multiple(interpolate, BACK_OFF_STEPS=(), RETREAT_STEPS=(1.0,)):
             super().finish()
 
 

@@ -55,7 +55,7 @@ def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
     # What is remembered of the wide ones.
     recognise = importlib.import_module("bdclean.models.recognise")
-    monkeypatch.setattr(recognise, "_shapes", functools.cache(recognise._shapes.__wrapped__))
+    monkeypatch.setattr(recognise, "known_shapes", functools.cache(recognise.known_shapes.__wrapped__))
 
 
 @pytest.fixture(autouse=True)
@@ -68,9 +68,11 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
     monkeypatch.setattr("bdclean.scanning.inversion.patch.STEPS", 1)
     monkeypatch.setattr("bdclean.scanning.inversion.patch.PLACES", 1)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.LONGEST", 3)
-    monkeypatch.setattr("bdclean.cleansing.scandistill.aims.HUNTERS", tuple(kind((1.0,), 1, 8) for kind in inversions))
-    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((1.0,), 1, 8),))
+    monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.MAX_EPOCHS", 3)
+    monkeypatch.setattr(
+        "bdclean.cleansing.scandistill.aims.INVERSIONS", tuple(kind((1.0,), 1, 8) for kind in inversions)
+    )
+    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARISON_INVERSIONS", (SparseInversion((1.0,), 1, 8),))
 
 
 @pytest.fixture(scope="session")

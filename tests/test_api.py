@@ -97,7 +97,7 @@ def test_normalised_images_are_scanned_in_the_range_of_images(
     images = ((torch.rand(3, 32, 32) - mean) / std).repeat(40, 1, 1, 1)
     scanned: list[tuple[nn.Module, torch.Tensor]] = []
 
-    def scan(network: nn.Module, images: torch.Tensor, *_: object) -> list[scanning.Finding]:
+    def scan(network: nn.Module, images: torch.Tensor, *_: object, **__: object) -> list[scanning.Finding]:
         scanned.append((network, images))
         return []
 

@@ -333,7 +333,7 @@ def test_wrong_options_are_named(words: list[str], named: str, capsys: pytest.Ca
 
 
 def test_a_clean_label_attack_on_an_absent_class_is_an_error() -> None:
-    with pytest.raises(InputError, match="--data.attack.target_class 3: none of 20 training images"):
+    with pytest.raises(InputError, match="target_class 3: none of 20 training images"):
         attacks.SIG(target_class=3).choose(torch.arange(20) % 3, 4)
 
 

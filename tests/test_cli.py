@@ -248,7 +248,7 @@ WRONG = {
     "fit --trainer.callbacks EarlyStopping": "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.monitor",
     "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
     "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
-    "fit --trainer.limit_train_batches 0": "--trainer.limit_train_batches 0.0: no step of training",
+    "fit --trainer.limit_train_batches 0": "no step of training, so that the network would stay untrained",
     "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training",
     "fitt": "fitt: no such command; did you mean fit?",
     "test": "--ckpt: required",
@@ -264,7 +264,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),
-    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "batches 0.0: no step of training",
+    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "no step of training, but Distill",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
         "--method.lr 1e+30: too high, the training diverged 7 times, the last time at 1/4096 of it; Distill has 0.01 by"
@@ -408,3 +408,13 @@ def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(
     assert capsys.readouterr().err.strip() == (
         "bdclean: error: untyped.Mine: the argument suspect of its constructor has no type"
     )
+
+
+def test_a_printed_configuration_has_what_the_checkpoint_and_its_weights_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(build_network("resnet20", 7, 32).state_dict(), "theirs.pth")
+    words = ["scan", "--ckpt", "theirs.pth", "--model.mean", "half", "--data.unlabeled", "procedural"]
+    config = printed_config(words, capsys)
+    assert (config["model"]["arch"], config["model"]["num_classes"]) == ("resnet20", 7)
+    assert config["data"]["image_size"] == config["model"]["image_size"] == 32

@@ -101,7 +101,7 @@ def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = torch.load(tiny_suspect, weights_only=True)
     checkpoint = read(str(tiny_suspect))
     model = Suspect(**identify(checkpoint, {}, None)).eval()
-    model.load(checkpoint, "--ckpt")
+    model.load(checkpoint, "ckpt")
     with torch.no_grad():
         logits = model(to_float(draw_shapes(200, 1)[0]))
     *_, weight, bias = (value for name, value in content["state_dict"].items() if name.endswith(("weight", "bias")))

@@ -95,13 +95,48 @@ def test_a_patch_is_placed_where_it_flips_the_network_and_not_the_reference(imag
 
 def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images: Tensor) -> None:
     torch.manual_seed(0)
-    hunters = [SparseInversion((8.0, 5.6, 4.0), 4), PatchInversion((5.6, 4.0), 4)]
-    with_trigger = differences(Quarters(True), Quarters(False), images, hunters, CLASSES)
+    inversions = [SparseInversion((8.0, 5.6, 4.0), 4), PatchInversion((5.6, 4.0), 4)]
+    with_trigger = differences(Quarters(True), Quarters(False), images, inversions, CLASSES)
     assert any(one.found for one in with_trigger)
     assert all(one.sources in ((), (2,)) for one in with_trigger)
     # The other way round there is nothing to find: the network without a trigger has none.
     for one, other in ((False, True), (False, False), (True, True)):
-        assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, hunters, CLASSES))
+        assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, inversions, CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "found"),
+    [
+        # Measured on a network whose backdoor has one source class: the classes that flip easily do so both ways.
+        (
+            [0.0, 0.0, 0.02, 0.01, 0.45, 0.03, 0.01, 0.05, 0.0, 0.03],
+            [0.01, 0.0, 0.01, 0.01, 0.08, 0.05, 0.16, 0.14, 0.1, 0.12],
+            True,
+        ),
+        # The same share, which the reference has in another class: no class exceeds chance.
+        (
+            [0.0, 0.0, 0.02, 0.01, 0.45, 0.03, 0.01, 0.05, 0.0, 0.03],
+            [0.01, 0.0, 0.01, 0.01, 0.08, 0.05, 0.4, 0.14, 0.1, 0.12],
+            False,
+        ),
+        # Flips both ways.
+        (
+            [0.1, 0.3, 0.2, 0.3, 0.45, 0.2, 0.1, 0.2, 0.3, 0.1],
+            [0.1, 0.2, 0.25, 0.2, 0.3, 0.25, 0.1, 0.15, 0.2, 0.15],
+            False,
+        ),
+        # Two classes are too few for one to stand out.
+        ([0.45, 0.0], [0.0, 0.16], False),
+    ],
+)
+def test_a_single_source_class_stands_out_against_its_own_chance(
+    forward: list[float], backward: list[float], found: bool
+) -> None:
+    inversion = DenseInversion((1.0,), 1)
+    one = Difference(inversion, torch.arange(len(forward)), torch.tensor(forward), torch.tensor(backward))
+    assert one.found == found
+    if found:
+        assert one.sources == (4,)
 
 
 def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
@@ -191,7 +226,9 @@ def cleanser(images: Tensor) -> ScanDistill:
 def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    monkeypatch.setattr(
+        "bdclean.cleansing.scandistill.method.COMPARISON_INVERSIONS", (SparseInversion((8.0, 5.6, 4.0), 4),)
+    )
     cleanser.reference = lambda: Quarters(False)  # type: ignore[method-assign]
     network: Any = cleanser.network
     with torch.no_grad():
@@ -240,7 +277,9 @@ def test_images_of_classes_that_are_found_are_held_once_and_let_go(
 def test_where_nothing_is_found_training_ends_and_weights_go_back(
     cleanser: ScanDistill, when_clean: Any, offset: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bdclean.cleansing.scandistill.method.COMPARERS", (SparseInversion((8.0, 5.6, 4.0), 4),))
+    monkeypatch.setattr(
+        "bdclean.cleansing.scandistill.method.COMPARISON_INVERSIONS", (SparseInversion((8.0, 5.6, 4.0), 4),)
+    )
     cleanser.reference = lambda: Quarters(True)  # type: ignore[method-assign]
     cleanser.when_clean = when_clean
     network: Any = cleanser.network
@@ -302,8 +341,8 @@ def test_a_first_phase_that_begins_anew_is_as_long_as_before(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer: Any = cleanser.trainer
-    monkeypatch.setattr(cleanser, "look_after", lambda: pytest.fail("looked at before any training"))
-    cleanser.looked_after = True
+    monkeypatch.setattr(cleanser, "check_agreement", lambda: pytest.fail("looked at before any training"))
+    cleanser.restarted = True
     assert cleanser.first_phase == 6
     # It diverged in the fifth epoch.
     trainer.current_epoch, trainer.max_epochs, cleanser.first_epoch = 4, 15, 5
@@ -328,7 +367,7 @@ def test_a_training_that_diverges_again_and_again_names_the_rate_that_it_used(
         cleanser.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.zeros(CLASSES))]
     cleanser.divergences, cleanser.aimed_lr, cleanser.lr = 6, 7.0, 8.0
     option = "aimed_lr 7.0: too high.*0.02" if targeted else "lr 8.0: too high.*0.1"
-    with pytest.raises(InputError, match=f"--method.{option} by default"):
+    with pytest.raises(InputError, match=f"{option} by default"):
         cleanser.on_divergence(math.nan)
 
 
@@ -349,7 +388,15 @@ def test_a_suspect_can_be_kept_as_it_is(
     before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     (compared,) = report["compared"]
-    assert compared.keys() == {"search", "classes_compared", "suspect_alone", "student_alone", "stands_out", "classes"}
+    assert compared.keys() == {
+        "search",
+        "classes_compared",
+        "suspect_alone",
+        "student_alone",
+        "p_value",
+        "stands_out",
+        "classes",
+    }
     assert not compared["stands_out"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out
 

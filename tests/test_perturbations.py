@@ -143,25 +143,24 @@ def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
     assert torch.equal(ascend(lambda x: (x * torch.nan).sum(), start, 10, 3), start)
     assert torch.equal(ascend(lambda x: (x * torch.inf).sum(), start, 10, 3), start)
     own, classes = torch.zeros(len(images), dtype=torch.long), torch.arange(1, 3)
-    for hunter in (
+    for inversion in (
         DenseInversion((1.0,), 2),
         SparseInversion((4.0,), 2),
         PatchInversion((4.0,), 2),
         WarpInversion((1.0,), 2),
     ):
-        goal = Towards(network, images, own, classes, hunter.batch_size)
-        assert all(found.isfinite().all() for found in hunter.shrink(goal))
+        goal = Towards(network, images, own, classes, inversion.batch_size)
+        assert all(found.isfinite().all() for found in inversion.shrink(goal))
 
 
-def test_a_class_is_aimed_at_by_who_found_it() -> None:
-    def finding(detector: str, target: int, p: float, recovered: bool = True) -> Finding:
-        p_values = torch.ones(4)
-        p_values[target] = p
-        scores = 1 - p_values
+def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
+    def finding(detector: str, target: int, p: float, recovered: bool = True, score: float = 0.9) -> Finding:
+        p_values, scores = torch.ones(4), torch.zeros(4)
+        p_values[target], scores[target] = p, score
         return Finding(detector, scores, p_values, nn.Identity() if recovered else None)
 
     def aims(*findings: Finding) -> list[tuple[str, int]]:
-        return [(type(aim.hunter).__name__, aim.target) for aim in all_to_one(findings) if isinstance(aim, AllToOne)]
+        return [(type(aim.inversion).__name__, aim.target) for aim in all_to_one(findings) if isinstance(aim, AllToOne)]
 
     sparse = finding("SparseInversion", 2, 0.001)
     assert aims(sparse, finding("DenseInversion", 1, 0.006)) == [("SparseInversion", 2)]
@@ -170,7 +169,11 @@ def test_a_class_is_aimed_at_by_who_found_it() -> None:
     assert aims(sparse, finding("PatchInversion", 2, 0.001)) == [("SparseInversion", 2)]
     dense = finding("DenseInversion", 2, 0.002)
     assert aims(dense, sparse) == [("SparseInversion", 2), ("DenseInversion", 2)]
-    # What knows the class alone has it looked for by what finds a trigger of it, or by all.
+    # A search that is not sure of the class by itself is used, too, if it flips many images.
+    assert aims(sparse, finding("DenseInversion", 2, 0.9, score=0.5)) == [("SparseInversion", 2), ("DenseInversion", 2)]
+    assert aims(sparse, finding("DenseInversion", 2, 0.9, score=0.44)) == [("SparseInversion", 2)]  # common
+    assert aims(sparse, finding("WarpInversion", 2, 0.9, score=0.4)) == [("SparseInversion", 2)]  # less than half
+    # If only a detector that does not search is sure, all searches are used.
     known = finding("MaximumMargin", 2, 0.001, recovered=False)
     assert aims(known, sparse) == [("SparseInversion", 2)]
     assert aims(known, finding("WarpInversion", 2, 0.06)) == [
@@ -184,7 +187,7 @@ def test_a_class_is_aimed_at_by_who_found_it() -> None:
 
 @pytest.mark.parametrize("options", [{"share": (0.1, 1.1)}, {"aimed_lr": 0.0}])
 def test_options_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"--method.{next(iter(options))} "):
+    with pytest.raises(InputError, match=f"{next(iter(options))} "):
         ScanDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)
 
 

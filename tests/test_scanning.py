@@ -250,9 +250,9 @@ def towards(network: Network, images: Tensor, own: Tensor) -> Towards:
 
 @pytest.mark.parametrize("side", [3, 6])
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
-@pytest.mark.parametrize("hunter", [SparseInversion(), PatchInversion()])
+@pytest.mark.parametrize("inversion", [SparseInversion(), PatchInversion()])
 def test_in_the_place_of_a_mask_a_square_is_found(
-    side: int, colour: tuple[float, float, float], hunter: SparseInversion
+    side: int, colour: tuple[float, float, float], inversion: SparseInversion
 ) -> None:
     # A mask that is a pixel and a half beside the middle, of another size and of many colours.
     torch.manual_seed(0)
@@ -260,7 +260,7 @@ def test_in_the_place_of_a_mask_a_square_is_found(
     layer[:, :, 6 : 6 + side, 21 : 22 + side] = 0.5 * torch.rand(1, 4, side, side + 1)
     network, seen = Square(side, colour), 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
     own = torch.arange(40) % 4
-    (found,) = hunter.simplify(towards(network, seen, own), layer)
+    (found,) = inversion.simplify(towards(network, seen, own), layer)
     expected = torch.zeros(4, 32, 32)
     expected[0, 5 : 5 + side, 20 : 20 + side] = 1
     expected[1:, 5 : 5 + side, 20 : 20 + side] = torch.tensor(colour).view(3, 1, 1)
@@ -359,7 +359,7 @@ def test_bad_options() -> None:
         lambda: SparseInversion(steps=0),
         lambda: WarpInversion(batch_size=0),
     ):
-        with pytest.raises(InputError, match="--detector."):
+        with pytest.raises(InputError, match=r"^(starts|steps|sizes|batch_size) .*: must be"):
             make()
 
 
@@ -485,7 +485,7 @@ def test_what_scan_refuses(
 def test_a_cleansed_network_is_kept_if_the_scan_of_it_is_not_waited_for(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def impatient(*given: object) -> None:
+    def impatient(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bdclean.scanning.scan", impatient)

@@ -1,7 +1,9 @@
 """Reading files nobody should trust, and writing networks in the form that they came in."""
 
 from bdclean.checkpoint.backdoorbench import Triggered
-from bdclean.checkpoint.forms import MARK, Checkpoint, read
+from bdclean.checkpoint.folder_writing import is_folder
+from bdclean.checkpoint.forms import MARK, Checkpoint
+from bdclean.checkpoint.reading import read
 from bdclean.checkpoint.write import check, write, write_text, write_whole
 
-__all__ = ["MARK", "Checkpoint", "Triggered", "check", "read", "write", "write_text", "write_whole"]
+__all__ = ["MARK", "Checkpoint", "Triggered", "check", "is_folder", "read", "write", "write_text", "write_whole"]

@@ -7,7 +7,8 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from bdclean import InputError, escaped
+from bdclean import escaped
+from bdclean.errors import Given, InputError
 
 MOST_VALUES = 1000
 """An option may hold so many values, and things that hold them."""
@@ -49,7 +50,8 @@ def _plain(value: Any) -> bool:
     return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
 
 
-def _nested(value: Any) -> bool:
+def nested(value: Any) -> bool:
+    """Whether a value is plain, or lists and dictionaries of such: none too large, too many, or taken for a class."""
     waiting = [value]
     for _ in range(MOST_VALUES):
         if not waiting:
@@ -76,7 +78,7 @@ MODEL: dict[str, Callable[[Any], bool]] = {
     "mean": _channels,
     "std": _channels,
     "stem": _optional(lambda value: value in ("photo", "small")),
-    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and _nested(value)),
+    "arch_kwargs": _optional(lambda value: isinstance(value, dict) and nested(value)),
 }
 """What a checkpoint says of its network, and what each value can be."""
 
@@ -105,22 +107,23 @@ def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     return data | ({"attack_options": options} if options else {})
 
 
-def vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
+def vetted(values: Any, known: dict[str, Callable[[Any], bool]], option: Given, place: str) -> dict[str, Any]:
     """Values that are known and in their range.
 
     Args:
         values: Names to values, as a file has them.
         known: What each name can be.
-        what: The file and the entry, for messages.
+        option: The parameter that named the file, for messages.
+        place: The entry in it.
 
     Raises:
         InputError: If a value is none of these.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{what} is no dictionary")
+        raise InputError(*option, f"{place} is no dictionary")
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
+            raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which bdclean never writes")
         if not known[name](value):
-            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
+            raise InputError(*option, f"{place}: {name} cannot be {reprlib.repr(value)}")
     return dict(values)

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
+from bdclean.checkpoint.folder_writing import check_folder, is_folder, named_as_in_folder, write_folder
 from bdclean.checkpoint.forms import Checkpoint
+from bdclean.errors import Given, InputError
 
 
 def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
@@ -22,10 +23,11 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
 
     A `.pt`, `.pth`, `.tar`, `.bin` or `.ckpt` file gets everything that the suspect's file held, in its places, with
     the new weights instead of the old ones; so do averaged copies of the old ones. `.safetensors` gets the weights
-    under the names they had. `.onnx` is the network itself, for batches of any size of normalised images.
+    under the names they had. A name without a suffix is a folder, for suspects that are one. `.onnx` is the network
+    itself, for batches of any size of normalised images.
 
     Args:
-        path: The file.
+        path: The file or the folder.
         network: The network.
         image: (1, C, H, W), what the network takes: for `.onnx`.
         like: What the suspect was read from, if it was read.
@@ -35,9 +37,14 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
         InputError: If a library is missing that the format needs.
     """
     own = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    state = own if like is None else _renamed(own, like.weights, prefix)
+    if like is not None and like.folder is not None:
+        state = named_as_in_folder(network, like, prefix)
+    else:
+        state = own if like is None else _renamed(own, like.weights, prefix)
     if path.suffix == ".onnx":
         write_whole(path, lambda file: _onnx(Path(file.name), network, image))
+    elif is_folder(path) and like is not None:
+        write_folder(path, state, like)
     elif path.suffix == ".safetensors":
         from safetensors.torch import save
 
@@ -46,23 +53,30 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
         write_whole(path, lambda file: file.write(save(separate, {"format": "pt"})))
     else:
         content = state
-        if like is not None and not like.own and Path(like.path).suffix != ".safetensors":
+        if like is not None and not like.own and like.folder is None and Path(like.path).suffix != ".safetensors":
             content = _replaced(like.content, {name: value for name, value in own.items() if prefix + name in state})
         write_whole(path, lambda file: torch.save(content, file))
 
 
-def check(path: Path, option: str) -> None:
-    """Refuse a file that could not be written in the end.
+def check(path: Path, like: Checkpoint | None, option: Given) -> None:
+    """Refuse a file or a folder that could not be written in the end.
+
+    Args:
+        path: The file or the folder.
+        like: What the suspect was read from, if it was read.
+        option: The parameter that named it, for messages.
 
     Raises:
-        InputError: If a library is missing that its format needs.
+        InputError: If a library is missing that its format needs, or it is a folder and the suspect is none.
     """
+    if is_folder(path):
+        check_folder(path, like, option)
     if path.suffix == ".onnx":
         try:
             import onnx  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError(f'{option}: needs {error.name}: pip install "bdclean[onnx]"') from error
+            raise InputError(*option, f'needs {error.name}: pip install "bdclean[onnx]"') from error
 
 
 def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

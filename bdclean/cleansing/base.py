@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-import bdclean
+from bdclean import errors
 from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
 from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
@@ -61,7 +61,7 @@ class Cleanser(Classifier):
     """Whether the student trains in eval mode, with fixed batch norm statistics."""
     uses_dropout: ClassVar[bool] = True
     """Whether the student trains with dropout."""
-    option_group = "--method."
+    option_group = "method."
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
@@ -111,8 +111,8 @@ class Cleanser(Classifier):
         return self.epochs
 
     def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-        """Check an option of the method, by its name, as `bdclean.within` does."""
-        bdclean.within(f"--method.{name}", value, low, high, above)
+        """Check an option of the method, by its name, as `bdclean.errors.within` does."""
+        errors.within(f"method.{name}", value, low, high, above)
 
     @property
     def rate_option(self) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bdclean import InputError
 from bdclean.cleansing.prune import PruningCleanser, outliers
+from bdclean.errors import InputError
 from bdclean.models import Channels
 from bdclean.modules import Classifier
 
@@ -54,7 +54,7 @@ class BNP(PruningCleanser):
             if module.running_var is not None and module.affine
         }
         if not norms:
-            raise InputError("--method BNP: the network has no batch norm with learned statistics and scales")
+            raise InputError("method", "BNP", "the network has no batch norm with learned statistics and scales")
         return [Channels(name, name, norm.num_features) for name, norm in norms.items()]
 
     @torch.no_grad()

@@ -7,10 +7,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from bdclean import InputError
 from bdclean.checkpoint import Checkpoint
 from bdclean.cli.asked import Asked
 from bdclean.data.sources import size_of
+from bdclean.errors import InputError
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import identify
 from bdclean.suspects.vetting import described
@@ -46,7 +46,7 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
     model, data = config.model, config.data
     recognised = model.arch is None
     if not any(map(asked, ("model.image_size", "model"))):
-        check_cost(suspect, model.arch, model.stem)
+        check_cost(suspect, model.arch, model.stem, model.arch_kwargs)
     size = data.image_size or size_of(data.source, data.unlabeled, data.root)
     for name, value in identify(suspect, dict(model), size).items():
         model[name] = value
@@ -55,16 +55,18 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
     return recognised
 
 
-def check_cost(suspect: Checkpoint, arch: str | None, stem: Any) -> None:
+def check_cost(suspect: Checkpoint, arch: str | None, stem: Any, arch_kwargs: Any = None) -> None:
     """Refuse a size of images that the checkpoint names, and that would fill the memory of the network."""
     size = suspect.model.get("image_size")
     if size is None or arch is None or is_own_class(arch):
         return
-    numbers = largest_layer(arch, size, stem)
+    numbers = largest_layer(arch, size, stem, arch_kwargs)
     if numbers > MOST_NUMBERS:
         raise InputError(
-            f"--ckpt {suspect.path}: with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
-            f"numbers for each; give --model.image_size {size} if that is right"
+            "ckpt",
+            suspect.path,
+            f"with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
+            f"numbers for each; give --model.image_size {size} if that is right",
         )
 
 
@@ -80,7 +82,9 @@ def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
     option = f"--data.source {shlex.quote(named)}"
     if data.unlabeled is None:
         raise InputError(
-            f"--data.source: needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
-            f"which is not read unasked: {option}"
+            "data.source",
+            None,
+            f"needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
+            f"which is not read unasked: {option}",
         )
     return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]

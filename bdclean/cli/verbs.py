@@ -67,12 +67,12 @@ class Verbs(Trainer):
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
-                loses more accuracy and more of what was not found. For methods that scan (ScanDistill). A network with
-                too many classes to be scanned always becomes the re-initialised student.
+                loses more accuracy and more of what was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
-                `.ckpt` or `.onnx`; by default `cleansed` with the suffix and the form of the suspect's file. The
-                report is written beside it, with the suffixes `.json` and `.html`.
+                `.ckpt` or `.onnx`, or a name without a suffix for a folder, if the suspect is one; by default
+                `cleansed` with the suffix and the form of the suspect's file. The report is written beside it, with
+                the suffixes `.json` and `.html`.
             overwrite: Whether these files may replace others than results of cleansing the same suspect.
 
         Raises:

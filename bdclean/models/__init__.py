@@ -2,12 +2,14 @@
 
 from bdclean.models.channels import Channels, find_channels, scale
 from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen, renewed
+from bdclean.models.cost import WithoutData, largest_layer
 from bdclean.models.finite import check_finite
 from bdclean.models.folding import folded
 from bdclean.models.networks import (
     Stem,
     build_network,
     channels_of,
+    has_library,
     input_channels,
     is_own_class,
     usual_size,
@@ -17,15 +19,14 @@ from bdclean.models.outputs import Outputs, noise, outputs_of, plain, read_logit
 from bdclean.models.probe import channel_axis
 from bdclean.models.recognise import (
     Recognised,
-    WithoutData,
     best_prefix,
     closest,
-    largest_layer,
     last_rows,
     recognise,
     shapes_of,
     without,
 )
+from bdclean.models.recognise_timm import of_transformers, recognise_timm
 from bdclean.models.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
@@ -51,16 +52,19 @@ __all__ = [
     "find_stages",
     "folded",
     "frozen",
+    "has_library",
     "input_channels",
     "is_own_class",
     "largest_layer",
     "last_rows",
     "noise",
     "normalization",
+    "of_transformers",
     "outputs_of",
     "plain",
     "read_logits",
     "recognise",
+    "recognise_timm",
     "renewed",
     "scale",
     "shapes_of",

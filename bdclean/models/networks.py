@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from torchvision import models
 
-from bdclean import InputError, first_line
+from bdclean import first_line, hub
+from bdclean.errors import Given, InputError
 from bdclean.models.cifar import FIXED, NETWORKS
-from bdclean.models.outputs import noise
+from bdclean.models.outputs import find_tensor, noise
 from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
 from bdclean.registry import no_network
@@ -51,7 +52,12 @@ def known_architectures() -> list[str]:
 
 def is_own_class(arch: str) -> bool:
     """Whether a name is that of a class of the user's, to be imported."""
-    return "." in arch and not arch.startswith("timm/")
+    return "." in arch and not has_library(arch)
+
+
+def has_library(arch: str) -> bool:
+    """Whether a name is that of a network of timm or transformers."""
+    return arch.startswith("timm/") or hub.is_transformers(arch)
 
 
 def input_channels(arch: str) -> int:
@@ -83,13 +89,14 @@ def build_network(
     """Build a network with fresh weights, fitted to the size of the images and the number of classes.
 
     Args:
-        arch: One of `known_architectures()`, `timm/NAME`, or the import path of a class of the user's: that is code,
-            and must never come from a checkpoint.
+        arch: One of `known_architectures()`, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path of a class of
+            the user's: that is code, and must never come from a checkpoint.
         num_classes: Width of the answer. A class of the user's gets it if it takes an argument of that name.
         image_size: Height and width of the images, in pixels.
         stem: `small` gives a network of torchvision the stem that is usual for CIFAR, 3x3 with stride 1 and without
             the residual networks' pooling after it, `photo` leaves it as it is. By default `small` up to 64 pixels.
-        arch_kwargs: Arguments of a class of the user's.
+        arch_kwargs: Arguments of a class of the user's, or of a network of timm, or entries of the configuration of
+            one of transformers.
 
     Returns:
         A module from normalised images (N, 3, image_size, image_size) to logits (N, num_classes).
@@ -99,29 +106,37 @@ def build_network(
     """
     if is_own_class(arch):
         return _own(arch, num_classes, dict(arch_kwargs or {}))
-    if arch_kwargs:
-        raise InputError(f"--model.arch_kwargs {dict(arch_kwargs)}: only a class of your own takes any, not {arch}")
+    if arch_kwargs and not has_library(arch):
+        raise InputError(
+            "model.arch_kwargs",
+            dict(arch_kwargs),
+            f"only classes of your own and networks of timm and transformers take any, not {arch}",
+        )
     try:
-        network = assemble(arch, num_classes, image_size, stem)
+        network = assemble(arch, num_classes, image_size, stem, arch_kwargs)
         # Meta tensors have shapes and no data: the trial costs no computation.
         images = torch.empty(1, input_channels(arch), image_size, image_size, device="meta")
-        answer = copy.deepcopy(network).to("meta").eval()(images)
+        answer = find_tensor(copy.deepcopy(network).to("meta").eval()(images), num_classes)[0]
         if answer.shape != (1, num_classes):
             raise RuntimeError(f"answers {tuple(answer.shape)}")
     except InputError:
         raise
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = first_line(error)
-        raise InputError(f"--model.arch {arch}: does not take {image_size}x{image_size} images ({reason})") from error
+        raise InputError("model.arch", arch, f"does not take {image_size}x{image_size} images ({reason})") from error
     return network
 
 
-def assemble(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
+def assemble(
+    arch: str, num_classes: int, image_size: int, stem: Stem | None, arch_kwargs: Mapping[str, Any] | None = None
+) -> nn.Module:
     """As `build_network`, for a known name, without trying whether the network takes such images."""
     if arch in NETWORKS:
         return NETWORKS[arch](num_classes)
     if arch.startswith("timm/"):
-        return _timm(arch, num_classes, image_size)
+        return _timm(arch, num_classes, image_size, arch_kwargs or {})
+    if hub.is_transformers(arch):
+        return hub.build(hub.model_type(arch), arch_kwargs or {}, num_classes, image_size, Given("model.arch", arch))
     return _torchvision(arch, num_classes, image_size, stem)
 
 
@@ -133,7 +148,7 @@ def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
     try:
         make = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # somebody's module may fail in any way
-        raise InputError(f"--model.arch {arch}: cannot be imported ({type(error).__name__}: {error})") from error
+        raise InputError("model.arch", arch, f"cannot be imported ({type(error).__name__}: {error})") from error
     try:
         taken = inspect.signature(make).parameters
         if "num_classes" in taken or any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
@@ -141,33 +156,38 @@ def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
         network = make(**kwargs)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"--model.arch {arch} --model.arch_kwargs {kwargs}: cannot be made ({type(error).__name__}: {error})"
+            "model.arch", arch, f"cannot be made ({type(error).__name__}: {error})", Given("model.arch_kwargs", kwargs)
         ) from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"--model.arch {arch}: makes a {type(network).__name__}, not a torch.nn.Module")
+        raise InputError("model.arch", arch, f"makes a {type(network).__name__}, not a torch.nn.Module")
     return network
 
 
-def _timm(arch: str, num_classes: int, image_size: int) -> nn.Module:
+def _timm(arch: str, num_classes: int, image_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise InputError(f'--model.arch {arch}: needs timm: pip install "bdclean[timm]"') from error
+        raise InputError("model.arch", arch, 'needs timm: pip install "bdclean[timm]"') from error
     name = arch.removeprefix("timm/")
     # Other names make timm read files and ask hubs.
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise InputError(f"--model.arch {arch}: timm has no such network{hint}")
+        raise InputError("model.arch", arch, f"timm has no such network{hint}")
     config = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **sized)
+    try:
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, **(sized | dict(kwargs))
+        )
+    except (TypeError, KeyError) as error:
+        raise InputError("model.arch", arch, f"cannot be made of {dict(kwargs)} ({first_line(error)})") from error
     return network
 
 
 def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
     if arch not in models.list_models(module=models):
-        raise InputError(no_network(arch, known_architectures()))
+        raise no_network(arch, known_architectures())
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if arch in ("googlenet", "inception_v3"):
         # Without them the answer in training is a tuple, and initialisation takes minutes.

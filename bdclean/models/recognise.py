@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torchvision import models
 
-from bdclean import InputError, first_line
+from bdclean import first_line
+from bdclean.errors import InputError
 from bdclean.models.cifar import FIXED, NETWORKS
-from bdclean.models.networks import Stem, assemble, input_channels, usual_size
+from bdclean.models.cost import WithoutData
+from bdclean.models.networks import Stem, assemble, usual_size
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
@@ -45,43 +45,6 @@ class Recognised:
     stem: Stem | None
     num_classes: int
     image_size: int | None
-
-
-class WithoutData(TorchFunctionMode):
-    """Networks made inside have parameters with shapes and no data. Everything else is computed as usual."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
-
-
-def largest_layer(arch: str, image_size: int, stem: Stem | None) -> int:
-    """How many numbers the largest output of a known network's layers has for one image: nothing is computed.
-
-    0 if it does not take images of that size.
-
-    Args:
-        arch: Its name.
-        image_size: Height and width of the image, in pixels.
-        stem: Which stem it has, where there are two.
-    """
-    largest = 0
-
-    def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal largest
-        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
-
-    try:
-        with WithoutData():
-            network = assemble(arch, MANY, image_size, stem).to("meta").eval()
-        for module in network.modules():
-            module.register_forward_hook(note)
-        network(torch.empty(1, input_channels(arch), image_size, image_size, device="meta"))
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, AssertionError):
-        return 0
-    return largest
 
 
 def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
@@ -144,7 +107,7 @@ def recognise(
     given = without(shapes_of(weights), prefixes([*weights])[-1])
     for arch in _likely(given) if archs is None else archs:
         for stem in _stems(arch):
-            found, wrong = _compare(arch, stem, given, image_size)
+            found, wrong = compare(arch, stem, given, image_size)
             if not wrong:
                 return found
     return None
@@ -165,8 +128,8 @@ def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -
     least = math.inf
     for arch in archs or _likely(given) or [members[0] for members in _families()]:
         for stem in _stems(arch):
-            found = _compare(arch, stem, given)
-            share = len(found[1]) / (len(given) + len(_shapes(arch, stem, found[0].image_size)))
+            found = compare(arch, stem, given)
+            share = len(found[1]) / (len(given) + len(known_shapes(arch, stem, found[0].image_size)))
             if share < least and (archs is not None or share <= CLOSE):
                 best, least = found, share
     return best
@@ -176,13 +139,18 @@ def _stems(arch: str) -> tuple[Stem | None, ...]:
     return (None,) if arch in NETWORKS or arch.startswith(("vit_", "timm/")) else ("photo", "small")
 
 
-def _compare(
-    arch: str, stem: Stem | None, given: Shapes, image_size: int | None = None
-) -> tuple[Recognised, list[str]]:
-    """A known network with the class count and the image size of some weights, and what differs."""
+def compare(arch: str, stem: Stem | None, given: Shapes, image_size: int | None = None) -> tuple[Recognised, list[str]]:
+    """A known network with the class count and the image size of some weights, and what differs.
+
+    Args:
+        arch: Its name.
+        stem: Which stem it has, where there are two.
+        given: The shapes of the weights.
+        image_size: Of its images, in pixels, for networks of timm whose shapes depend on it.
+    """
     given = _used(given, arch)
     size = usual_size(arch, stem) if arch in FIXED else _patched_size(given) if arch.startswith("vit_") else None
-    wanted = _shapes(arch, stem, size or (image_size if arch.startswith("timm/") else None))
+    wanted = known_shapes(arch, stem, size or (image_size if arch.startswith("timm/") else None))
     counts = [
         given[name][position]
         for name, shape in wanted.items()
@@ -206,7 +174,7 @@ def last_rows(given: Shapes) -> int:
 
 
 @functools.cache
-def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
+def known_shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
     """Of a known network with `MANY` classes."""
     size = image_size or 224
     try:
@@ -215,7 +183,7 @@ def _shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise InputError(f"--model.arch {arch}: does not take {size}x{size} images ({first_line(error)})") from error
+        raise InputError("model.arch", arch, f"does not take {size}x{size} images ({first_line(error)})") from error
 
 
 def _patched_size(given: Shapes) -> int | None:
@@ -241,7 +209,7 @@ def _likely(given: Shapes) -> list[str]:
     parts = {name.partition(".")[0] for name in given}
     likely: dict[float, list[str]] = {}
     for members in _families():
-        names = {*_shapes(members[0], None, None)}
+        names = {*known_shapes(members[0], None, None)}
         theirs = {name.partition(".")[0] for name in names}
         if 2 * len(parts & theirs) >= len(theirs):
             likely.setdefault(len(names & {*given}) / len(names), []).extend(members)

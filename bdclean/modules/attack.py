@@ -11,12 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
+from bdclean.data.notices import say
 from bdclean.data.poisoning import poison_in_step
-from bdclean.models import Moments, Stem
+from bdclean.errors import Given, InputError
+from bdclean.models import Moments, Stem, check_finite, noise
+from bdclean.modules.starting import PARAMETER, Start, start_from
 from bdclean.modules.suspect import Suspect
 from bdclean.training import cosine
 
@@ -29,12 +31,12 @@ class AttackModule(Suspect):
     Args:
         arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
             any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
-            `my_package.my_module.MyNet`.
+            `my_package.my_module.MyNet`. By default that of `weights`, or else resnet20.
         num_classes: Number of classes.
         image_size: Height and width of the images, in pixels.
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
             name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
-            By default 0.5, with a std of 0.25.
+            By default those of `weights` if the file says them, or else 0.5 with a std of 0.25.
         std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
         momentum: Momentum of SGD.
@@ -45,11 +47,17 @@ class AttackModule(Suspect):
         stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
             By default `small` up to 64 pixels.
         arch_kwargs: Arguments of your own class.
+        weights: A checkpoint to start from, in any form that `bdclean cleanse --ckpt` takes: a pretrained network, for
+            example. If it has another number of classes, its last layer starts from random weights. By default all
+            weights start at random.
+
+    Raises:
+        InputError: If an option is out of range, or `weights` is not a network of these options.
     """
 
     def __init__(
         self,
-        arch: str = "resnet20",
+        arch: str | None = None,
         num_classes: int = 10,
         image_size: int = 32,
         mean: Moments = None,
@@ -62,12 +70,21 @@ class AttackModule(Suspect):
         warmup: float = 0.0,
         stem: Stem | None = None,
         arch_kwargs: dict[str, Any] | None = None,
+        weights: str | None = None,
     ) -> None:
-        if mean is None and std is None:
-            mean, std = 0.5, 0.25
-        super().__init__(arch, arch_kwargs, num_classes, image_size, stem, mean, std)
+        given: dict[str, Any] = {"arch": arch, "arch_kwargs": arch_kwargs, "stem": stem, "mean": mean, "std": std}
+        start = None if weights is None else start_from(weights, given, image_size)
+        if start is not None:
+            given = {name: start.said.get(name) for name in given}
+        if given["mean"] is None and given["std"] is None:
+            given |= {"mean": 0.5, "std": 0.25}
+        given["arch"] = given["arch"] or "resnet20"
+        super().__init__(**given, num_classes=num_classes, image_size=image_size)
+        self.weights = weights
+        if start is not None:
+            self._start(start)
         if not 0 <= warmup < 1:
-            raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
+            raise InputError("model.warmup", warmup, "must be at least 0 and below 1")
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -79,6 +96,14 @@ class AttackModule(Suspect):
         self.trigger_optimizer: Optimizer | None = None
         self._silent_steps, self._learning_steps = 0.0, math.inf
         self._resumed: dict[str, Any] | None = None
+
+    def _start(self, start: Start) -> None:
+        """Load pretrained weights, and say which tensors start from random ones."""
+        new = start.load_into(self.network)
+        check_finite(self, noise(len(self.hparams["mean"]), self.image_size), Given(PARAMETER, self.weights))
+        if new:
+            classes = f"{start.num_classes} classes there, {self.num_classes} here"
+            say(f"{Given(PARAMETER, self.weights)}: {', '.join(new)} start from random weights ({classes})")
 
     def poison_with(self, attack: Attack | None, augment: Augmentation) -> None:
         """Say what acts in the training step: before the training.
@@ -99,7 +124,7 @@ class AttackModule(Suspect):
         precision = self.trainer.precision
         if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
-            raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
+            raise InputError("trainer.precision", precision, f"{name} learns in 32-true or bf16-mixed")
         if stage == "fit":
             self.attack.setup_auxiliary(self.untrained)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bdclean.reporting.cleansing import triggered
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
+from bdclean.reporting.scans import EXCESS
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
 from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, percent
 from bdclean.scanning import shown, stands_out
@@ -32,8 +33,12 @@ def page(result: Scan) -> Page:
 
 def _figures(result: Scan) -> Section:
     verdict = result.verdict
+    decisive = Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less")
+    if verdict.excess is not None:
+        drop = f"{verdict.excess.drop:.2f}"
+        decisive = Tile("score above that of a re-initialised copy", drop, note=f"backdoor at {EXCESS} or more")
     tiles = (
-        Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less"),
+        decisive,
         Tile("class that stands out most", verdict.called(verdict.suspected)),
         Tile("detectors with a finding", f"{sum(_guilty(result))} of {len(verdict.findings)}"),
         Tile("images", str(result.images), note=f"{result.cost.seconds} s on {result.cost.device}"),
@@ -49,7 +54,7 @@ def _guilty(result: Scan) -> list[bool]:
 
 def _classes(result: Scan) -> Section:
     findings = result.verdict.findings
-    numbers = range(len(findings[0].scores))
+    numbers = findings[0].searched
     scores, p_values = ([getattr(one, name).tolist() for one in findings] for name in ("scores", "p_values"))
     rows = [
         (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,9 @@ from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 REMAINS = 5.0
 """Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
+
+EXCESS = 0.4
+"""With two classes, a backdoor is reported if a score exceeds that of a re-initialised copy by at least this."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -24,6 +28,28 @@ def called(number: int, name: str | None) -> str:
 
 
 @dataclass(frozen=True)
+class Excess:
+    """A score of a network, beside that of a copy that was re-initialised in part and distilled from it.
+
+    Attributes:
+        detector: The detector.
+        number: The class.
+        score: Of the network.
+        reference: Of the copy.
+    """
+
+    detector: str
+    number: int
+    score: float
+    reference: float
+
+    @property
+    def drop(self) -> float:
+        """By how much the network's is larger."""
+        return self.score - self.reference
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What several detectors found in a network.
 
@@ -31,11 +57,14 @@ class Verdict:
         findings: One of each detector.
         alpha: A backdoor is reported if the p-value over all detectors is at most this.
         class_names: Names of the classes; empty if they are not known.
+        reference: With two classes, the findings in a copy of the network that was re-initialised in part and distilled
+            from it; empty if there is none.
     """
 
     findings: tuple[Finding, ...]
     alpha: float
     class_names: tuple[str, ...] = ()
+    reference: tuple[Finding, ...] = ()
 
     @cached_property
     def p_value(self) -> float:
@@ -43,13 +72,34 @@ class Verdict:
         return p_value(self.findings)
 
     @property
+    def few(self) -> bool:
+        """Whether the classes are too few for one to stand out."""
+        return len(self.findings[0].scores) < FEWEST
+
+    @property
     def backdoor(self) -> bool | None:
-        """Whether there is one; None if the classes are too few to tell."""
-        return None if len(self.findings[0].scores) < FEWEST else self.p_value <= self.alpha
+        """Whether there is one; None if the classes are too few to tell, and there is no reference."""
+        if not self.few:
+            return self.p_value <= self.alpha
+        return None if self.excess is None else self.excess.drop >= EXCESS
+
+    @cached_property
+    def excess(self) -> Excess | None:
+        """With two classes, the score that is furthest above that of the reference; None without a reference."""
+        pairs = zip(self.findings, self.reference, strict=True) if self.few and self.reference else ()
+        found = [
+            Excess(own.detector, number, float(own.scores[number]), float(other.scores[number]))
+            for own, other in pairs
+            if own.trigger is not None
+            for number in range(len(own.scores))
+        ]
+        return max(found, key=lambda one: one.drop, default=None)
 
     @property
     def suspected(self) -> int:
         """The class that the strongest finding names."""
+        if self.excess is not None:
+            return self.excess.number
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
     def called(self, number: int) -> str:
@@ -60,6 +110,11 @@ class Verdict:
     def text(self) -> str:
         """The verdict in a line."""
         p, suspected = shown(self.p_value), self.called(self.suspected)
+        if self.excess is not None:
+            one = self.excess
+            what = f"backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
+            scores = f"{one.detector} scores {one.score:.2f}, and {one.reference:.2f} in a re-initialised copy"
+            return f"{what} ({scores})" if self.backdoor else f"{what} ({scores}, for class {suspected})"
         if self.backdoor:
             return f"backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
@@ -86,13 +141,15 @@ class Verdict:
             "name": class_name(self.class_names, self.suspected),
             "p_value": self.p_value,
             "alpha": self.alpha,
+            "excess": None if self.excess is None else asdict(self.excess),
             "detectors": [
                 {
                     "detector": finding.detector,
                     "class": finding.suspected,
                     "name": class_name(self.class_names, finding.suspected),
                     "p_value": finding.p_value,
-                    "scores": [round(score, 4) for score in finding.scores.tolist()],
+                    "searched": finding.searched,
+                    "scores": [None if math.isnan(score) else round(score, 4) for score in finding.scores.tolist()],
                     "p_values": finding.p_values.tolist(),
                 }
                 for finding in self.findings
@@ -161,7 +218,7 @@ class Comparison:
             for finding, moved in self.recovered
             if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
-        return (*gone, "a scan of it finds no backdoor")
+        return (*gone, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(gone)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -25,8 +25,8 @@ SCAN_EXPLAINED = (
 LIMITS = (
     "A scan that finds nothing is no proof: triggers that differ between images, dithering and clean-label attacks "
     "have been missed.",
-    "A scan searches for one target class, and with two classes it is inconclusive. It can accuse a network that has "
-    "no backdoor.",
+    "A scan searches for one target class. With two classes it compares the network with a re-initialised copy, and "
+    "misses more. It can accuse a network that has no backdoor.",
     "An attacker who can train the cleansed network further brings the backdoor back within a few steps.",
     "All figures are of these images. Images unlike the training images say less.",
 )

@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bdclean.scanning.base import ALPHA, FEWEST, SCANNED, Detector, Finding, Network, p_value, shown, stands_out, taken
+from bdclean.progress import bar
+from bdclean.scanning.base import (
+    ALPHA,
+    FEWEST,
+    MANY,
+    SCANNED,
+    Detector,
+    Finding,
+    Network,
+    p_value,
+    shown,
+    stands_out,
+    taken,
+)
+from bdclean.scanning.chosen import choose, find_among
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
 
@@ -13,17 +27,34 @@ DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, Patc
 
 
 def scan(
-    network: Network, images: Tensor, num_classes: int, detectors: Sequence[Detector] | None = None
+    network: Network,
+    images: Tensor,
+    num_classes: int,
+    detectors: Sequence[Detector] | None = None,
 ) -> list[Finding]:
-    """What each of some detectors says of a network; by default each that there is. Arguments as in `Detector.find`."""
+    """The findings of some detectors in a network: in all classes, or in a few if it has more than `MANY`.
+
+    Args:
+        network: As in `Detector.find`.
+        images: As in `Detector.find`.
+        num_classes: As in `Detector.find`.
+        detectors: The detectors; by default all.
+    """
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    return [detector.find(network, images, num_classes) for detector in used]
+    chosen = choose(network, images, num_classes) if num_classes > MANY else None
+    return [
+        detector.find(network, images, num_classes)
+        if chosen is None
+        else find_among(detector, network, images, num_classes, chosen)
+        for detector in bar(used, "scan")
+    ]
 
 
 __all__ = [
     "ALPHA",
     "DETECTORS",
     "FEWEST",
+    "MANY",
     "SCANNED",
     "DenseInversion",
     "Detector",

@@ -13,7 +13,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from bdclean import within
+from bdclean.errors import within
 from bdclean.training import batch_size, pieces
 
 Network = Callable[[Tensor], Tensor]
@@ -25,6 +25,8 @@ FEWEST = 3
 """Classes that it takes for one to stand out."""
 USUAL = 10
 """Classes of the networks by which it was chosen what scores mean."""
+MANY = 64
+"""Of more classes than these only some are searched."""
 SCANNED = 512
 """Images that a scan looks at."""
 
@@ -35,7 +37,8 @@ class Finding:
 
     Attributes:
         detector: Its name.
-        scores: (C,) how suspicious each class is as a target class; higher is more suspicious.
+        scores: (C,) how suspicious each class is as a target class; higher is more suspicious. NaN for
+            classes that were not searched.
         p_values: (C,) how likely it is that some class stands out by chance as far as each does.
         trigger: Puts the trigger recovered for the most suspicious class onto images (N, 3, H, W) in [0, 1].
     """
@@ -48,7 +51,12 @@ class Finding:
     @property
     def suspected(self) -> int:
         """The class that stands out most."""
-        return int(self.scores.argmax())
+        return int(self.scores.nan_to_num(-torch.inf).argmax())
+
+    @property
+    def searched(self) -> list[int]:
+        """The classes that were searched."""
+        return (~self.scores.isnan()).nonzero()[:, 0].tolist()
 
     @property
     def p_value(self) -> float:
@@ -116,6 +124,13 @@ class Detector(ABC):
             num_classes: C.
         """
 
+    def score_some(
+        self, network: Network, images: Tensor, num_classes: int, classes: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """As `score` for some classes, (P,), alone. A detector that can do less for them does so here."""
+        scores, trigger = self.score(network, images, num_classes)
+        return scores[classes], trigger
+
     def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
         """The finding in a network. Arguments as in `score`.
 
@@ -135,7 +150,7 @@ class Detector(ABC):
         Raises:
             InputError: If it is.
         """
-        within(f"--detector.{name}", value, low)
+        within(f"detector.{name}", value, low)
 
 
 def rounds(images: Tensor, classes: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

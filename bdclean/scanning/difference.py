@@ -1,4 +1,4 @@
-"""What a suspect allows and a network re-initialised and distilled from it does not: a trigger, for example."""
+"""Comparison of a suspect with a reference, by perturbations that flip one of the two networks."""
 
 from __future__ import annotations
 
@@ -9,108 +9,123 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean.scanning.base import Network
+from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.goals import Apart
 from bdclean.scanning.inversion import Inversion
 from bdclean.training import batch_size, pieces
 
-FEWEST = 24
-"""Images of a class, half to search with and half to judge by; classes with fewer are left out."""
-JUDGED = 64
-"""Images of a class, at most, by which a change is judged."""
-LEAST, TIMES = 0.25, 3.0
-"""A backdoor is said to be found where changes flip at least so large a share of a class in the suspect alone, and so
-many times the largest share that changes found in the same way flip in the reference alone."""
-BEYOND = 0.1
-"""Once it is, all classes count that exceed the latter by so much."""
+MIN_CLASS_IMAGES = 24
+"""Fewest images of a class, half to search on and half to measure on; smaller classes are left out."""
+JUDGED_IMAGES = 64
+"""Most images of a class on which a perturbation is measured."""
+MIN_SHARE = 0.25
+"""Smallest share of a class that has to flip in the suspect alone for a backdoor to be found."""
+MIN_RATIO = 3.0
+"""A backdoor is found if that share is this many times the largest one that flips in the reference alone."""
+MAX_P_VALUE = 0.005
+"""A backdoor of a single source class is found if it stands out with at most this p-value."""
+NOISE = 0.035
+"""Differences between shares that mean nothing: about two images of `JUDGED_IMAGES`."""
+CLASS_EXCESS = 0.1
+"""If so, every class counts whose share exceeds the largest share of the reference by this much."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much more one kind of change flips a suspect than a reference, for each source class.
+    """Shares of images that one kind of perturbation flips in a suspect alone, and in a reference alone.
 
     Attributes:
-        hunter: The search.
-        classes: (P,) the classes with enough images.
-        forward: (P,) share of the images of each that change in the suspect alone, a mean over the sizes of changes.
-        backward: (P,) the same with suspect and reference exchanged: what chance and natural features do.
+        inversion: The search.
+        classes: (P,) the source classes that have enough images.
+        forward: (P,) share of their images that flip in the suspect alone, the mean over sizes.
+        backward: (P,) the same with suspect and reference exchanged: the effect of chance and natural features.
     """
 
-    hunter: Inversion
+    inversion: Inversion
     classes: Tensor
     forward: Tensor
     backward: Tensor
 
     @property
     def chance(self) -> float:
-        """The largest share of any class with the networks exchanged."""
+        """Largest share of a class that flips in the reference alone."""
         return float(self.backward.max()) if len(self.backward) else 0.0
 
     @property
     def share(self) -> float:
-        """The largest share of any class."""
+        """Largest share of a class that flips in the suspect alone."""
         return float(self.forward.max()) if len(self.forward) else 0.0
 
     @property
+    def p_value(self) -> float:
+        """p-value of the class with the largest gap between both shares, against the gaps of the other classes.
+
+        A class whose images flip easily does so in both directions: each class calibrates itself.
+        """
+        return float(grubbs(self.forward - self.backward, NOISE).min()) if len(self.classes) else 1.0
+
+    @property
     def found(self) -> bool:
-        """Whether it takes a backdoor to explain it."""
-        return self.share >= max(LEAST, TIMES * self.chance)
+        """Whether only a backdoor explains the difference: a share exceeds chance by far, or one class stands out."""
+        far = self.share >= MIN_RATIO * self.chance
+        return self.share >= MIN_SHARE and (far or (bool(self.sources) and self.p_value <= MAX_P_VALUE))
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The classes that stand out; they count where a backdoor is found by this or another kind of change."""
-        return tuple(self.classes[self.forward >= self.chance + BEYOND].tolist())
+        """Classes that exceed chance; they count if this or another kind of perturbation finds a backdoor."""
+        return tuple(self.classes[self.forward >= self.chance + CLASS_EXCESS].tolist())
 
     def plain(self) -> dict[str, Any]:
-        """For JSON: shares in percent, and the classes that stand out."""
+        """For JSON: shares in percent, and the classes that exceed chance."""
         return {
-            "search": type(self.hunter).__name__,
+            "search": type(self.inversion).__name__,
             "classes_compared": len(self.classes),
             "suspect_alone": round(100 * self.share, 2),
             "student_alone": round(100 * self.chance, 2),
+            "p_value": self.p_value,
             "stands_out": self.found,
             "classes": list(self.sources),
         }
 
 
 def source_classes(found: Sequence[Difference]) -> list[int]:
-    """The classes that stand out by any kind of change, in order, if a backdoor is found; else none."""
+    """Source classes of a backdoor, in order: of all kinds of perturbation, if one of them finds it; else none."""
     if not any(one.found for one in found):
         return []
     return sorted({number for one in found for number in one.sources})
 
 
 def differences(
-    suspect: Network, reference: Network, images: Tensor, hunters: Sequence[Inversion], num_classes: int
+    suspect: Network, reference: Network, images: Tensor, inversions: Sequence[Inversion], num_classes: int
 ) -> list[Difference]:
-    """Compare a suspect with a reference by each of some kinds of change.
+    """Compare a suspect with a reference by several kinds of perturbation.
 
-    Each class is searched by its own images alone, for changes that flip one of the networks and not the other. Both
-    ways are searched alike, so that one says how large a share the other has to exceed: two honest networks differ
-    from each other as much as the other from the one.
+    For each class, and on its images alone, the search looks for perturbations that flip one of the networks and not
+    the other. Both directions are searched alike, so that the second one calibrates the first: between two clean
+    networks both give the same shares.
 
     Args:
         suspect: The network.
-        reference: One with the same classes that is thought to have less of a backdoor; a part of it may be left.
+        reference: A network with the same classes and less of the backdoor.
         images: (N, C, H, W) in [0, 1], on the networks' device.
-        hunters: The searches.
-        num_classes: How many classes both tell apart.
+        inversions: The searches.
+        num_classes: Number of classes.
     """
     with torch.no_grad():
         parts = pieces(images, batch_size(images))
         first, second = (torch.cat([network(part).argmax(1) for part in parts]) for network in (suspect, reference))
     places = [((first == number) & (second == number)).nonzero()[:, 0] for number in range(num_classes)]
-    classes = [number for number, own in enumerate(places) if len(own) >= FEWEST]
+    classes = [number for number, own in enumerate(places) if len(own) >= MIN_CLASS_IMAGES]
     searched = [places[number][::2] for number in classes]
-    judged = [places[number][1::2][:JUDGED] for number in classes]
+    judged = [places[number][1::2][:JUDGED_IMAGES] for number in classes]
     found = []
-    for hunter in hunters:
+    for inversion in inversions:
         shares = [
-            _shares(one, other, images, hunter, searched, judged, first.new_tensor(classes))
+            _shares(one, other, images, inversion, searched, judged, first.new_tensor(classes))
             for one, other in ((suspect, reference), (reference, suspect))
         ]
-        # From one process to others they go by way of the CPU.
-        found.append(Difference(hunter, torch.tensor(classes, dtype=torch.long), *(share.cpu() for share in shares)))
+        # On the CPU, from where they are sent to other processes.
+        found.append(Difference(inversion, torch.tensor(classes, dtype=torch.long), *(share.cpu() for share in shares)))
     return found
 
 
@@ -118,23 +133,23 @@ def _shares(
     network: Network,
     reference: Network,
     images: Tensor,
-    hunter: Inversion,
+    inversion: Inversion,
     searched: list[Tensor],
     judged: list[Tensor],
     classes: Tensor,
 ) -> Tensor:
-    """(P,) the share of the images of each class that changes flip in the network alone, a mean over their sizes."""
-    together = max(1, batch_size(images) // hunter.batch_size)
+    """(P,) the share of the images of each class that flip in the network alone, the mean over sizes."""
+    together = max(1, batch_size(images) // inversion.batch_size)
     shares = []
     for first in range(0, len(classes), together):
         some = slice(first, first + together)
-        goal = Apart(network, reference, images, searched[some], classes[some], hunter.batch_size)
+        goal = Apart(network, reference, images, searched[some], classes[some], inversion.batch_size)
         sizes = []
-        for parameters in hunter.shrink(goal):
+        for parameters in inversion.shrink(goal):
             with torch.no_grad():
                 flipped = []
                 for places, own, one in zip(judged[some], classes[some], parameters[:, None], strict=True):
-                    changed = hunter.change(images[places], one)
+                    changed = inversion.change(images[places], one)
                     flips = (network(changed).argmax(1) != own) & (reference(changed).argmax(1) == own)
                     flipped.append(flips.float().mean())
                 sizes.append(torch.stack(flipped))

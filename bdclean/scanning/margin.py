@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from bdclean.perturbations import radius, uphill
+from bdclean.progress import bar
 from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
+
+FEW_STARTS = 2
+"""Random images a class, at most, where only some of many classes are searched."""
 
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:
@@ -48,10 +52,15 @@ class MaximumMargin(Detector):
         self.step = step
 
     def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
-        classes = torch.arange(num_classes, device=images.device).repeat_interleave(self.starts)
-        climbed = torch.cat([self.climb(network, images, part) for part in pieces(classes, batch_size(images))])
+        return self.score_some(network, images, num_classes, torch.arange(num_classes, device=images.device))
+
+    def score_some(self, network: Network, images: Tensor, num_classes: int, classes: Tensor) -> tuple[Tensor, None]:
+        number = self.starts if len(classes) == num_classes else min(self.starts, FEW_STARTS)
+        starts = classes.repeat_interleave(number)
+        parts = bar(list(pieces(starts, batch_size(images))), type(self).__name__)
+        climbed = torch.cat([self.climb(network, images, part) for part in parts])
         # A class that no image was found for is the least suspicious.
-        return climbed.view(num_classes, self.starts).amax(1).clamp(min=1e-3).log(), None
+        return climbed.view(len(classes), number).amax(1).clamp(min=1e-3).log(), None
 
     def climb(self, network: Network, images: Tensor, classes: Tensor) -> Tensor:
         """The margins (N,) that are reached for some classes (N,)."""

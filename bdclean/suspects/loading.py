@@ -13,6 +13,9 @@ from bdclean.modules import Suspect, identify
 from bdclean.suspects.restoring import restore
 from bdclean.suspects.vetting import described
 
+DRAWN = "procedural"
+"""Images that stand in where none are named: the program draws them, and reads no file."""
+
 
 def load(
     path: str,
@@ -24,10 +27,11 @@ def load(
     """Read a suspect and its trigger.
 
     Args:
-        path: The checkpoint: one of `bdclean fit`, or anybody's.
+        path: The checkpoint: one of `bdclean fit`, anybody's, or a folder of transformers or timm.
         source: Labelled images, as PoisonDataModule takes them; by default those that the checkpoint names, if the
             program draws them.
-        unlabeled: Other images for the defender, as PoisonDataModule takes them.
+        unlabeled: Other images for the defender, as PoisonDataModule takes them; by default the program draws some,
+            where there is no source either.
         model: Arguments of a Suspect that the checkpoint does not say, or says wrongly.
         **data: The same of a PoisonDataModule.
 
@@ -42,6 +46,8 @@ def load(
     attack = None if said.attack is None else ATTACKS[said.attack](**said.attack_options)
     given = {"source": source, "unlabeled": unlabeled, "attack": attack} | data
     images = dict(said.data) | {name: value for name, value in given.items() if value is not None}
+    if images.get("source") is None and images.get("unlabeled") is None:
+        images["unlabeled"] = DRAWN
     root = images.get("root", "data")
     size = images.get("image_size") or size_of(images.get("source"), images.get("unlabeled"), root)
     network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))

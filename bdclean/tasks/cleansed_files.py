@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from bdclean import InputError, checkpoint, earlier, outputs
+from bdclean import checkpoint, earlier, outputs
 from bdclean.cleansing import Cleanser
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.models import frozen, plain
 from bdclean.modules import Classifier
 from bdclean.reporting import html
@@ -20,7 +21,9 @@ from bdclean.reporting.results import Cleansing
 
 
 def default_output(model: Classifier) -> str:
-    """The name of a cleansed network, with the suffix of the suspect's file where that can be written."""
+    """The name of a cleansed network: a folder if the suspect is one, or with the suffix of the suspect's file."""
+    if model.origin is not None and model.origin.folder is not None and Path(model.origin.path).is_dir():
+        return "cleansed"
     suffix = Path(model.origin.path).suffix if model.origin else ".ckpt"
     return f"cleansed{suffix if suffix in outputs.SUFFIXES['cleanse'] else '.pt'}"
 
@@ -50,17 +53,18 @@ class CleansedFiles:
             InputError: If one of the files cannot be written, or is somebody else's.
         """
         outputs.check_name("cleanse", output)
-        checkpoint.check(Path(output), f"--output {output}")
-        files = outputs.plan(output, outputs.REPORTS, outputs.size_of(model.state_dict()))
+        checkpoint.check(Path(output), model.origin, Given("output", output))
+        size = outputs.size_of(model.state_dict())
+        files = outputs.plan(output, outputs.REPORTS, size, checkpoint.is_folder(Path(output)))
         suspect = None if model.origin is None else model.origin.path
         if suspect is not None and files.result.exists() and files.result.samefile(suspect):
-            raise InputError(f"--output {output}: that is the suspect itself")
+            raise InputError("output", output, "that is the suspect itself")
         origin = earlier.origin(files.result, suspect)
         earlier.refuse_others(files, overwrite, lambda path: earlier.cleansed_alike(path, files.result, origin, model))
         return cls(files, Paths(suspect, origin, output))
 
     def save(self, trainer: Trainer, cleanser: Cleanser, result: Cleansing, image_size: int) -> None:
-        """Write the network, our own checkpoint or the form that the suspect's file has, and what is known of it."""
+        """Write the network, our own checkpoint or the form that the suspect has, and what is known of it."""
         if trainer.is_global_zero:
             self.files.forget_reports()
         target, origin = self.files.result, cleanser.origin

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from bdclean import InputError, scanning
+from bdclean import scanning
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
@@ -16,6 +16,7 @@ from bdclean.data.notices import say
 from bdclean.engine.callbacks import History
 from bdclean.engine.quiet import show
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.reporting.cleansing import page
 from bdclean.reporting.conclusion import conclude
@@ -28,10 +29,8 @@ from bdclean.tasks.announcing import announcement
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
-from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
+from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
 
-MOST_SCANNED = 64
-"""Classes up to which a cleansing scans: with more it would take many times as long as the rest."""
 SHOWN = 16
 """Unlabeled images that the report shows."""
 
@@ -71,7 +70,7 @@ def cleanse(
         if files is not None:
             # First: a scan may take longer than somebody waits.
             files.save(trainer, cleanser, result, datamodule.image_size)
-        if scan and _scannable(model):
+        if scan:
             result = _compare(trainer, model, cleanser, datamodule, result)
         result = replace(result, conclusion=conclude(result))
         if files is not None and trainer.is_global_zero:
@@ -91,7 +90,11 @@ def _cleanse(
     launcher = trainer.strategy.launcher
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
         # A scan will have used it by then.
-        raise InputError("--trainer.strategy: CUDA cannot be used in forked processes; use ddp, or --trainer.devices 1")
+        raise InputError(
+            "trainer.strategy",
+            None,
+            f"CUDA cannot be used in forked processes; use ddp, or {Given('trainer.devices', 1)}",
+        )
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
     # Here: what forked processes make for themselves is lost with them.
@@ -100,7 +103,7 @@ def _cleanse(
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
             f"{trained_on} of the held-out images were in the suspect's training set, because of another "
-            "--data.seed, --data.num_val or --data.num_held_out."
+            f"{Given('data.seed')}, {Given('data.num_val')} or {Given('data.num_held_out')}."
         )
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
@@ -151,13 +154,13 @@ def _prepared(
     """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
-        raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
+        raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
     say(announcement(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
-    if cleanser.scans and _scannable(model):
+    if cleanser.scans:
         images = scanned_images(trainer, datamodule)
         found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
         # Whose last bits differ would go on differently.
@@ -173,10 +176,8 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     """
     plan = _tell(cleanser, ())
     if cleanser.needs_selection_images and trainer.forgets:
-        raise InputError(
-            f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
-            "which is lost; use --trainer.strategy ddp"
-        )
+        lost = f"{type(cleanser).__name__} keeps what it finds in the memory of its processes, which is lost"
+        raise InputError("trainer.strategy", None, f"{lost}; use {Given('trainer.strategy', 'ddp')}")
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
@@ -210,16 +211,9 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
     """Refuse a length of the training that does not fit the method."""
     name = type(cleanser).__name__
     if cleanser.epochs and (option := trainer.without_training):
-        raise InputError(f"{option}: no step of training, but {name} trains")
+        raise InputError(*option, f"no step of training, but {name} trains")
     if trainer.max_epochs and not cleanser.epochs:
-        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
-
-
-def _scannable(model: Classifier) -> bool:
-    """Whether a cleansing can afford a scan of such a network."""
-    if model.num_classes > MOST_SCANNED:
-        say(f"No scan is made of a network of {model.num_classes} classes: it would take longer than all else.")
-    return model.num_classes <= MOST_SCANNED
+        raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
 
 
 def _compare(
@@ -228,10 +222,12 @@ def _compare(
     """Add what a scan finds in both networks."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
-    after = scanning.scan(networks[1], images, suspect.num_classes)
-    before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
+    after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
+    before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    scan = Comparison(Verdict(tuple(before), ALPHA, names), Verdict(tuple(after), ALPHA, names), moved)
+    # The cleansed network is the reference of two classes.
+    verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
+    scan = Comparison(verdict, Verdict(tuple(after), ALPHA, names), moved)
     return replace(result, scan=scan, recovered=recovered(before, images))
 
 
@@ -241,7 +237,7 @@ def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[Cla
     if matrix is None:
         return ()
     counts = zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist(), strict=True)
-    names = datamodule.class_names
+    names = class_names(cleanser, datamodule)
     return tuple(ClassCount(number, class_name(names, number), *found) for number, found in enumerate(counts))
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdclean import InputError, earlier, outputs
+from bdclean import earlier, outputs
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting.files import write_csv
+from bdclean.tasks.looking import class_names
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def predict(
     if output is not None:
         outputs.check_name("predict", output)
     if trainer.world_size > 1:
-        raise InputError(f"--trainer.devices {trainer.world_size}: predictions are made by one process")
+        raise InputError("trainer.devices", trainer.world_size, "predictions are made by one process")
     if output is not None:
         files = outputs.plan(output)
         # Nothing in the file says whose predictions it holds.
@@ -68,7 +70,7 @@ def predict(
         batches = trainer.probabilities(model, datamodule)
         probabilities = torch.cat(batches) if batches else torch.zeros(0, model.num_classes)
         names = datamodule.predicted[1] if batches else ()
-        result = Predictions(names, probabilities, tuple(datamodule.class_names))
+        result = Predictions(names, probabilities, class_names(model, datamodule))
         if files is not None and batches:
             write_csv(files.result, ["image", "class", "name", "probability"], result.rows())
     return result

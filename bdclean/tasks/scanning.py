@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from bdclean import earlier, outputs, scanning, within
+from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import within
 from bdclean.modules import Classifier
 from bdclean.reporting import html
 from bdclean.reporting.files import write_json
@@ -15,7 +16,8 @@ from bdclean.reporting.parts import Cost, Paths
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
-from bdclean.scanning import ALPHA, Detector
+from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
+from bdclean.tasks.comparing import scan_student
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
 
@@ -42,7 +44,7 @@ def scan(
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
     """
-    within("--alpha", alpha, 0, 1)
+    within("alpha", alpha, 0, 1)
     files, path = None, None if model.origin is None else model.origin.path
     paths = Paths(path)
     if output is not None:
@@ -53,7 +55,7 @@ def scan(
         paths = Paths(path, origin, output)
     introduce(model, datamodule, trainer)
     trainer.see_to_precision(model)
-    looking = detector is None or detector.uses_images
+    looking = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
         subject = look(trainer, model, datamodule)
         check_trains(model)
@@ -61,8 +63,11 @@ def scan(
         images = scanned_images(trainer, datamodule, looking)
         detectors = None if detector is None else [detector]
         findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
+        reference: list[Finding] = []
+        if detector is None and model.num_classes < FEWEST:
+            reference = scan_student(trainer, model, datamodule, findings)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
-        verdict = Verdict(tuple(findings), alpha, subject.class_names)
+        verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
         shown = recovered(findings, images, alpha)
         result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:

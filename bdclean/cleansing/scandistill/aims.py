@@ -1,7 +1,8 @@
-"""What `ScanDistill` looks for and lets the student unlearn: universal changes of images, by kind."""
+"""Triggers that `ScanDistill` searches for and the student unlearns: universal perturbations of several kinds."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,25 +23,25 @@ from bdclean.scanning import (
 )
 from bdclean.scanning.goals import Apart, Goal, Towards
 
-AT_ONCE = 32
-"""Images that a search looks at in a step."""
-HUNTERS = (
-    DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, AT_ONCE),
-    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
-    PatchInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, AT_ONCE),
-    WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, AT_ONCE),
+SEARCH_BATCH = 32
+"""Images in a step of a search."""
+INVERSIONS = (
+    DenseInversion((2.8, 2.0, 1.4, 1.0, 0.7), 4, SEARCH_BATCH),
+    SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, SEARCH_BATCH),
+    PatchInversion((7.0, 5.6, 4.0, 2.8, 2.0), 4, SEARCH_BATCH),
+    WarpInversion((2.0, 1.5, 1.0, 0.7, 0.5), 4, SEARCH_BATCH),
 )
-"""Searches for triggers of each kind, by sizes that triggers have."""
+"""A search for each kind of trigger, with the sizes that triggers have."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Universal changes of one kind.
+    """Universal perturbations of one kind.
 
     Attributes:
-        change: How they change images.
-        parameters: (K, ...) of each.
-        sources: (K,) the class whose images each is for; None if each is for all images.
+        change: Applies parameters to images.
+        parameters: (K, ...) one for each perturbation.
+        sources: (K,) the class to whose images each applies; None if all apply to all images.
     """
 
     change: Change
@@ -48,19 +49,19 @@ class Changes:
     sources: Tensor | None = None
 
     def put_on(self, images: Tensor, own: Tensor) -> Tensor:
-        """Each of some images (N, C, H, W) with a random one of the changes that are for its class, (N,)."""
+        """Put on each image (N, C, H, W) a random perturbation that applies to its class, own (N,)."""
         number = len(self.parameters)
         if self.sources is None:
             chosen = torch.randint(number, (len(images),), device=images.device)
             return self.change(images, self.parameters[chosen])
         fits = self.sources == own[:, None]
         some = fits.any(1)
-        # Where none fits any is drawn, and not put on.
+        # Images of other classes draw any, which is not put on.
         chosen = torch.multinomial(torch.where(some[:, None], fits, True).float(), 1)[:, 0]
         return torch.where(some[:, None, None, None], self.change(images, self.parameters[chosen]), images)
 
     def after(self, earlier: Changes) -> Changes:
-        """These, and of earlier ones those for classes that these are not for."""
+        """These, and earlier ones for the classes that these do not cover."""
         if self.sources is None or earlier.sources is None:
             return self
         others = ~torch.isin(earlier.sources, self.sources)
@@ -71,7 +72,7 @@ class Changes:
         )
 
     def with_(self, others: Changes, times: int) -> Changes:
-        """These, and others of the same kind several times over."""
+        """These, and others of the same kind, repeated."""
         sources = None
         if self.sources is not None and others.sources is not None:
             sources = torch.cat([self.sources, *[others.sources] * times])
@@ -79,61 +80,64 @@ class Changes:
 
 
 class Aim(ABC):
-    """Triggers of one kind that are looked for again and again while a student unlearns them.
+    """Triggers of one kind, searched for repeatedly while a student unlearns them.
 
     Attributes:
-        hunter: The search.
+        inversion: The search.
     """
 
-    hunter: Inversion
+    inversion: Inversion
 
     @abstractmethod
     def search(self, network: Network, images: Tensor, own: Tensor) -> Changes:
-        """Look for them in a network.
+        """Search a network for triggers.
 
         Args:
-            network: What is searched.
+            network: The network, from images to logits.
             images: (N, C, H, W) in [0, 1], in random order.
-            own: (N,) the class that the suspect gives each.
+            own: (N,) the suspect's predictions.
         """
 
     @abstractmethod
     def moved(self, predicted: Tensor, own: Tensor, sources: Tensor | None) -> Tensor:
-        """(K,) which share of the images each of K changes moves as a trigger does; nan where no image counts.
+        """(K,) the ASR of each of K perturbations, as a share; NaN where no image counts.
 
         Args:
-            predicted: (K, N) the classes of the images under each change.
-            own: (N,) the class that the suspect gives each image.
+            predicted: (K, N) the predictions under each perturbation.
+            own: (N,) the suspect's predictions on clean images.
             sources: (K,) as in `Changes`.
         """
 
     @abstractmethod
     def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
-        """Plainer changes that do what the smallest of some that were found do, as far as there are such.
+        """Search for plainer perturbations that flip as many images as the smallest ones found.
 
         Args:
-            network: What was searched.
+            network: The network that was searched.
             images: As in `search`.
             own: As in `search`.
-            found: What was found.
-            known: What earlier calls returned, to which this one adds; None in the first.
+            found: The perturbations found.
+            known: The result of the previous call, to which this one adds; None in the first.
+
+        Returns:
+            The plainer perturbations; without parameters if there are none.
         """
 
 
 @dataclass(frozen=True)
 class AllToOne(Aim):
-    """Triggers that take the images of all classes to one.
+    """Triggers that flip images of all classes to one.
 
     Attributes:
-        hunter: The search.
+        inversion: The search.
         target: The class.
     """
 
-    hunter: Inversion
+    inversion: Inversion
     target: int
 
     def search(self, network: Network, images: Tensor, own: Tensor) -> Changes:
-        return Changes(self.hunter.change, torch.cat([*self.hunter.shrink(self._goal(network, images, own))]))
+        return Changes(self.inversion.change, torch.cat([*self.inversion.shrink(self._goal(network, images, own))]))
 
     def moved(self, predicted: Tensor, own: Tensor, sources: Tensor | None) -> Tensor:
         others = own != self.target
@@ -143,24 +147,24 @@ class AllToOne(Aim):
         if known is not None:
             return known
         goal = self._goal(network, images, own)
-        return Changes(self.hunter.change, self.hunter.simplify(goal, found.parameters[-1:]))
+        return Changes(self.inversion.change, self.inversion.simplify(goal, found.parameters[-1:]))
 
     def _goal(self, network: Network, images: Tensor, own: Tensor) -> Goal:
-        return Towards(network, images, own, own.new_tensor([self.target]), self.hunter.batch_size)
+        return Towards(network, images, own, own.new_tensor([self.target]), self.inversion.batch_size)
 
 
 @dataclass(frozen=True)
 class BySource(Aim):
-    """Triggers that flip images of single classes, in a network and not in a reference.
+    """Triggers that flip images of single source classes in a network and not in a reference.
 
     Attributes:
-        hunter: The search.
-        members: Each of the classes, and images of it, (n, C, H, W), one or more.
+        inversion: The search.
+        members: For each source class, images of it (n, C, H, W), at least one.
         reference: The reference.
-        at_once: How many of the classes, drawn at random, one search looks at.
+        at_once: Number of classes, drawn at random, in one search.
     """
 
-    hunter: Inversion
+    inversion: Inversion
     members: Mapping[int, Tensor]
     reference: Network
     at_once: int = 3
@@ -168,19 +172,19 @@ class BySource(Aim):
     def search(self, network: Network, images: Tensor, own: Tensor) -> Changes:
         classes = [*self.members]
         drawn = [classes[place] for place in torch.randperm(len(classes))[: self.at_once].tolist()]
-        found = [*self.hunter.shrink(self._goal(network, drawn, own))]
-        return Changes(self.hunter.change, torch.cat(found), own.new_tensor(drawn).repeat(len(found)))
+        found = [*self.inversion.shrink(self._goal(network, drawn, own))]
+        return Changes(self.inversion.change, torch.cat(found), own.new_tensor(drawn).repeat(len(found)))
 
     def simplify(self, network: Network, images: Tensor, own: Tensor, found: Changes, known: Changes | None) -> Changes:
         assert found.sources is not None
         plain = known or Changes(found.change, found.parameters[:0], found.sources[:0])
         assert plain.sources is not None
         seen = plain.sources.tolist()
-        # The smallest changes come last.
+        # The smallest perturbations come last.
         last = {source: place for place, source in enumerate(found.sources.tolist()) if source not in seen}
         for source, place in last.items():
             goal = self._goal(network, [source], own)
-            simple = self.hunter.simplify(goal, found.parameters[place : place + 1])
+            simple = self.inversion.simplify(goal, found.parameters[place : place + 1])
             plain = plain.with_(Changes(found.change, simple, own.new_full((len(simple),), source)), 1)
         return plain
 
@@ -193,7 +197,7 @@ class BySource(Aim):
             torch.cat([self.members[number] for number in classes]),
             [start + torch.randperm(length, device=own.device) for start, length in zip(starts, lengths, strict=True)],
             own.new_tensor(classes),
-            self.hunter.batch_size,
+            self.inversion.batch_size,
         )
 
     def moved(self, predicted: Tensor, own: Tensor, sources: Tensor | None) -> Tensor:
@@ -203,17 +207,35 @@ class BySource(Aim):
 
 
 def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
-    """What to look for after a scan, for the classes that stand out; nothing if none does."""
-    outstanding = [one for one in findings if stands_out(one, len(findings))]
-    known = {type(hunter).__name__: hunter for hunter in HUNTERS}
+    """Triggers to unlearn after a scan: for each class that stands out, of each kind of change that points at it.
+
+    A kind points at a class if it is sure of it, or if it flips more images to it than is common in clean networks and
+    at least half as many as the kind that flips most: a network may keep the part of a trigger that only another kind
+    of change imitates.
+
+    Args:
+        findings: Of all detectors of a scan.
+
+    Returns:
+        The aims; none if no class stands out.
+    """
+    sure = [stands_out(one, len(findings)) for one in findings]
     found: list[Aim] = []
-    for target in dict.fromkeys(one.suspected for one in outstanding):
-        finders = [one for one in outstanding if one.suspected == target and one.detector in known]
-        # For each kind of change, what is surest of it.
-        hunters: dict[object, Inversion] = {}
-        for one in sorted(finders, key=lambda one: one.p_value):
-            hunter = known[one.detector]
-            hunters.setdefault(type(hunter).change, hunter)
-        # What found no trigger says nothing of its kind.
-        found += [AllToOne(hunter, target) for hunter in hunters.values() or HUNTERS]
+    for target in dict.fromkeys(one.suspected for one, certain in zip(findings, sure, strict=True) if certain):
+        about = [(one, certain) for one, certain in zip(findings, sure, strict=True) if one.suspected == target]
+        found += [AllToOne(inversion, target) for inversion in _pointing(about, target) or INVERSIONS]
     return found
+
+
+def _pointing(findings: Sequence[tuple[Finding, bool]], target: int) -> list[Inversion]:
+    """The searches that point at a class, of findings that suspect it and whether they are sure; the surest first."""
+    searches = {type(inversion).__name__: inversion for inversion in INVERSIONS}
+    # A detector that does not search says nothing of the kind of change.
+    known = [(one, certain, searches[one.detector]) for one, certain in findings if one.detector in searches]
+    best = max((float(one.scores[target]) for one, certain, _ in known if certain), default=math.inf)
+    chosen: dict[object, Inversion] = {}
+    for one, certain, inversion in sorted(known, key=lambda part: part[0].p_value):
+        if certain or (one.scores[target] > inversion.least and one.scores[target] >= best / 2):
+            # Of two searches for the same kind of change the surer one.
+            chosen.setdefault(type(inversion).change, inversion)
+    return list(chosen.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bdclean.scanning import Finding, shown
-from bdclean.scanning.difference import FEWEST, Difference, source_classes
+from bdclean.scanning.difference import MIN_CLASS_IMAGES, Difference, source_classes
 from bdclean.tables import Description, Table
 
 
@@ -27,7 +27,7 @@ def compared(differences: Sequence[Difference], left: float | None) -> Descripti
         found = source_classes(differences)
         rows = tuple(
             (
-                type(one.hunter).__name__,
+                type(one.inversion).__name__,
                 f"{100 * one.share:.0f} %",
                 f"{100 * one.chance:.0f} %",
                 ", ".join(map(str, one.sources if found else ())) or "none",
@@ -37,7 +37,7 @@ def compared(differences: Sequence[Difference], left: float | None) -> Descripti
         head = ("suspect against re-initialised student", "flip the suspect alone", "the student alone", "classes")
         parts.append(Table(head, rows))
         if not any(len(one.classes) for one in differences):
-            parts.append(f"No class has the {FEWEST} images that such a comparison takes.")
+            parts.append(f"No class has the {MIN_CLASS_IMAGES} images that such a comparison takes.")
     if left is not None:
         parts.append(
             "Neither the scan nor this comparison found a backdoor: the weights are "

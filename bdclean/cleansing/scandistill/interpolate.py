@@ -1,4 +1,4 @@
-"""The straight line between the weights of the suspect and the student, and where on it to end."""
+"""Interpolation between the weights of suspect and student, and extrapolation past the student."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Protocol
 
 from torch import nn
 
-GONE = 0.02
-"""Share of images that recovered triggers may still flip where they are unlearned."""
-BACK = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""Shares of the way from suspect to student to go back to where they are."""
-SLACK = 0.003
-"""Share of images that recovered triggers may flip more often for going back."""
-BACK_OFF = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""Shares of the way to go back to further, while they stay unlearned, if the student does harm."""
-ON = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5)
-"""Shares of the way to go on to until they are."""
-LOST = 0.03
-"""Share of images that may lose the suspect's prediction for going on."""
-RETREAT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
-"""Shares of the way to go back to where no backdoor was found."""
-BEARABLE = 0.0075
-"""Accuracy, as a share of images, that may be lost where no backdoor was found, as far as the suspect can tell."""
+UNLEARNED_ASR = 0.02
+"""ASR of recovered triggers, as a share, up to which they count as unlearned."""
+INTERPOLATION_STEPS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Positions between suspect (0) and student (1) to try if the triggers are unlearned."""
+ASR_SLACK = 0.003
+"""By how much the ASR of recovered triggers may rise for it."""
+BACK_OFF_STEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""Further positions to try while the triggers stay unlearned, if the student does harm."""
+EXTRAPOLATION_STEPS = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5)
+"""Positions past the student to try until the triggers are unlearned."""
+AGREEMENT_SLACK = 0.03
+"""By how much the agreement with the suspect may fall for it."""
+MIN_GAIN = 0.002
+"""By how much the ASR of recovered triggers has to fall for a step past a student that has unlearned them."""
+RETREAT_STEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+"""Positions to try if no backdoor was found."""
+MAX_EXPECTED_LOSS = 0.0075
+"""Expected loss of accuracy, as a share, that is acceptable if no backdoor was found."""
 
 
 class Path:
@@ -33,8 +35,8 @@ class Path:
     "Editing models with task arithmetic", ICLR 2023.
 
     Args:
-        suspect: Where it begins, at a share of 0. It is not changed.
-        student: Where it ends, at a share of 1: a network of the same architecture, which is moved in place.
+        suspect: The network at position 0. It is not changed.
+        student: The network at position 1, of the same architecture. It is moved in place.
     """
 
     def __init__(self, suspect: nn.Module, student: nn.Module) -> None:
@@ -44,16 +46,16 @@ class Path:
         self.last = {name: value.clone() for name, value in student.state_dict().items() if name in self.first}
 
     def move(self, share: float) -> None:
-        """Give the student the weights at a share of the way; above 1 it goes on beyond its own."""
+        """Give the student the weights at a position; above 1 they are extrapolated."""
         if share == 0:
-            # Counters, too, which are whole numbers.
+            # Integer buffers, too.
             self.student.load_state_dict(self.suspect)
             return
         mixed = {name: self.first[name].lerp(value, share) for name, value in self.last.items()}
         self.student.load_state_dict(mixed, strict=False)
 
     def along(self, shares: Sequence[float], holds: Callable[[], bool]) -> float:
-        """Move the student from share to share as long as something holds; the last of which it did, or 1."""
+        """Move the student from position to position while a condition holds: the last where it did, or 1."""
         reached = 1.0
         for share in shares:
             self.move(share)
@@ -63,7 +65,7 @@ class Path:
         return reached
 
     def until(self, shares: Sequence[float], holds: Callable[[], bool]) -> float:
-        """Move the student from share to share until something holds; the first of which it does, or the last."""
+        """Move the student from position to position until a condition holds: the first where it does, or the last."""
         for share in shares:
             self.move(share)
             if holds():
@@ -72,71 +74,73 @@ class Path:
 
 
 class Standing(Protocol):
-    """How the student stands where it has been moved to; each is measured anew."""
+    """Measurements of the student at its present position."""
 
     def effect(self) -> float:
-        """The share of images that recovered triggers flip; NaN where there are no images to say so by."""
+        """ASR of the recovered triggers, as a share; NaN if no image counts."""
 
     def kept(self) -> float:
-        """The share of images that keep the suspect's prediction."""
+        """Agreement with the suspect, as a share."""
 
     def expected_loss(self) -> float:
-        """The accuracy that is expected to be lost against the suspect, as a share."""
+        """Accuracy expected to be lost against the suspect, as a share."""
 
     def harmful(self) -> bool:
-        """Whether it loses more than the suspect is unsure about."""
+        """Whether the student disagrees with the suspect beyond the suspect's uncertainty."""
 
 
 def settle(path: Path, standing: Standing, spare: bool) -> float:
-    """Where to end after triggers were unlearned: back as far as they stay so, or on if they are not.
+    """Choose the position after unlearning: back while the triggers stay unlearned, else past the student.
 
     Args:
-        path: With the student at its end.
-        standing: How the student stands.
-        spare: Whether a student that is expected to lose no more than is bearable stays as it is.
+        path: The path, with the student at position 1.
+        standing: Measurements of the student.
+        spare: Whether a student whose expected loss is acceptable stays where it is.
 
     Returns:
-        The share of the way.
+        The position.
     """
     least = standing.effect()
     if math.isnan(least):
         return 1.0
-    return _go_on(path, standing) if least > GONE else _go_back(path, standing, least, spare)
+    return _go_on(path, standing) if least > UNLEARNED_ASR else _go_back(path, standing, least, spare)
 
 
 def _go_on(path: Path, standing: Standing) -> float:
-    """On until recovered triggers are unlearned, as long as hardly any prediction is lost for it."""
-    kept, chosen = standing.kept(), 1.0
-    for share in ON:
+    """Extrapolate until the triggers are unlearned, and on while their ASR falls by more than the agreement."""
+    first, chosen = standing.kept(), 1.0
+    kept, effect = first, standing.effect()
+    for share in EXTRAPOLATION_STEPS:
         path.move(share)
-        # Where a variance falls below zero there are no predictions.
-        if not standing.kept() >= kept - LOST:
+        # A negative variance gives NaN, and no agreement.
+        if not (now := standing.kept()) >= first - AGREEMENT_SLACK:
             break
-        chosen = share
-        if standing.effect() <= GONE:
+        left = standing.effect()
+        if effect <= UNLEARNED_ASR and effect - left <= max(kept - now, MIN_GAIN):
             break
+        chosen, kept, effect = share, now, left
     return chosen
 
 
 def _go_back(path: Path, standing: Standing, least: float, spare: bool) -> float:
-    """Back as far as recovered triggers flip as few images, and further while they stay unlearned if there is harm."""
+    """Interpolate back at no cost in ASR, and further while the triggers stay unlearned if the student does harm."""
     chosen = 1.0
-    if not spare or standing.expected_loss() > BEARABLE:
-        chosen = path.along(BACK, lambda: standing.effect() <= least + SLACK)
+    if not spare or standing.expected_loss() > MAX_EXPECTED_LOSS:
+        chosen = path.along(INTERPOLATION_STEPS, lambda: standing.effect() <= least + ASR_SLACK)
         path.move(chosen)
-    for share in (one for one in BACK_OFF if one < chosen):
+    for share in (one for one in BACK_OFF_STEPS if one < chosen):
         if not standing.harmful():
             break
         path.move(share)
-        if standing.effect() > GONE:
+        if standing.effect() > UNLEARNED_ASR:
             break
         chosen = share
     return chosen
 
 
 def retreat(path: Path, standing: Standing) -> float:
-    """Where to end if no backdoor was found: as far from the suspect as is expected to lose next to no accuracy.
+    """Choose the position if no backdoor was found: as far from the suspect as the expected loss of accuracy allows.
 
-    Between networks without batch norms there often is no way but all of it.
+    Between networks without batch norms the loss is often high everywhere but at the suspect.
     """
-    return path.until(RETREAT, lambda: standing.expected_loss() <= BEARABLE)
+    return path.until(RETREAT_STEPS, lambda: standing.expected_loss() <= MAX_EXPECTED_LOSS)

@@ -1,4 +1,4 @@
-"""Distillation that unlearns what a scan finds."""
+"""The default: scan the suspect, and distil a student that unlearns the triggers found."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from bdclean.scanning import Network, PatchInversion, SparseInversion
 from bdclean.scanning.difference import differences, source_classes
 from bdclean.tables import Description
 
-COMPARERS = (SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, 16), PatchInversion((5.6, 4.0, 2.8, 2.0), 4, 16))
-"""Searches for changes that flip the suspect and not the re-initialised student, or the other way round."""
-TRIALS = 10
-"""Parts of a re-initialised student's training after which it is looked at, in the first half."""
-EARLY = 100
-"""Steps before it is looked at."""
-RUINED = 0.5
-"""Share of the images that keep the suspect's prediction, below which it begins anew."""
+COMPARISON_INVERSIONS = (SparseInversion((8.0, 5.6, 4.0, 2.8, 2.0), 4, 16), PatchInversion((5.6, 4.0, 2.8, 2.0), 4, 16))
+"""Searches for perturbations that flip the suspect and not the re-initialised student, or the student alone."""
+CHECKS = 10
+"""Parts into which the first phase is divided; after each one in its first half the student's agreement is checked."""
+MIN_STEPS = 100
+"""Fewest steps before the first check."""
+RUINED_AGREEMENT = 0.5
+"""Agreement with the suspect below which the first phase starts again at half the rate."""
 
 
 class ScanDistill(Unlearning):
-    """Scans the suspect, and trains the student to ignore the triggers that are found.
+    """Scans the suspect, then distils a student that unlearns the triggers found.
 
-    **Where a class stands out**, every few steps it searches for universal perturbations that take images to that
-    class, of the kinds by which the scan found it: in the suspect, and in the student as it is by then. A share of each
-    batch carries one of them; the targets are the suspect's predictions on the clean images. If a square of one colour,
-    about where a mask was found in the suspect, flips as many images, it is used as well. The share grows with the
-    fraction of images that the student's own perturbations still flip. Finally the weights are interpolated back
-    towards the suspect's as far as the perturbations stay without effect, or, if they still have some, extrapolated
-    past the student's as long as it keeps its predictions. Nothing is re-initialised.
+    **If the scan finds a class**, the student starts as a copy of the suspect. Every few steps the method searches both
+    networks for universal perturbations that flip images to that class, of each kind of change that points at it. A
+    share of each batch carries one of them; the targets are the suspect's logits on the clean images. The share grows
+    with the ASR of the perturbations found in the student. If a square of one colour, about where a mask was found in
+    the suspect, flips as many images as the mask, the student unlearns the square, too. Finally the weights are
+    interpolated back towards the suspect as long as the recovered triggers stay without effect, or extrapolated past
+    the student if they still flip images. Nothing is re-initialised.
 
-    **Where no class stands out** it first does what StrongDistillCleanseModule does, for longer and at a constant
-    temperature; if that ruins the network, so that it hardly agrees with the suspect any more, it starts again at half
-    the rate. That makes a reference: a network with the suspect's classes and less of its backdoor. For each class it
-    then searches for perturbations that flip images in the suspect and not in the reference, and the other way round
-    (`bdclean.scanning.difference`). If far more flip in the suspect alone, that is a backdoor of single classes, or
-    one with many targets: it starts again from the suspect and unlearns these perturbations, on images of those
-    classes, as above. If not, nothing was found, and the re-initialised student's weights are interpolated back
-    towards the suspect's until the student is expected to lose at most .75 points of accuracy by the suspect's own
-    probabilities; `--when_clean` asks for another end.
+    **If the scan finds nothing**, the student is first trained as in StrongDistillCleanseModule, for longer and at a
+    constant temperature; if it then hardly agrees with the suspect, training starts again at half the rate. The result
+    is a reference: a network with the suspect's classes and less of its backdoor. For each class the method searches
+    for perturbations that flip its images in the suspect and not in the reference, and the other way round
+    (`bdclean.scanning.difference`). If far more images flip in the suspect alone, the suspect has a backdoor for single
+    source classes, or one with many targets: the student starts again from the suspect and unlearns these
+    perturbations on images of those classes, as above. Otherwise no backdoor was found, and the weights are
+    interpolated back towards the suspect until the student is expected to lose at most .75 points of accuracy,
+    estimated from the suspect's probabilities; `--when_clean` selects another end.
 
-    A tenth of the images, at most 1,000, are not trained on: the end is judged by these.
-    Dropout never acts. From some 400 images on, how long it trains does not depend on how many there are.
+    A tenth of the images, at most 1,000, are held out from training; all of these decisions are made on them. Dropout
+    is off. With about 400 images or more, the length of the training does not depend on their number.
 
     Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
     via Implicit Hypergradient", ICLR 2022; weights between two networks: Wortsman et al., "Robust fine-tuning of
@@ -61,14 +61,14 @@ class ScanDistill(Unlearning):
 
     Args:
         suspect: The network to cleanse.
-        aimed_lr: Highest learning rate of SGD if a class stands out, for batches of 128 or more: it rises for the first
-            30 % of the steps, then falls to 0 along a cosine.
-        share: Share of each batch that carries a perturbation if a class stands out: the first number if the student's
-            own perturbations flip no image, the second if they flip all.
-        temperature: Temperature of the distillation in the first and in the last epoch, if no class stands out. It does
-            not rise by default: at 4 a student learns some backdoors again from the suspect's probabilities.
-        **options: As in StrongDistillCleanseModule; its learning rate is for batches of 64 or more. Where a class
-            stands out, momentum and weight decay alone are used of them.
+        aimed_lr: Highest learning rate of SGD while triggers are unlearned, for batches of 128 images or more (smaller
+            batches: in proportion). It rises for the first 30 % of the steps, then falls to 0 along a cosine.
+        share: Fraction of each batch that carries a recovered trigger: [if the triggers found in the student flip no
+            image, if they flip all].
+        temperature: Temperature of the logits after re-initialisation: [at the start, at the end]. Constant by default,
+            because at 4 a student learns some backdoors again from the suspect's small probabilities.
+        **options: As in StrongDistillCleanseModule, for the training after re-initialisation; its learning rate is for
+            batches of 64 images or more. Momentum and weight decay also apply while triggers are unlearned.
 
     Raises:
         InputError: If an option is out of range.
@@ -86,20 +86,20 @@ class ScanDistill(Unlearning):
         **options: Any,
     ) -> None:
         super().__init__(suspect, share, temperature=temperature, **options)
-        # Of the two one is used, and either is heard.
+        # Only one of the two rates is used, but both are checked.
         self.within("aimed_lr", aimed_lr, 0, above=True)
         self.within("lr", self.lr, 0, above=True)
         self.aimed_lr = aimed_lr
-        self.looked_after = False
-        """Whether the student was looked at, and need not be any more."""
+        self.restarted = False
+        """Whether the first phase has started again at half the rate."""
         self.left: float | None = None
-        """In the end, if nothing was found: the share of the way from the suspect to the re-initialised student."""
-        self.turned: dict[str, Tensor] = {}
-        """The student after the first phase, while there is a second one."""
+        """Position between the suspect (0) and the re-initialised student (1), if no backdoor was found."""
+        self.first_student: dict[str, Tensor] = {}
+        """State of the re-initialised student, during the second phase."""
 
     @property
     def targeted(self) -> list[Aim]:
-        """Triggers to look for of the classes that stand out; none if no class does."""
+        """Triggers of the classes that the scan found; empty if it found none."""
         return all_to_one(self.found)
 
     @property
@@ -108,7 +108,7 @@ class ScanDistill(Unlearning):
 
     @property
     def first_phase(self) -> int:
-        """Epochs of re-initialisation and distillation, where no class stands out; a second phase may follow."""
+        """Epochs after re-initialisation, if the scan found nothing; a second phase may follow."""
         epochs = (self.trainer.max_epochs or 0) - self.first_epoch
         return schedule.first_phase(epochs) if self.found else epochs
 
@@ -125,70 +125,70 @@ class ScanDistill(Unlearning):
     def prepare(self) -> None:
         super().prepare()
         if aims := self.targeted:
-            # The constructor re-initialised it, before a scan was known.
+            # The constructor re-initialised the network, before the scan.
             self.network.load_state_dict(self.teacher.state_dict())
             self.triggers = self.triggers_of(aims)
 
     def on_train_epoch_end(self) -> None:
-        """Called by Lightning: look after a training that no class stands out for, and end its first phase."""
+        """Called by Lightning: check the agreement during the first phase, and end that phase."""
         super().on_train_epoch_end()
         if self.triggers:
             return
         done = self.current_epoch + 1 - self.first_epoch
         if not done:
-            # It has just begun anew.
+            # Training has just started again.
             return
-        if not self.looked_after and not done % math.ceil(self.first_phase / TRIALS) and done <= self.first_phase // 2:
-            self.look_after()
+        if not self.restarted and not done % math.ceil(self.first_phase / CHECKS) and done <= self.first_phase // 2:
+            self.check_agreement()
         elif done == self.first_phase and self.found:
-            self.turn()
+            self.end_first_phase()
 
-    def look_after(self) -> None:
-        """Begin once more, at half the rate, if the network was taken apart."""
-        if self.trainer.global_step < EARLY:
+    def check_agreement(self) -> None:
+        """Start again, once, at half the rate if the student hardly agrees with the suspect."""
+        if self.trainer.global_step < MIN_STEPS:
             return
         with self.judged():
-            ruined = self.kept() < RUINED
+            ruined = self.kept() < RUINED_AGREEMENT
         if self.trainer.strategy.broadcast(ruined):
             self.begin_anew(1 / 2)
-            self.looked_after = True
+            self.restarted = True
 
-    def turn(self) -> None:
-        """Compare the suspect with the student, and unlearn in a second phase what only the suspect has; or end."""
+    def end_first_phase(self) -> None:
+        """Compare suspect and student; start a second phase that unlearns the triggers of the suspect alone, or end."""
         reference = self.reference()
         self.compare(reference)
         sources = source_classes(self.differences)
         if not sources:
             self.trainer.fit_loop.max_epochs = self.current_epoch + 1
             return
-        # Once for all searches: images of some hundred pixels take gigabytes.
+        # One copy for all searches: images of some hundred pixels take gigabytes.
         members = {source: self.sample[self.own == source] for source in sources}
-        # What one search finds in a class another misses there, and the student would keep.
-        aims: list[Aim] = [BySource(one.hunter, members, reference) for one in self.differences]
+        # All searches unlearn all classes: one finds a class that another misses, and the student would keep that part.
+        aims: list[Aim] = [BySource(one.inversion, members, reference) for one in self.differences]
         self.triggers = self.triggers_of(aims)
         self.unlearned = True
-        self.turned = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.first_student = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.teacher.state_dict())
         for optimizer in self.trainer.optimizers:
-            # The momentum belongs to other weights.
+            # The momentum belongs to the weights of the first phase.
             optimizer.state.clear()
 
     def compare(self, reference: Network) -> None:
-        """Look for what the suspect has and the student, as it is, does not."""
+        """Search for perturbations that flip the suspect and not the student, and the other way round."""
         with self.trainer.precision_plugin.forward_context():
-            found = differences(self.teach_through, reference, self.sample, COMPARERS, self.num_classes)
-        # Processes whose last bits differ would go on differently.
+            found = differences(self.teach_through, reference, self.sample, COMPARISON_INVERSIONS, self.num_classes)
+        # All processes follow one result: their own may differ in the last bits.
         self.differences = self.trainer.strategy.broadcast(found)
 
     def reference(self) -> Network:
-        """The student as it is, frozen: from images in [0, 1] to logits."""
+        """A frozen copy of the student, from images in [0, 1] to logits."""
         whole = frozen(duplicate(nn.Sequential(self.normalize, self.network)))
-        # Not on a GPU, whose convolutions round more than folding may change.
+        # Folded on the CPU: convolutions on a GPU round more than the check of folding allows.
         return folded(whole.cpu(), self.image_size).to(self.device)
 
     def on_divergence(self, loss: float) -> None:
-        """In the second phase go back to what the first one made, and end; in the first begin anew."""
-        if not self.turned:
+        """Start again during the first phase; during the second keep the re-initialised student, and end."""
+        if not self.first_student:
             super().on_divergence(loss)
             return
         where = f"The loss became {loss} in epoch {self.current_epoch}"
@@ -197,24 +197,24 @@ class ScanDistill(Unlearning):
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
     def keep_the_first_phase(self) -> None:
-        """Take the second phase back."""
-        self.network.load_state_dict(self.turned)
+        """Undo the second phase."""
+        self.network.load_state_dict(self.first_student)
         self.triggers = None
         self.unlearned = False
 
     def finish(self) -> None:
         if self.found and not self.triggers and not self.differences:
-            # The training had fewer steps or less time than its first phase takes.
+            # Training ended within the first phase.
             self.compare(self.reference())
-        if self.triggers and self.turned and not self.triggers.searches:
-            # The training ended with its first phase.
+        if self.triggers and self.first_student and not self.triggers.searches:
+            # Training ended before the second phase searched for triggers.
             self.keep_the_first_phase()
         self.end()
         self.forget()
-        self.turned = {}
+        self.first_student = {}
 
     def end(self) -> None:
-        """Give the student the weights that it is to have between the suspect's and its own, or beyond these."""
+        """Move the student along the line from the suspect through its own weights to where the guards hold."""
         found = bool(source_classes(self.differences))
         if not self.triggers and (not self.differences or found or self.when_clean == "strong"):
             return
@@ -224,16 +224,16 @@ class ScanDistill(Unlearning):
                 share = settle(path, self, spare=found)
             else:
                 share = self.left = 0.0 if self.when_clean == "keep" else retreat(path, self)
-        # Processes search for themselves.
+        # Each process measures for itself.
         path.move(self.trainer.strategy.broadcast(share))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        aimed = self.aimed_lr * schedule.aimed_factor(images)
+        aimed = self.aimed_lr * schedule.targeted_rate_factor(images)
         if self.targeted:
             return self.sgd(aimed, self.momentum, self.weight_decay, schedule.rising)
-        blind = self.lr * schedule.blind_factor(images)
+        blind = self.lr * schedule.untargeted_rate_factor(images)
         part = self.first_phase / (self.trainer.max_epochs or 1)
         return self.sgd(blind, self.momentum, self.weight_decay, schedule.two_phases(part, aimed / blind))
 

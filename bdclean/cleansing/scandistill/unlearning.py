@@ -1,4 +1,4 @@
-"""Distillation in which a student unlearns triggers, and is judged on images that it is not trained on."""
+"""Distillation in which the student unlearns recovered triggers, judged on images that it does not train on."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.training import batch_size, kd_loss, pieces
 
-AIMED_GRADIENT = 1.0
-"""Largest norm of a gradient where triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points more.
-While a re-initialised student learns it is that of StrongDistillCleanseModule: at 1, more of a backdoor is left."""
-SEARCHED = 2048
-"""Images that searches and comparisons draw from."""
+UNLEARNING_GRADIENT_NORM = 1.0
+"""Gradients are clipped to this norm while triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points
+more. After re-initialisation StrongDistillCleanseModule's norm applies: at 1, more of a backdoor is left."""
+SAMPLE_IMAGES = 2048
+"""Images that searches and comparisons draw from, at most."""
 
 
 class Unlearning(StrongDistillCleanseModule):
-    """Distils the suspect, without a change of temperature once it has triggers: then some images carry one.
+    """Distils the suspect; once triggers are known, some of the images carry one, and the temperature is 1.
 
     Args:
         suspect: The network to cleanse.
@@ -36,9 +36,9 @@ class Unlearning(StrongDistillCleanseModule):
         InputError: If an option is out of range.
     """
 
-    # A tenth, which students are judged by.
+    # A tenth of the images judges the student.
     needs_selection_images = 0.1
-    # The suspect's answers are those without.
+    # The suspect's targets are computed without dropout.
     uses_dropout = False
     triggers_type = Triggers
 
@@ -48,19 +48,19 @@ class Unlearning(StrongDistillCleanseModule):
             self.within("share", bound, 0, 1)
         self.share = share
         self.sample, self.own = torch.empty(0), torch.empty(0)
-        """Images that are searched and compared on, and the suspect's predictions."""
+        """Images for searches and comparisons, and the suspect's predictions for them."""
         self.judge: Judge | None = None
-        """Images that the student is judged by: none of these is trained on."""
+        """The held-out images, on which the student is judged."""
         self.triggers: Triggers | None = None
-        """What the student unlearns; None as long as nothing is known."""
+        """The triggers that the student unlearns; None while none is known."""
 
     @property
     def largest_gradient(self) -> float:
-        return AIMED_GRADIENT if self.triggers else super().largest_gradient
+        return UNLEARNING_GRADIENT_NORM if self.triggers else super().largest_gradient
 
     @property
     def stride(self) -> float:
-        """How many images a batch has, over all processes: for each of them the same, though their shares differ."""
+        """Mean number of images in a batch over all processes, the same number in each of them."""
         loader: Any = self.trainer.train_dataloader
         return len(loader.dataset) / len(loader)
 
@@ -68,20 +68,20 @@ class Unlearning(StrongDistillCleanseModule):
         batches = []
         for batch in self.batches():
             batches.append((batch.images, self.teach(batch.images).argmax(1)))
-            if sum(len(classes) for _, classes in batches) >= SEARCHED:
+            if sum(len(classes) for _, classes in batches) >= SAMPLE_IMAGES:
                 break
         self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
         held_out = torch.cat([batch.images for batch in self.batches(choosing=True)])
-        answers = [self.teach(part).float().softmax(1) for part in pieces(held_out, batch_size(held_out))]
-        self.judge = Judge(held_out, torch.cat(answers))
+        probabilities = [self.teach(part).float().softmax(1) for part in pieces(held_out, batch_size(held_out))]
+        self.judge = Judge(held_out, torch.cat(probabilities))
 
     def forget(self) -> None:
-        """Let go of all images."""
+        """Release all images."""
         self.sample, self.own = torch.empty(0), torch.empty(0)
         self.judge, self.triggers = None, None
 
     def triggers_of(self, aims: list[Aim]) -> Triggers:
-        """What a student begins to unlearn."""
+        """The triggers of some aims, before the first search."""
         return self.triggers_type(aims, self.teach_through, self, self.classes, self.sample, self.own, self.share)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -91,14 +91,14 @@ class Unlearning(StrongDistillCleanseModule):
         if self.triggers.due(self.stride):
             with self.judged():
                 self.triggers.search()
-        answers = self.teach(images)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.triggers.put_on(images, answers.argmax(1))), answers, 1.0)
+        logits = self.teach(images)  # first, as in DistillCleanseModule
+        loss = kd_loss(self(self.triggers.put_on(images, logits.argmax(1))), logits, 1.0)
         self.log_loss(loss, images)
         return loss
 
     @contextmanager
     def judged(self) -> Iterator[None]:
-        """Within it, the student is in eval mode."""
+        """Put the student into eval mode for the duration of the context."""
         mode = self.network.training
         self.network.eval()
         try:
@@ -107,7 +107,7 @@ class Unlearning(StrongDistillCleanseModule):
             self.set_mode(mode)
 
     def predicted(self) -> tuple[Judge, Tensor]:
-        """The images to judge the student by, and its predictions for them."""
+        """The held-out images, and the student's predictions for them."""
         assert self.judge is not None
         return self.judge, self.classes(pieces(self.judge.images, batch_size(self.judge.images)))
 
@@ -129,7 +129,7 @@ class Unlearning(StrongDistillCleanseModule):
 
     @torch.no_grad()
     def classes(self, parts: Iterable[Tensor]) -> Tensor:
-        """What the student takes images for, (N,), given in parts (n, 3, H, W), in the precision of the training."""
-        # Not one context for several calls: it keeps the weights as they were cast, and they change.
+        """The student's predictions (N,) for images given in parts (n, 3, H, W), in the precision of the training."""
+        # A context for each call: autocast caches the cast weights, which training changes.
         with self.trainer.precision_plugin.forward_context():
             return torch.cat([self(part).argmax(1) for part in parts])

@@ -10,18 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import InputError
+from bdclean.errors import InputError
 from bdclean.perturbations import (
     ascend,
     ball,
     radius,
 )
-from bdclean.scanning.base import Detector, Network
+from bdclean.progress import bar
+from bdclean.scanning.base import MANY, Detector, Network
 from bdclean.scanning.goals import Goal, Towards
 from bdclean.training import batch_size, pieces
 
 JUDGED = 128
 """Images by which a change is judged."""
+SOURCES = 10
+"""Of many classes most have an image or none among those: their images are put together into so many groups."""
 BEHIND = 0.125
 """One class in eight may stay behind: with few images of each, some always do."""
 
@@ -53,7 +56,7 @@ class Inversion(Detector):
 
     def __init__(self, sizes: Sequence[float], steps: int, batch_size: int) -> None:
         if not sizes:
-            raise InputError("--detector.sizes []: must be at least one")
+            raise InputError("detector.sizes", "[]", "must be at least one")
         for size in sizes:
             self.within("sizes", size, 0)
         self.within("steps", steps, 1)
@@ -81,11 +84,17 @@ class Inversion(Detector):
     def score(
         self, network: Network, images: Tensor, num_classes: int
     ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        return self.score_some(network, images, num_classes, torch.arange(num_classes, device=images.device))
+
+    def score_some(
+        self, network: Network, images: Tensor, num_classes: int, classes: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         with torch.no_grad():
             own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
-        classes = torch.arange(num_classes, device=images.device)
         together = max(1, batch_size(images) // self.batch_size)
-        found = [self.search(network, images, own, part) for part in pieces(classes, together)]
+        groups = own if num_classes <= MANY else own % SOURCES
+        parts = bar(list(pieces(classes, together)), type(self).__name__)
+        found = [self.search(network, images, own, part, groups) for part in parts]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
         # From one process to others it goes by way of the CPU.
@@ -94,17 +103,27 @@ class Inversion(Detector):
     def _put_on(self, parameters: Tensor, images: Tensor) -> Tensor:
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
 
-    def search(self, network: Network, images: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes towards some classes, judged. Arguments as in `Towards`.
+    def search(
+        self, network: Network, images: Tensor, own: Tensor, classes: Tensor, groups: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Changes towards some classes, judged.
+
+        Args:
+            network: As in `Towards`.
+            images: As in `Towards`.
+            own: As in `Towards`.
+            classes: As in `Towards`.
+            groups: (N,) the source of each image: a class, or several together where there are many.
 
         Returns:
             (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
             where there is none of the largest.
         """
         judged = images[:JUDGED]
-        sources = F.one_hot(own[:JUDGED]).float()
-        # Its own images, and classes without an image, say nothing.
-        silent = (sources.sum(0) == 0) | (torch.arange(sources.shape[1], device=images.device) == classes[:, None])
+        sources = F.one_hot(groups[:JUDGED]).float()
+        # Its own images, and sources without others, say nothing.
+        others = (own[:JUDGED] != classes[:, None]).float()
+        counts = others @ sources
         shares = torch.zeros(len(self.sizes), len(classes), device=images.device)
         going = torch.arange(len(classes), device=images.device)
         goal = Towards(network, images, own, classes, self.batch_size)
@@ -113,8 +132,7 @@ class Inversion(Detector):
         for number in range(len(self.sizes)):
             with torch.no_grad():
                 gone = goal.logits(self.change, judged, found).argmax(2)
-            reached = (gone == classes[going, None]).float() @ sources / sources.sum(0)
-            reached = reached.masked_fill(silent[going], torch.nan)
+            reached = ((gone == classes[going, None]) * others[going]) @ sources / counts[going]
             half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
             best = best.index_copy(0, going, torch.where(half, found, best[going]))
             shares[number, going] = reached.nanquantile(BEHIND, 1).nan_to_num(0)

@@ -1,0 +1,106 @@
+"""Writing a network as a folder of transformers or timm, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bdclean.checkpoint.forms import Checkpoint
+from bdclean.errors import Given, InputError
+from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers, loaded, model_type
+
+OWN = (CONFIG, *PROCESSORS, WEIGHTS[0])
+"""The files of a folder that is written here; one with others is not replaced."""
+
+
+def is_folder(path: Path) -> bool:
+    """Whether the name of a result is that of a folder."""
+    return not path.suffix
+
+
+def check_folder(path: Path, like: Checkpoint | None, option: Given) -> None:
+    """Refuse a folder that could not be written in the end.
+
+    Args:
+        path: The folder.
+        like: What the suspect was read from, if it was read.
+        option: The parameter that named the folder, for messages.
+
+    Raises:
+        InputError: If the suspect has no description to copy, or the folder holds other files.
+    """
+    if like is None or like.folder is None:
+        raise InputError(*option, "needs a suffix, such as .pt; folders are written for suspects that are folders")
+    others = sorted({*os.listdir(path)} - {*OWN}) if path.is_dir() else []
+    if others:
+        raise InputError(*option, f"is a folder with other files ({others[0]}); choose a new name")
+
+
+def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dict[str, Tensor]:
+    """The weights of a network under the names, and of the types, that its folder has.
+
+    Args:
+        network: The network, with the names that the installed library gives.
+        like: What the suspect was read from: a folder.
+        prefix: What stood before each name there, and does not in the network.
+    """
+    state = {prefix + name: value.detach().cpu() for name, value in network.state_dict().items()}
+    arch = like.model["arch"]
+    if is_transformers(arch):
+        from transformers.core_model_loading import revert_weight_conversion
+
+        kwargs, size = like.model.get("arch_kwargs") or {}, like.model.get("image_size", 224)
+        # Only a network that was loaded from the old names knows these.
+        theirs, _ = loaded(
+            model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
+        )
+        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of theirs
+    common = _common_type(like.content)
+    return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}
+
+
+def write_folder(path: Path, state: Mapping[str, Tensor], like: Checkpoint) -> None:
+    """Write a folder that `from_pretrained` of transformers, or `create_model` of timm, loads.
+
+    Args:
+        path: The folder. What stood there is replaced in the end, at once.
+        state: The weights, named as in the suspect's files.
+        like: What the suspect was read from: a folder, whose description is copied.
+    """
+    from safetensors.torch import save_file
+
+    assert like.folder is not None
+    final = Path(os.path.realpath(path))
+    place = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
+    old = place.with_name(f"{place.name}.old")
+    try:
+        place.mkdir()
+        # Every tensor its own: the format knows no tensors that share memory.
+        separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        save_file(separate, place / WEIGHTS[0], {"format": "pt"})
+        for source in like.folder.copied:
+            shutil.copyfile(source, place / source.name)
+        if final.exists():
+            final.rename(old)
+        place.rename(final)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _common_type(content: Mapping[str, Tensor]) -> torch.dtype:
+    """The type of numbers that most weights of a file have."""
+    types = [value.dtype for value in content.values() if value.is_floating_point()]
+    return max({*types}, key=types.count, default=torch.float32)
+
+
+def _type_of(value: Tensor, old: Tensor | None, common: torch.dtype) -> torch.dtype:
+    if old is not None:
+        return old.dtype
+    return common if value.is_floating_point() else value.dtype

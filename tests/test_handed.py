@@ -1,0 +1,110 @@
+"""Networks of timm and transformers, and images of every kind, straight from a user's hands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import bdclean
+from bdclean.handed import gathered, handed, unprocessed
+from bdclean.reporting.results import Cleansing
+from tests.strangers import SmallVGG
+
+transformers = pytest.importorskip("transformers")
+timm = pytest.importorskip("timm")
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def make_vit() -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, image_size=32, patch_size=8)).eval()
+
+
+def pictures(count: int = 24) -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    return [Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def test_a_network_of_transformers_is_cleansed_with_its_processor() -> None:
+    model = make_vit()
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    options = {"processor": processor, "epochs": 1, "method": "Distill", **QUIET}
+    cleansed, result = bdclean.cleanse(model, pictures(), **options, return_result=True)
+    assert type(cleansed) is type(model)
+    assert isinstance(result, Cleansing)
+    assert result.subject.description["mean"] == [0.5] * 3
+    assert cleansed(torch.rand(2, 3, 32, 32)).logits.shape == (2, 2)
+    assert not torch.equal(cleansed.classifier.weight, model.classifier.weight)
+
+
+def test_what_a_processor_made_is_what_the_network_takes() -> None:
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[0.25] * 3)
+    processed = processor(pictures(), return_tensors="pt")["pixel_values"]
+    found = handed(make_vit(), processor, None, None, None)
+    pixels = unprocessed(gathered(processed, 100, None), found.mean, found.std)
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+    again = (pixels - torch.tensor(found.mean)) / torch.tensor(found.std)
+    assert torch.allclose(again.permute(0, 3, 1, 2), processed, atol=1e-5)
+
+
+def test_a_network_of_timm_brings_its_normalisation() -> None:
+    model = timm.create_model("test_resnet", num_classes=3, pretrained=False).eval()
+    found = handed(model, None, None, None, None)
+    assert (found.mean, found.image_size) == (
+        list(model.pretrained_cfg["mean"]),
+        model.pretrained_cfg["input_size"][-1],
+    )
+    scanned = bdclean.scan(model, pictures(), image_size=64, **QUIET)
+    assert scanned.subject.description["std"] == pytest.approx(list(model.pretrained_cfg["std"]))
+    # Float tensors are what the network takes, whatever it says.
+    scanned = bdclean.scan(model, torch.randn(24, 3, 64, 64), **QUIET)
+    assert scanned.subject.description["std"] != pytest.approx(list(model.pretrained_cfg["std"]))
+
+
+def test_a_loaded_suspect_brings_its_normalisation() -> None:
+    torch.manual_seed(0)
+    make_vit().save_pretrained("given")
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[0.25] * 3).save_pretrained("given")
+    suspect, _ = bdclean.load("given")
+    scanned = bdclean.scan(suspect, torch.rand(24, 3, 32, 32), **QUIET)
+    assert scanned.subject.description["std"] == [0.25] * 3
+
+
+@pytest.mark.parametrize("form", ["pictures", "entries", "loader", "batches", "tensor"])
+def test_images_of_every_kind(form: str) -> None:
+    floats = torch.rand(24, 3, 32, 32)
+    given = {
+        "pictures": pictures(),
+        "entries": [{"image": one, "label": 0} for one in pictures()],
+        "loader": DataLoader([{"pixel_values": one} for one in floats], batch_size=8),
+        "batches": [(floats[:12], torch.zeros(12)), (floats[12:], torch.zeros(12))],
+        "tensor": floats,
+    }[form]
+    found = gathered(given, 20 if form != "tensor" else 24, 32)
+    assert found.shape == (20 if form != "tensor" else 24, 32, 32, 3)
+    assert found.dtype == (torch.uint8 if form in ("pictures", "entries") else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "reason"),
+    [
+        (pictures(), {"mean": "none"}, "^image_size: needed"),
+        (pictures(), {"image_size": 32}, "^mean: needed"),
+        ([*pictures(2), "text"], {"mean": "none", "image_size": 32}, "^images: gives str among pictures"),
+        (torch.rand(9, 3, 32, 32), {"processor": "vit"}, "^processor: is a str; expected an image processor"),
+        (torch.rand(9, 3, 32, 32), {"processor": {"mean": 0.5, "std": 0.5}, "mean": 0.5}, "^processor: says mean"),
+        (torch.rand(9, 3, 32, 32), {"processor": {"do_flip_channel_order": True}}, "^processor: do_flip_channel_order"),
+    ],
+)
+def test_what_cannot_be_is_named(images: list[Any] | Tensor, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(bdclean.InputError, match=reason):
+        bdclean.scan(SmallVGG(), images, **options, **QUIET)

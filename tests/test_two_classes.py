@@ -1,0 +1,62 @@
+"""Networks of two classes get a verdict, by comparison with a re-initialised copy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+import bdclean
+from bdclean.reporting.scans import Comparison, Moved, Verdict
+from bdclean.scanning import Finding
+from tests.strangers import SmallVGG
+
+
+def findings(*scores: tuple[float, float]) -> tuple[Finding, ...]:
+    """One of margins, which no reference is needed for, and some of inversions."""
+    inversions = [Finding("PatchInversion", torch.tensor(one), torch.ones(2), lambda images: images) for one in scores]
+    return (Finding("MaximumMargin", torch.tensor([0.0, 9.0]), torch.ones(2)), *inversions)
+
+
+def test_a_score_far_above_that_of_a_copy_is_a_backdoor() -> None:
+    own, other = findings((0.6, 0.6), (0.1, 0.9)), findings((0.55, 0.5), (0.3, 0.3))
+    found = Verdict(own, 0.01, ("cat", "dog"), other)
+    assert found.backdoor
+    assert found.suspected == 1
+    assert found.text == (
+        "backdoor towards class 1 (dog) (PatchInversion scores 0.90, and 0.30 in a re-initialised copy)"
+    )
+    assert json.loads(json.dumps(found.to_json()))["excess"]["number"] == 1
+
+
+def test_what_both_have_is_none() -> None:
+    found = Verdict(findings((0.9, 0.6)), 0.01, (), findings((0.8, 0.3)))
+    assert found.backdoor is False
+    assert found.text == (
+        "no backdoor found (PatchInversion scores 0.60, and 0.30 in a re-initialised copy, for class 1)"
+    )
+
+
+def test_without_a_reference_it_is_inconclusive() -> None:
+    found = Verdict(findings((0.9, 0.6)), 0.01)
+    assert found.backdoor is None
+    assert found.text.startswith("inconclusive")
+    assert not any(
+        "a scan of it" in one for one in Comparison(found, found, (Moved(None, None), Moved(None, None))).evidence
+    )
+
+
+def test_of_three_classes_no_reference_is_needed() -> None:
+    three = (Finding("PatchInversion", torch.zeros(3), torch.ones(3), lambda images: images),)
+    assert Verdict(three, 0.01, (), three).excess is None
+
+
+def test_a_scan_of_two_classes_compares_and_leaves_no_files() -> None:
+    torch.manual_seed(0)
+    model = SmallVGG(num_classes=2)
+    images = torch.rand(120, 3, 32, 32)
+    found = bdclean.scan(model, images, enable_progress_bar=False, accelerator="cpu")
+    assert found.verdict.backdoor is not None
+    assert len(found.verdict.reference) == len(found.verdict.findings)
+    assert not list(Path.cwd().iterdir())
