@@ -42,16 +42,14 @@ SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
 class Suspect(Classifier):
     """A trained network, to be measured, scanned and cleansed.
 
-    Arguments that its checkpoint or its weights determine may be left out.
-
     Args:
         arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
             any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path
             of your own class, `my_package.my_module.MyNet`, which is imported. By default it is recognised from the
             weights, or read from the `config.json` beside them.
         arch_kwargs: Arguments of your own class, or of a timm network; entries of `config.json` for transformers.
-        num_classes: Number of classes.
-        image_size: Height and width of the images, in pixels.
+        num_classes: Number of classes; by default as in the weights.
+        image_size: Height and width of the images, in pixels; by default as in the checkpoint or the weights.
         stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
             By default as in the weights.
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
