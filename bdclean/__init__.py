@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal, overload
+
+from bdclean.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,10 +20,6 @@ __version__ = "0.1.0"
 __all__ = ["InputError", "__version__", "cleanse", "load", "scan"]
 
 
-class InputError(ValueError):
-    """Something the user can mend: one line that names the option and the value. The command line exits with 2."""
-
-
 def printable(text: str) -> str:
     """One line of bounded length without control characters: parts of it may come from a hostile file."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
@@ -34,11 +31,6 @@ def escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def quoted(value: str) -> str:
-    """A value of an option for a message: an empty one is seen."""
-    return value or "''"
-
-
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, for a message of ours."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -47,24 +39,6 @@ def first_line(error: BaseException) -> str:
 def first_ten(things: Sequence[object]) -> str:
     """The first ten of some things, for a message, and how many more there are."""
     return ", ".join(map(str, things[:10])) + (f" and {len(things) - 10} more" if len(things) > 10 else "")
-
-
-def within(option: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check a number that the user gave.
-
-    Args:
-        option: Whose it is.
-        value: The number.
-        low: The least that it can be.
-        high: The most.
-        above: Whether it has to be more than `low`.
-
-    Raises:
-        InputError: If it is out of range, or no finite number.
-    """
-    if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
-        most = "" if high == math.inf else f" and at most {high if isinstance(high, int) else f'{high:g}'}"
-        raise InputError(f"{option} {value}: must be {'above' if above else 'at least'} {low:g}{most}")
 
 
 @overload

@@ -12,8 +12,10 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
-from bdclean import InputError, printable
-from bdclean.cli import early, renamed
+from bdclean import printable
+from bdclean.cli import early, instant, renamed
+from bdclean.cli.flags import flag
+from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
@@ -59,7 +61,7 @@ def leave(code: int) -> NoReturn:
 def answered(words: list[str]) -> bool:
     """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
     try:
-        found = early.answer(words)
+        found = instant.answer(words)
         if found:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -79,10 +81,11 @@ def run() -> None:
         sys.unraisablehook = report_unraisable
         if answered(words):
             return
-        words = renamed.announced(words)
-        early.check(words)
-        early.check_classes(words)
-        early.check_required(words)
+        with naming(flag):
+            words = renamed.announced(words)
+            early.check(words)
+            early.check_classes(words)
+            early.check_required(words)
         from bdclean.cli.main import main
 
         main(words)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError, cleansing, tasks
+from bdclean import cleansing, tasks
 from bdclean.cleansing import Cleanser
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
@@ -23,6 +21,7 @@ from bdclean.data.splits import DEFENDER_LIMIT
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError, argument, naming
 from bdclean.handed import Handed, gathered, handed, unprocessed
 from bdclean.models import (
     Moments,
@@ -39,6 +38,9 @@ from bdclean.modules.suspect import count_classes, fitting_size
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA
 from bdclean.suspects.loading import load as load_suspect
+
+MODEL = Given("model.arch")
+"""The network, as messages name it."""
 
 
 class GivenImages(Source):
@@ -61,18 +63,17 @@ class GivenImages(Source):
         return MemoryImages(self.pixels)
 
 
-@contextmanager
-def _arguments_named() -> Iterator[None]:
-    """Within it errors name arguments, not options of the command line."""
-    try:
-        yield
-    except InputError as error:
-        message = str(error).replace("--model.arch None", "model").replace("--model.arch", "model")
-        message = message.replace("--ckpt", "path")
-        raise InputError(re.sub(r"--(?:(?:model|data|method|trainer)\.)?(\w+)", r"\1", message)) from error
+def _in_memory(parameter: str) -> str:
+    """What `cleanse` and `scan` call a parameter."""
+    return {"model.arch": "model", "data.unlabeled": "images"}.get(parameter) or argument(parameter)
 
 
-@_arguments_named()
+def _in_file(parameter: str) -> str:
+    """What `load` calls a parameter."""
+    return "path" if parameter == "ckpt" else argument(parameter)
+
+
+@naming(_in_memory)
 def cleanse(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
@@ -94,13 +95,13 @@ def cleanse(
     quieten()
     if "max_epochs" in trainer:
         if epochs is not None:
-            raise InputError(f"epochs {epochs}: means the same as max_epochs; give one of them")
+            raise InputError("epochs", epochs, "means the same as max_epochs; give one of them")
         epochs = trainer.pop("max_epochs")
     _check_whole(epochs=epochs, num_unlabeled=num_unlabeled, batch_size=batch_size, seed=seed)
     if when_clean not in get_args(WhenClean):
-        raise InputError(f"when_clean {when_clean!r}: must be one of {', '.join(get_args(WhenClean))}")
+        raise InputError("when_clean", repr(when_clean), f"must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
-        raise InputError(f"method {method!r}: must be a name, or a function from a Classifier to a Cleanser")
+        raise InputError("method", repr(method), "must be a name, or a function from a Classifier to a Cleanser")
     taken = handed(model, processor, mean, std, image_size)
     suspect, data = _prepared(taken, processor, images, num_unlabeled, batch_size, seed)
     made = getattr(cleansing, _known(method)) if isinstance(method, str) else method
@@ -118,7 +119,7 @@ def cleanse(
     return (cleansed, result) if return_result else cleansed
 
 
-@_arguments_named()
+@naming(_in_memory)
 def scan(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
@@ -142,7 +143,7 @@ def scan(
         return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
 
 
-@_arguments_named()
+@naming(_in_file)
 def load(path: str, source: str | None, unlabeled: str | None, **options: Any) -> tuple[Suspect, PoisonDataModule]:
     """As `bdclean.load`."""
     return load_suspect(path, source, unlabeled, **options)
@@ -152,7 +153,7 @@ def _check_whole(**values: Any) -> None:
     """Refuse arguments that are no whole numbers; None is not given."""
     for name, value in values.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise InputError(f"{name} {value!r}: must be a whole number")
+            raise InputError(name, repr(value), "must be a whole number")
 
 
 def _prepared(
@@ -167,7 +168,7 @@ def _prepared(
     mean, std, image_size = taken.mean, taken.std, taken.image_size
     given: GivenImages | None = None
     if not isinstance(images, (str, Path, Iterable)):
-        raise InputError(f"images {images!r}: must be a tensor, a DataLoader, or the name of a set of images")
+        raise InputError("images", repr(images), "must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
         pixels = gathered(images, num_unlabeled or DEFENDER_LIMIT, image_size)
         if processor is not None:
@@ -181,11 +182,11 @@ def _prepared(
     check_trainable(model)
     network = duplicate(model).cpu().float()
     if image_size is None:
-        image_size = fitting_size(network, open_source(str(images), option="images").image_size, "the network")
+        image_size = fitting_size(network, open_source(str(images), parameter="data.unlabeled").image_size, MODEL)
     channels = given.pixels.shape[-1] if given else channels_of(network, image_size)
     means, stds = normalization(mean, std, channels)
-    suspect = Classifier(network, count_classes(network, image_size, channels, "model"), image_size, means, stds)
-    check_finite(suspect, noise(channels, image_size), "model")
+    suspect = Classifier(network, count_classes(network, image_size, channels, MODEL), image_size, means, stds)
+    check_finite(suspect, noise(channels, image_size), MODEL)
     if outputs := suspect.outputs.describe():
         print(f"model: {outputs}")
     # Options are names; images that are in memory take the place of those that are named.
@@ -211,11 +212,11 @@ def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
     except InputError:
         raise
     except OF_LIGHTNING as error:
-        raise InputError(blamed(error, {"epochs": epochs, **options})) from error
+        raise blamed(error, {"epochs": epochs, **options}) from error
 
 
 def _known(method: str) -> str:
     methods = [name for name in cleansing.__all__ if name != "Cleanser"]
     if method not in methods:
-        raise InputError(f"method {method}: no such class; there are {', '.join(methods)}")
+        raise InputError("method", method, f"no such class; there are {', '.join(methods)}")
     return method

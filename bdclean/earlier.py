@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bdclean import InputError, checkpoint, printable
+from bdclean import checkpoint, printable
 from bdclean.data import PoisonDataModule
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
@@ -31,13 +32,15 @@ def refuse_others(files: Outputs, overwrite: bool, own: Callable[[Path], bool]) 
     found = [] if overwrite else [path for path in files.paths if path.exists()]
     for path in found:
         if not own(path):
-            raise InputError(f"--output {files.result}: {path} {described(path)}; --overwrite true replaces it")
+            raise InputError(
+                "output", files.result, f"{path} {described(path)}; {Given('overwrite', 'true')} replaces it"
+            )
 
 
 def trained_alike(path: Path, model: Classifier, datamodule: PoisonDataModule) -> bool:
     """Whether a file holds a network of the same description, trained on the same images with the same attack."""
     try:
-        found = checkpoint.read(str(path), "--output")
+        found = checkpoint.read(str(path), "output")
     except InputError:
         return False
     described = [[found.model, found.data], [dict(model.hparams), dict(datamodule.hparams)]]

@@ -6,7 +6,7 @@ import errno
 import re
 from enum import IntEnum
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 
 class Exit(IntEnum):
@@ -39,14 +39,13 @@ class Interrupted(KeyboardInterrupt):
     """An interruption that says in one line what was written and what was not."""
 
 
-def refusal(error: BaseException) -> str | None:
-    """What an `InputError` says that was raised here, or in a process that this one started; None for other errors."""
+def refusal(error: BaseException) -> InputError | None:
+    """An `InputError` that was raised here, or in a process that this one started; None for other errors."""
     if isinstance(error, InputError):
-        # A worker that decodes images brings its traceback along, which ends in the message.
-        return str(error).rpartition("InputError: ")[2]
-    # Of a process that trains along, torch only hands on the text of its traceback.
-    found = re.search(r"\nbdclean\.InputError: (.+)\s*$", str(error))
-    return None if found is None else found[1]
+        return error
+    # Of a process that trains along or decodes images, torch only hands on the text of its traceback.
+    found = re.search(r"\nbdclean\.errors\.InputError: (.+)\s*$", str(error))
+    return None if found is None else InputError("", None, found[1])
 
 
 def interruption(error: KeyboardInterrupt) -> str:

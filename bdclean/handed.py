@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.data.memory import as_pixels, collect
 from bdclean.decoding import square
+from bdclean.errors import InputError
 from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
 from bdclean.models import Moments
 from bdclean.modules import Classifier
@@ -52,9 +52,9 @@ def handed(model: Any, processor: Any, mean: Moments, std: Moments, image_size: 
         InputError: If the model is no network, or the processor does what this program cannot.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"model: is a {type(model).__name__}, not a torch.nn.Module")
+        raise InputError("model", None, f"is a {type(model).__name__}, not a torch.nn.Module")
     if processor is not None and (mean is not None or std is not None):
-        raise InputError("processor: says mean and std already; give one of them")
+        raise InputError("processor", None, "says mean and std already; give one of them")
     if isinstance(model, Classifier):
         network, found = model.network, Preparation(model.hparams["mean"], model.hparams["std"], model.image_size)
     else:
@@ -76,10 +76,12 @@ def _prepared(model: nn.Module, processor: Any) -> Preparation:
         if isinstance(processor, Mapping):
             return of_timm(processor) if "mean" in processor else of_transformers(processor)
     except UnknownPreparationError as error:
-        raise InputError(f"processor: {error}") from error
+        raise InputError("processor", None, str(error)) from error
     raise InputError(
-        f"processor: is a {type(processor).__name__}; expected an image processor of transformers, or what "
-        "timm.data.resolve_model_data_config returns"
+        "processor",
+        None,
+        f"is a {type(processor).__name__}; expected an image processor of transformers, or what "
+        "timm.data.resolve_model_data_config returns",
     )
 
 
@@ -115,12 +117,12 @@ def gathered(images: Any, count: int, image_size: int | None) -> Tensor:
     if not isinstance(_picture(first), Image.Image):
         return as_pixels(collect((_picture(batch) for batch in rest), count))
     if image_size is None:
-        raise InputError("image_size: needed, as nothing says how large the network's images are")
+        raise InputError("image_size", None, "needed, as nothing says how large the network's images are")
     pictures = []
     for entry in rest:
         picture = _picture(entry)
         if not isinstance(picture, Image.Image):
-            raise InputError(f"images: gives {type(picture).__name__} among pictures")
+            raise InputError("images", None, f"gives {type(picture).__name__} among pictures")
         # A copy, as it is turned the way its camera was held.
         pictures.append(square(picture.copy(), image_size))
         if len(pictures) >= count:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdclean import InputError, quoted
+from bdclean.errors import InputError
 
 SUFFIXES = {
     "fit": (".ckpt",),
@@ -72,11 +72,11 @@ def check_name(command: str, output: str) -> None:
     """
     path, known = Path(output), SUFFIXES.get(command)
     if command != "scan" and path.suffix in REPORTS:
-        raise InputError(f"--output {output}: that is the name of the report")
+        raise InputError("output", output, "that is the name of the report")
     if known is not None and path.suffix not in known and (path.suffix or not path.name or command not in FOLDERS):
-        raise InputError(f"--output {quoted(output)}: must end with {', '.join(known)}")
+        raise InputError("output", output, f"must end with {', '.join(known)}")
     if not path.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {path.parent}")
+        raise InputError("output", output, f"there is no folder {path.parent}")
 
 
 def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = False) -> Outputs:
@@ -96,12 +96,12 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = 
     paths = (result, *(result.with_suffix(suffix) for suffix in beside))
     for path in paths:
         if refusal := _refusal(path, folder and path == result):
-            raise InputError(f"--output {quoted(output)}: {'' if path == result else f'the report {path} '}{refusal}")
+            raise InputError("output", output, f"{'' if path == result else f'the report {path} '}{refusal}")
     needed = size + REPORT_SIZE * len(beside)
     for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:
             sizes = f"at least {needed / 2**20:.1f} MiB, and {available / 2**20:.1f} MiB are {where}"
-            raise InputError(f"--output {output}: takes {sizes}")
+            raise InputError("output", output, f"takes {sizes}")
     return Outputs(result, paths[1:], tuple(map(_identity, paths)))
 
 

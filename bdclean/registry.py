@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from bdclean import quoted
+from bdclean.errors import InputError
 from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
@@ -29,22 +29,24 @@ def is_source(name: str) -> bool:
     return name in image_sets() or os.path.isdir(name) or is_file
 
 
-def no_source(option: str, name: str) -> str:
-    """The message that there is no source of images of a name.
+def no_source(parameter: str, name: str) -> InputError:
+    """The error that there is no source of images of a name.
 
     Args:
-        option: Which named it, with dashes.
+        parameter: The parameter that named it.
         name: What was given.
     """
     known = image_sets()
     close = suggestion(name, known)
-    return f"{option} {quoted(name)}: neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
+    return InputError(
+        parameter, name, f"neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
+    )
 
 
-def no_network(name: str, known: Sequence[str]) -> str:
-    """The message that there is no network of a name, given those that there are."""
+def no_network(name: str, known: Sequence[str]) -> InputError:
+    """The error that there is no network of a name, given those that there are."""
     close = difflib.get_close_matches(name, known, 3) or USUAL
-    return f"--model.arch {quoted(name)}: no such network; did you mean {', '.join(close)}?"
+    return InputError("model.arch", name, f"no such network; did you mean {', '.join(close)}?")
 
 
 @cache

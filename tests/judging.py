@@ -55,10 +55,11 @@ def judge(path: str, whole: bool = True) -> str:
         if not whole:
             return "read"
         model = Suspect(**identify(checkpoint, given, 32))
-        model.load(checkpoint, "--ckpt")
+        model.load(checkpoint, "ckpt")
     except InputError as error:
         message = str(error)
-        assert message.startswith("--"), message
+        if not error.parameter:
+            raise
         assert len(message) < 20_000
         return message
     answer = model.eval()(torch.rand(2, 3, model.image_size, model.image_size))

@@ -89,16 +89,16 @@ def test_targets() -> None:
 @pytest.mark.parametrize(
     ("attack", "option"),
     [
-        (lambda: BadNets(poison_rate=1.5), "--data.attack.poison_rate 1.5"),
-        (lambda: BadNets(poison_rate=1e-6).choose(torch.arange(10), 10), "--data.attack.poison_rate 1e-06"),
-        (lambda: BadNets(poison_rate=0.95).choose(torch.arange(10), 10), "--data.attack.poison_rate 0.95"),
-        (lambda: BadNets(target_class=10).target_labels(torch.arange(10), 10), "--data.attack.target_class 10"),
-        (lambda: BadNets(size=0), "--data.attack.size 0"),
-        (lambda: BadNets(margin=-1), "--data.attack.margin -1"),
-        (lambda: BadNets(size=9).build(8), "--data.attack.size 9"),
-        (lambda: built(BadNets(margin=6)).apply(torch.zeros(1, 3, 8, 8)), "--data.attack.position bottom-right"),
-        (lambda: BadNets(trigger="nowhere.png").build(8), "--data.attack.trigger nowhere.png"),
-        (lambda: BadNets(trigger=__file__).build(8), "--data.attack.trigger"),
+        (lambda: BadNets(poison_rate=1.5), "poison_rate 1.5"),
+        (lambda: BadNets(poison_rate=1e-6).choose(torch.arange(10), 10), "poison_rate 1e-06"),
+        (lambda: BadNets(poison_rate=0.95).choose(torch.arange(10), 10), "poison_rate 0.95"),
+        (lambda: BadNets(target_class=10).target_labels(torch.arange(10), 10), "target_class 10"),
+        (lambda: BadNets(size=0), "size 0"),
+        (lambda: BadNets(margin=-1), "margin -1"),
+        (lambda: BadNets(size=9).build(8), "size 9"),
+        (lambda: built(BadNets(margin=6)).apply(torch.zeros(1, 3, 8, 8)), "position bottom-right"),
+        (lambda: BadNets(trigger="nowhere.png").build(8), "trigger nowhere.png"),
+        (lambda: BadNets(trigger=__file__).build(8), "trigger"),
     ],
 )
 def test_wrong_options_are_named(attack: object, option: str) -> None:

@@ -184,7 +184,7 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ({"seeds": []}, "--seeds: there are none"),
         ({"methods": {"a/b": {}}}, "--methods a/b: names have up to 40 letters"),
         ({"methods": {"a" * 41: {}}}, f"--methods {'a' * 41}: names have up to 40 letters"),
-        ({"seeds": [1, 1]}, "--seeds [1, 1]: one stands there twice"),
+        ({"seeds": [1, 1]}, "--seeds [1, 1]: duplicate entries"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
     ],
 )

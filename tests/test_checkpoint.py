@@ -151,7 +151,7 @@ def test_wrong_checkpoints_end_in_one_line(what: str, tiny_suspect: Path, capsys
 )
 def test_files_that_are_no_checkpoints(content: bytes, message: str) -> None:
     Path("file.ckpt").write_bytes(content)
-    with pytest.raises(InputError, match=f"--ckpt file.ckpt: .*{message}") as caught:
+    with pytest.raises(InputError, match=f"ckpt file.ckpt: .*{message}") as caught:
         read("file.ckpt")
     assert "\n" not in str(caught.value)
     assert not MARK.exists()
@@ -161,7 +161,7 @@ def test_files_that_are_no_checkpoints(content: bytes, message: str) -> None:
 def test_truncated_checkpoints(tiny_suspect: Path, share: float) -> None:
     content = tiny_suspect.read_bytes()
     Path("cut.ckpt").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match="--ckpt cut.ckpt: not a readable checkpoint"):
+    with pytest.raises(InputError, match="ckpt cut.ckpt: not a readable checkpoint"):
         read("cut.ckpt")
 
 

@@ -127,9 +127,9 @@ def test_the_table_shows_every_layer(suspect: Classifier) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"ratios": [0.1, 0.2]}, r"--method.ratios \[0.1, 0.2\]: 2 numbers, but the network has 5 stages"),
-        ({"ratios": [0.1, 0.2, 0.3, 0.4, 1.5]}, "--method.ratios"),
-        ({"temperature": (0, 1)}, "--method.temperature"),
+        ({"ratios": [0.1, 0.2]}, r"ratios \[0.1, 0.2\]: 2 numbers, but the network has 5 stages"),
+        ({"ratios": [0.1, 0.2, 0.3, 0.4, 1.5]}, "ratios"),
+        ({"temperature": (0, 1)}, "temperature"),
     ],
 )
 def test_wrong_options_are_named(suspect: Classifier, options: dict[str, object], named: str) -> None:

@@ -286,7 +286,7 @@ def test_every_method_cleanses_every_network_or_says_what_it_lacks(name: str, to
     method = getattr(cleansing, name)
     lacks = [what for toys, what in LACKING.get(name, {}).items() if toy in toys.split(", ")]
     if lacks:
-        with pytest.raises(InputError, match=f"--method {name}: .*{lacks[0]}"):
+        with pytest.raises(InputError, match=f"method {name}: .*{lacks[0]}"):
             run(method, suspect)
     else:
         cleanser = run(method, suspect, watch=watch, **options)
@@ -546,7 +546,7 @@ def test_the_phases_turn_after_whole_epochs(
     monkeypatch.setattr(cleansing.NAD, "trainer", SimpleNamespace(max_epochs=epochs))
     assert first_epochs(unit(cleansing.NAD, ladder()), first) == expected
     monkeypatch.setattr(cleansing.NAD, "trainer", SimpleNamespace(max_epochs=1))
-    with pytest.raises(InputError, match=r"--trainer.max_epochs 1: NAD needs at least two"):
+    with pytest.raises(InputError, match=r"max_epochs 1: NAD needs at least two"):
         first_epochs(unit(cleansing.NAD, ladder()), first)
 
 
@@ -981,7 +981,7 @@ def test_ibau_names_the_option_where_there_is_no_second_derivative() -> None:
         0.01 * torch.ones(1, 3, 3, 3).double(),
         (images, torch.eye(3)[[0, 1, 2, 0]]),
     )
-    with pytest.raises(InputError, match="--method.rounds 5: a layer of the network .*; 0 does without"):
+    with pytest.raises(InputError, match="rounds 5: a layer of the network .*; 0 does without"):
         cleanser.training_step(Batch(images), 0)
 
 

@@ -72,7 +72,7 @@ def test_few_images_are_no_evidence() -> None:
     for interval, images in ((None, 0), (Interval(34.2, 100.0, 2), 2)):
         found = conclude(cleansing(cleansed=Figures(agreement=Figure(100.0, interval))))
         assert found.trusted is None
-        assert f"compared with the suspect on {images} images, and that takes at least 100" in found.sentence
+        assert f"compared with the suspect on {images} images, and at least 100 are needed" in found.sentence
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -101,7 +101,7 @@ def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content = torch.load(tiny_suspect, weights_only=True)
     checkpoint = read(str(tiny_suspect))
     model = Suspect(**identify(checkpoint, {}, None)).eval()
-    model.load(checkpoint, "--ckpt")
+    model.load(checkpoint, "ckpt")
     with torch.no_grad():
         logits = model(to_float(draw_shapes(200, 1)[0]))
     *_, weight, bias = (value for name, value in content["state_dict"].items() if name.endswith(("weight", "bias")))

@@ -166,7 +166,7 @@ def test_stl10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
-    with pytest.raises(InputError, match=r"--data.source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
+    with pytest.raises(InputError, match=r"source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
         open_source("cifar10", str(tmp_path)).download()
 
 
@@ -184,14 +184,14 @@ def test_wrong_npz_is_named(arrays: dict[str, Any], reason: str, tmp_path: Path)
     np.savez(tmp_path / "wrong.npz", **arrays)
     with pytest.raises(InputError, match=reason) as caught:
         open_source(str(tmp_path / "wrong.npz")).load("train", 8)
-    assert str(caught.value).startswith(f"--data.source {tmp_path / 'wrong.npz'}: ")
+    assert str(caught.value).startswith(f"source {tmp_path / 'wrong.npz'}: ")
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "text.npz"])
 def test_wrong_source_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match=f"--data.source {tmp_path / name}: "):
+    with pytest.raises(InputError, match=f"source {tmp_path / name}: "):
         open_source(str(tmp_path / name)).load("train", 8)
 
 
@@ -478,7 +478,7 @@ def test_in_defence_some_images_are_kept_to_choose_by_and_labels_come_only_if_wa
 
 def test_other_images_have_no_labels(npz: Path) -> None:
     data = PoisonDataModule(str(npz), unlabeled=str(npz))
-    with pytest.raises(InputError, match="--method.supervision labels: .* has images without labels"):
+    with pytest.raises(InputError, match="supervision labels: .* has images without labels"):
         data.defence(labels=True, choosing=False)
 
 
@@ -496,7 +496,7 @@ def test_fewer_images_than_may_be_used_are_all_used(npz: Path, caplog: pytest.Lo
     assert (len(data.defender), len(data.defender.agreement)) == (20, 0)
     assert len(PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=7).defender) == 7
     (record,) = caplog.records
-    assert record.getMessage() == "--data.num_unlabeled 50: there are 20 unlabeled images; all of them are used"
+    assert record.getMessage() == "num_unlabeled 50: there are 20 unlabeled images; all of them are used"
 
 
 def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
@@ -527,11 +527,11 @@ def test_the_number_of_bytes_decides_what_is_kept_in_memory(folder: Path, monkey
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"batch_size": 0}, "--data.batch_size 0"),
-        ({"num_train": 0}, "--data.num_train 0"),
-        ({"source": None}, "--data.source null"),
-        ({"source": "imagenet"}, "--data.source imagenet"),
-        ({"unlabeled": "imagenet"}, "--data.unlabeled imagenet"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"num_train": 0}, "num_train 0"),
+        ({"source": None}, "source null"),
+        ({"source": "imagenet"}, "source imagenet"),
+        ({"unlabeled": "imagenet"}, "unlabeled imagenet"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
@@ -540,5 +540,5 @@ def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
 
 
 def test_too_many_held_out_is_named(npz: Path) -> None:
-    with pytest.raises(InputError, match="--data.num_held_out 99"):
+    with pytest.raises(InputError, match="num_held_out 99"):
         PoisonDataModule(str(npz), num_held_out=99).train_dataloader()

@@ -367,7 +367,7 @@ def test_a_training_that_diverges_again_and_again_names_the_rate_that_it_used(
         cleanser.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.zeros(CLASSES))]
     cleanser.divergences, cleanser.aimed_lr, cleanser.lr = 6, 7.0, 8.0
     option = "aimed_lr 7.0: too high.*0.02" if targeted else "lr 8.0: too high.*0.1"
-    with pytest.raises(InputError, match=f"--method.{option} by default"):
+    with pytest.raises(InputError, match=f"{option} by default"):
         cleanser.on_divergence(math.nan)
 
 

@@ -15,12 +15,14 @@ from bdclean import InputError, __version__, attacks, cleansing, registry, scann
 from bdclean.benchmark.work import Command
 from bdclean.cli import early
 from bdclean.cli.classes import CLASSES
+from bdclean.cli.flags import flag
 from bdclean.cli.main import check, execute, main
 from bdclean.cli.options import SUBCOMMANDS, options, untrained
 from bdclean.cli.parser import FUNCTIONS, CommandLine
 from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
 from bdclean.data.sources import KINDS
+from bdclean.errors import naming
 from bdclean.exits import MEANINGS
 from bdclean.models.networks import known_architectures
 from bdclean.modules import AttackModule
@@ -43,8 +45,9 @@ def refused(*words: str) -> str:
 
 
 def taken(*words: str) -> None:
-    early.check(words)
-    early.check_classes(words)
+    with naming(flag):
+        early.check(words)
+        early.check_classes(words)
 
 
 WRONG = {
@@ -318,7 +321,7 @@ def test_suggestions_are_of_names_that_are_alike() -> None:
 
 def test_a_file_that_is_needed_is_asked_for() -> None:
     for command in ("test", "cleanse", "scan"):
-        with pytest.raises(InputError, match="^--ckpt: required$"):
+        with pytest.raises(InputError, match="^ckpt: required$"):
             early.check_required([command, "--data.source", "shapes"])
     for words in ("fit", "cleanse --ckpt a", "test --config a", "scan --help", "benchmark --list"):
         early.check_required(words.split())

@@ -258,6 +258,7 @@ def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixt
 
 def test_a_refusal_is_found_in_the_traceback_of_another_process() -> None:
     text = "-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
-    assert refusal(RuntimeError(f"{text}bdclean.InputError: --data.seed x: why\n")) == "--data.seed x: why"
-    assert refusal(InputError("--data.seed x: why")) == "--data.seed x: why"
+    assert str(refusal(RuntimeError(f"{text}bdclean.errors.InputError: --data.seed x: why\n"))) == "--data.seed x: why"
+    error = InputError("data.seed", "x", "why")
+    assert refusal(error) is error
     assert refusal(RuntimeError(f"{text}ValueError: why\n")) is None

@@ -29,7 +29,7 @@ def test_a_method_that_uses_no_images(tiny_suspect: Path, loose: list[str], caps
     assert "CLP, which uses no images, took " in printed
     assert "agreement on 3 held-out unlabeled images." in printed
     page = Path("cleansed.html").read_text()
-    assert "30, of which the method had 0, and 3 are held out for the agreement" in page
+    assert "30, of which the method used 0; 3 are held out to measure agreement" in page
 
 
 def test_a_method_that_uses_images(tiny_suspect: Path, loose: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +53,8 @@ def test_intervals_stand_in_every_report(
     assert report["intervals"]["suspect"] == {"acc": None, "asr": None, "ra": None}
     shown = f"{interval['low']:.2f} to {interval['high']:.2f}"
     assert f"cleansed agreement {shown} (20 images)." in capsys.readouterr().out
-    assert f'<div class="note">{shown}, 20 images</div>' in Path("cleansed.html").read_text()
+    rounded = f"{interval['low']:.1f} to {interval['high']:.1f}"
+    assert f'<div class="note">{rounded} %, 20 images</div>' in Path("cleansed.html").read_text()
 
 
 @pytest.mark.usefixtures("tiny_shapes")

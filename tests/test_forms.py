@@ -190,7 +190,7 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_files_without_weights_are_named(content: Any, reason: str) -> None:
     torch.save(content, "file.pt")
-    with pytest.raises(InputError, match=f"--ckpt file.pt: .*{reason}"):
+    with pytest.raises(InputError, match=f"ckpt file.pt: .*{reason}"):
         read("file.pt")
 
 
@@ -358,7 +358,7 @@ def test_a_file_without_weights_says_what_it_holds_and_what_was_expected(name: s
     torch.save(content, "file.pt")
     with pytest.raises(InputError) as caught:
         read("file.pt")
-    assert str(caught.value).startswith(f"--ckpt file.pt: holds {said}")
+    assert str(caught.value).startswith(f"ckpt file.pt: holds {said}")
 
 
 @pytest.mark.filterwarnings("error")

@@ -240,7 +240,7 @@ def test_almost_checkpoints(tiny_suspect: Path) -> None:
 
 def kind(outcome: str) -> str:
     """A message without what differs from file to file."""
-    text = re.sub(r"^--\S+( \S+:)? ?|\(.*|'.*?'|\d+|: .*", "", outcome.replace("not a readable checkpoint: ", ""))
+    text = re.sub(r"^\w+( \S+)?: |\(.*|'.*?'|\d+|: .*", "", outcome.replace("not a readable checkpoint: ", ""))
     return " ".join(text.split())[:60]
 
 

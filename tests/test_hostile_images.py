@@ -173,7 +173,7 @@ def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
     Path("trigger.png").write_bytes(content)
     attack = BadNets(trigger="trigger.png")
     text = outcome(lambda: attack.build(8), 300 * MIB)
-    assert text.startswith("InputError: --data.attack.trigger trigger.png: not a readable image (")
+    assert text.startswith("InputError: trigger trigger.png: not a readable image (")
     assert "\n" not in text
 
 
@@ -212,27 +212,29 @@ def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_te
             member.write(bytes(min(left, 10 * MIB)))
 
 
-@pytest.mark.parametrize("option", ["--data.source", "--data.unlabeled"])
+@pytest.mark.parametrize("option", ["data.source", "data.unlabeled"])
 def test_arrays_that_unpack_to_gigabytes(option: str) -> None:
     zeros("bomb.npz", (2_000_000, 32, 32, 3))
 
     def load() -> object:
-        source = open_source("bomb.npz", option=option)
-        return source.load("test", 32) if option == "--data.source" else source.load_unlabeled(32, 10, 0)
+        source = open_source("bomb.npz", parameter=option)
+        return source.load("test", 32) if option == "data.source" else source.load_unlabeled(32, 10, 0)
 
     text = outcome(load, 200 * MIB)
-    assert text.startswith(f"InputError: {option} bomb.npz: x_test claims 6.14 GB in memory, of 0.0 MB in the file")
+    assert text.startswith(
+        f"InputError: {option.partition('.')[2]} bomb.npz: x_test claims 6.14 GB in memory, of 0.0 MB in the file"
+    )
 
 
 def test_labels_that_unpack_to_gigabytes() -> None:
     zeros("bomb.npz", (10**9,), "<i8", "y_train")
     text = outcome(lambda: open_source("bomb.npz").num_classes, 200 * MIB)
-    assert text.startswith("InputError: --data.source bomb.npz: has neither x_train nor x_test")
+    assert text.startswith("InputError: source bomb.npz: has neither x_train nor x_test")
     zeros("bomb.npz", (10**9,), "<i8", "y_test")
     with zipfile.ZipFile("bomb.npz", "a") as archive, archive.open("x_test.npy", "w") as member:
         np.lib.format.write_array(member, np.zeros((2, 8, 8, 3), np.uint8))
     text = outcome(lambda: open_source("bomb.npz").num_classes, 200 * MIB)
-    assert text.startswith("InputError: --data.source bomb.npz: y_test claims 8.00 GB in memory")
+    assert text.startswith("InputError: source bomb.npz: y_test claims 8.00 GB in memory")
 
 
 def test_an_npy_file_that_claims_more_than_it_has() -> None:
@@ -254,7 +256,7 @@ def test_empty_arrays(shape: tuple[int, ...]) -> None:
     np.savez("empty.npz", x_test=np.zeros(shape, np.uint8), y_test=np.arange(4) % 2)
     np.save("empty.npy", np.zeros(shape, np.uint8))
     for name in ("empty.npz", "empty.npy"):
-        with pytest.raises(InputError, match=f"--data.source {name}: (x_test|the array) must be"):
+        with pytest.raises(InputError, match=f"source {name}: (x_test|the array) must be"):
             open_source(name)
 
 
@@ -278,7 +280,7 @@ def test_folders_that_link_to_each_other_are_walked_once() -> None:
     with computing(2):
         files, unreadable = walk(Path("web"))
     assert (len(files), unreadable) == (9, [])
-    assert len(open_source("web", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 9
+    assert len(open_source("web", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 9
     # As classes, each has what its folder leads to, once.
     assert open_source("web").num_classes == 9
 
@@ -291,11 +293,11 @@ def test_links_to_themselves_and_to_nothing_are_named_and_left_out(caplog: pytes
     Path("photos/dog/gone.png").symlink_to("elsewhere.png")
     Path("photos/self").symlink_to("self")
     assert len(open_source("photos").load("test", 8)) == 2
-    assert len(open_source("photos", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 2
+    assert len(open_source("photos", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 2
     labelled, loose = (record.getMessage() for record in caplog.records)
     expected = "2 left out, as they cannot be read: photos/cat/self.png, photos/dog/gone.png"
-    assert labelled == f"--data.source photos: {expected}"
-    assert loose == f"--data.unlabeled photos: 3{expected[1:]}, photos/self"
+    assert labelled == f"source photos: {expected}"
+    assert loose == f"unlabeled photos: 3{expected[1:]}, photos/self"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.checkpoint.files import load
+from bdclean.errors import Given
 from bdclean.inert import child, guard
 from bdclean.inert.containers import parse
 from bdclean.inert.nodes import RefusedError
@@ -114,7 +115,7 @@ def test_what_honest_files_hold_is_read_as_torch_reads_it(name: str, form: str) 
         Path("file.pt").write_bytes(pickle.dumps(value, protocol))
     else:
         torch.save(value, "file.pt", pickle_protocol=protocol, _use_new_zipfile_serialization="zip" in form)
-    loaded = load("file.pt", "file.pt")
+    loaded = load("file.pt", Given("ckpt", "file.pt"))
     assert not loaded.notes
     assert same(loaded.content["it"], value["it"])
     assert same(loaded.content["again"], value["it"])
@@ -123,7 +124,7 @@ def test_what_honest_files_hold_is_read_as_torch_reads_it(name: str, form: str) 
 def test_what_shares_memory_still_does() -> None:
     base = torch.arange(12.0)
     torch.save({"a": base[:6], "b": base[3:].view(3, 3), "c": base}, "file.pt")
-    content = load("file.pt", "file.pt").content
+    content = load("file.pt", Given("ckpt", "file.pt")).content
     content["c"].zero_()
     assert not content["a"].any()
     assert not content["b"].any()
@@ -138,7 +139,9 @@ def test_numbers_of_the_other_byte_order() -> None:
             if "/data/" in name and size:
                 data = np.frombuffer(data, f"u{size}").byteswap().tobytes()
             new.writestr(name, b"big" if name.endswith("byteorder") else data)
-    assert all(torch.equal(value, state[name]) for name, value in load("big.pt", "big.pt").content.items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in load("big.pt", Given("ckpt", "big.pt")).content.items()
+    )
 
 
 class Net(nn.Module):
@@ -176,7 +179,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("name", "place"), [("whole.pth", ""), ("inside.pth", "net"), ("legacy.pth", "")])
 def test_whole_pickled_modules_give_their_weights(name: str, place: str, strangers: Path) -> None:
-    loaded = load(str(strangers / name), name)
+    loaded = load(str(strangers / name), Given("ckpt", name))
     weights = loaded.content[place] if place else loaded.content
     state = torch.load(strangers / "state.pt", weights_only=True)
     assert list(weights) == list(state)
@@ -195,7 +198,7 @@ def test_modules_in_each_other_have_an_end() -> None:
         module = nn.Sequential(module, module)
     torch.save(module, "maze.pt")
     with pytest.raises(InputError, match="its modules have more than 100000 parts"):
-        load("maze.pt", "maze.pt")
+        load("maze.pt", Given("ckpt", "maze.pt"))
 
 
 def test_objects_beside_the_weights_are_left_out_by_name() -> None:
@@ -206,7 +209,7 @@ def test_objects_beside_the_weights_are_left_out_by_name() -> None:
         "loss": nn.functional.relu,
     }
     torch.save({"net": weights, **beside}, "file.pt")
-    loaded = load("file.pt", "file.pt")
+    loaded = load("file.pt", Given("ckpt", "file.pt"))
     assert list(loaded.content) == ["net", "log"]
     assert loaded.content["log"] == [None, 3]
     (note,) = loaded.notes
@@ -293,13 +296,13 @@ HOSTILE = {
 def test_everything_else_is_refused(what: str) -> None:
     path = pickled(HOSTILE[what], **{"0": bytes(16)})
     with pytest.raises(InputError, match=r"file.pt: (not a readable checkpoint|refused, it would run code)"):
-        load(path, path)
+        load(path, Given("ckpt", path))
 
 
 def test_all_calls_are_named() -> None:
     torch.save([Calls(os.mkdir, "x"), Calls(eval, "1"), nn.Linear(2, 2)], "file.pt")
     with pytest.raises(InputError, match=r"would run code on loading: builtins.eval, posix.mkdir$"):
-        load("file.pt", "file.pt")
+        load("file.pt", Given("ckpt", "file.pt"))
     assert not Path("x").exists()
 
 
@@ -322,14 +325,14 @@ def test_archives_have_exactly_the_members_that_torch_writes(change: Any, reason
         for name in old.namelist():
             new.writestr(*change(name, old.read(name)))
     with pytest.raises(InputError, match=reason):
-        load("changed.pt", "changed.pt")
+        load("changed.pt", Given("ckpt", "changed.pt"))
 
 
 def test_what_stands_behind_an_old_file_is_not_read() -> None:
     torch.save({"w": torch.zeros(2)}, "old.pt", _use_new_zipfile_serialization=False)
     torch.save({"w": torch.ones(2)}, "new.pt")
     Path("both.pt").write_bytes(Path("old.pt").read_bytes() + Path("new.pt").read_bytes())
-    assert load("both.pt", "both.pt").content["w"].tolist() == [0, 0]
+    assert load("both.pt", Given("ckpt", "both.pt")).content["w"].tolist() == [0, 0]
 
 
 # The process that reads first
@@ -367,8 +370,8 @@ def test_what_kills_the_reader_does_not_kill_the_program(
     monkeypatch.setattr(guard, "CHILD", "import sys; sys.path.insert(0, sys.argv[1]); " + code.format(fault=fault))
     with pytest.raises(RefusedError, match=reason):
         endured(saved({"w": torch.ones(2)}))
-    with pytest.raises(InputError, match=f"--ckpt file.pt: not a readable checkpoint: .*{reason}"):
-        load("file.pt", "--ckpt file.pt")
+    with pytest.raises(InputError, match=f"ckpt file.pt: not a readable checkpoint: .*{reason}"):
+        load("file.pt", Given("ckpt", "file.pt"))
 
 
 def test_it_has_an_end_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +393,10 @@ def test_it_needs_the_standard_library_alone_and_little_memory() -> None:
 def test_reading_works_from_threads() -> None:
     torch.save({"w": torch.ones(2, 2)}, "file.pt")
     found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(load("file.pt", "file.pt").content)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(load("file.pt", Given("ckpt", "file.pt")).content))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

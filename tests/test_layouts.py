@@ -63,9 +63,7 @@ def test_tiny_imagenet_sorted_into_folders_with_an_empty_one_left_over() -> None
 
 def test_a_folder_called_images_is_no_class() -> None:
     draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/images/0.png", "photos/val/dog/0.png")
-    with pytest.raises(
-        InputError, match=r"--data.source photos: in photos/val, images would be a class beside dog: put"
-    ):
+    with pytest.raises(InputError, match=r"source photos: in photos/val, images would be a class beside dog: put"):
         PoisonDataModule("photos", image_size=8)
 
 
@@ -157,7 +155,7 @@ def test_files_that_cannot_serve_say_what_to_do(name: str, text: str, message: s
     write(f"faces/{name}", text)
     with pytest.raises(InputError, match=message) as caught:
         PoisonDataModule("faces", image_size=8)
-    assert str(caught.value).startswith(f"--data.source faces: faces/{name}")
+    assert str(caught.value).startswith(f"source faces: faces/{name}")
 
 
 HEADER = "filename,label\n"
@@ -197,7 +195,7 @@ def test_broken_tables_name_the_line(text: str, message: str) -> None:
     write("loose/labels.csv", text)
     with pytest.raises(InputError) as caught:
         _ = open_source("loose").num_classes
-    assert str(caught.value).startswith(f"--data.source loose: loose/labels.csv{message}")
+    assert str(caught.value).startswith(f"source loose: loose/labels.csv{message}")
 
 
 def test_a_broken_table_of_any_name_is_not_passed_over() -> None:
@@ -263,7 +261,7 @@ def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
 )  # fmt: skip
 def test_sets_further_in_are_found(paths: tuple[str, ...], given: str, message: str) -> None:
     draw(*paths)
-    with pytest.raises(InputError, match=f"^--data.source {given}: .*{message}"):
+    with pytest.raises(InputError, match=f"^source {given}: .*{message}"):
         PoisonDataModule(given, image_size=8)
 
 
@@ -290,9 +288,7 @@ def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
 def test_fractions_are_no_classes(label: str) -> None:
     draw("d/0.png", "d/1.png")
     write("d/labels.csv", f"filename,label\n0.png,1.0\n1.png,{label}\n")
-    with pytest.raises(
-        InputError, match=f"^--data.source d: d/labels.csv, line 3: the class {label} is no whole number"
-    ):
+    with pytest.raises(InputError, match=f"^source d: d/labels.csv, line 3: the class {label} is no whole number"):
         open_source("d").load("test", 8)
 
 
@@ -363,9 +359,7 @@ def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCapt
     assert (data.num_classes, data.labelled, data.trainable) == (2, False, True)
     assert labelled(open_source("dogs"), "train") == {"train/a.jpg": 1, "train/b.jpg": 0}
     (record,) = caplog.records
-    assert record.getMessage().startswith(
-        "--data.source dogs: dogs/test is left out, as its images have no labels: put "
-    )
+    assert record.getMessage().startswith("source dogs: dogs/test is left out, as its images have no labels: put ")
 
 
 def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -373,18 +367,16 @@ def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: py
     write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n")
     assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.png": 1}
     (record,) = caplog.records
-    assert record.getMessage().startswith("--data.source loose: 1 left out, as they cannot be read: loose/c.png")
+    assert record.getMessage().startswith("source loose: 1 left out, as they cannot be read: loose/c.png")
 
 
 def test_loose_images_without_labels_are_no_source() -> None:
     draw("loose/a.png")
-    with pytest.raises(
-        InputError, match="--data.source loose: the images have no labels: put the images of each class"
-    ):
+    with pytest.raises(InputError, match="source loose: the images have no labels: put the images of each class"):
         PoisonDataModule("loose", image_size=8)
     # Without labels any layout will do.
     tiny_imagenet()
-    assert len(open_source("tiny", option="--data.unlabeled").load_unlabeled(8, 1, 0)) == 7
+    assert len(open_source("tiny", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 7
 
 
 # Labels that count from 1
@@ -396,7 +388,7 @@ def test_arrays_whose_labels_count_from_1(count: int, caplog: pytest.LogCaptureF
     np.savez("one.npz", x_test=np.zeros((40, 8, 8, 3), np.uint8), y_test=labels)
     PoisonDataModule("one.npz", unlabeled="procedural")
     (record,) = caplog.records
-    assert f"--data.source one.npz: the labels go from 1 to {count}, and none is 0" in record.getMessage()
+    assert f"source one.npz: the labels go from 1 to {count}, and none is 0" in record.getMessage()
 
 
 def test_folders_whose_numbers_count_from_1(caplog: pytest.LogCaptureFixture) -> None:
@@ -413,7 +405,7 @@ def test_folders_whose_numbers_count_from_1(caplog: pytest.LogCaptureFixture) ->
 def test_arrays_whose_test_part_has_other_classes() -> None:
     pixels = np.zeros((4, 8, 8, 3), np.uint8)
     np.savez("other.npz", x_train=pixels, y_train=[0, 1, 0, 1], x_test=pixels, y_test=[1, 2, 1, 2])
-    with pytest.raises(InputError, match="--data.source other.npz: y_test has classes that y_train has not: 2"):
+    with pytest.raises(InputError, match="source other.npz: y_test has classes that y_train has not: 2"):
         PoisonDataModule("other.npz")
 
 
@@ -424,7 +416,7 @@ def test_tiny_imagenet_without_the_classes_of_its_images_for_validation(caplog: 
         with pytest.raises(InputError) as caught:
             read()
         assert str(caught.value) == (
-            "--data.source tiny: tiny/val/val_annotations.txt is missing, which says the classes of the images in "
+            "source tiny: tiny/val/val_annotations.txt is missing, which says the classes of the images in "
             "tiny/val/images"
         )
     assert not caplog.records

@@ -12,12 +12,13 @@ from bdclean import InputError
 from bdclean.data import PoisonDataModule, files
 from bdclean.data.files import FileImages
 from bdclean.data.sources import open_source
+from bdclean.errors import Given
 
 RED = (200, 30, 10)
 
 
 def only(path: str, size: int = 16) -> torch.Tensor:
-    return FileImages([Path(path)], size, "--data.unlabeled x").batch(torch.tensor([0]))[0]
+    return FileImages([Path(path)], size, Given("data.unlabeled", "x")).batch(torch.tensor([0]))[0]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_unreadable_files_are_counted_named_and_left_out(in_memory: bool, caplog
     assert len(data.defender.unreadable) == 12
     assert len(caplog.records) == 1
     message = caplog.records[0].getMessage()
-    assert message.startswith("--data.unlabeled photos: 12 of 42 files are unreadable: ")
+    assert message.startswith("unlabeled photos: 12 of 42 files are unreadable: ")
     assert message.endswith(" and 2 more")
     assert message.count("bad") == 10
     batches = list(data.defence(labels=False, choosing=False).train_dataloader())
@@ -138,7 +139,7 @@ def test_without_a_terminal_there_is_no_progress_bar(
 
 def test_more_than_half_unreadable_is_an_error() -> None:
     folder_with(good=5, bad=6)
-    with pytest.raises(InputError, match="--data.unlabeled photos: 6 of 11 images are unreadable: photos/"):
+    with pytest.raises(InputError, match="unlabeled photos: 6 of 11 images are unreadable: photos/"):
         _ = len(PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).defender)
 
 
@@ -146,7 +147,7 @@ def test_fewer_readable_images_than_may_be_used(caplog: pytest.LogCaptureFixture
     folder_with(good=10, bad=3)
     data = PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0, num_unlabeled=12)
     assert (len(data.defender), len(data.defender.agreement)) == (10, 1)
-    message = "--data.num_unlabeled 12: there are 10 readable unlabeled images; all of them are used"
+    message = "num_unlabeled 12: there are 10 readable unlabeled images; all of them are used"
     assert caplog.records[-1].getMessage() == message
 
 
@@ -158,7 +159,7 @@ def test_arrays_without_labels(name: str) -> None:
     np.save("float.npy", pixels.astype(np.float32) / 255)
     np.save("grey.npy", pixels[..., 0])
     np.savez("one.npz", anything=pixels)
-    source = open_source(name, option="--data.unlabeled")
+    source = open_source(name, parameter="data.unlabeled")
     assert source.image_size == 16
     images = source.load_unlabeled(16, 5, 0).batch(torch.arange(20))
     expected = pixels[..., :1].repeat(3, -1) if name == "grey.npy" else pixels

@@ -4,57 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import loggers
 
 from bdclean.benchmark import local
 from bdclean.cli.main import main
-from bdclean.cli.messages import readable
+from bdclean.models import build_network
 from tests.conftest import CONFIGS, QUICK
-
-UNION = "Does not validate against any of the Union subtypes Subtypes: [{types}] Errors: {errors} "
-SAID = {
-    "the following arguments are required: benchmark.suspects, benchmark.methods": "--suspects and --methods: required",
-    "unrecognized arguments: --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
-    "unrecognized arguments: extra": "extra: not expected here",
-    "Subcommand 'fit' does not accept option 'data.atack'": "--data.atack: no such option; did you mean --data.attack?",
-    "argument --ckpt: expected one argument": "--ckpt: needs a value",
-    "--method.help: Expected a dot import path string: No": "--method.help No: no such class; there are CLP, Distill",
-    "Parser key \"config\": File does not exist: '/x/nowhere.yaml'": "--config /x/nowhere.yaml: no such file",
-    "Parser key \"model.lr\": Expected a <class 'float'>. Got value: abc": (
-        "--model.lr abc: no such value; expected a number"
-    ),
-    'Parser key "trainer.max_epochs": '
-    + UNION.format(
-        types="<class 'int'>, <class 'NoneType'>", errors="- Expected a <class 'int'> - Expected a <class 'NoneType'>"
-    )
-    + "Given value type: <class 'str'> Given value: abc": (
-        "--trainer.max_epochs abc: no such value; expected a whole number or null"
-    ),
-    'Parser key "data.attack": '
-    + UNION.format(types="x", errors="- Problem with given class_path 'bdclean.attacks.BadNets': ")
-    + 'Parser key "position": '
-    + UNION.format(
-        types="typing.Literal['top-left', 'center'], tuple[int, int]",
-        errors="- Expected a typing.Literal['top-left', 'center'] - Expected a <class 'tuple'>",
-    )
-    + "Given value type: <class 'str'> Given value: top_left - Expected a <class 'NoneType'> Given value type: x": (
-        "--data.attack.position top_left: no such value; did you mean top-left? Expected top-left, center "
-        "or 2 numbers, [a, b]"
-    ),
-    'Parser key "detector": - Expected an instantiatable class, but bdclean.scanning.Detector is abstract - Expected a '
-    "<class 'NoneType'> Given value: NestedArg(key='steps', val='x')": (
-        "--detector.steps: needs a class, --detector NAME"
-    ),
-    "Parser key \"method\": Type x expects a function: No module named 'my'. Got value: my.Thing": (
-        "--method: there is no module my"
-    ),
-    "something that is new": "something that is new",
-}
-
-
-@pytest.mark.parametrize("text", SAID)
-def test_messages_of_the_parser_are_said_as_a_user_would(text: str) -> None:
-    assert readable(text, "fit", {"method": ["CLP", "Distill"]}) == SAID[text]
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -97,3 +53,50 @@ def test_a_benchmark_needs_no_server_of_processes(monkeypatch: pytest.MonkeyPatc
     task = local.Task("a", Path("logs/a.log"), (), os.getpid, ())
     ended = [progress for progress in local.run([task], 1) if progress.ended is not None]
     assert [progress.failure for progress in ended] == [None]
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("fit extra", "extra: not expected here"),
+        ("fit --trainer.max_epochs", "--trainer.max_epochs: needs a value"),
+        ("scan --ckpt x.pth --detector.steps 3", "--detector.steps: needs a class, --detector NAME"),
+        ("fit --data.attack no.such.Thing", "--data.attack: there is no module no"),
+        ("fit --data.attack broken.Thing", "--data.attack broken.Thing: cannot be imported (SyntaxError: "),
+        ("fit --data {sede:@3}", "--data.sede: no such option; did you mean --data.seed?"),
+        ("fit --data.attack {class_path:@BadNets,@init_args:@{size:@x}}", "--data.attack.size x: no such value; expec"),
+        ("fit --data.attack WaNet --data.attack.size 3", "--data.attack.size: no such option"),
+        ("fit --trainer.callbacks EarlyStopping", "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.mon"),
+        (
+            "fit --trainer.callbacks EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode foo",
+            "--trainer.callbacks EarlyStopping: `mode` can be",
+        ),
+        ("benchmark --jobs 1", "--suspects and --methods: required"),
+    ],
+)
+def test_what_the_parser_refuses_is_found_among_the_options(
+    command: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__X", "with options in variables less is refused early")
+    Path("broken.py").write_text("class:\n")
+    torch.save(build_network("resnet20", 10, 32).state_dict(), "x.pth")
+    with pytest.raises(SystemExit) as caught:
+        main([word.replace("@", " ") if word.startswith("{") else word for word in command.split()])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2
+    assert line.startswith(f"bdclean: error: {said}")
+
+
+def test_options_in_variables_and_files_are_looked_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own.yaml").write_text("fit: {model: {lr: fast}}\n")
+    with pytest.raises(SystemExit):
+        main(["--config", "own.yaml", "fit"])
+    assert "--model.lr fast: no such value; expected a number" in capsys.readouterr().err
+    monkeypatch.setenv("BDCLEAN_FIT__DATA__SEED", "x")
+    with pytest.raises(SystemExit):
+        main(["fit"])
+    assert "--data.seed x: no such value; expected a whole number" in capsys.readouterr().err

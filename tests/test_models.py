@@ -219,5 +219,5 @@ def test_a_probe_leaves_the_network_as_it_was() -> None:
     [("resnet_18", 32, "did you mean resnet18"), ("vit_b_16", 30, "does not take")],
 )
 def test_wrong_architectures_are_named(arch: str, size: int, reason: str) -> None:
-    with pytest.raises(InputError, match=f"--model.arch {arch}: .*{reason}"):
+    with pytest.raises(InputError, match=f"arch {arch}: .*{reason}"):
         build_network(arch, 10, size)

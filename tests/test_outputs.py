@@ -139,7 +139,7 @@ def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # For root every folder of a test can be written.
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(InputError, match=r"--output a.ckpt: cannot be written there \(Read-only file system\)"):
+    with pytest.raises(InputError, match=r"output a.ckpt: cannot be written there \(Read-only file system\)"):
         outputs.plan("a.ckpt")
 
 

@@ -154,10 +154,9 @@ def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
 
 
 def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
-    def finding(detector: str, target: int, p: float, recovered: bool = True) -> Finding:
-        p_values = torch.ones(4)
-        p_values[target] = p
-        scores = 1 - p_values
+    def finding(detector: str, target: int, p: float, recovered: bool = True, score: float = 0.9) -> Finding:
+        p_values, scores = torch.ones(4), torch.zeros(4)
+        p_values[target], scores[target] = p, score
         return Finding(detector, scores, p_values, nn.Identity() if recovered else None)
 
     def aims(*findings: Finding) -> list[tuple[str, int]]:
@@ -170,8 +169,10 @@ def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
     assert aims(sparse, finding("PatchInversion", 2, 0.001)) == [("SparseInversion", 2)]
     dense = finding("DenseInversion", 2, 0.002)
     assert aims(dense, sparse) == [("SparseInversion", 2), ("DenseInversion", 2)]
-    # A search that is not sure of the class by itself is used, too.
-    assert aims(sparse, finding("DenseInversion", 2, 0.9)) == [("SparseInversion", 2), ("DenseInversion", 2)]
+    # A search that is not sure of the class by itself is used, too, if it flips many images.
+    assert aims(sparse, finding("DenseInversion", 2, 0.9, score=0.5)) == [("SparseInversion", 2), ("DenseInversion", 2)]
+    assert aims(sparse, finding("DenseInversion", 2, 0.9, score=0.44)) == [("SparseInversion", 2)]  # common
+    assert aims(sparse, finding("WarpInversion", 2, 0.9, score=0.4)) == [("SparseInversion", 2)]  # less than half
     # If only a detector that does not search is sure, all searches are used.
     known = finding("MaximumMargin", 2, 0.001, recovered=False)
     assert aims(known, sparse) == [("SparseInversion", 2)]
@@ -186,7 +187,7 @@ def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
 
 @pytest.mark.parametrize("options", [{"share": (0.1, 1.1)}, {"aimed_lr": 0.0}])
 def test_options_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"--method.{next(iter(options))} "):
+    with pytest.raises(InputError, match=f"{next(iter(options))} "):
         ScanDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)
 
 

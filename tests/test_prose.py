@@ -11,7 +11,7 @@ import pytest
 
 from bdclean.cli import help
 from bdclean.cli.classes import CLASSES
-from bdclean.cli.early import usage
+from bdclean.cli.instant import usage
 from bdclean.cli.options import SUBCOMMANDS
 from tests.conftest import CONFIGS
 

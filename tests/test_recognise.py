@@ -84,7 +84,7 @@ def test_the_cnn_of_the_badnets_repositories(channels: int, size: int) -> None:
     grey = [0.5] * channels
     suspect = Suspect(**identify(checkpoint(network), {"mean": grey, "std": grey}, None))
     assert suspect.outputs.kind == "probabilities"
-    with pytest.raises(InputError, match=r"--model.mean .*: the network takes (grey|colour) images"):
+    with pytest.raises(InputError, match=r"mean .*: the network takes (grey|colour) images"):
         Suspect(**identify(checkpoint(network), {"mean": [0.5] * 2, "std": [0.5] * 2}, None))
 
 
@@ -130,7 +130,7 @@ def test_what_the_weights_say() -> None:
     assert identify(checkpoint(made("resnet18", 10, 32)), {}, None)["image_size"] == 32
     assert identify(checkpoint(models.resnet18()), {}, None)["image_size"] == 224
     assert identify(checkpoint(models.resnet18()), {"image_size": 96}, 32)["image_size"] == 96
-    with pytest.raises(InputError, match=r"--model.image_size: needed, as resnet18 .* 224 .*these have 96"):
+    with pytest.raises(InputError, match=r"image_size: needed, as resnet18 .* 224 .*these have 96"):
         identify(checkpoint(models.resnet18()), {}, 96)
 
 
@@ -140,7 +140,7 @@ def test_classes_of_the_users() -> None:
     widths = (8, 8, 8)
     given = {"arch": f"{HERE}.VGG", "arch_kwargs": {"widths": widths}}
     assert identify(checkpoint(VGG(3, widths)), given, None)["num_classes"] == 3
-    with pytest.raises(InputError, match=r"--model.image_size: needed, as --model.arch .*Pooled takes .*32, 224"):
+    with pytest.raises(InputError, match=r"image_size: needed, as arch .*Pooled takes .*32, 224"):
         identify(checkpoint(Pooled()), {"arch": f"{HERE}.Pooled"}, None)
     assert identify(checkpoint(Pooled()), {"arch": f"{HERE}.Pooled"}, 48)["image_size"] == 48
     grey = {"arch": f"{HERE}.Pooled", "arch_kwargs": {"channels": 1}, "image_size": 28, "mean": [0.1], "std": [0.3]}
@@ -149,7 +149,7 @@ def test_classes_of_the_users() -> None:
 
 
 def test_a_class_that_only_the_checkpoint_names_is_not_run() -> None:
-    with pytest.raises(InputError, match=r"--ckpt file.pth: its network is os.system, .* --model.arch os.system"):
+    with pytest.raises(InputError, match=r"ckpt file.pth: its network is os.system, .* arch os.system"):
         identify(checkpoint(VGG(), arch="os.system"), {"arch": None}, None)
 
 
@@ -157,7 +157,7 @@ def test_heads_that_only_training_uses_are_left_alone() -> None:
     network = models.googlenet(num_classes=5, init_weights=False)
     said = identify(checkpoint(network), {"mean": "imagenet", "image_size": 64}, 32)
     suspect = Suspect(**said)
-    suspect.load(checkpoint(network), "--ckpt")
+    suspect.load(checkpoint(network), "ckpt")
     assert torch.equal(suspect.network.fc.weight, network.fc.weight)
 
 
@@ -178,7 +178,7 @@ def test_a_name_takes_the_place_of_what_the_checkpoint_says() -> None:
 def test_layers_that_ask_for_their_version() -> None:
     network = models.mnasnet0_5(num_classes=6)
     suspect = Suspect(**identify(checkpoint(network), {"mean": "imagenet"}, None))
-    suspect.load(checkpoint(network), "--ckpt")
+    suspect.load(checkpoint(network), "ckpt")
     assert torch.equal(suspect.network.classifier[1].weight, network.classifier[1].weight)
 
 
@@ -186,7 +186,7 @@ def test_timm_at_another_size() -> None:
     timm = pytest.importorskip("timm")
     network = timm.create_model("vit_tiny_patch16_224", num_classes=6, img_size=32)
     given = {"arch": "timm/vit_tiny_patch16_224", "mean": "imagenet", "image_size": 32}
-    Suspect(**identify(checkpoint(network), given, None)).load(checkpoint(network), "--ckpt")
+    Suspect(**identify(checkpoint(network), given, None)).load(checkpoint(network), "ckpt")
 
 
 def test_timm() -> None:
@@ -194,26 +194,26 @@ def test_timm() -> None:
     network = timm.create_model("resnet10t", num_classes=6)
     said = identify(checkpoint(network), {"arch": "timm/resnet10t", "mean": "imagenet"}, None)
     assert (said["num_classes"], said["image_size"]) == (6, 176)
-    Suspect(**said).load(checkpoint(network), "--ckpt")
+    Suspect(**said).load(checkpoint(network), "ckpt")
     for name in ("hf-hub:somebody/network", "local-dir:/tmp", "resnet10"):
-        with pytest.raises(InputError, match=f"--model.arch timm/{name}: timm has no such network"):
+        with pytest.raises(InputError, match=f"arch timm/{name}: timm has no such network"):
             build_network(f"timm/{name}", 6, 32)
 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"arch": "resnet20"}, r"--ckpt file.pth: does not fit resnet20: missing conv1.weight, surplus"),
+        ({"arch": "resnet20"}, r"ckpt file.pth: does not fit resnet20: missing conv1.weight, surplus"),
         (
             {},
-            r"--model.arch: needed, as file.pth fits no known network; --model.arch my_module.MyNet, the class",
+            r"arch: needed, as file.pth fits no known network; arch my_module.MyNet, the class",
         ),
-        ({"arch": f"{HERE}.Nothing"}, f"--model.arch {HERE}.Nothing: cannot be imported"),
-        ({"arch": "no_such.Thing"}, "--model.arch no_such.Thing: cannot be imported"),
+        ({"arch": f"{HERE}.Nothing"}, f"arch {HERE}.Nothing: cannot be imported"),
+        ({"arch": "no_such.Thing"}, "arch no_such.Thing: cannot be imported"),
         ({"arch": f"{HERE}.torch"}, "cannot be made"),
-        ({"arch": f"{HERE}.VGG", "arch_kwargs": {"depth": 3}}, r"--model.arch_kwargs .*depth.*: cannot be made"),
-        ({"arch": f"{HERE}.Shapeless", "image_size": 32}, f"--model.arch {HERE}.Shapeless: outputs tuple"),
-        ({"arch": f"{HERE}.VGG", "image_size": 40}, f"--model.arch {HERE}.VGG: does not take 40x40 images"),
+        ({"arch": f"{HERE}.VGG", "arch_kwargs": {"depth": 3}}, r"arch_kwargs .*depth.*: cannot be made"),
+        ({"arch": f"{HERE}.Shapeless", "image_size": 32}, f"arch {HERE}.Shapeless: outputs tuple"),
+        ({"arch": f"{HERE}.VGG", "image_size": 40}, f"arch {HERE}.VGG: does not take 40x40 images"),
         ({"arch": "resnet18", "arch_kwargs": {"a": 1}}, "does not fit resnet18"),
     ],
 )
@@ -232,10 +232,10 @@ def test_differences_are_listed() -> None:
     with pytest.raises(
         InputError, match=r"missing conv1.weight, surplus extra, linear.weight is \(3, 3\) instead of \(10, 64\)"
     ):
-        suspect.load(wrong, "--ckpt")
+        suspect.load(wrong, "ckpt")
     # PyTorch before 0.4.1 did not count batches.
     old = {name: value for name, value in suspect.network.state_dict().items() if "num_batches" not in name}
-    suspect.load(Checkpoint("file.pth", None, old), "--ckpt")
+    suspect.load(Checkpoint("file.pth", None, old), "ckpt")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_name_or_a_number_is_for_as_many_channels_as_there_are() -> None:
     ],
 )
 def test_normalization_is_not_guessed(mean: Any, std: Any) -> None:
-    with pytest.raises(InputError, match=r"--model\.(mean|std)"):
+    with pytest.raises(InputError, match=r"(mean|std)"):
         normalization(mean, std, 3)
 
 

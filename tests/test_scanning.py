@@ -359,7 +359,7 @@ def test_bad_options() -> None:
         lambda: SparseInversion(steps=0),
         lambda: WarpInversion(batch_size=0),
     ):
-        with pytest.raises(InputError, match="--detector."):
+        with pytest.raises(InputError, match=r"^(starts|steps|sizes|batch_size) .*: must be"):
             make()
 
 

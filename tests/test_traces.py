@@ -85,7 +85,7 @@ def test_an_interruption_before_the_first_epoch_has_ended_leaves_no_folder(monke
 def test_logs_of_an_epoch_of_training_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(self: AttackModule, *given: Any) -> Any:
         if self.trainer.current_epoch:
-            raise InputError("--data.flip true: now of all times")
+            raise InputError("data.flip", True, "now of all times")
         return whole(self, *given)
 
     whole = AttackModule.training_step
@@ -124,12 +124,12 @@ def test_a_download_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torchvision, "NAMES", {"mnist": torchvision.Known(Unreachable, 10, 32, "MNIST/raw/")})
     Path("kept").mkdir()
     for root in ("data", "deep/er", "kept"):
-        with pytest.raises(InputError, match="--data.source mnist: not in .*no network"):
+        with pytest.raises(InputError, match="source mnist: not in .*no network"):
             open_source("mnist", root).download()
     assert not any(Path(path).is_file() for path in files())
     assert {"kept"} <= files() <= {"kept", "kept/MNIST", "kept/MNIST/raw"}
     Path("file").touch()
-    with pytest.raises(InputError, match=r"--data.root file: cannot be written \(File exists\)"):
+    with pytest.raises(InputError, match=r"root file: cannot be written \(File exists\)"):
         open_source("mnist", "file").download()
 
 

@@ -137,7 +137,7 @@ def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
     tasks.cleanse(trainer, suspect, data, Distill, scan=False)
     assert trainer.precision == "32-true"
-    assert "in single precision" in caplog.text
+    assert "falling back to float32" in caplog.text
 
 
 class Watching(Detector):

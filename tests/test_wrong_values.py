@@ -35,7 +35,7 @@ WRONG = {
     "fit --trainer.check_val_every_n_epoch 0": "--trainer.check_val_every_n_epoch 0: must be at least 1",
     "fit --trainer.accumulate_grad_batches 0": "--trainer.accumulate_grad_batches 0: must be at least 1",
     "fit --trainer.num_sanity_val_steps -7": "--trainer.num_sanity_val_steps -7: must be at least -1",
-    "fit --trainer.gradient_clip_val -1": "--trainer.gradient_clip_val -1.0: must be at least 0",
+    "fit --trainer.gradient_clip_val -1": "--trainer.gradient_clip_val -1",
     "fit --trainer.gradient_clip_algorithm x": "--trainer.gradient_clip_algorithm x: ",
     "fit --trainer.barebones true": "--trainer.barebones True: ",
     "fit --trainer.callbacks ModelCheckpoint --trainer.enable_checkpointing false": "--trainer.enable_checkpointing Fa",

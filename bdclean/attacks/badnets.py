@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.attacks.base import Attack
 from bdclean.attacks.common import scaled, within
 from bdclean.attacks.pictures import as_channels, read_picture
+from bdclean.errors import InputError
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right", "center"]
 PATTERNS = ("checkerboard", "white", "black", "random")
@@ -84,7 +84,7 @@ class BadNets(Attack):
 
     def _check_size(self, image_size: int) -> None:
         if self.size is not None and self.size > image_size:
-            raise InputError(f"--data.attack.size {self.size}: larger than images of {image_size} pixels")
+            raise InputError("data.attack.size", self.size, f"larger than images of {image_size} pixels")
 
     def _draw(self, image_size: int) -> Tensor:
         """The patch as (4, h, w): red, green, blue, opacity, each in [0, 1]."""
@@ -112,7 +112,9 @@ class BadNets(Attack):
             top, left = self.position
         if not (0 <= top <= free_height and 0 <= left <= free_width):
             raise InputError(
-                f"--data.attack.position {self.position}: a patch of {self.patch.shape[1]}x{self.patch.shape[2]} "
-                f"does not fit there into an image of {image_height}x{image_width}"
+                "data.attack.position",
+                self.position,
+                f"a patch of {self.patch.shape[1]}x{self.patch.shape[2]} "
+                f"does not fit there into an image of {image_height}x{image_width}",
             )
         return top, left

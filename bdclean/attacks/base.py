@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.attacks.common import Lookup, within
 from bdclean.attacks.roles import draw_roles
+from bdclean.errors import Given, InputError
 
 LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
 DRAWS = 4093
@@ -77,7 +77,7 @@ class Attack(nn.Module, ABC):
         within("seed", seed, 0, 2**63 - 1)
         if label_mode not in self.label_modes:
             raise InputError(
-                f"--data.attack.label_mode {label_mode}: {type(self).__name__} is {' or '.join(self.label_modes)}"
+                "data.attack.label_mode", label_mode, f"{type(self).__name__} is {' or '.join(self.label_modes)}"
             )
         self.target_class = target_class
         self.label_mode: LabelMode = label_mode
@@ -102,7 +102,7 @@ class Attack(nn.Module, ABC):
         """
         if self.parts:
             name = type(self).__name__
-            raise InputError(f"--data.attack {name}: its trigger is made by `bdclean fit`, and is in that checkpoint")
+            raise InputError("data.attack", name, "its trigger is made by `bdclean fit`, and is in that checkpoint")
 
     def restore(self, trigger: Mapping[str, Tensor]) -> None:
         """Load a trigger from a checkpoint, whatever its size, instead of making one.
@@ -204,7 +204,7 @@ class Attack(nn.Module, ABC):
             return (labels + 1) % num_classes
         if not 0 <= self.target_class < num_classes:
             raise InputError(
-                f"--data.attack.target_class {self.target_class}: the data have classes 0 to {num_classes - 1}"
+                "data.attack.target_class", self.target_class, f"the data have classes 0 to {num_classes - 1}"
             )
         return torch.full_like(labels, self.target_class)
 
@@ -221,10 +221,11 @@ class Attack(nn.Module, ABC):
         own = self.target_labels(labels, num_classes) == labels
         if self.label_mode == "clean-label" and self.poison_rate > 0 and not own.any():
             raise InputError(
-                f"--data.attack.target_class {self.target_class}: none of {len(labels)} training images has this "
-                "class, so a clean-label attack poisons none"
+                "data.attack.target_class",
+                self.target_class,
+                f"none of {len(labels)} training images has this class, so a clean-label attack poisons none",
             )
-        cover = f"{self.cover_option} {getattr(self, self.cover_option)}" if self.cover_option else ""
+        cover = Given(f"data.attack.{self.cover_option}", getattr(self, self.cover_option, None))
         clean_label = self.label_mode == "clean-label"
         return draw_roles(own, clean_label, self.poison_rate, self.cover_ratio, self.seed, cover)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-import bdclean
+from bdclean import errors
 
 Lookup = Callable[[Tensor], Tensor]
 """From the numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
@@ -18,8 +18,8 @@ PAPER_SIZE = 32
 
 
 def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check an option of an attack, by its name, as `bdclean.within` does."""
-    bdclean.within(f"--data.attack.{name}", value, low, high, above)
+    """Check an option of an attack, by its name, as `bdclean.errors.within` does."""
+    errors.within(f"data.attack.{name}", value, low, high, above)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.attacks.base import Attack
 from bdclean.attacks.common import within
+from bdclean.errors import InputError
 
 # From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
 CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
@@ -48,7 +48,7 @@ class FTrojan(Attack):
         within("magnitude", magnitude, 0, 100_000, above=True)
         within("window", window, 2, 4096)
         if not frequencies or not all(0 <= frequency <= 31 for frequency in frequencies):
-            raise InputError(f"--data.attack.frequencies {list(frequencies)}: must be some, each from 0 to 31")
+            raise InputError("data.attack.frequencies", list(frequencies), "must be some, each from 0 to 31")
         self.magnitude = magnitude
         self.window = window
         self.frequencies = list(frequencies)

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from bdclean import InputError, first_line
+from bdclean import first_line
 from bdclean.decoding import RefusedError, bounded, in_8_bits
+from bdclean.errors import Given, InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MOST_PIXELS = 16_000_000
@@ -32,11 +33,11 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
         InputError: If there is no such file, or it is no image, or a very large one.
     """
     if not os.path.isfile(path):
-        raise InputError(f"--data.attack.trigger {path}: neither a file nor one of {', '.join(names)}")
+        raise InputError("data.attack.trigger", path, f"neither a file nor one of {', '.join(names)}")
     try:
         image = bounded(Path(path), _with_opacity, FORMATS)
     except Exception as error:  # Pillow's decoders fail in any way
-        raise InputError(f"--data.attack.trigger {path}: not a readable image ({first_line(error)})") from error
+        raise InputError("data.attack.trigger", path, f"not a readable image ({first_line(error)})") from error
     picture = transforms.pil_to_tensor(image).float() / 255
     return picture if size is None else transforms.resize(picture, [*size], antialias=True)
 
@@ -70,8 +71,10 @@ def corners(images: Tensor, side: int, margin: int) -> tuple[tuple[int, int], ..
     height, width = images.shape[-2:]
     if 2 * (side + margin) > min(height, width):
         raise InputError(
-            f"--data.attack.size {side} --data.attack.margin {margin}: four patches do not fit into an image of "
-            f"{height}x{width}"
+            "data.attack.size",
+            side,
+            f"four patches do not fit into an image of {height}x{width}",
+            Given("data.attack.margin", margin),
         )
     bottom, right = height - margin - side, width - margin - side
     return (bottom, right), (margin, margin), (margin, right), (bottom, margin)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.attacks.base import Attack
 from bdclean.attacks.common import Lookup, scaled, within
 from bdclean.attacks.surrogate import check_training, progress, train_surrogate
+from bdclean.errors import Given, InputError
 
 IMAGES = 32
 """On how many training images the patch is optimised."""
@@ -95,8 +95,10 @@ class TrojanNN(Attack):
         side = patch.shape[-1]
         if side + self.margin > min(height, width):
             raise InputError(
-                f"--data.attack.size {side} --data.attack.margin {self.margin}: the patch does not fit into an image "
-                f"of {height}x{width}"
+                "data.attack.size",
+                side,
+                f"the patch does not fit into an image of {height}x{width}",
+                Given("data.attack.margin", self.margin),
             )
         top = self.margin if self.position.startswith("top") else height - self.margin - side
         left = self.margin if self.position.endswith("left") else width - self.margin - side
@@ -137,7 +139,9 @@ class LastHidden(nn.Module):
         self.network = network
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not layers:
-            raise InputError("--model.arch: TrojanNN excites what goes into a last linear layer, and there is none")
+            raise InputError(
+                "model.arch", None, "TrojanNN excites what goes into a last linear layer, and there is none"
+            )
         self.weight = layers[-1].weight
         layers[-1].register_forward_pre_hook(self._keep)
         self.found: Tensor

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from bdclean import InputError, __version__, within
+from bdclean import __version__
+from bdclean.errors import InputError, within
 
 Options = Mapping[str, Any]
 """Options of a subcommand, as on the command line but without dashes, and their values."""
@@ -96,14 +97,14 @@ def make_grid(
     parts = {"suspects": suspects, "methods": methods, "networks": networks, "images": images, "seeds": seeds}
     for option, part in parts.items():
         if not part:
-            raise InputError(f"--{option}: there are none")
+            raise InputError(option, None, "there are none")
         if len(set(part)) < len(part):
-            raise InputError(f"--{option} {list(part)}: one stands there twice")
+            raise InputError(option, list(part), "duplicate entries")
         for name in part:
             if not re.fullmatch(r"[\w+ ()-]{1,40}", str(name)):
-                raise InputError(f"--{option} {name}: names have up to 40 letters, digits, spaces and + - ( )")
+                raise InputError(option, name, "names have up to 40 letters, digits, spaces and + - ( )")
     for seed in seeds:
-        within("--seeds", seed, 0, 2**32 - 1)
+        within("seeds", seed, 0, 2**32 - 1)
     cells = []
     for seed, (name, options), (network, more) in itertools.product(seeds, suspects.items(), networks.items()):
         seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
@@ -135,7 +136,7 @@ def _attacked(options: Options) -> bool:
             content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
             attack = (content.get("data") or {}).get("attack", attack)
         except (yaml.YAMLError, ValueError, AttributeError) as error:
-            raise InputError(f"--suspects: {file} holds no options, name: value") from error
+            raise InputError("suspects", None, f"{file} holds no options, name: value") from error
     return attack is not None
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from bdclean import InputError, printable, within
+from bdclean import printable
 from bdclean.benchmark import local, page, tables, work
 from bdclean.benchmark.grid import Cell, make_grid
 from bdclean.checkpoint import write_text
+from bdclean.errors import Given, InputError, within
 from bdclean.exits import Interrupted
 
 GRID = "grid.yaml"
@@ -62,9 +63,9 @@ def benchmark(
     Raises:
         InputError: If an option is out of range, or contradicts another.
     """
-    within("--jobs", 1 if jobs is None else jobs, 1)
+    within("jobs", 1 if jobs is None else jobs, 1)
     if not folder:
-        raise InputError("--folder '': needs a name")
+        raise InputError("folder", "", "needs a name")
     place = Path(folder)
     parts = {
         "suspects": suspects,
@@ -74,11 +75,11 @@ def benchmark(
     }
     grid = make_grid(**parts, seeds=seeds)
     for one in grid:
-        _check(command, "fit", one.suspect.arguments, f"--suspects {one.suspect.name}")
-        _check(command, "cleanse", one.arguments, f"--methods {one.method}")
+        _check(command, "fit", one.suspect.arguments, Given("suspects", one.suspect.name))
+        _check(command, "cleanse", one.arguments, Given("methods", one.method))
     chosen = next((one for one in grid if one.key == cell), None)
     if cell is not None and chosen is None:
-        raise InputError(f"--cell {cell}: there is none of this name")
+        raise InputError("cell", cell, "there is none of this name")
     whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
     rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
     _make(place, whole | rest if cell is None else None)
@@ -89,7 +90,7 @@ def benchmark(
     elif chosen is not None:
         result = work.cleanse(chosen, place, command, keep_networks)
         if "error" in result:
-            raise InputError(f"--cell {cell}: {result['error']}")
+            raise InputError("cell", cell, str(result["error"]))
     else:
         _do(grid, place, jobs, command, keep_networks)
         _report(grid, place, shlex.join(again))
@@ -103,7 +104,7 @@ def _make(folder: Path, grid: Mapping[str, Any] | None) -> None:
         if grid is not None:
             write_text(folder / GRID, yaml.safe_dump(grid, sort_keys=False))
     except OSError as error:
-        raise InputError(f"--folder {folder}: cannot be written ({error.strerror})") from error
+        raise InputError("folder", folder, f"cannot be written ({error.strerror})") from error
 
 
 def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
@@ -111,7 +112,7 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     results = [(one, work.read(one.path(folder)) or {"error": "not done"}) for one in grid]
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
-        raise InputError(f"--folder {folder}: every cell failed, the first one so: {failures[0]}")
+        raise InputError("folder", folder, f"every cell failed, the first one so: {failures[0]}")
     rows = [tables.Row.read(one, result) for one, result in results]
     # Of several that end together, one after the other.
     with work.alone(folder, "tables"):
@@ -121,12 +122,12 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     print(f"{folder / 'index.html'} has all of it.")
 
 
-def _check(command: work.Command, subcommand: str, words: Sequence[str], what: str) -> None:
+def _check(command: work.Command, subcommand: str, words: Sequence[str], what: Given) -> None:
     """Refuse options that certainly are wrong, before hours of work."""
     try:
         command.check([subcommand, *words])
     except InputError as error:
-        raise InputError(f"{what}: {error}") from error
+        raise InputError(*what, str(error)) from error
 
 
 def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from bdclean import InputError, checkpoint, printable
+from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
+from bdclean.errors import InputError
 from bdclean.reporting.files import write_json
 from bdclean.reporting.results import Cleansing
 

@@ -7,7 +7,8 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-from bdclean import InputError, escaped
+from bdclean import escaped
+from bdclean.errors import Given, InputError
 
 MOST_VALUES = 1000
 """An option may hold so many values, and things that hold them."""
@@ -106,22 +107,23 @@ def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     return data | ({"attack_options": options} if options else {})
 
 
-def vetted(values: Any, known: dict[str, Callable[[Any], bool]], what: str) -> dict[str, Any]:
+def vetted(values: Any, known: dict[str, Callable[[Any], bool]], option: Given, place: str) -> dict[str, Any]:
     """Values that are known and in their range.
 
     Args:
         values: Names to values, as a file has them.
         known: What each name can be.
-        what: The file and the entry, for messages.
+        option: The parameter that named the file, for messages.
+        place: The entry in it.
 
     Raises:
         InputError: If a value is none of these.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{what} is no dictionary")
+        raise InputError(*option, f"{place} is no dictionary")
     for name, value in values.items():
         if name not in known:
-            raise InputError(f"{what} holds {str(name)[:80]!r}, which bdclean never writes")
+            raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which bdclean never writes")
         if not known[name](value):
-            raise InputError(f"{what}: {name} cannot be {reprlib.repr(value)}")
+            raise InputError(*option, f"{place}: {name} cannot be {reprlib.repr(value)}")
     return dict(values)

@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bdclean import InputError, first_line, first_ten
+from bdclean import first_line, first_ten
 from bdclean.checkpoint.objects import Builder
+from bdclean.errors import Given, InputError
 from bdclean.inert import guard, kinds
 from bdclean.inert.containers import BlockedError, parse
 from bdclean.inert.nodes import RefusedError
@@ -43,12 +44,12 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load(path: str, option: str) -> Loaded:
+def load(path: str, option: Given) -> Loaded:
     """Read a file of tensors and plain values.
 
     Args:
         path: The file: PyTorch's format of today or of old, or safetensors.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If the file is missing or damaged, would run code when it is loaded elsewhere, or claims more than
@@ -59,18 +60,18 @@ def load(path: str, option: str) -> Loaded:
         if place.is_dir():
             raise RefusedError(kinds.of_folder(path))
         if not place.is_file():
-            raise InputError(f"{option}: {'not an ordinary file' if place.exists() else 'no such file'}")
+            raise InputError(*option, f"{'not an ordinary file' if place.exists() else 'no such file'}")
         with place.open("rb") as file:
             return _read(file)
     except InputError:
         raise
     except BlockedError as error:
-        raise InputError(f"{option}: refused, it would run code on loading: {first_ten(error.args)}") from error
+        raise InputError(*option, f"refused, it would run code on loading: {first_ten(error.args)}") from error
     except RefusedError as error:
-        raise InputError(f"{option}: not a readable checkpoint: {error}") from error
+        raise InputError(*option, f"not a readable checkpoint: {error}") from error
     except Exception as error:  # torch and others may fail in any way
-        logging.getLogger(__name__).debug("%s", option, exc_info=True)
-        raise InputError(f"{option}: not a readable checkpoint: {first_line(error)[:200]}") from error
+        logging.getLogger(__name__).debug("%s", path, exc_info=True)
+        raise InputError(*option, f"not a readable checkpoint: {first_line(error)[:200]}") from error
 
 
 def _read(file: BinaryIO) -> Loaded:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.checkpoint.forms import Checkpoint
+from bdclean.errors import Given, InputError
 from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers, loaded, model_type
 
 OWN = (CONFIG, *PROCESSORS, WEIGHTS[0])
@@ -24,22 +24,22 @@ def is_folder(path: Path) -> bool:
     return not path.suffix
 
 
-def check_folder(path: Path, like: Checkpoint | None, option: str) -> None:
+def check_folder(path: Path, like: Checkpoint | None, option: Given) -> None:
     """Refuse a folder that could not be written in the end.
 
     Args:
         path: The folder.
         like: What the suspect was read from, if it was read.
-        option: The option that named the folder with its value, for messages.
+        option: The parameter that named the folder, for messages.
 
     Raises:
         InputError: If the suspect has no description to copy, or the folder holds other files.
     """
     if like is None or like.folder is None:
-        raise InputError(f"{option}: needs a suffix, such as .pt; folders are written for suspects that are folders")
+        raise InputError(*option, "needs a suffix, such as .pt; folders are written for suspects that are folders")
     others = sorted({*os.listdir(path)} - {*OWN}) if path.is_dir() else []
     if others:
-        raise InputError(f"{option}: is a folder with other files ({others[0]}); choose a new name")
+        raise InputError(*option, f"is a folder with other files ({others[0]}); choose a new name")
 
 
 def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dict[str, Tensor]:
@@ -57,7 +57,9 @@ def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dic
 
         kwargs, size = like.model.get("arch_kwargs") or {}, like.model.get("image_size", 224)
         # Only a network that was loaded from the old names knows these.
-        theirs, _ = loaded(model_type(arch), kwargs, like.model["num_classes"], size, like.content, like.path)
+        theirs, _ = loaded(
+            model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
+        )
         state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of theirs
     common = _common_type(like.content)
     return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}

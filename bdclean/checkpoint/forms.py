@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.claims import DATA, LARGEST_IMAGE, MODEL, vetted, with_new_names
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.objects import QUANTISED
 from bdclean.checkpoint.weightless import holding, some
+from bdclean.errors import Given, InputError
 from bdclean.hub import Folder
 
 MARK = "bdclean"
@@ -67,12 +67,12 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def read_file(path: str, option: str) -> Checkpoint:
+def read_file(path: str, option: Given) -> Checkpoint:
     """Read a checkpoint in a file of its own: ours, or anybody's `state_dict`, bare or under a usual key.
 
     Args:
         path: The file: `.ckpt`, `.pt`, `.pth`, `.tar`, `.bin` or `.safetensors`.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If the file is missing, unreadable, not plain data, holds no weights, or pretends to be ours and
@@ -83,47 +83,49 @@ def read_file(path: str, option: str) -> Checkpoint:
     if isinstance(content, dict) and MARK in content:
         return _own(path, content, option)
     place, weights = find_weights(content, option)
-    tensors = tensors_of(weights, f"{option}: {place or 'the file'}")
+    tensors = tensors_of(weights, option, place or "the file")
     checkpoint = Checkpoint(path, content, tensors, place, notes=loaded.notes)
     if not backdoorbench.wrote(content):
         return checkpoint
-    model = vetted(backdoorbench.network(content), MODEL, f"{option}: what BackdoorBench says")
+    model = vetted(backdoorbench.network(content), MODEL, option, "what BackdoorBench says")
     return replace(checkpoint, model=model, triggered=backdoorbench.triggered(content, path))
 
 
-def _own(path: str, content: dict[str, Any], option: str) -> Checkpoint:
+def _own(path: str, content: dict[str, Any], option: Given) -> Checkpoint:
     missing = [part for part in ("state_dict", "hyper_parameters") if part not in content]
     if missing:
-        raise InputError(f"{option}: a damaged checkpoint of bdclean, without {' and '.join(missing)}")
+        raise InputError(*option, f"a damaged checkpoint of bdclean, without {' and '.join(missing)}")
     module = content.get("PoisonDataModule", {})
     trigger = module.get("trigger", {}) if isinstance(module, dict) else None
-    model = vetted(content["hyper_parameters"], MODEL, f"{option}: hyper_parameters")
-    what = f"{option}: datamodule_hyper_parameters"
-    data = with_new_names(vetted(content.get("datamodule_hyper_parameters", {}), DATA, what))
+    model = vetted(content["hyper_parameters"], MODEL, option, "hyper_parameters")
+    said = vetted(content.get("datamodule_hyper_parameters", {}), DATA, option, "datamodule_hyper_parameters")
+    data = with_new_names(said)
     size, padding = data.get("image_size", LARGEST_IMAGE), data.get("crop_padding")
     if padding is not None and padding > size:
-        raise InputError(f"{what}: crop_padding cannot be {padding} for images of {size} pixels")
+        raise InputError(
+            *option, f"datamodule_hyper_parameters: crop_padding cannot be {padding} for images of {size} pixels"
+        )
     return Checkpoint(
         path=path,
         content=content,
-        weights=tensors_of(content["state_dict"], f"{option}: state_dict"),
+        weights=tensors_of(content["state_dict"], option, "state_dict"),
         place="state_dict",
         own=True,
         model=model,
         data=data,
-        trigger=tensors_of(trigger, f"{option}: trigger"),
+        trigger=tensors_of(trigger, option, "trigger"),
         resumable="optimizer_states" in content,
     )
 
 
-def find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
+def find_weights(content: Any, option: Given) -> tuple[str, dict[str, Any]]:
     """Where in the content of a file the weights are, and what is there.
 
     Raises:
         InputError: If there are none, or they are in several places.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{option}: holds {holding(content)}")
+        raise InputError(*option, f"holds {holding(content)}")
     if _is_state(content):
         return "", content
     found = {str(key): value for key, value in content.items() if _is_state(value)}
@@ -135,7 +137,7 @@ def find_weights(content: Any, option: str) -> tuple[str, dict[str, Any]]:
     known = [key for key in WEIGHTS if key in found]
     if not known and len(found) != 1:
         what = f"weights under several keys ({some(found)})" if found else holding(content)
-        raise InputError(f"{option}: holds {what}")
+        raise InputError(*option, f"holds {what}")
     place = known[0] if known else next(iter(found))
     return place, found[place]
 
@@ -148,38 +150,39 @@ def _is_state(value: Any) -> bool:
     return 2 * len(tensors) > len(value) and any(tensor.ndim > 1 for tensor in tensors)
 
 
-def tensors_of(value: Any, what: str) -> dict[str, Tensor]:
+def tensors_of(value: Any, option: Given, place: str) -> dict[str, Tensor]:
     """Weights as they can be used.
 
     Args:
         value: What may be names and tensors.
-        what: What it is and where, for messages.
+        option: The parameter that named the file, for messages.
+        place: The entry in it, or the file of several.
 
     Raises:
         InputError: If it is something else, or a tensor is not ordinary, larger than its numbers, or not finite.
     """
     if not isinstance(value, dict):
-        raise InputError(f"{what} is no dictionary")
+        raise InputError(*option, f"{place} is no dictionary")
     stored: dict[int, int] = {}
     for name, tensor in value.items():
         if isinstance(name, str) and "_packed_params" in name:
-            raise InputError(f"{what} holds {name[:80]!r}, of {QUANTISED}")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, of {QUANTISED}")
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{what} holds {str(name)[:80]!r}, which is no tensor")
+            raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which is no tensor")
         if tensor.is_quantized:
-            raise InputError(f"{what} holds {name[:80]!r}, of {QUANTISED}")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, of {QUANTISED}")
         ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not ordinary or tensor.is_complex():
-            raise InputError(f"{what} holds {name[:80]!r}, which is no ordinary tensor")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, which is no ordinary tensor")
         storage = tensor.untyped_storage()
         if tensor.numel() * tensor.element_size() > storage.nbytes():
-            raise InputError(f"{what} holds {name[:80]!r}, which claims more numbers than it has")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, which claims more numbers than it has")
         stored[storage.data_ptr()] = storage.nbytes()
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in value.values())
     if claimed > MOST_SHARED * sum(stored.values()) + 2**20:
-        raise InputError(f"{what} claims {claimed} bytes of weights, of which it has {sum(stored.values())}")
+        raise InputError(*option, f"{place} claims {claimed} bytes of weights, of which it has {sum(stored.values())}")
     for name, tensor in value.items():
         # As they will be used, and because not every type of number knows isfinite.
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
-            raise InputError(f"{what} holds {name[:80]!r}, in which not all numbers are finite")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, in which not all numbers are finite")
     return dict(value)

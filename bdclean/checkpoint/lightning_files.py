@@ -11,6 +11,7 @@ from lightning.fabric.utilities.types import _PATH
 
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.write import write_whole
+from bdclean.errors import Given
 
 
 class CheckedFiles(TorchCheckpointIO):
@@ -34,4 +35,4 @@ class CheckedFiles(TorchCheckpointIO):
         """The content of a checkpoint, on the CPU."""
         if "://" in str(path):
             return super().load_checkpoint(path, *args, **options)
-        return load(str(path), f"--ckpt_path {path}").content
+        return load(str(path), Given("ckpt_path", path)).content

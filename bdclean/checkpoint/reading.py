@@ -7,41 +7,42 @@ from typing import Any
 
 from torch import Tensor
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.checkpoint.claims import MODEL, nested, vetted
 from bdclean.checkpoint.files import load
 from bdclean.checkpoint.forms import Checkpoint, read_file, tensors_of
+from bdclean.errors import Given, InputError
 from bdclean.hub import Folder, describe, find, is_transformers, loaded, model_type
 
 
-def read(path: str, option: str = "--ckpt") -> Checkpoint:
+def read(path: str, parameter: str = "ckpt") -> Checkpoint:
     """Read a checkpoint: ours, anybody's `state_dict`, bare or under a usual key, or a folder of transformers or timm.
 
     Args:
         path: The folder, the file of weights in it, or any other `.ckpt`, `.pt`, `.pth`, `.tar`, `.bin` or
             `.safetensors` file.
-        option: The option that named it, for messages.
+        parameter: The parameter that named it, for messages.
 
     Raises:
         InputError: If it is missing, unreadable, not plain data, holds no weights, says of itself what cannot be, or
             names code.
     """
-    option = f"{option} {path}"
+    option = Given(parameter, path)
     folder = find(path, option)
     return read_file(path, option) if folder is None else _read_folder(path, folder, option)
 
 
-def _read_folder(path: str, folder: Folder, option: str) -> Checkpoint:
+def _read_folder(path: str, folder: Folder, option: Given) -> Checkpoint:
     said = describe(folder, option)
     for name, value in (said.model.get("arch_kwargs") or {}).items():
         if not nested(value):
-            raise InputError(f"{option}: its config.json: {name} cannot be {str(value)[:80]}")
-    model = vetted(said.model, MODEL, f"{option}: what its config.json and its processor say")
+            raise InputError(*option, f"its config.json: {name} cannot be {str(value)[:80]}")
+    model = vetted(said.model, MODEL, option, "what its config.json and its processor say")
     content: dict[str, Tensor] = {}
     notes: tuple[str, ...] = ()
     for part in folder.weights:
         read_part = load(str(part), option)
-        content |= tensors_of(read_part.content, f"{option}: {part.name}")
+        content |= tensors_of(read_part.content, option, part.name)
         notes += read_part.notes
     weights = content
     if is_transformers(model["arch"]):
@@ -53,7 +54,7 @@ def _read_folder(path: str, folder: Folder, option: str) -> Checkpoint:
 
 
 def _renamed(
-    model: Mapping[str, Any], content: Mapping[str, Tensor], option: str
+    model: Mapping[str, Any], content: Mapping[str, Tensor], option: Given
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The weights by the names that the installed version of transformers gives them, and those that it leaves out."""
     kind, size = model_type(model["arch"]), model.get("image_size", 224)

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.checkpoint.folder_writing import check_folder, is_folder, named_as_in_folder, write_folder
 from bdclean.checkpoint.forms import Checkpoint
+from bdclean.errors import Given, InputError
 
 
 def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
@@ -58,13 +58,13 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
         write_whole(path, lambda file: torch.save(content, file))
 
 
-def check(path: Path, like: Checkpoint | None, option: str) -> None:
+def check(path: Path, like: Checkpoint | None, option: Given) -> None:
     """Refuse a file or a folder that could not be written in the end.
 
     Args:
         path: The file or the folder.
         like: What the suspect was read from, if it was read.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If a library is missing that its format needs, or it is a folder and the suspect is none.
@@ -76,7 +76,7 @@ def check(path: Path, like: Checkpoint | None, option: str) -> None:
             import onnx  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            raise InputError(f'{option}: needs {error.name}: pip install "bdclean[onnx]"') from error
+            raise InputError(*option, f'needs {error.name}: pip install "bdclean[onnx]"') from error
 
 
 def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ class ANP(MaskingCleanser):
         InputError: If the network has no layer before its head, or an option is out of range.
     """
 
+    relative_time = 1.7
     epochs = 50
 
     def __init__(

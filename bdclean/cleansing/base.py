@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-import bdclean
+from bdclean import errors
 from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
 from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
@@ -49,6 +49,8 @@ class Cleanser(Classifier):
 
     epochs: ClassVar[int] = 12
     """Default number of epochs; 0 for a method that does not train."""
+    relative_time: ClassVar[float] = 1.3
+    """Time of the whole method for as many epochs, relative to FineTune: a median on CIFAR-10, small CNN."""
     needs_selection_images: ClassVar[float] = 0.0
     """Share of its images, at most 1,000, that it does not train on, to choose a threshold or to judge itself."""
     scans: ClassVar[bool] = False
@@ -59,7 +61,7 @@ class Cleanser(Classifier):
     """Whether the student trains in eval mode, with fixed batch norm statistics."""
     uses_dropout: ClassVar[bool] = True
     """Whether the student trains with dropout."""
-    option_group = "--method."
+    option_group = "method."
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
@@ -68,23 +70,21 @@ class Cleanser(Classifier):
         self.teacher = frozen(suspect.network)
         self.quick = folded(nn.Sequential(self.normalize, self.teacher), self.image_size)
         """The teacher as it answers in training: from images in [0, 1]."""
-        # Lightning does not call train() before it fits, and the suspect was in eval mode when it was judged.
+        # Lightning does not call train() before fit, and the suspect was in eval mode.
         self.train()
         self.comparison = Comparison(self.num_classes)
         self.moved: Tensor | None = None
         self.harm: Harm | None = None
-        """After a test: by how much the student disagrees with the suspect."""
         self.beginning: dict[str, Tensor] = {}
-        """Parameters and buffers before the training, for a beginning anew at a lower rate."""
         self.first_epoch, self.divergences = 0, 0
         self.when_clean: WhenClean = "gentle"
-        """What is done if the method `scans` and finds nothing; nothing in its constructor."""
+        """Result if the method `scans` and finds nothing; set after construction."""
         self.found: list[Finding] = []
-        """What a scan found in the suspect, if the method `scans`; nothing in its constructor."""
+        """Findings of a scan of the suspect, if the method `scans`; set after construction."""
         self.differences: list[Difference] = []
         """By how much more changes flip the suspect than a reference, once a method has compared them."""
         self.unlearned = False
-        """Whether the student was trained to ignore these changes to the end."""
+        """Whether training to ignore these changes was completed."""
 
     # What a method does
 
@@ -107,16 +107,12 @@ class Cleanser(Classifier):
         return ()
 
     def epochs_of(self, images: int) -> int:
-        """Number of epochs if the user gives none; by default `epochs`.
-
-        Args:
-            images: Number of images that it trains on.
-        """
+        """Number of epochs for a number of images, if the user gives none; by default `epochs`."""
         return self.epochs
 
     def within(self, name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-        """Check an option of the method, by its name, as `bdclean.within` does."""
-        bdclean.within(f"--method.{name}", value, low, high, above)
+        """Check an option of the method, by its name, as `bdclean.errors.within` does."""
+        errors.within(f"method.{name}", value, low, high, above)
 
     @property
     def rate_option(self) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bdclean import InputError
 from bdclean.cleansing.prune import PruningCleanser, outliers
+from bdclean.errors import InputError
 from bdclean.models import Channels
 from bdclean.modules import Classifier
 
@@ -37,6 +37,7 @@ class BNP(PruningCleanser):
         InputError: If the network has no batch norm with statistics and scales, or an option is out of range.
     """
 
+    relative_time = 0.08
     epochs = 0
 
     def __init__(self, suspect: Classifier, u: float = 3.0) -> None:
@@ -53,7 +54,7 @@ class BNP(PruningCleanser):
             if module.running_var is not None and module.affine
         }
         if not norms:
-            raise InputError("--method BNP: the network has no batch norm with learned statistics and scales")
+            raise InputError("method", "BNP", "the network has no batch norm with learned statistics and scales")
         return [Channels(name, name, norm.num_features) for name, norm in norms.items()]
 
     @torch.no_grad()

@@ -47,6 +47,7 @@ class CLP(PruningCleanser):
         InputError: If the network has no layer before its head, or an option is out of range.
     """
 
+    relative_time = 0.02
     epochs = 0
     uses_images = False
 

@@ -56,6 +56,8 @@ class Reinitialise(FineTune):
         **options: As in FineTune.
     """
 
+    relative_time = 1.0
+
     def __init__(
         self,
         suspect: Classifier,

@@ -8,10 +8,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bdclean import InputError
 from bdclean.cleansing.base import Cleanser
 from bdclean.cleansing.reinitialise import Shares, run_seed
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.tables import Description
 from bdclean.training import cosine, kd_loss
@@ -57,7 +57,7 @@ class DistillCleanseModule(Cleanser):
         self.shares = Shares(suspect, suspect.image_size, ratios, type(self).__name__)
         self.ratios = self.shares.ratios
         if min(temperature) <= 0:
-            raise InputError(f"--method.temperature {temperature}: must be above 0")
+            raise InputError("method.temperature", temperature, "must be above 0")
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.finetune import FineTune
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.tables import Description, Table
@@ -40,6 +40,8 @@ class FinePrune(Choosing, FineTune):
         InputError: If the head is not a linear layer, or an option is out of range.
     """
 
+    relative_time = 1.0
+
     def __init__(
         self, suspect: Classifier, supervision: Supervision = "teacher", tolerance: float = 10.0, **options: Any
     ) -> None:
@@ -50,7 +52,7 @@ class FinePrune(Choosing, FineTune):
         name = layers[-1].name if layers else ""
         head = self.get_submodule(name)
         if not isinstance(head, nn.Linear) or f"{name}.weight" not in dict(self.named_parameters()):
-            raise InputError(f"--method FinePrune: the last layer of the network, {name}, is no linear layer")
+            raise InputError("method", "FinePrune", f"the last layer of the network, {name}, is no linear layer")
         self.head = name
         self.register_buffer("kept", torch.ones(head.in_features), persistent=False)
         self.kept: Tensor

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.steps import still
 from bdclean.data.batch import Batch
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.training import cosine
 
@@ -32,6 +32,8 @@ class FineTune(Cleanser):
         InputError: If the student already predicts y exactly, as a network without batch norms and dropout does with
             `teacher`.
     """
+
+    relative_time = 1.0
 
     epochs = 100
 
@@ -58,8 +60,10 @@ class FineTune(Cleanser):
             same = torch.allclose(self(images).softmax(1), targets, atol=1e-5)
         if same:
             raise InputError(
-                f"--method {type(self).__name__}: the network has neither batch norms nor dropout, so it answers in "
-                "training just as the suspect does: there is nothing to learn; take --method.supervision labels"
+                "method",
+                type(self).__name__,
+                "the network has neither batch norms nor dropout, so its predictions in training equal the targets, "
+                f"and there is nothing to learn; use {Given('method.supervision', 'labels')}",
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.reinitialise import reinitialise, run_seed
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.models import find_stages, weights
 from bdclean.modules import Classifier
 
@@ -38,6 +38,7 @@ class FST(FineTune):
         InputError: If the network has no head with weights of its own, or an option is out of range.
     """
 
+    relative_time = 1.1
     epochs = 10
 
     def __init__(
@@ -54,7 +55,7 @@ class FST(FineTune):
         self.alpha = alpha
         layers = find_stages(suspect, suspect.image_size)
         if not layers or "weight" not in weights(layers[-1].module):
-            raise InputError("--method FST: the network has no head with weights of its own")
+            raise InputError("method", "FST", "the network has no head with weights of its own")
         self.head = f"{layers[-1].name}.weight"
         self.register_buffer("before", self.get_parameter(self.head).detach().clone(), persistent=False)
         self.before: Tensor

@@ -55,6 +55,8 @@ class FTSAM(FineTune):
         InputError: If an option is out of range.
     """
 
+    relative_time = 1.9
+
     def __init__(
         self, suspect: Classifier, supervision: Supervision = "teacher", rho: float = 2.0, **options: Any
     ) -> None:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bdclean import InputError, first_line
+from bdclean import first_line
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.perturbations import radius
 
@@ -45,6 +46,7 @@ class IBAU(Cleanser):
         InputError: If an option is out of range.
     """
 
+    relative_time = 6.4
     epochs = 100
     freezes_batch_norm = True
 
@@ -121,8 +123,9 @@ class IBAU(Cleanser):
                 if "derivative" not in str(error):
                     raise
                 raise InputError(
-                    f"--method.rounds {self.rounds}: a layer of the network can be derived once only "
-                    f"({first_line(error)}); 0 does without"
+                    "method.rounds",
+                    self.rounds,
+                    f"a layer of the network can be derived once only ({first_line(error)}); 0 does without",
                 ) from error
             v = through + slope
         # Its value is the loss, its gradient that of the weights through both.

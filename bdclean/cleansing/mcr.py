@@ -49,6 +49,7 @@ class MCR(Choosing, TwoPhases):
         InputError: If an option is out of range.
     """
 
+    relative_time = 1.1
     epochs = 110
 
     def __init__(

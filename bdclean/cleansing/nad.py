@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bdclean import InputError
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.phases import TwoPhases
+from bdclean.errors import InputError
 from bdclean.models import channel_axis, duplicate, find_features, frozen
 from bdclean.modules import Classifier
 
@@ -56,6 +56,7 @@ class NAD(TwoPhases):
         InputError: If no stage has spatial feature maps, or an option is out of range.
     """
 
+    relative_time = 1.2
     epochs = 110
 
     def __init__(
@@ -74,7 +75,7 @@ class NAD(TwoPhases):
         self.within("p", p, 1)
         names = find_features(suspect, suspect.image_size)[-len(betas) :] if betas else []
         if not names:
-            raise InputError("--method NAD: no stage of the network hands on anything with positions to attend to")
+            raise InputError("method", "NAD", "no stage of the network has spatial feature maps")
         self.stages = [name.removeprefix("network.") for name in names]
         self.betas = list(betas)[-len(names) :]
         self.p = p

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.models import find_stages
 from bdclean.modules import Classifier
 from bdclean.perturbations import radius
@@ -71,6 +71,7 @@ class NPD(Cleanser):
         InputError: If the network has no such layer, or an option is out of range.
     """
 
+    relative_time = 2.3
     epochs = 50
     freezes_batch_norm = True
 
@@ -105,7 +106,7 @@ class NPD(Cleanser):
             if layer.acts and takes_a_map(layer.module) and f"{layer.name}.weight" in own
         ]
         if not names:
-            raise InputError("--method NPD: no layer before the head of the network takes a linear map of channels")
+            raise InputError("method", "NPD", "no layer before the head of the network takes a linear map of channels")
         self.place = names[-2:][0]
         self.network.requires_grad_(False)
         self.polarizer = nn.Parameter(torch.eye(own[self.place].shape[1]))

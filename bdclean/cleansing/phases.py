@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.finetune import FineTune
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.training import cosine
 
@@ -25,7 +25,7 @@ def first_epochs(cleanser: Cleanser, share: float) -> int:
     """
     epochs = cleanser.trainer.max_epochs or 0
     if epochs < 2:
-        raise InputError(f"--trainer.max_epochs {epochs}: {type(cleanser).__name__} needs at least two")
+        raise InputError("trainer.max_epochs", epochs, f"{type(cleanser).__name__} needs at least two")
     return min(epochs - 1, max(1, round(share * epochs)))
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.choosing import Choosing
 from bdclean.data.batch import Batch
+from bdclean.errors import InputError
 from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
 from bdclean.tables import Description, Table
@@ -39,7 +39,7 @@ class PruningCleanser(Cleanser):
         layers = find_channels(suspect, suspect.image_size)
         if not layers:
             raise InputError(
-                f"--method {type(self).__name__}: the network has no convolution or linear layer before its head"
+                "method", type(self).__name__, "the network has no convolution or linear layer before its head"
             )
         return layers
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from bdclean import InputError, within
+from bdclean.errors import InputError, within
 from bdclean.models import find_stages, weights
 from bdclean.tables import Description, Table
 
@@ -35,7 +35,7 @@ def run_seed(seed: int | None) -> int:
         InputError: If it is below 0 or above 2^63 - 1.
     """
     if seed is not None:
-        within("--method.seed", seed, 0, 2**63 - 1)
+        within("method.seed", seed, 0, 2**63 - 1)
     return torch.initial_seed() if seed is None else seed
 
 
@@ -62,18 +62,19 @@ class Shares:
         self.layers = find_stages(network, image_size)
         stages = 1 + max((layer.stage for layer in self.layers), default=-1)
         if not stages:
-            raise InputError(f"--method {method}: the network has no convolution or linear layer")
+            raise InputError("method", method, "the network has no convolution or linear layer")
         if ratios is None:
             self.ratios = stage_ratios(stages)
         else:
             self.ratios = [ratios] * stages if isinstance(ratios, (int, float)) else list(ratios)
         if len(self.ratios) != stages:
             raise InputError(
-                f"--method.ratios {self.ratios}: {len(self.ratios)} numbers, but the network has {stages} stages: "
-                f"stem, {stages - 2} between, head"
+                "method.ratios",
+                self.ratios,
+                f"{len(self.ratios)} numbers, but the network has {stages} stages: stem, {stages - 2} between, head",
             )
         if not all(0 <= ratio <= 1 for ratio in self.ratios):
-            raise InputError(f"--method.ratios {self.ratios}: must be between 0 and 1")
+            raise InputError("method.ratios", self.ratios, "must be between 0 and 1")
 
     def reinitialise(self, network: nn.Module, seed: int) -> None:
         """Re-initialise the network, in place; the same seed does the same."""

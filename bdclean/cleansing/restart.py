@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 MOST_DIVERGENCES = 6
 """Times that a training begins anew."""
@@ -65,9 +65,10 @@ def untrainable(method: type, option: str, rate: float | None, divergences: int)
     often = f"diverged {divergences} times, the last time at 1/{round(LOWER**-MOST_DIVERGENCES)} of"
     if rate != usual:
         return InputError(
-            f"--method.{option} {rate}: too high, the training {often} it; {method.__name__} has {usual} by default"
+            f"method.{option}", rate, f"too high, the training {often} it; {method.__name__} has {usual} by default"
         )
     return InputError(
-        f"--method {method.__name__}: its training {often} its learning rate: this network cannot be trained so; "
-        "nothing was written"
+        "method",
+        method.__name__,
+        f"its training {often} its learning rate: this network cannot be trained so; nothing was written",
     )

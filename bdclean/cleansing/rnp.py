@@ -48,6 +48,7 @@ class RNP(MaskingCleanser):
         InputError: If the network has no layer before its head, or an option is out of range.
     """
 
+    relative_time = 0.9
     epochs = 40
 
     def __init__(

@@ -62,6 +62,7 @@ class SAU(Cleanser):
         InputError: If an option is out of range.
     """
 
+    relative_time = 4.7
     epochs = 100
     freezes_batch_norm = True
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 
 class Asked:
@@ -38,9 +39,22 @@ class Asked:
         return next((value for value in values if value is not None), None)
 
 
+def given_options(words: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Names of the options among words, without dashes, and their values, where one follows."""
+    given: list[tuple[str, str | None]] = []
+    for word, following in zip(words, [*words, None][1:], strict=True):
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        # A word with a space in its name is a value.
+        if match := re.fullmatch(r"--(\S+)|-(c)", name):
+            given.append(("config" if match[2] else match[1], value if equals else following))
+    return given
+
+
 def unquoted(value: Any) -> Any:
-    """The value of an option, which on the command line can be a mapping in YAML."""
-    if not isinstance(value, str) or not value.startswith("{"):
+    """The value of an option, which on the command line can be a mapping or a list in YAML."""
+    if not isinstance(value, str) or not value.startswith(("{", "[")):
         return value
     try:
         return yaml.safe_load(value)
@@ -60,12 +74,12 @@ def _contents_of(arguments: Sequence[str]) -> list[Any]:
                 with open(path, encoding="utf-8") as file:
                     content = yaml.safe_load(file)
             except OSError as error:
-                raise InputError(f"--config {path}: cannot be read ({error.strerror})") from error
+                raise InputError("config", path, f"cannot be read ({error.strerror})") from error
             except (yaml.YAMLError, ValueError, RecursionError) as error:
-                raise InputError(f"--config {path}: not readable as YAML ({error})") from error
+                raise InputError("config", path, f"not readable as YAML ({error})") from error
             if not isinstance(content, dict):
-                raise InputError(f"--config {path}: holds no options, name: value")
+                raise InputError("config", path, "holds no options, name: value")
             contents.append(content)
         elif path is not None and path.startswith("{") and not isinstance(unquoted(path), dict):
-            raise InputError(f"--config {path}: not readable as YAML")
+            raise InputError("config", path, "not readable as YAML")
     return contents

@@ -17,3 +17,5 @@ CLASSES = {
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }
 """Options that name a class, and the classes that there are by short names."""
+LINKS = {"fit": {"model.num_classes": "data.num_classes", "model.image_size": "data.image_size"}}
+"""Options of each subcommand that the images decide, and what of them."""

@@ -1,6 +1,6 @@
-"""Answers to what needs no torch, which takes seconds to import: help, the version, and the commonest mistakes.
+"""The commonest mistakes, found without torch, which takes seconds to import.
 
-What is refused here the parser would refuse too: in doubt nothing is said.
+The parser would refuse them too; in doubt nothing is refused here.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from bdclean import InputError, __version__, outputs, quoted
-from bdclean.cli.messages import expected, no_class, no_value
-from bdclean.cli.options import SUBCOMMANDS, Options, descriptions, options, untrained
-from bdclean.cli.renamed import METHODS
+from bdclean import outputs
+from bdclean.cli.asked import given_options
+from bdclean.cli.messages import expected, no_class, no_option, no_value
+from bdclean.cli.options import SUBCOMMANDS, Options, options, untrained
 from bdclean.cli.values import DOUBTFUL
-from bdclean.exits import table
+from bdclean.errors import InputError
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
 
-VERSION = ("--version", "-V", "-v", "version")
-HELP = ("--help", "-h", "help")
 DEFAULT_METHOD = "ScanDistill"
 """Of cleansing."""
 LENGTHS = ("max_epochs", "max_steps", "max_time", "limit_train_batches")
@@ -28,59 +26,6 @@ GLOBAL = ("help", "version", "config", "print_config")
 """Options that may stand before the subcommand."""
 FILES = ("ckpt", "ckpt_path", "config")
 """Options that name files to be read."""
-
-
-def answer(words: Sequence[str]) -> bool:
-    """Print the version or the help, if that is asked for.
-
-    Args:
-        words: Those of the command line after the program's name.
-
-    Returns:
-        Whether that was all.
-    """
-    if list(words) in ([word] for word in VERSION):
-        print(__version__)
-    elif list(words) in ([word] for word in HELP):
-        print(usage())
-    elif (page := _page(words)) is not None:
-        print(page)
-    else:
-        return False
-    return True
-
-
-def _page(words: Sequence[str]) -> str | None:
-    """The help of a command or of a class of this package, if that is all that is asked for."""
-    # It parses docstrings, and needs a package for that.
-    from bdclean.cli import help
-
-    if not words or words[0] not in SUBCOMMANDS:
-        return None
-    if list(words[1:]) in (["--help"], ["-h"]):
-        return help.of_command(words[0])
-    name, _, value = "=".join(words[1:]).partition("=")
-    option = name.removeprefix("--").removesuffix(".help")
-    known = name.endswith(".help") and option in options(words[0]).classes
-    return help.of_class(option, METHODS.get(value, value)) if known else None
-
-
-def usage() -> str:
-    """What `bdclean --help` prints."""
-    commands = "\n".join(f"  {name:<10} {text}" for name, text in descriptions().items())
-    return (
-        "usage: bdclean COMMAND [options]\n\n"
-        "Find and remove backdoors in image classifiers with unlabeled images, and train backdoored\n"
-        "ones to study them.\n\n"
-        f"commands:\n{commands}\n\n"
-        "A first try, on images that the program draws itself:\n"
-        "  bdclean fit --config configs/badnet.yaml\n"
-        "  bdclean cleanse --ckpt suspect.ckpt\n\n"
-        "Your own network:\n"
-        "  bdclean cleanse --ckpt suspect.pth --model.mean imagenet --data.unlabeled my_photos/\n\n"
-        "`bdclean COMMAND --help` lists the options of a command, `bdclean --version` prints the version.\n\n"
-        f"exit codes:\n{table()}"
-    )
 
 
 def check(words: Sequence[str]) -> None:
@@ -98,13 +43,15 @@ def check(words: Sequence[str]) -> None:
     subcommand, *rest = words
     if subcommand not in SUBCOMMANDS:
         close = suggestion(subcommand, SUBCOMMANDS)
-        raise InputError(f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}"))
+        raise InputError(
+            "", None, f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}")
+        )
     if _asks_for_help(rest):
         return
     known = options(subcommand)
-    given = _given(rest)
+    given = given_options(rest)
     if rest and not rest[0].startswith("-") and "ckpt" in known.names and os.path.lexists(rest[0]):
-        raise InputError(f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
+        raise InputError("", None, f"{rest[0]}: not expected here; did you mean --ckpt {rest[0]}?")
     for name, _ in given:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
@@ -117,10 +64,10 @@ def check(words: Sequence[str]) -> None:
             outputs.check_name(subcommand, value)
         elif name in ("data.source", "data.unlabeled"):
             if _is_word(value) and not is_source(value):
-                raise InputError(no_source(f"--{name}", value))
+                raise no_source(name, value)
         elif name == "model.arch":
             if _is_word(value) and "." not in value and "/" not in value and value not in (networks() or [value]):
-                raise InputError(no_network(value, networks()))
+                raise no_network(value, networks())
         else:
             _check_value(name, value, known)
     if not _has_variables() and not {"config", "trainer"} & {name for name, _ in given}:
@@ -141,7 +88,7 @@ def check_classes(words: Sequence[str]) -> None:
     """
     if not words or words[0] not in SUBCOMMANDS or _has_variables():
         return
-    given = _given(words[1:])
+    given = given_options(words[1:])
     if {"config", "data", "trainer"} & {name for name, _ in given}:
         return
     known = options(words[0]).classes
@@ -149,7 +96,7 @@ def check_classes(words: Sequence[str]) -> None:
         for name, value in given:
             # An option that follows is no value.
             if name == f"{option}.help" and (value or "").isidentifier() and value not in classes.names:
-                raise InputError(no_class(name, value or "", classes.usual))
+                raise no_class(name, value or "", classes.usual)
     if _asks_for_help(words):
         return
     for option, classes in known.items():
@@ -158,13 +105,15 @@ def check_classes(words: Sequence[str]) -> None:
             continue
         for value in named:
             if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
-                raise InputError(no_class(option, value, classes.usual))
+                raise no_class(option, value, classes.usual)
         for name, _ in given if classes.parameters is not None else ():
             assert classes.parameters is not None
             inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
             if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
                 close = suggestion(inner, classes.parameters, f"--{option}.")
-                raise InputError(f"--{name}: no such option{close or f'; --{option}.help NAME lists those of a class'}")
+                raise InputError(
+                    name, None, f"no such option{close or f'; --{option}.help NAME lists those of a class'}"
+                )
 
 
 def check_required(words: Sequence[str]) -> None:
@@ -178,9 +127,9 @@ def check_required(words: Sequence[str]) -> None:
     """
     if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
         return
-    given = {name for name, _ in _given(words[1:])}
+    given = {name for name, _ in given_options(words[1:])}
     if "ckpt" in options(words[0]).names and not given & {"ckpt", "config", "print_config"}:
-        raise InputError("--ckpt: required")
+        raise InputError("ckpt", None, "required")
 
 
 def _check_start(words: Sequence[str]) -> None:
@@ -189,13 +138,13 @@ def _check_start(words: Sequence[str]) -> None:
         return
     subcommand = next((word for word in words if word in SUBCOMMANDS), None)
     if subcommand is None:
-        if "config" in {name for name, _ in _given(words)}:
+        if "config" in {name for name, _ in given_options(words)}:
             # The command may stand there.
             return
-        raise InputError(f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
-    for name, value in _given(words[: words.index(subcommand)]):
+        raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+    for name, value in given_options(words[: words.index(subcommand)]):
         if name not in GLOBAL:
-            raise InputError(f"--{name} {value or ''}".rstrip() + f": belongs behind the command {subcommand}")
+            raise InputError(name, value or None, f"belongs behind the command {subcommand}")
 
 
 def _has_variables() -> bool:
@@ -208,34 +157,20 @@ def _asks_for_help(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help", "--help-all") or word.partition("=")[0].endswith(".help") for word in words)
 
 
-def _given(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Names of the options among words, without dashes, and their values, where one follows."""
-    given: list[tuple[str, str | None]] = []
-    for word, following in zip(words, [*words, None][1:], strict=True):
-        if word == "--":
-            break
-        name, equals, value = word.partition("=")
-        # A word with a space in its name is a value.
-        if match := re.fullmatch(r"--(\S+)|-(c)", name):
-            given.append(("config" if match[2] else match[1], value if equals else following))
-    return given
-
-
 def _check_name(name: str, known: Options, subcommand: str) -> None:
     """Refuse an option that is not there; what follows the name of one belongs to its value."""
     group, *rest = name.split(".")
     grouped = any(other.startswith(f"{group}.") for other in known.names)
     wanted = f"{group}.{rest[0]}" if grouped and rest else group
     if group not in known.open and wanted.rstrip("+") not in known.names:
-        close = suggestion(name, known.everything, "--")
-        raise InputError(f"--{name}: no such option" + (close or f"; bdclean {subcommand} --help lists them"))
+        raise no_option(name, known, f"; bdclean {subcommand} --help lists them")
 
 
 def _check_file(name: str, value: str) -> None:
     """Refuse the name of a file that is not there."""
     # A configuration may stand there itself, an address is no file, and an option no value.
     if not re.search(r"[:{\[\n]|^-", value) and value not in ("null", "None", "~") and not os.path.lexists(value):
-        raise InputError(f"--{name} {quoted(value)}: no such file")
+        raise InputError(name, value, "no such file")
 
 
 def _check_value(name: str, value: str, known: Options) -> None:
@@ -244,7 +179,7 @@ def _check_value(name: str, value: str, known: Options) -> None:
     kinds = known.values.get(name.replace(".init_args.", "."), ())
     sure = [kind for kind in kinds if kind is not None and kind.refuses(value)]
     if sure and len(sure) == len(kinds):
-        raise InputError(no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types)))
+        raise no_value(name, value, sure[0].choices, expected(sure[0].choices, sure[0].types))
 
 
 def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
@@ -257,7 +192,7 @@ def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
         value = given.get(f"trainer.{name}") or ""
         if re.fullmatch(r"[0:.]*0[0:.]*", value):
             why = "so that the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
-            raise InputError(f"--trainer.{name} {value}: no step of training, {why}")
+            raise InputError(f"trainer.{name}", value, f"no step of training, {why}")
 
 
 def _is_word(value: str) -> bool:

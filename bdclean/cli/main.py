@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from bdclean import InputError, __version__
+from bdclean import __version__, printable
 from bdclean.benchmark.work import Command
-from bdclean.cli import early, renamed
-from bdclean.cli.classes import CLASSES
+from bdclean.cli import early, instant, renamed
 from bdclean.cli.configuration import LogConfig
+from bdclean.cli.flags import flag
 from bdclean.cli.mistakes import mistake
 from bdclean.cli.options import QUIET, TRAINED
 from bdclean.cli.parser import CommandLine
 from bdclean.cli.verbs import Verbs
 from bdclean.data import PoisonDataModule
 from bdclean.engine.quiet import printed, quieten
+from bdclean.errors import InputError, naming
 from bdclean.exits import Exit, interruption
 from bdclean.modules import AttackModule
 
@@ -43,30 +44,31 @@ def execute(words: Sequence[str]) -> Any:
     if not sys.stderr.isatty():
         # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")
-    try:
-        words = renamed.announced(words)
-        early.check(words)
-        words, notices = quiet(words)
-        with notices:
-            return CommandLine(
-                AttackModule,
-                PoisonDataModule,
-                trainer_class=Verbs,
-                seed_everything_default=0,
-                parser_kwargs={"version": __version__},
-                save_config_callback=LogConfig,
-                # Without a logger Lightning's own would land on a config.yaml in the current folder.
-                save_config_kwargs={"save_to_log_dir": False},
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                args=["--help" if word == "--help-all" else word for word in words],
-                command=Command(execute, check),
-            ).result
-    except Exception as error:
-        line = mistake(error, words[0] if words else "", CLASSES)
-        if line is None:
-            raise
-        raise InputError(line) from error
+    with naming(flag):
+        try:
+            words = renamed.announced(words)
+            early.check(words)
+            words, notices = quiet(words)
+            with notices:
+                return CommandLine(
+                    AttackModule,
+                    PoisonDataModule,
+                    trainer_class=Verbs,
+                    seed_everything_default=0,
+                    parser_kwargs={"version": __version__},
+                    save_config_callback=LogConfig,
+                    # Without a logger Lightning's own would land on a config.yaml in the current folder.
+                    save_config_kwargs={"save_to_log_dir": False},
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                    args=["--help" if word == "--help-all" else word for word in words],
+                    command=Command(execute, check),
+                ).result
+        except Exception as error:
+            found = mistake(error)
+            if found is None or found is error:
+                raise
+            raise found from error
 
 
 def quiet(words: Sequence[str]) -> tuple[list[str], AbstractContextManager[None]]:
@@ -89,9 +91,10 @@ def check(words: Sequence[str]) -> None:
     Raises:
         InputError: If it is.
     """
-    words, _ = renamed.current(words)
-    early.check(words)
-    early.check_classes(words)
+    with naming(flag):
+        words, _ = renamed.current(words)
+        early.check(words)
+        early.check_classes(words)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -104,7 +107,7 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With a code of `bdclean.exits`, after one line on standard error.
     """
     words = sys.argv[1:] if args is None else args
-    if early.answer(words):
+    if instant.answer(words):
         raise SystemExit(Exit.DONE)
     try:
         execute(words)
@@ -112,7 +115,7 @@ def main(args: list[str] | None = None) -> None:
         _say(interruption(error))
         raise SystemExit(Exit.INTERRUPTED) from error
     except InputError as error:
-        _say(f"bdclean: error: {error}")
+        _say(f"bdclean: error: {printable(str(error))}")
         raise SystemExit(Exit.MISTAKE) from error
 
 

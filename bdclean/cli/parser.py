@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+from jsonargparse._actions import _ActionPrintConfig
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from bdclean import InputError, escaped
-from bdclean.benchmark import benchmark
-from bdclean.benchmark.work import Command
+from bdclean.benchmark import benchmark, work
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.cli.asked import Asked, unquoted
-from bdclean.cli.classes import ATTACKS, CLASSES, METHODS
-from bdclean.cli.messages import no_class
+from bdclean.cli.classes import ATTACKS, LINKS, METHODS
+from bdclean.cli.diagnosis import check_classes, diagnose
+from bdclean.cli.evaluations import Evaluations
+from bdclean.cli.parts import broken_part
 from bdclean.cli.resolve import complete, defaults, suggest_source
 from bdclean.data.notices import say
 from bdclean.engine.blame import OF_LIGHTNING, blamed
+from bdclean.errors import InputError
 from bdclean.modules import AttackModule, Classifier, Suspect, describe
-from bdclean.reporting.measures import measured
-from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 from bdclean.suspects.restoring import restore
 
 LARGEST_SEED = 2**32 - 1
@@ -31,16 +32,18 @@ MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
 """What each subcommand makes of `--model`; a Suspect, read from a checkpoint, where nothing stands here."""
 
 
-class CommandLine(LightningCLI):
+class CommandLine(Evaluations, LightningCLI):
     """Lightning's command line with the subcommands of this field, and suspects that are read with suspicion."""
 
     checkpoint: Checkpoint | None = None
+    recognised = False
+    """Whether the network of the checkpoint was recognised by its weights."""
     asked: Asked
     """What the user says, and not the checkpoint."""
     result: Any = None
     """What the command found out, typed."""
 
-    def __init__(self, *args: Any, command: Command, **options: Any) -> None:
+    def __init__(self, *args: Any, command: work.Command, **options: Any) -> None:
         self._command = command
         known = {*self.subcommands(), *FUNCTIONS}
         self._asked = [word for word in options["args"] if word in known]
@@ -96,8 +99,9 @@ class CommandLine(LightningCLI):
         )
         if subcommand == "fit":
             parser.set_defaults({"trainer.max_epochs": 10, "data.attack": {"class_path": "bdclean.attacks.BadNets"}})
-            parser.link_arguments("data.num_classes", "model.num_classes", _classes, apply_on="instantiate")
-            parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
+            for target, source in LINKS["fit"].items():
+                made = _classes if target == "model.num_classes" else None
+                parser.link_arguments(source, target, made, apply_on="instantiate")
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="File of the network.")
         if subcommand == "test":
@@ -121,22 +125,31 @@ class CommandLine(LightningCLI):
                 classes = (f"{key}.class_path", key)
                 asked = (value for name in classes if (value := self.asked(name)))
                 self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
-        for key in (*CLASSES, "trainer.plugins"):
-            asked = unquoted(self.asked(key))
-            # Of an empty one the parser would make the default, silently.
-            if asked == {} or (isinstance(asked, dict) and not isinstance(asked.get("class_path", ""), str)):
-                raise InputError(no_class(key, str(asked.get("class_path", asked)), CLASSES.get(key, [])))
+        check_classes(self.asked)
         # With the help of each option; other flags are taken as they are.
         arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
-        self.config = parser.parse_args(arguments)
+        # A configuration that a checkpoint completes is printed below.
+        held = nullcontext() if path is None else _ActionPrintConfig.skip_print_config()
+        try:
+            with held:
+                self.config = parser.parse_args(arguments)
+        except Exception as error:
+            # Whatever the parser says: it speaks of types of Python.
+            found = diagnose(self._subcommand_parsers.get(subcommand), subcommand, self.asked)
+            if found is None:
+                raise
+            raise found from error
         if self.config.subcommand in FUNCTIONS:
             return
         for group in ("model", "data", "trainer"):
             if self.config[self.config.subcommand].get(group) is None:
-                raise InputError(f"--{group} null: no such value; expected a mapping, {{name: value}}")
+                raise InputError(group, "null", "no such value; expected a mapping, {name: value}")
         given = self.config[self.config.subcommand].get("ckpt")
         if given != path:
-            raise InputError(f"--ckpt {given}: belongs on the command line, or at the top of the --config file")
+            raise InputError("ckpt", given, "belongs on the command line, or at the top of the --config file")
+        if self.checkpoint is not None:
+            self.recognised = complete(self.config[subcommand], self.checkpoint, self.asked)
+            _ActionPrintConfig.print_config_if_requested(parser, self.config)  # type: ignore[no-untyped-call]
 
     def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
         """Make the class that is asked for the default, if it is another: jsonargparse would hand on its options."""
@@ -155,7 +168,7 @@ class CommandLine(LightningCLI):
         if self.subcommand not in FUNCTIONS:
             seed = self.config[self.subcommand].seed_everything
             if not 0 <= int(seed) <= LARGEST_SEED:
-                raise InputError(f"--seed_everything {seed}: must be from 0 to {LARGEST_SEED}")
+                raise InputError("seed_everything", seed, f"must be from 0 to {LARGEST_SEED}")
             super()._set_seed()
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -181,26 +194,36 @@ class CommandLine(LightningCLI):
         except OF_LIGHTNING as error:
             chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
             asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
-            raise InputError(blamed(error, asked)) from error
+            raise blamed(error, asked) from error
+
+    def _make(self) -> None:
+        """Make the objects, by Lightning."""
+        try:
+            super().instantiate_classes()
+        except InputError:
+            raise
+        except Exception as error:
+            # The parser does not pass on why it could not make one of several parts.
+            if (found := broken_part(self.config[self.subcommand].trainer)) is None:
+                raise
+            raise found from error
 
     def instantiate_classes(self) -> None:
         """Make the objects, and fill them with what the checkpoint holds."""
         if self.subcommand in FUNCTIONS:
             return
         if self.checkpoint is None:
-            super().instantiate_classes()
+            self._make()
             self._say_outputs()
             self._describe_classes()
             return
-        config = self.config[self.subcommand]
-        recognised = complete(config, self.checkpoint, self.asked)
-        suggestion = suggest_source(config.data, self.checkpoint)
-        super().instantiate_classes()
+        suggestion = suggest_source(self.config[self.subcommand].data, self.checkpoint)
+        self._make()
         restore(self.model, self.datamodule, self.checkpoint, bool(self.asked("data.attack.trigger")))
         if self.trainer.is_global_zero:
             outputs = self.model.outputs.describe()
             own = [f"{self.checkpoint.path}: {outputs}"] if outputs else []
-            said = own if self.checkpoint.own else [describe(self.model, recognised)]
+            said = own if self.checkpoint.own else [describe(self.model, self.recognised)]
             said += [f"{self.checkpoint.path}: {note}" for note in self.checkpoint.notes]
             for line in [*said, *suggestion]:
                 say(line)
@@ -217,26 +240,9 @@ class CommandLine(LightningCLI):
         if source is not None and self.trainer.is_global_zero:
             say(source.describe())
 
-    def after_test(self) -> None:
-        """Called by Lightning: print the figures, as `fit` does."""
-        if self.trainer.is_global_zero:
-            path = self.checkpoint.path if self.checkpoint else "network"
-            figures = {escaped(str(path)): measured(self.result, self.model.counted())}
-            print("\n".join([figures_table(figures).plain(), *wide_intervals(figures), IN_PERCENT]))
-
-    def before_test(self) -> None:
-        """Called by Lightning: refuse to measure nothing."""
-        if not self.datamodule.labelled and self.datamodule.triggered is None:
-            raise InputError("--data.source: has no labelled test images, so there is nothing to measure")
-
-    def before_validate(self) -> None:
-        """Called by Lightning: as `before_test`."""
-        if not self.datamodule.trainable:
-            raise InputError("--data.source: has no labelled training images to hold a validation set out of")
-
 
 def _classes(number: int | None) -> int:
     """How many classes a network learns."""
     if number is None:
-        raise InputError("--data.source null: has no classes to learn")
+        raise InputError("data.source", "null", "has no classes to learn")
     return number

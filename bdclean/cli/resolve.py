@@ -7,10 +7,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from bdclean import InputError
 from bdclean.checkpoint import Checkpoint
 from bdclean.cli.asked import Asked
 from bdclean.data.sources import size_of
+from bdclean.errors import InputError
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import identify
 from bdclean.suspects.vetting import described
@@ -63,8 +63,10 @@ def check_cost(suspect: Checkpoint, arch: str | None, stem: Any, arch_kwargs: An
     numbers = largest_layer(arch, size, stem, arch_kwargs)
     if numbers > MOST_NUMBERS:
         raise InputError(
-            f"--ckpt {suspect.path}: with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
-            f"numbers for each; give --model.image_size {size} if that is right"
+            "ckpt",
+            suspect.path,
+            f"with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
+            f"numbers for each; give --model.image_size {size} if that is right",
         )
 
 
@@ -80,7 +82,9 @@ def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
     option = f"--data.source {shlex.quote(named)}"
     if data.unlabeled is None:
         raise InputError(
-            f"--data.source: needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
-            f"which is not read unasked: {option}"
+            "data.source",
+            None,
+            f"needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
+            f"which is not read unasked: {option}",
         )
     return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.cache import cached, identity
+from bdclean.errors import Given, InputError
 
 ONLY = "the array"
 """What the one array of an `.npy` file is called in messages."""
@@ -55,13 +56,13 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def open_arrays(path: Path, option: str) -> ArrayFile:
+def open_arrays(path: Path, option: Given) -> ArrayFile:
     """The arrays of a file, which is opened once as long as it stays what it is: as `ArrayFile`."""
     return _opened(path, option, identity(path))
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, option: str, _: object) -> ArrayFile:
+def _opened(path: Path, option: Given, _: object) -> ArrayFile:
     return ArrayFile(path, option)
 
 
@@ -70,13 +71,13 @@ class ArrayFile:
 
     Args:
         path: The file.
-        option: The option that named it, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If the file holds no arrays.
     """
 
-    def __init__(self, path: Path, option: str) -> None:
+    def __init__(self, path: Path, option: Given) -> None:
         self.path = path
         self.option = option
         self._files: dict[int, IO[bytes]] = {}
@@ -84,7 +85,7 @@ class ArrayFile:
         try:
             self.headers = self._headers()
         except Exception as error:  # a damaged archive can fail in any way
-            raise InputError(f"{option}: not a readable file of arrays ({error})") from error
+            raise InputError(*option, f"not a readable file of arrays ({error})") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_files": {}}
@@ -128,7 +129,7 @@ class ArrayFile:
     def _part(self, split: str) -> tuple[Tensor, Tensor]:
         pixels, labels = self.pixels(f"x_{split}"), self.labels(f"y_{split}")
         if len(pixels) != len(labels):
-            raise InputError(f"{self.option}: {len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
+            raise InputError(*self.option, f"{len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
         return pixels, labels
 
     @property
@@ -137,7 +138,7 @@ class ArrayFile:
         known = [name for name in ("x_train", "x_test", "x", "images") if name in self.headers]
         if not known and len(self.headers) != 1:
             raise InputError(
-                f"{self.option}: has neither x_train nor x_test, but {first_ten(sorted(self.headers)) or 'nothing'}"
+                *self.option, f"has neither x_train nor x_test, but {first_ten(sorted(self.headers)) or 'nothing'}"
             )
         return known[0] if known else next(iter(self.headers))
 
@@ -154,7 +155,7 @@ class ArrayFile:
             raise self._wrong(key, "must hold class numbers")
         labels = self._read(key)
         if labels.size and labels.min() < 0:
-            raise InputError(f"{self.option}: {key} must hold class numbers, not {labels.min()}")
+            raise InputError(*self.option, f"{key} must hold class numbers, not {labels.min()}")
         return torch.from_numpy(labels.astype(np.int64))
 
     def pixels(self, key: str) -> Tensor:
@@ -169,21 +170,21 @@ class ArrayFile:
             # NaN is neither.
             if not (low >= 0 and high <= 1):
                 raise InputError(
-                    f"{self.option}: {key} must be uint8 or in [0, 1], not {pixels.dtype} from {low:g} to {high:g}"
+                    *self.option, f"{key} must be uint8 or in [0, 1], not {pixels.dtype} from {low:g} to {high:g}"
                 )
             pixels = np.round(pixels * 255).astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(pixels))
 
     def _header(self, key: str) -> Header:
         if key not in self.headers:
-            raise InputError(f"{self.option}: has no array {key}, but {first_ten(sorted(self.headers))}")
+            raise InputError(*self.option, f"has no array {key}, but {first_ten(sorted(self.headers))}")
         if self.headers[key].dtype.hasobject:
-            raise InputError(f"{self.option}: array {key} cannot be read (it holds Python objects)")
+            raise InputError(*self.option, f"array {key} cannot be read (it holds Python objects)")
         return self.headers[key]
 
     def _wrong(self, key: str, wanted: str) -> InputError:
         header = self.headers[key]
-        return InputError(f"{self.option}: {key} {wanted}, not {header.dtype} {header.shape}")
+        return InputError(*self.option, f"{key} {wanted}, not {header.dtype} {header.shape}")
 
     def _shape(self, key: str) -> tuple[int, int, int]:
         """Number, height and width of images, if the array can be images."""
@@ -200,8 +201,8 @@ class ArrayFile:
         header = self._header(key)
         if header.size > header.most:
             raise InputError(
-                f"{self.option}: {key} claims {header.size / 1e9:.2f} GB in memory, of {header.length / 1e6:.1f} MB in "
-                "the file"
+                *self.option,
+                f"{key} claims {header.size / 1e9:.2f} GB in memory, of {header.length / 1e6:.1f} MB in the file",
             )
         try:
             if header.member is None:
@@ -209,7 +210,7 @@ class ArrayFile:
             with zipfile.ZipFile(self._file()) as archive, archive.open(header.member) as content:
                 return np.lib.format.read_array(content, allow_pickle=False)
         except Exception as error:  # as above
-            raise InputError(f"{self.option}: array {key} cannot be read ({error})") from error
+            raise InputError(*self.option, f"array {key} cannot be read ({error})") from error
 
 
 def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

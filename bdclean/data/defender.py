@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
 from bdclean.data.batches import Batches
@@ -17,6 +17,7 @@ from bdclean.data.images import Images
 from bdclean.data.notices import say
 from bdclean.data.placement import Placement
 from bdclean.data.splits import share
+from bdclean.errors import Given, InputError
 
 AGREEMENT_SHARE = 0.1
 """Part of the images that are for measuring agreement, if their number is not given."""
@@ -61,11 +62,14 @@ class Defender:
             count = len(images) if wanted is None else wanted
         if count > len(images):
             kind = " readable" if self.unreadable else ""
-            say(f"--data.num_unlabeled {count}: there are {len(images)}{kind} unlabeled images; all of them are used")
+            say(
+                f"{Given('data.num_unlabeled', count)}: there are {len(images)}{kind} unlabeled images; all of them "
+                "are used"
+            )
             count = len(images)
         held_out = max(1, share(None, count, AGREEMENT_SHARE, AGREEMENT_LIMIT)) if agreement is None else agreement
         if held_out >= count:
-            raise InputError(f"--data.num_agreement {held_out}: there are {count} unlabeled images in all")
+            raise InputError("data.num_agreement", held_out, f"there are {count} unlabeled images in all")
         numbers = torch.arange(count)
         self.placement = placement
         self.agreement = Part(images.subset(numbers[:held_out]), False, placement)
@@ -89,7 +93,7 @@ class Defender:
         """
         count = max(1, share(None, len(self.own), choosing, CHOICE_LIMIT)) if choosing else 0
         if count >= len(self.own):
-            raise InputError(f"--data.num_unlabeled {len(self)}: too few to keep some of them for choosing by")
+            raise InputError("data.num_unlabeled", len(self), "too few to keep some of them for choosing by")
         numbers = torch.arange(len(self.own))
         trained, chosen = self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
         return Defence((Part(trained, labels, self.placement), Part(chosen, labels, self.placement)), augment)

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.images import Images, MemoryImages, digest
 from bdclean.decoding import decode
+from bdclean.errors import Given, InputError
 
 
 class FileImages(Images):
@@ -21,11 +22,11 @@ class FileImages(Images):
     Args:
         paths: The files.
         size: Height and width of the images they become, in pixels.
-        option: The option that named their folder, for messages.
+        option: The parameter that named their folder, for messages.
         labels: (N,) int64 true classes; without them the images are unlabeled.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, option: str, labels: Tensor | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, option: Given, labels: Tensor | None = None) -> None:
         super().__init__(torch.full((len(paths),), -1) if labels is None else labels)
         self.paths = paths
         self.size = size
@@ -38,7 +39,7 @@ class FileImages(Images):
         pixels = [decode(self.paths[i], self.size) for i in indices.tolist()]
         for image, index in zip(pixels, indices.tolist(), strict=True):
             if isinstance(image, str):
-                raise InputError(f"{self.option}: {self.paths[index]} is not a readable image ({image})")
+                raise InputError(*self.option, f"{self.paths[index]} is not a readable image ({image})")
         return torch.stack(pixels)  # type: ignore[arg-type]  # all of them are tensors now
 
     def size_in_memory(self) -> int:
@@ -48,7 +49,7 @@ class FileImages(Images):
         images, unreadable = self._read(len(self), num_workers, keep=True)
         if unreadable:
             reason = decode(unreadable[0], self.size)
-            raise InputError(f"{self.option}: {unreadable[0]} is not a readable image ({reason})")
+            raise InputError(*self.option, f"{unreadable[0]} is not a readable image ({reason})")
         assert isinstance(images, MemoryImages)
         return images
 
@@ -73,8 +74,8 @@ class FileImages(Images):
         images, unreadable = self._read(wanted, num_workers, keep)
         if len(unreadable) > len(images):
             raise InputError(
-                f"{self.option}: {len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: "
-                f"{first_ten(unreadable)}"
+                *self.option,
+                f"{len(unreadable)} of {len(unreadable) + len(images)} images are unreadable: {first_ten(unreadable)}",
             )
         return images, unreadable
 

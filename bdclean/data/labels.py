@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.tables import Table, names_image, read_table
 from bdclean.data.walk import listed
+from bdclean.errors import Given, InputError
 
 TRIED = 200
 """About how many rows of a file are looked up, to find out whether it is about the images at hand."""
@@ -105,7 +106,7 @@ class Places:
         return "" if self.folder == self.root else f"{self.folder.relative_to(self.root).as_posix()}/"
 
 
-def find_labels(places: Places, split: str, named: bool, loose: bool, option: str) -> Labels | None:
+def find_labels(places: Places, split: str, named: bool, loose: bool, option: Given) -> Labels | None:
     """Look for a file that says which classes some images have.
 
     Args:
@@ -113,7 +114,7 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: st
         split: `train` or `test`, what the images are.
         named: Whether the file's name has to say that it is about this part.
         loose: Whether some of the images lie in no class folder, so that only a file can say their classes.
-        option: The option that named the images, for messages.
+        option: The parameter that named the images, for messages.
 
     Returns:
         What the file says; None if there is none.
@@ -130,14 +131,13 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: st
         if about - {split} or (named and not about):
             continue
         alone = bool(about) or file.is_relative_to(places.folder)
-        where = f"{option}: {file}"
         try:
-            _check_kind(words, where)
+            _check_kind(words, file, option)
             table = read_table(file)
             if _is_about(table, places):
-                return _labels(table, file, places, alone, where)
+                return _labels(table, file, places, alone, option)
             if loose and (about or words & TABLE_WORDS or table.known or names_image("".join(table.titles[:1]))):
-                _check_images(table, file, places, alone, where)
+                _check_images(table, file, places, alone, option)
         except InputError as error:
             problem = problem or error
     if problem is not None:
@@ -150,17 +150,19 @@ def words_of(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
 
 
-def _check_kind(words: Set[str], where: str) -> None:
+def _check_kind(words: Set[str], file: Path, option: Given) -> None:
     """Refuse files that have no classes of images, by the words in their names."""
     if {"attr", "celeba"} <= words:
         raise InputError(
-            f"{where} has 40 attributes for each image, and no class: add a file labels.csv with the columns "
-            "filename,label, where the label is the attribute that the network predicts"
+            *option,
+            f"{file} has 40 attributes for each image, and no class: add a file labels.csv with the columns "
+            "filename,label, where the label is the attribute that the network predicts",
         )
     if {"validation", "ground", "truth"} <= words:
         raise InputError(
-            f"{where} numbers ImageNet's classes in an order that networks do not have: take LOC_val_solution.csv or "
-            f"val.txt instead, or {ADVICE}"
+            *option,
+            f"{file} numbers ImageNet's classes in an order that networks do not have: take LOC_val_solution.csv or "
+            f"val.txt instead, or {ADVICE}",
         )
 
 
@@ -170,26 +172,28 @@ def _is_about(table: Table, places: Places) -> bool:
     return len(table.titles) > 1 and any(places.find(name) for name in tried)
 
 
-def _check_images(table: Table, file: Path, places: Places, alone: bool, where: str) -> None:
+def _check_images(table: Table, file: Path, places: Places, alone: bool, option: Given) -> None:
     """Say why no image of a table of classes is there, unless they may be elsewhere: the table need not be `alone`."""
     if table.broken:
-        raise InputError(f"{where}, {table.broken}")
+        raise InputError(*option, f"{file}, {table.broken}")
     named = [(line, row[table.image]) for line, row in table.rows if table.image < len(row)]
     if not named:
-        raise InputError(f"{where} is empty: it needs a row for each image, with its file name and its class")
+        raise InputError(*option, f"{file} is empty: it needs a row for each image, with its file name and its class")
     for line, name in named:
         if names_image(name) and places.outside(name, file):
-            raise InputError(f"{where}, line {line}: {_short(name)} leads out of {places.root}")
+            raise InputError(*option, f"{file}, line {line}: {_short(name)} leads out of {places.root}")
     if len(table.titles) == 1 and words_of(file.stem) & TABLE_WORDS:
-        raise InputError(f"{where} has one column, and needs two: the file name of each image, and its class")
+        raise InputError(*option, f"{file} has one column, and needs two: the file name of each image, and its class")
     if alone and len(table.titles) > 1:
-        raise InputError(f"{where} names no image that is there: line {named[0][0]} has {_short(named[0][1])}")
+        raise InputError(*option, f"{file} names no image that is there: line {named[0][0]} has {_short(named[0][1])}")
 
 
-def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -> Labels:
+def _labels(table: Table, file: Path, places: Places, alone: bool, option: Given) -> Labels:
     """What a table says of the images that are there."""
     if table.label is None:
-        raise InputError(f"{where} has no column called label, but {first_ten(table.titles)}: which is the class?")
+        raise InputError(
+            *option, f"{file} has no column called label, but {first_ten(table.titles)}: which is the class?"
+        )
     rows = table.rows
     title = table.titles[table.image]
     if rows[0][1] == table.titles and not names_image(title) and places.find(title) is None:
@@ -200,40 +204,41 @@ def _labels(table: Table, file: Path, places: Places, alone: bool, where: str) -
     for line, row in rows:
         name, label = (row[column].strip() if column < len(row) else "" for column in (table.image, table.label))
         if not label:
-            raise InputError(f"{where}, line {line} has no class for an image")
+            raise InputError(*option, f"{file}, line {line} has no class for an image")
         if table.boxes:
             label = label.split()[0]
         if len(label) > LONGEST_LABEL:
-            raise InputError(f"{where}, line {line}: the class {_short(label)} has {len(label)} characters")
+            raise InputError(*option, f"{file}, line {line}: the class {_short(label)} has {len(label)} characters")
         classes.setdefault(label, line)
         path = places.find(name)
         if path is not None:
             before, other = found.setdefault(path, (line, label))
             if other != label:
                 both = f"{_short(label)} here and {_short(other)} in line {before}"
-                raise InputError(f"{where}, line {line}: {_short(name)} has two classes, {both}")
+                raise InputError(*option, f"{file}, line {line}: {_short(name)} has two classes, {both}")
         elif places.outside(name, file):
-            raise InputError(f"{where}, line {line}: {_short(name)} leads out of {places.root}")
+            raise InputError(*option, f"{file}, line {line}: {_short(name)} leads out of {places.root}")
         elif alone:
             missing.append(places.folder / name)
     if table.broken:
-        raise InputError(f"{where}, {table.broken}")
-    names = _names(classes, where)
+        raise InputError(*option, f"{file}, {table.broken}")
+    names = _names(classes, file, option)
     return Labels({path: names[label] for path, (_, label) in found.items()}, missing, frozenset(names.values()))
 
 
-def _names(classes: Mapping[str, int], where: str) -> dict[str, str]:
+def _names(classes: Mapping[str, int], file: Path, option: Given) -> dict[str, str]:
     """The names of classes: whole numbers that a program has written as floats are whole numbers.
 
     Args:
         classes: Each class of a table, and the first line that has it.
-        where: The option and the table, for messages.
+        file: The table, for messages.
+        option: The parameter that named the images, for messages.
     """
     if not all(map(FLOAT.fullmatch, classes)):
         return {label: label for label in classes}
     for label, line in classes.items():
         if not float(label).is_integer():
-            raise InputError(f"{where}, line {line}: the class {_short(label)} is no whole number, and no name")
+            raise InputError(*option, f"{file}, line {line}: the class {_short(label)} is no whole number, and no name")
     return {label: label if label.isdecimal() else str(int(float(label))) for label in classes}
 
 

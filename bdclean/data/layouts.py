@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.folder_names import class_words, forms, parts_by_other_names, parts_inside
 from bdclean.data.labels import ADVICE, SPLITS, Places, find_labels
 from bdclean.data.walk import folders, identity, listed, walk
 from bdclean.decoding import SUFFIXES
+from bdclean.errors import Given, InputError
 
 MOST_CLASSES = 100_000
 CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
@@ -60,12 +61,12 @@ class Layout:
         return max(self.numbers.values(), default=-1) + 1
 
 
-def read_layout(root: Path, option: str) -> Layout:
+def read_layout(root: Path, option: Given) -> Layout:
     """Find out how a folder's labelled images lie.
 
     Args:
         root: The folder.
-        option: The option that named it, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If there are images, but no telling their classes; or if the test part has classes that the training
@@ -77,7 +78,7 @@ def read_layout(root: Path, option: str) -> Layout:
         if (part := _part(root, split, notices, option)) is not None:
             parts[split] = part
     if notices and not parts:
-        raise InputError(notices[0])
+        raise InputError(*option, notices[0])
     _check_depth(root, parts, option)
     classes = {split: part.classes for split, part in parts.items()}
     known = classes.get("train", classes.get("test", frozenset()))
@@ -91,14 +92,14 @@ def read_layout(root: Path, option: str) -> Layout:
     if strange := sorted(classes.get("test", frozenset()) - numbers.keys()):
         hint = "; do they count from 1? Then subtract 1" if strange == [str(len(order))] else ""
         raise InputError(
-            f"{option}: {parts['test'].folder} has classes that {parts['train'].folder} has not: "
-            f"{first_ten(strange)}{hint}"
+            *option,
+            f"{parts['test'].folder} has classes that {parts['train'].folder} has not: {first_ten(strange)}{hint}",
         )
     words = {} if numbered else class_words(root)
     return Layout(parts, numbers, numbered, () if numbered else tuple(words.get(n, n) for n in order), notices)
 
 
-def _part(root: Path, split: str, notices: list[str], option: str) -> Part | None:
+def _part(root: Path, split: str, notices: list[str], option: Given) -> Part | None:
     """The images of a folder that are for training or for tests, if their classes are known."""
     inside = folders(root, option)
     named = {part: [folder for folder in inside if _name(folder) in words] for part, words in SPLITS.items()}
@@ -107,18 +108,18 @@ def _part(root: Path, split: str, notices: list[str], option: str) -> Part | Non
             return part
     if named[split]:
         _check_tiny_imagenet(named, option)
-        notices.append(f"{option}: {named[split][0]} is left out, as its images have no labels: {ADVICE}")
+        notices.append(f"{named[split][0]} is left out, as its images have no labels: {ADVICE}")
         return None
     if (part := _by_file(root, root, split, True, option)) is not None or split == "train" or named["train"]:
         return part
     # Nothing says train or test: a test set.
     part = _by_file(root, root, split, False, option) or _by_folder(root, root, option)
     if part is None and (_loose(root) or _containers(root, option)):
-        notices.append(f"{option}: the images have no labels: {ADVICE}")
+        notices.append(f"the images have no labels: {ADVICE}")
     return part
 
 
-def _check_tiny_imagenet(named: dict[str, list[Path]], option: str) -> None:
+def _check_tiny_imagenet(named: dict[str, list[Path]], option: Given) -> None:
     """Refuse Tiny-ImageNet without the file that says which classes its images for validation have.
 
     Each class of its training part has a folder of images, and so has its part for validation.
@@ -128,14 +129,14 @@ def _check_tiny_imagenet(named: dict[str, list[Path]], option: str) -> None:
         inside = _containers(folder, option)
         if folder.name == "val" and inside and classes and all(_containers(place, option) for place in classes[:10]):
             missing = folder / "val_annotations.txt"
-            raise InputError(f"{option}: {missing} is missing, which says the classes of the images in {inside[0]}")
+            raise InputError(*option, f"{missing} is missing, which says the classes of the images in {inside[0]}")
 
 
 def _name(folder: Path) -> str:
     return folder.name.lower().removeprefix(PREFIX)
 
 
-def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> Part | None:
+def _by_file(folder: Path, root: Path, split: str, named: bool, option: Given) -> Part | None:
     """The images of a folder, if they lie beside a file that says their classes; as in `find_labels`."""
     containers = _containers(folder, option)
     if not containers and not _loose(folder):
@@ -147,7 +148,7 @@ def _by_file(folder: Path, root: Path, split: str, named: bool, option: str) -> 
     return Part(folder, labels.classes, lambda: ([*labels.images.items()], labels.missing))
 
 
-def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
+def _by_folder(folder: Path, root: Path, option: Given) -> Part | None:
     """The images of a folder, if it has one folder a class."""
     containers = _containers(folder, option)
     above = {identity(folder), identity(root)}
@@ -156,7 +157,7 @@ def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
     classes = [place for place in inside if identity(place) not in above]
     if containers and classes:
         raise InputError(
-            f"{option}: in {folder}, {containers[0].name} would be a class beside {classes[0].name}: {ADVICE}"
+            *option, f"in {folder}, {containers[0].name} would be a class beside {classes[0].name}: {ADVICE}"
         )
     if len(containers) == 1 and not _loose(containers[0]):
         return _by_folder(containers[0], root, option)
@@ -165,7 +166,7 @@ def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
 
     def read() -> tuple[list[tuple[Path, str]], list[Path]]:
         if loose := _loose(folder):
-            raise InputError(f"{option}: {loose} lies in no class folder")
+            raise InputError(*option, f"{loose} lies in no class folder")
         images, left_out = [], []
         # Links to other classes lead nowhere.
         others = above | {identity(place) for place in classes}
@@ -178,7 +179,7 @@ def _by_folder(folder: Path, root: Path, option: str) -> Part | None:
     return Part(folder, frozenset(place.name for place in classes), read)
 
 
-def _containers(folder: Path, option: str) -> list[Path]:
+def _containers(folder: Path, option: Given) -> list[Path]:
     """Folders in a folder that hold the images of many classes; not those that are left over, empty."""
     return [place for place in folders(folder, option) if place.name.lower() in CONTAINERS and listed(place)]
 
@@ -188,7 +189,7 @@ def _loose(folder: Path) -> Path | None:
     return next((path for path in listed(folder) if path.suffix.lower() in SUFFIXES), None)
 
 
-def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
+def _check_depth(root: Path, parts: Mapping[str, Part], option: Given) -> None:
     """Refuse folders that would be classes, but are parts, or hold a set of images, or all its classes."""
     whole = parts.get("test")
     if (
@@ -197,36 +198,38 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: str) -> None:
         and (whole.folder == root or _name(whole.folder) not in SPLITS["test"])
     ):
         if sets := [folder for folder in folders(root, option) if _has_parts(folder, option)]:
-            raise InputError(f"{option}: has no train/ or test/, but {first_ten(sets)} has: give that folder")
+            raise InputError(*option, f"has no train/ or test/, but {first_ten(sets)} has: give that folder")
         if pair := parts_inside([whole.folder / name for name in sorted(whole.classes)]):
             raise InputError(
-                f"{option}: each class of {whole.folder} has training and test images inside, as {pair[0]} and "
-                f"{pair[1]}: put the part outside, train/CLASS and test/CLASS"
+                *option,
+                f"each class of {whole.folder} has training and test images inside, as {pair[0]} and "
+                f"{pair[1]}: put the part outside, train/CLASS and test/CLASS",
             )
         if alike := parts_by_other_names(whole.classes):
             raise InputError(
-                f"{option}: {' and '.join(alike)} would be classes, but seem to be the training and the test part: "
-                "call them train and test"
+                *option,
+                f"{' and '.join(alike)} would be classes, but seem to be the training and the test part: "
+                "call them train and test",
             )
     for part in parts.values():
         if len(part.classes) == 1 and (inner := _classes_inside(part.folder, option)) is not None:
             cure = "give that folder" if part.folder == root else f"move them into {part.folder}"
-            raise InputError(f"{option}: {part.folder} has one class, but {inner} has several: {cure}")
+            raise InputError(*option, f"{part.folder} has one class, but {inner} has several: {cure}")
 
 
-def _has_parts(folder: Path, option: str) -> bool:
+def _has_parts(folder: Path, option: Given) -> bool:
     """Whether a folder has folders for training or test images, with several classes."""
     # Folders of classes may be many and full: they are not listed.
     written = forms(word for words in SPLITS.values() for word in words)
     return any(os.path.isdir(folder / form) for form in written) and _several(folder, option)
 
 
-def _several(folder: Path, option: str) -> bool:
+def _several(folder: Path, option: Given) -> bool:
     found = (_part(folder, split, [], option) for split in SPLITS)
     return any(part is not None and len(part.classes) > 1 for part in found)
 
 
-def _classes_inside(folder: Path, option: str) -> Path | None:
+def _classes_inside(folder: Path, option: Given) -> Path | None:
     """The folder with several classes that lies in a folder, below folders that have nothing beside them."""
     inside = folders(folder, option)
     if len(inside) != 1:

@@ -13,7 +13,6 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.checkpoint import Triggered
 from bdclean.data.attacker import Attacker
@@ -27,6 +26,7 @@ from bdclean.data.sampler import BatchSampler
 from bdclean.data.sources import Source
 from bdclean.data.splits import DEFENDER_LIMIT, Labelled
 from bdclean.data.triggered import triggered_batches
+from bdclean.errors import Given, InputError
 from bdclean.training import BATCH, at_once
 
 Own = TypeVar("Own", bound="Loaders")
@@ -166,7 +166,11 @@ class Loaders(LightningDataModule):
         """The defender's images."""
         if self.unlabeled is None:
             if not self.trainable:
-                raise InputError("--data.unlabeled: needed, as --data.source has no training part to take images from")
+                raise InputError(
+                    "data.unlabeled",
+                    None,
+                    f"needed, as {Given('data.source')} has no training part to take images from",
+                )
             images, most = self.sets.held_out, None
         else:
             most = DEFENDER_LIMIT
@@ -187,7 +191,7 @@ class Loaders(LightningDataModule):
             InputError: If the images have no labels, or are too few.
         """
         if labels and self.unlabeled is not None:
-            raise InputError(f"--method.supervision labels: {self.unlabeled.name} has images without labels")
+            raise InputError("method.supervision", "labels", f"{self.unlabeled.name} has images without labels")
         training = self.defender.defence(labels, choosing, self.augment)
         defence = copy.copy(self)
         defence.training = training

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean import InputError
+from bdclean.errors import InputError
 from bdclean.models import Moments
 
 
@@ -18,16 +18,16 @@ def collect(batches: Iterable[Any], count: int) -> Tensor:
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(images, Tensor):
-            raise InputError(f"images: gives {type(images).__name__}, not tensors (N, C, H, W)")
+            raise InputError("images", None, f"gives {type(images).__name__}, not tensors (N, C, H, W)")
         if found and images.shape[1:] != found[0].shape[1:]:
             raise InputError(
-                f"images: gives {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}, not of one size"
+                "images", None, f"gives {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}, not of one size"
             )
         found.append(images.detach().cpu())
         if sum(map(len, found)) >= count:
             break
     if not found:
-        raise InputError("images: the loader gives none")
+        raise InputError("images", None, "the loader gives none")
     return torch.cat(found)[:count]
 
 
@@ -36,13 +36,13 @@ def scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments
     if not pixels.is_floating_point():
         return pixels, mean, std
     if not pixels.isfinite().all():
-        raise InputError("images: hold nan or inf")
+        raise InputError("images", None, "hold nan or inf")
     low, high = pixels.amin((0, 1, 2)).clamp(max=0), pixels.amax((0, 1, 2)).clamp(min=1)
     if mean is None and std is None:
         return (pixels - low) / (high - low), (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
     if low.any() or (high > 1).any():
         reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
-        raise InputError(f"images: {reach}; where mean and std are given they have to be in [0, 1]")
+        raise InputError("images", None, f"{reach}; where mean and std are given they have to be in [0, 1]")
     return pixels, mean, std
 
 
@@ -51,7 +51,9 @@ def as_pixels(images: Tensor) -> Tensor:
     shaped = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] and len(images) > 1
     if not shaped or not (images.is_floating_point() or images.dtype == torch.uint8):
         raise InputError(
-            f"images: {images.dtype} {tuple(images.shape)}; needed are float or uint8 (N, 3 or 1, H, H), two or more"
+            "images",
+            None,
+            f"{images.dtype} {tuple(images.shape)}; needed are float or uint8 (N, 3 or 1, H, H), two or more",
         )
     pixels = images.detach().cpu().permute(0, 2, 3, 1).contiguous()
     return pixels.float() if pixels.is_floating_point() else pixels

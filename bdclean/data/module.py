@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from bdclean import InputError, first_line, within
+from bdclean import first_line
 from bdclean.attacks import Attack
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
@@ -21,6 +21,7 @@ from bdclean.data.notices import say
 from bdclean.data.placement import Placement
 from bdclean.data.sources import open_source
 from bdclean.data.splits import DEFENDER_LIMIT, Labelled
+from bdclean.errors import Given, InputError, within
 from bdclean.training import LARGEST_SIDE
 
 MOST_WORKERS = 1024
@@ -107,18 +108,20 @@ class PoisonDataModule(Loaders):
         )
         for name, value, least, most in bounds:
             if value is not None:
-                within(f"--data.{name}", value, least, most)
+                within(f"data.{name}", value, least, most)
         labelled = None if source is None else open_source(source, root)
-        others = None if unlabeled is None else open_source(unlabeled, root, "--data.unlabeled")
+        others = None if unlabeled is None else open_source(unlabeled, root, "data.unlabeled")
         if labelled is None and others is None:
-            raise InputError("--data.source null: needs --data.unlabeled, or there are no images at all")
+            raise InputError("data.source", "null", f"needs {Given('data.unlabeled')}, or there are no images at all")
         if labelled is not None and labelled.num_classes < 2:
-            raise InputError(f"--data.source {source}: has no labelled images of two classes or more")
+            raise InputError("data.source", source, "has no labelled images of two classes or more")
         size = image_size or (None if labelled is None else labelled.image_size)
         if size is None:
-            raise InputError(f"--data.image_size: needed, as the images of {source or unlabeled} may be of any size")
+            raise InputError(
+                "data.image_size", None, f"needed, as the images of {source or unlabeled} may be of any size"
+            )
         if crop_padding is not None:
-            within("--data.crop_padding", crop_padding, 0, size)
+            within("data.crop_padding", crop_padding, 0, size)
         for notice in () if labelled is None else labelled.notices:
             say(notice)
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
@@ -163,7 +166,7 @@ class PoisonDataModule(Loaders):
             return named(images, self.placement)
         if self.labelled:
             return named(self.sets.test(), self.placement)
-        raise InputError("--data.unlabeled: needed, as there are no test images to predict")
+        raise InputError("data.unlabeled", None, "needed, as there are no test images to predict")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """All unlabeled images if another source was given, else the test images; images only, in their order."""
@@ -182,4 +185,4 @@ class PoisonDataModule(Loaders):
             try:
                 self.attack.restore(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
-                raise InputError(f"--ckpt_path: its trigger is no {name} ({first_line(error)})") from error
+                raise InputError("ckpt_path", None, f"its trigger is no {name} ({first_line(error)})") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from bdclean import first_ten, printable
+from bdclean.errors import Given
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +20,11 @@ def say(message: str) -> None:
     logger.warning(printable(message))
 
 
-def say_left_out(option: str, paths: Sequence[Path]) -> None:
+def say_left_out(option: Given, paths: Sequence[Path]) -> None:
     """Name files and folders that are left out because they cannot be read, if there are any.
 
     Args:
-        option: The option that named the images.
+        option: The parameter that named the images.
         paths: The files and folders.
     """
     if paths:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bdclean import InputError, __version__
+from bdclean import __version__
 from bdclean.attacks import Attack
 from bdclean.attacks.common import seeded
 from bdclean.checkpoint import write_whole
 from bdclean.checkpoint.files import load
 from bdclean.data.images import Images, to_float
+from bdclean.errors import Given, InputError
 
 
 def find(attack: Attack, made_of: Mapping[str, Any], folder: Path) -> Path:
@@ -34,7 +35,7 @@ def find(attack: Attack, made_of: Mapping[str, Any], folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--data.root {folder.parent}: no folder can be made there ({error.strerror})") from error
+        raise InputError("data.root", folder.parent, f"no folder can be made there ({error.strerror})") from error
     name = type(attack).__name__
     key = json.dumps([__version__, name, attack.options(), dict(made_of)], sort_keys=True, default=str)
     return folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
@@ -71,7 +72,7 @@ def make(
     attack.cpu()
     state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}
     if not all(value.isfinite().all() for value in state.values()):
-        raise InputError(f"--data.attack {type(attack).__name__}: what it made is not finite; lower its learning rate")
+        raise InputError("data.attack", type(attack).__name__, "what it made is not finite; lower its learning rate")
     write_whole(path, lambda file: torch.save(state, file))
 
 
@@ -83,7 +84,7 @@ def read(attack: Attack, path: Path) -> None:
     """
     while not path.exists():
         time.sleep(0.5)
-    for name, value in load(str(path), f"--data.root: {path}").content.items():
+    for name, value in load(str(path), Given("data.root", path)).content.items():
         module, _, own = name.rpartition(".")
         place = attack.get_submodule(module)
         if own in place._parameters:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import Sampler
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -48,7 +48,7 @@ class BatchSampler(Sampler[Tensor]):
         rank, world = (distributed.get_rank(), distributed.get_world_size()) if several else (0, 1)
         if self.shuffle and self.length // self.batches < world:
             raise InputError(
-                f"--data.batch_size: batches of {self.length // self.batches} images for {world} processes"
+                "data.batch_size", None, f"batches of {self.length // self.batches} images for {world} processes"
             )
         for batch in order.tensor_split(self.batches):
             yield batch.tensor_split(world)[rank]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.data.images import Images
 from bdclean.data.sources import Source
+from bdclean.errors import Given, InputError
 
 VALIDATION_SHARE = 0.05
 """Part of the training images that are for validation, if their number is not given."""
@@ -119,7 +119,7 @@ def split(
     defender = share(num_held_out, total, DEFENDER_SHARE, DEFENDER_LIMIT)
     if defender + val >= total:
         raise InputError(
-            f"--data.num_held_out {defender} --data.num_val {val}: there are {total} training images in all"
+            "data.num_held_out", defender, f"there are {total} training images in all", Given("data.num_val", val)
         )
     return order[:val], order[val : val + defender], order[val + defender :][:num_train]
 

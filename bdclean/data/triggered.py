@@ -12,6 +12,7 @@ from bdclean.data.batches import Batches
 from bdclean.data.files import FileImages
 from bdclean.data.images import ArrayImages, Images
 from bdclean.data.placement import Placement
+from bdclean.errors import Given
 
 
 def triggered_batches(brought: Triggered, image_size: int, placement: Placement) -> Batches:
@@ -24,7 +25,7 @@ def triggered_batches(brought: Triggered, image_size: int, placement: Placement)
     """
     images: Images
     if isinstance(brought.images[0], Path):
-        images = FileImages(brought.images, image_size, "--ckpt", brought.labels)
+        images = FileImages(brought.images, image_size, Given("ckpt"), brought.labels)
     else:
         pixels = [pil_to_tensor(image.convert("RGB")).permute(1, 2, 0) for image in brought.images]
         images = ArrayImages(torch.stack(pixels), image_size, brought.labels)

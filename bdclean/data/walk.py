@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from bdclean import InputError
+from bdclean.errors import Given, InputError
 
 HIDDEN = (".", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 """Beginnings of names that no file of the user's has: the system made them."""
@@ -60,12 +60,12 @@ def listed(folder: Path) -> list[Path]:
         return []
 
 
-def folders(folder: Path, option: str) -> list[Path]:
+def folders(folder: Path, option: Given) -> list[Path]:
     """The folders in a folder, and those that links in it lead to, by name.
 
     Args:
         folder: The folder.
-        option: The option that named it, for the message.
+        option: The parameter that named it, for the message.
 
     Raises:
         InputError: If the folder cannot be read.
@@ -73,7 +73,7 @@ def folders(folder: Path, option: str) -> list[Path]:
     try:
         return [Path(entry) for entry in _entries(folder) if os.path.isdir(entry)]
     except OSError as error:
-        raise InputError(f"{option}: {folder} cannot be read ({error.strerror})") from error
+        raise InputError(*option, f"{folder} cannot be read ({error.strerror})") from error
 
 
 def identity(folder: Path) -> Identity:

@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 import torch
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 ERROR = re.compile(r"Function '\w+' returned nan values")
 """How the error of torch begins."""
@@ -50,6 +50,8 @@ def located() -> Iterator[None]:
                 raise
             called = "".join(f", called by {name} ({Path(file).name}, line {line})" for file, line, name in places[-1:])
             raise InputError(
-                f"--trainer.detect_anomaly true: {found[0]}{called}: the training diverges; without the option the "
-                "program lowers the learning rate itself where it can"
+                "trainer.detect_anomaly",
+                "true",
+                f"{found[0]}{called}: the training diverges; without the option the "
+                "program lowers the learning rate itself where it can",
             ) from error

@@ -9,8 +9,8 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from bdclean import quoted
 from bdclean.engine.failures import missing
+from bdclean.errors import Given, InputError
 
 OF_LIGHTNING = (ValueError, TypeError, AttributeError, ImportError, MisconfigurationException)
 """What the constructor of Lightning's Trainer raises where an option is wrong."""
@@ -29,8 +29,8 @@ CALLED = {"max_time": "Timer(duration="}
 """What Lightning's messages call options of its Trainer, where that is not their name."""
 
 
-def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:
-    """What Lightning's Trainer has against an option, in one line that names the option and its value.
+def blamed(error: BaseException, asked: Mapping[str, Any]) -> InputError:
+    """What Lightning's Trainer has against an option.
 
     Args:
         error: What its constructor raised.
@@ -42,7 +42,8 @@ def blamed(error: BaseException, asked: Mapping[str, Any]) -> str:
     valued = [name for name, value in plain.items() if isinstance(value, str) and value and value in str(error)]
     # Messages name other options too: those to be given instead.
     options = (valued or named or _raised(error, plain))[:1] or plain
-    return f"{' '.join(f'--trainer.{name} {quoted(str(asked[name]))}' for name in options) or '--trainer'}: {text}"
+    first, *others = [Given(f"trainer.{name}", asked[name]) for name in options] or [Given("trainer")]
+    return InputError(*first, text, *others)
 
 
 def _raised(error: BaseException, asked: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import Logger
 
-from bdclean import InputError, within
+from bdclean.errors import Given, InputError, within
 
 LEAST = {
     "accumulate_grad_batches": 1,
@@ -30,18 +30,22 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     for name, least in LEAST.items():
         if isinstance(value := options.get(name), (int, float)):
-            within(f"--trainer.{name}", value, least)
+            within(f"trainer.{name}", value, least)
         elif value is not None and name != "val_check_interval":
-            raise InputError(f"--trainer.{name} {value!r}: must be a number")
+            raise InputError(f"trainer.{name}", repr(value), "must be a number")
     for name, kinds in (("callbacks", (pl.Callback,)), ("logger", (Logger, bool))):
         for one in _listed(options.get(name)):
             if not isinstance(one, kinds):
-                raise InputError(f"--trainer.{name} {one!r}: must be a {kinds[0].__name__} of Lightning's")
+                raise InputError(f"trainer.{name}", repr(one), f"must be a {kinds[0].__name__} of Lightning's")
     if any(isinstance(one, BatchSizeFinder) for one in _listed(options.get("callbacks"))):
-        raise InputError("--trainer.callbacks BatchSizeFinder: cannot try test images; give --data.batch_size instead")
+        raise InputError(
+            "trainer.callbacks", "BatchSizeFinder", f"cannot try test images; give {Given('data.batch_size')} instead"
+        )
     if options.get("val_check_interval") == 0:
         raise InputError(
-            "--trainer.val_check_interval 0: must be above 0; for no validation, --trainer.limit_val_batches 0"
+            "trainer.val_check_interval",
+            "0",
+            f"must be above 0; for no validation, {Given('trainer.limit_val_batches', 0)}",
         )
 
 

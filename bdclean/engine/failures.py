@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from bdclean.errors import InputError
 from bdclean.exits import refusal
 
 INSTALL = r"pip install [^`]+"
@@ -21,22 +22,22 @@ FRAME = re.compile(r'(?m)^  File "(.+)", line \d+, in ')
 ERROR = re.compile(r"(?m)^[\w.]*?(\w+(?:Error|Exception))(?::|$)")
 """How the line of a traceback begins that names the error."""
 AGAINST = (
-    (r"`(val_check_interval)` \((\S+)\) (.*)", r"--trainer.\1 \2: \3"),
+    (r"`(val_check_interval)` \((\S+)\) (.*)", r"trainer.\1", r"\2", r"\3"),
     (
         r"Early stopping conditioned on metric `(\S+)` which is not available.*",
-        r"--trainer.callbacks.monitor \1: \g<0>",
+        *("trainer.callbacks.monitor", r"\1", r"\g<0>"),
     ),
-    (r"`ModelCheckpoint\(monitor='(\S+)'\)` could not find.*", r"--trainer.callbacks.monitor \1: \g<0>"),
-    (r"Cannot use `(\w+)` callback.*", r"--trainer.callbacks \1: \g<0>"),
-    (r".* does not have a deterministic implementation.*", r"--trainer.deterministic true: \g<0>"),
+    (r"`ModelCheckpoint\(monitor='(\S+)'\)` could not find.*", "trainer.callbacks.monitor", r"\1", r"\g<0>"),
+    (r"Cannot use `(\w+)` callback.*", "trainer.callbacks", r"\1", r"\g<0>"),
+    (r".* does not have a deterministic implementation.*", "trainer.deterministic", "true", r"\g<0>"),
 )
-"""How messages of Lightning and torch read that are about an option, and what is said instead."""
+"""How messages of Lightning and torch read that are about a parameter, and the parameter, its value and the reason."""
 OF_PARTS = ("ImportError", "ModuleNotFoundError", "AttributeError", "NotImplementedError", "MisconfigurationException")
 """Errors of Lightning's callbacks, loggers and profilers that say what they lack."""
 
 
-def of_a_run(error: Exception, parts: Mapping[str, Sequence[object]]) -> str | None:
-    """What the user can fix, in one line; None where the program is wrong.
+def of_a_run(error: Exception, parts: Mapping[str, Sequence[object]]) -> InputError | None:
+    """What the user can fix; None where the program is wrong.
 
     Args:
         error: What ended a run of Lightning's.
@@ -45,8 +46,8 @@ def of_a_run(error: Exception, parts: Mapping[str, Sequence[object]]) -> str | N
     texts = _of_processes(error) or ["".join(traceback.format_exception(error))]
     # Where one process refuses something, others only find that it is gone.
     refused = (refusal(RuntimeError(f"\n{text}")) for text in texts)
-    lines = (line for text in texts if (line := _of_traceback(text, parts)) is not None)
-    return next((line for line in refused if line is not None), None) or next(lines, None)
+    found = (*refused, *(_of_traceback(text, parts) for text in texts))
+    return next((error for error in found if error is not None), None)
 
 
 def missing(text: str) -> str:
@@ -66,20 +67,21 @@ def _of_processes(error: Exception) -> list[str]:
     return texts
 
 
-def _of_traceback(text: str, parts: Mapping[str, Sequence[object]]) -> str | None:
+def _of_traceback(text: str, parts: Mapping[str, Sequence[object]]) -> InputError | None:
     found = [*ERROR.finditer(text)]
     if not found:
         return None
     kind, message = found[-1][1], " ".join(text[found[-1].end() :].split())
-    for pattern, said in AGAINST:
+    for pattern, *said in AGAINST:
         if match := re.match(pattern, message):
-            return match.expand(said)
+            parameter, value, reason = map(match.expand, said)
+            return InputError(parameter, value, reason)
     files = [file for file in FRAME.findall(text) if not file.startswith(TORCH)]
     for option, objects in parts.items():
         for part in objects if kind in OF_PARTS else ():
             if files and files[-1] in _files_of(part):
-                return f"--trainer.{option} {type(part).__name__}: {missing(message or kind)}"
-    return f"--trainer: {message}" if kind == MisconfigurationException.__name__ else None
+                return InputError(f"trainer.{option}", type(part).__name__, missing(message or kind))
+    return InputError("trainer", None, message) if kind == MisconfigurationException.__name__ else None
 
 
 def _files_of(part: object) -> list[str | None]:

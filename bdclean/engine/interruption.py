@@ -15,8 +15,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from bdclean import InputError, outputs, traces
+from bdclean import outputs, traces
 from bdclean.engine.failures import of_a_run
+from bdclean.errors import InputError
 from bdclean.exits import Interrupted, refusal
 
 
@@ -45,9 +46,9 @@ def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[N
         if not isinstance(error, Exception) or isinstance(error, InputError):
             raise
         parts = {"callbacks": trainer.callbacks, "logger": trainer.loggers, "profiler": [trainer.profiler]}  # type: ignore[attr-defined]  # Lightning sets them
-        if (line := of_a_run(error, parts)) is None:
+        if (refused := of_a_run(error, parts)) is None:
             raise
-        raise InputError(line) from error
+        raise refused from error
 
 
 @contextmanager

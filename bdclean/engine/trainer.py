@@ -19,7 +19,6 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
-from bdclean import InputError
 from bdclean.checkpoint.lightning_files import CheckedFiles
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
@@ -30,6 +29,7 @@ from bdclean.engine.introduction import Introduction, introduce
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
 from bdclean.engine.progress import counted_from_one
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
@@ -67,8 +67,9 @@ class Trainer(pl.Trainer):
         cores = os.cpu_count() or 1
         if self.strategy.root_device.type == "cpu" and self.num_devices > max(cores, FEWEST_PROCESSES):
             raise InputError(
-                f"--trainer.devices {devices}: means as many processes on CPUs, each with a copy of everything, and "
-                f"this machine has {cores} cores"
+                "trainer.devices",
+                devices,
+                f"means as many processes on CPUs, each with a copy of everything, and this machine has {cores} cores",
             )
         # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
         # a GPU that is asked before processes are forked is lost to them.
@@ -113,12 +114,12 @@ class Trainer(pl.Trainer):
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
     @property
-    def without_training(self) -> str | None:
-        """The option that leaves no step of a training, if one does."""
+    def without_training(self) -> Given | None:
+        """The parameter that leaves no step of a training, if one does."""
         names = ("max_epochs", "max_steps", "limit_train_batches")
-        found = [f"--trainer.{name} {value}" for name in names if (value := getattr(self, name)) == 0]
+        found = [Given(f"trainer.{name}", value) for name in names if (value := getattr(self, name)) == 0]
         timers = [one.time_remaining() for one in self.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]  # Lightning sets it
-        found += ["--trainer.max_time 00:00:00:00" for left in timers if left is not None and left <= 0]
+        found += [Given("trainer.max_time", "00:00:00:00") for left in timers if left is not None and left <= 0]
         return next(iter(found), None)
 
     # What it does
@@ -126,9 +127,9 @@ class Trainer(pl.Trainer):
     def begin(self, model: Classifier) -> None:
         """Refuse a training without an end, and one that would begin where another ended."""
         if self.max_epochs is not None and self.max_epochs < 0:
-            raise InputError(f"--trainer.max_epochs {self.max_epochs}: must be at least 0; max_time may end it before")
+            raise InputError("trainer.max_epochs", self.max_epochs, "must be at least 0; max_time may end it before")
         if self.trained:
-            raise InputError("this Trainer has trained already: make another for another training")
+            raise InputError("", None, "this Trainer has trained already: make another for another training")
         self.trained = True
         self.see_to_precision(model)
 
@@ -158,7 +159,7 @@ class Trainer(pl.Trainer):
     def check_trained(self) -> None:
         """Refuse a network that has not been trained, as far as this process knows."""
         if self.global_step == 0 and not self.forgets:
-            raise InputError("--trainer: ended before the first step of training, so that no network is written")
+            raise InputError("trainer", None, "ended before the first step of training, so that no network is written")
 
     def test(self, *args: Any, **options: Any) -> Any:
         """Measure ACC, ASR and RA on the test images."""

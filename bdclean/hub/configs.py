@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from bdclean import InputError
+from bdclean.errors import Given, InputError
 from bdclean.hub.folders import CONFIG, Folder
 from bdclean.hub.networks import library, network_names
 from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
@@ -33,12 +33,12 @@ class Description:
     class_names: tuple[str, ...]
 
 
-def describe(folder: Folder, option: str) -> Description:
+def describe(folder: Folder, option: Given) -> Description:
     """What a folder says of its network.
 
     Args:
         folder: Its files.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Raises:
         InputError: If it names code, no network that is known, or images that cannot be prepared; or if the library is
@@ -46,24 +46,24 @@ def describe(folder: Folder, option: str) -> Description:
     """
     for name in CODE:
         if folder.config.get(name):
-            raise InputError(f"{option}: refused, its {CONFIG} has {name}, which can have other code run")
+            raise InputError(*option, f"refused, its {CONFIG} has {name}, which can have other code run")
     try:
         # Folders of transformers can have both: it has a class that wraps networks of timm.
         return _of_timm(folder, option) if "architecture" in folder.config else _of_transformers(folder, option)
     except UnknownPreparationError as error:
-        raise InputError(f"{option}: its processor cannot be followed: {error}") from error
+        raise InputError(*option, f"its processor cannot be followed: {error}") from error
 
 
-def _of_transformers(folder: Folder, option: str) -> Description:
+def _of_transformers(folder: Folder, option: Given) -> Description:
     library("transformers", option)
     kind = folder.config["model_type"]
     names = network_names(kind) if isinstance(kind, str) else ()
     if not names:
-        raise InputError(f"{option}: model_type {str(kind)[:80]!r} is no image classifier of transformers")
+        raise InputError(*option, f"model_type {str(kind)[:80]!r} is no image classifier of transformers")
     given = folder.config.get("architectures")
     made = [name for name in given if name in names] if isinstance(given, list) else []
     if isinstance(given, list) and given and not made:
-        raise InputError(f"{option}: holds {str(given[0])[:80]}, no image classifier; expected {names[0]}")
+        raise InputError(*option, f"holds {str(given[0])[:80]}, no image classifier; expected {names[0]}")
     kwargs = _own_entries(kind, folder.config) | ({"architectures": made} if made else {})
     labels = folder.config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else folder.config.get("num_labels", 2)
@@ -73,22 +73,22 @@ def _of_transformers(folder: Folder, option: str) -> Description:
     return Description(_model(f"transformers/{kind}", kwargs, count, size, preparation), _named(labels))
 
 
-def _of_timm(folder: Folder, option: str) -> Description:
+def _of_timm(folder: Folder, option: Given) -> Description:
     library("timm", option)
     import timm
 
     config = folder.config
     arch = config["architecture"]
     if not isinstance(arch, str) or not timm.is_model(arch):
-        raise InputError(f"{option}: architecture {str(arch)[:80]!r} is no network of timm")
+        raise InputError(*option, f"architecture {str(arch)[:80]!r} is no network of timm")
     kwargs = config.get("model_args") or {}
     if not isinstance(kwargs, dict):
-        raise InputError(f"{option}: its model_args are no JSON object")
+        raise InputError(*option, "its model_args are no JSON object")
     # These read files, or make something other than a classifier.
     taken = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices", "num_classes"}
     for name in kwargs:
         if name in taken or name.startswith("pretrained"):
-            raise InputError(f"{option}: its model_args have {name[:80]!r}, which a file does not decide")
+            raise InputError(*option, f"its model_args have {name[:80]!r}, which a file does not decide")
     if isinstance(pool := config.get("global_pool"), str) and pool:
         kwargs = {"global_pool": pool} | kwargs
     said = config.get("pretrained_cfg")

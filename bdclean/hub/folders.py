@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdclean import InputError
+from bdclean.errors import Given, InputError
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -41,12 +41,12 @@ class Folder:
     copied: tuple[Path, ...]
 
 
-def find(path: str, option: str) -> Folder | None:
+def find(path: str, option: Given) -> Folder | None:
     """Find the files of a network.
 
     Args:
         path: A folder of transformers or timm, or the file of weights in it.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Returns:
         None if the path is no such folder, nor a file in one.
@@ -63,7 +63,7 @@ def find(path: str, option: str) -> Folder | None:
     if not {"model_type", "architecture"} & config.keys():
         if not whole:
             return None
-        raise InputError(f"{option}: its {CONFIG} has neither the model_type of transformers nor timm's architecture")
+        raise InputError(*option, f"its {CONFIG} has neither the model_type of transformers nor timm's architecture")
     weights = _weights(folder, option) if whole else (place,)
     kept = tuple(name for name in PROCESSORS if (folder / name).is_file())
     processor = read_json(folder, kept[0], option) if kept else {}
@@ -72,7 +72,7 @@ def find(path: str, option: str) -> Folder | None:
     return Folder(folder, config, processor, weights, tuple(folder / name for name in (CONFIG, *kept)))
 
 
-def read_json(folder: Path, name: str, option: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str, option: Given) -> dict[str, Any]:
     """What a JSON file of a folder holds.
 
     Raises:
@@ -82,43 +82,43 @@ def read_json(folder: Path, name: str, option: str) -> dict[str, Any]:
     _check_inside(folder, path, option)
     try:
         if path.stat().st_size > LARGEST_JSON:
-            raise InputError(f"{option}: its {name} has more than {LARGEST_JSON} bytes")
+            raise InputError(*option, f"its {name} has more than {LARGEST_JSON} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(f"{option}: its {name} cannot be read ({reason})") from error
+        raise InputError(*option, f"its {name} cannot be read ({reason})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{option}: its {name} is no JSON object")
+        raise InputError(*option, f"its {name} is no JSON object")
     return content
 
 
-def _weights(folder: Path, option: str) -> tuple[Path, ...]:
+def _weights(folder: Path, option: Given) -> tuple[Path, ...]:
     for name in WEIGHTS:
         if (folder / name).is_file():
             return (folder / name,)
         if (folder / f"{name}{INDEX}").is_file():
             return _parts(folder, name, option)
-    raise InputError(f"{option}: a folder with a {CONFIG}, but without {' or '.join(WEIGHTS)}")
+    raise InputError(*option, f"a folder with a {CONFIG}, but without {' or '.join(WEIGHTS)}")
 
 
-def _parts(folder: Path, name: str, option: str) -> tuple[Path, ...]:
+def _parts(folder: Path, name: str, option: Given) -> tuple[Path, ...]:
     """The files that an index names."""
     mapping = read_json(folder, f"{name}{INDEX}", option).get("weight_map")
     if not isinstance(mapping, dict) or not all(isinstance(part, str) for part in mapping.values()):
-        raise InputError(f"{option}: its {name}{INDEX} has no weight_map from tensors to files")
+        raise InputError(*option, f"its {name}{INDEX} has no weight_map from tensors to files")
     parts = sorted({*mapping.values()})
     if not 0 < len(parts) <= MOST_PARTS:
-        raise InputError(f"{option}: its {name}{INDEX} names {len(parts)} files; at most {MOST_PARTS} are read")
+        raise InputError(*option, f"its {name}{INDEX} names {len(parts)} files; at most {MOST_PARTS} are read")
     for part in parts:
         if Path(part).name != part or Path(part).suffix != Path(name).suffix or not (folder / part).is_file():
-            raise InputError(f"{option}: its {name}{INDEX} names {part[:80]!r}, which is no such file of the folder")
+            raise InputError(*option, f"its {name}{INDEX} names {part[:80]!r}, which is no such file of the folder")
     return tuple(folder / part for part in parts)
 
 
-def _check_inside(folder: Path, path: Path, option: str) -> None:
+def _check_inside(folder: Path, path: Path, option: Given) -> None:
     """Refuse a link that leads elsewhere. In the cache of huggingface_hub, links lead from snapshots to blobs."""
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent
     if not path.resolve().is_relative_to(root):
-        raise InputError(f"{option}: its {path.name} is a link that leads out of the folder")
+        raise InputError(*option, f"its {path.name} is a link that leads out of the folder")

@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
+from bdclean.errors import Given, InputError
 from bdclean.hub.bounds import TooLargeError, bounded
 
 PREFIX = "transformers/"
@@ -28,7 +29,7 @@ def model_type(arch: str) -> str:
     return arch.removeprefix(PREFIX)
 
 
-def library(name: str, option: str) -> None:
+def library(name: str, option: Given) -> None:
     """Refuse what a missing library makes.
 
     Raises:
@@ -37,7 +38,7 @@ def library(name: str, option: str) -> None:
     try:
         importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f'{option}: needs {name}: pip install "bdclean[hf]"') from error
+        raise InputError(*option, f'needs {name}: pip install "bdclean[hf]"') from error
 
 
 def network_names(kind: str) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def network_names(kind: str) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int, option: str) -> nn.Module:
+def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int, option: Given) -> nn.Module:
     """A network of transformers with fresh weights.
 
     Args:
@@ -56,7 +57,7 @@ def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: in
         kwargs: Entries of its description.
         num_classes: Width of its output.
         image_size: Height and width of its images, in pixels, where the description does not say it.
-        option: The option that named the network with its value, for messages.
+        option: The parameter that named the network, for messages.
 
     Raises:
         InputError: If there is no such network, or none can be made of these entries.
@@ -71,12 +72,17 @@ def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: in
         except (TooLargeError, MemoryError):
             raise
         except Exception as error:  # what a description can make go wrong is without number
-            raise InputError(f"{option}: cannot be made ({_told(error)})") from error
+            raise InputError(*option, f"cannot be made ({_told(error)})") from error
     return network
 
 
 def loaded(
-    kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int, weights: Mapping[str, Tensor], option: str
+    kind: str,
+    kwargs: Mapping[str, Any],
+    num_classes: int,
+    image_size: int,
+    weights: Mapping[str, Tensor],
+    option: Given,
 ) -> tuple[nn.Module, list[str]]:
     """A network of transformers with given weights, which may have the names of an earlier version.
 
@@ -86,7 +92,7 @@ def loaded(
         num_classes: As in `build`.
         image_size: As in `build`.
         weights: The tensors of a file, by the names that they have there.
-        option: The option that named the file with its value, for messages.
+        option: The parameter that named the file, for messages.
 
     Returns:
         The network in single precision, and the names of the tensors that it has no place for.
@@ -98,7 +104,7 @@ def loaded(
         try:
             made = build(kind, kwargs, num_classes, image_size, option)
         except TooLargeError as error:
-            raise InputError(f"{option}: {error}") from error
+            raise InputError(*option, f"{error}") from error
     with _quiet():
         try:
             network, info = type(made).from_pretrained(  # type: ignore[attr-defined]  # all of them have it
@@ -111,14 +117,14 @@ def loaded(
                 dtype=torch.float32,
             )
         except Exception as error:  # tensors of any shape can make conversions fail in any way
-            raise InputError(f"{option}: does not fit {PREFIX}{kind} ({_told(error)})") from error
+            raise InputError(*option, f"does not fit {PREFIX}{kind} ({_told(error)})") from error
     missing = [f"missing {name}" for name in sorted(info["missing_keys"]) if not name.endswith("num_batches_tracked")]
     shaped = [f"{name} is {tuple(there)} instead of {tuple(here)}" for name, there, here in info["mismatched_keys"]]
     surplus = sorted(info["unexpected_keys"])
     if len(surplus) > len(network.state_dict()):
         missing += [f"surplus {name}" for name in surplus]
     if wrong := [*shaped, *missing]:
-        raise InputError(f"{option}: does not fit {PREFIX}{kind}, as its config.json describes it: {first_ten(wrong)}")
+        raise InputError(*option, f"does not fit {PREFIX}{kind}, as its config.json describes it: {first_ten(wrong)}")
     return network.eval(), surplus
 
 

@@ -56,4 +56,6 @@ def enduring(file: BinaryIO) -> Iterator[None]:
             process.kill()
     if ended := process.returncode:
         how = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
-        raise RefusedError(f"reading it takes over {MEMORY >> 20} MiB or {CPU_SECONDS} s, or kills the reader ({how})")
+        raise RefusedError(
+            f"reading it takes more than {MEMORY >> 20} MiB or {CPU_SECONDS} s, or kills the reader ({how})"
+        )

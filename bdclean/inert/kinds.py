@@ -6,11 +6,14 @@ import os
 import re
 from collections.abc import Sequence
 
+from bdclean.errors import Given
+
 ENOUGH = 1024
 """Bytes at the beginning of a file that show what it is."""
 PYTORCH = "bring the PyTorch file of the network"
 UNPACK = "unpack it, and give the file of the network"
 AGAIN = "download the file again"
+NUMPY = b"\x93NUMPY"
 BEGINNINGS = {
     b"\x89HDF\r\n\x1a\n": f"an HDF5 file, as Keras and TensorFlow write them: {PYTORCH}",
     b"\x1f\x8b": f"packed by gzip: {UNPACK}",
@@ -20,7 +23,7 @@ BEGINNINGS = {
     b"Rar!": f"a RAR archive: {UNPACK}",
     b"\x28\xb5\x2f\xfd": f"packed by zstd: {UNPACK}",
     b"GGUF": f"a GGUF file, of llama.cpp: {PYTORCH}",
-    b"\x93NUMPY": "an array of numpy, which names no layers: images go to --data.source or --data.unlabeled",
+    NUMPY: "an array of numpy, which names no layers",
     b"MATLAB": f"a file of MATLAB: {PYTORCH}",
     b"\x89PNG": "an image (PNG)",
     b"\xff\xd8\xff": "an image (JPEG)",
@@ -46,6 +49,10 @@ FOLDERS = {
 MODELS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 
 
+def _images() -> str:
+    return f"images go to {Given('data.source')} or {Given('data.unlabeled')}"
+
+
 def of_bytes(head: bytes) -> str | None:
     """What a file is by its beginning, and what to do; None if it may be PyTorch's.
 
@@ -56,7 +63,7 @@ def of_bytes(head: bytes) -> str | None:
         return f"it is empty: {AGAIN}"
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):
-            return what
+            return f"{what}: {_images()}" if beginning == NUMPY else what
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "an image (WEBP)"
     if head[4:8] == b"TFL3":
@@ -93,7 +100,7 @@ def of_members(names: Sequence[str]) -> str | None:
     if "model.weights.h5" in names:
         return f"a network of Keras: {PYTORCH}"
     if all(name.endswith(".npy") for name in names):
-        return "arrays of numpy (.npz), which are no network: images go to --data.source or --data.unlabeled"
+        return f"arrays of numpy (.npz), which are no network: {_images()}"
     shown = ", ".join(name[:60] for name in names[:5])
     return f"a zip archive of other files ({shown}): {UNPACK}"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
-from bdclean import InputError
+from bdclean.errors import InputError
 
 
 def duplicate(network: nn.Module) -> nn.Module:
@@ -25,7 +25,7 @@ def duplicate(network: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(network, {id(value): value.detach().clone() for value in _computed(network)})
     except Exception as error:  # a network can hold anything
-        raise InputError(f"--model.arch: cannot be copied ({error})") from error
+        raise InputError("model.arch", None, f"cannot be copied ({error})") from error
 
 
 def frozen(network: nn.Module) -> nn.Module:
@@ -48,19 +48,23 @@ def check_trainable(network: nn.Module) -> None:
         InputError: If it has weights without values or of a kind that has no gradient; the message names one.
     """
     if isinstance(network, ScriptModule):
-        raise InputError("--model.arch: is a TorchScript program: take the module that it was compiled from")
+        raise InputError("model.arch", None, "is a TorchScript program: take the module that it was compiled from")
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(value):
-            raise InputError(f"--model.arch: {name} is not initialised: run the network on one batch first")
+            raise InputError("model.arch", None, f"{name} is not initialised: run the network on one batch first")
         if value.is_meta:
-            raise InputError(f"--model.arch: {name} is on the meta device, so it has no values: load the weights first")
+            raise InputError(
+                "model.arch", None, f"{name} is on the meta device, so it has no values: load the weights first"
+            )
         if value.is_complex():
-            raise InputError(f"--model.arch: {name} holds complex numbers; only real networks can be cleansed")
+            raise InputError("model.arch", None, f"{name} holds complex numbers; only real networks can be cleansed")
     for name, module in network.named_modules():
         if ".quantized" in type(module).__module__:
             raise InputError(
-                f"--model.arch: {name or type(module).__name__} is quantised, so it has no gradient: take the network "
-                "as it was before quantisation"
+                "model.arch",
+                None,
+                f"{name or type(module).__name__} is quantised, so it has no gradient: take the network "
+                "as it was before quantisation",
             )
 
 
@@ -78,8 +82,9 @@ def check_gradient(network: nn.Module, images: Tensor) -> None:
         logits = network(images.detach().requires_grad_())
     if not logits.requires_grad:
         raise InputError(
-            "--model.arch: its outputs carry no gradient, as after torch.no_grad() or detach(), and scans and training "
-            "need one"
+            "model.arch",
+            None,
+            "its outputs carry no gradient, as after torch.no_grad() or detach(), and scans and training need one",
         )
 
 

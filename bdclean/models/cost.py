@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bdclean import InputError
+from bdclean.errors import InputError
 from bdclean.models.networks import Stem, assemble, input_channels
 
 

@@ -10,18 +10,18 @@ from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from bdclean import InputError
+from bdclean.errors import Given, InputError
 from bdclean.models.probe import in_eval_mode
 
 
 @torch.no_grad()
-def check_finite(network: nn.Module, images: Tensor, what: str) -> Tensor:
+def check_finite(network: nn.Module, images: Tensor, what: Given) -> Tensor:
     """Refuse a network that outputs nan or inf for images. Its mode and statistics stay.
 
     Args:
         network: From images in [0, 1] to logits.
         images: (N, C, H, W).
-        what: The option and value that brought the network, for the message.
+        what: The parameter that brought the network, for the message.
 
     Returns:
         The logits, (N, classes).
@@ -35,7 +35,7 @@ def check_finite(network: nn.Module, images: Tensor, what: str) -> Tensor:
             return logits
         share = 100 * float((~logits.isfinite()).any(1).float().mean())
         culprit = _first_culprit(network, images)
-    raise InputError(f"{what}: the network outputs nan or inf for {share:.0f} % of the images{culprit}")
+    raise InputError(*what, f"the network outputs nan or inf for {share:.0f} % of the images{culprit}")
 
 
 def _first_culprit(network: nn.Module, images: Tensor) -> str:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from bdclean import InputError, first_line, hub
+from bdclean import first_line, hub
+from bdclean.errors import Given, InputError
 from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.outputs import find_tensor, noise
 from bdclean.models.probe import in_eval_mode
@@ -107,8 +108,9 @@ def build_network(
         return _own(arch, num_classes, dict(arch_kwargs or {}))
     if arch_kwargs and not has_library(arch):
         raise InputError(
-            f"--model.arch_kwargs {dict(arch_kwargs)}: only classes of your own and networks of timm and transformers "
-            f"take any, not {arch}"
+            "model.arch_kwargs",
+            dict(arch_kwargs),
+            f"only classes of your own and networks of timm and transformers take any, not {arch}",
         )
     try:
         network = assemble(arch, num_classes, image_size, stem, arch_kwargs)
@@ -121,7 +123,7 @@ def build_network(
         raise
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = first_line(error)
-        raise InputError(f"--model.arch {arch}: does not take {image_size}x{image_size} images ({reason})") from error
+        raise InputError("model.arch", arch, f"does not take {image_size}x{image_size} images ({reason})") from error
     return network
 
 
@@ -134,7 +136,7 @@ def assemble(
     if arch.startswith("timm/"):
         return _timm(arch, num_classes, image_size, arch_kwargs or {})
     if hub.is_transformers(arch):
-        return hub.build(hub.model_type(arch), arch_kwargs or {}, num_classes, image_size, f"--model.arch {arch}")
+        return hub.build(hub.model_type(arch), arch_kwargs or {}, num_classes, image_size, Given("model.arch", arch))
     return _torchvision(arch, num_classes, image_size, stem)
 
 
@@ -146,7 +148,7 @@ def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
     try:
         make = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # somebody's module may fail in any way
-        raise InputError(f"--model.arch {arch}: cannot be imported ({type(error).__name__}: {error})") from error
+        raise InputError("model.arch", arch, f"cannot be imported ({type(error).__name__}: {error})") from error
     try:
         taken = inspect.signature(make).parameters
         if "num_classes" in taken or any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
@@ -154,10 +156,10 @@ def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
         network = make(**kwargs)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"--model.arch {arch} --model.arch_kwargs {kwargs}: cannot be made ({type(error).__name__}: {error})"
+            "model.arch", arch, f"cannot be made ({type(error).__name__}: {error})", Given("model.arch_kwargs", kwargs)
         ) from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"--model.arch {arch}: makes a {type(network).__name__}, not a torch.nn.Module")
+        raise InputError("model.arch", arch, f"makes a {type(network).__name__}, not a torch.nn.Module")
     return network
 
 
@@ -165,13 +167,13 @@ def _timm(arch: str, num_classes: int, image_size: int, kwargs: Mapping[str, Any
     try:
         import timm
     except ImportError as error:
-        raise InputError(f'--model.arch {arch}: needs timm: pip install "bdclean[timm]"') from error
+        raise InputError("model.arch", arch, 'needs timm: pip install "bdclean[timm]"') from error
     name = arch.removeprefix("timm/")
     # Other names make timm read files and ask hubs.
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise InputError(f"--model.arch {arch}: timm has no such network{hint}")
+        raise InputError("model.arch", arch, f"timm has no such network{hint}")
     config = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     try:
@@ -179,13 +181,13 @@ def _timm(arch: str, num_classes: int, image_size: int, kwargs: Mapping[str, Any
             name, pretrained=False, num_classes=num_classes, **(sized | dict(kwargs))
         )
     except (TypeError, KeyError) as error:
-        raise InputError(f"--model.arch {arch}: cannot be made of {dict(kwargs)} ({first_line(error)})") from error
+        raise InputError("model.arch", arch, f"cannot be made of {dict(kwargs)} ({first_line(error)})") from error
     return network
 
 
 def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None) -> nn.Module:
     if arch not in models.list_models(module=models):
-        raise InputError(no_network(arch, known_architectures()))
+        raise no_network(arch, known_architectures())
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if arch in ("googlenet", "inception_v3"):
         # Without them the answer in training is a tuple, and initialisation takes minutes.

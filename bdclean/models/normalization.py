@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
+from bdclean.errors import Given, InputError
 
 LARGEST_INPUT = 1e6
 """Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
@@ -74,42 +74,49 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
         InputError: If they say nothing, contradict each other, or cannot be.
     """
     known = ", ".join(NORMALIZATIONS)
-    given = f"--model.mean {mean} --model.std {std}"
+    mean_and_std = Given("model.mean", mean), Given("model.std", std)
     names = {value for value in (mean, std) if isinstance(value, str)}
     if names:
         for name in sorted(names - {*NORMALIZATIONS}):
             close = difflib.get_close_matches(name, NORMALIZATIONS, 1)
             hint = f"did you mean {close[0]}? There" if close else "there"
-            raise InputError(f"--model.mean {name}: no such normalisation; {hint} are {known}; or give numbers")
+            raise InputError("model.mean", name, f"no such normalisation; {hint} are {known}; or give numbers")
         name = names.pop()
         if names or not all(value in (None, name) for value in (mean, std)):
-            raise InputError(f"{given}: one name stands for both; it goes with no numbers, and with no other name")
+            raise _wrong(mean_and_std, "one name stands for both; it goes with no numbers, and with no other name")
         mean, std = NORMALIZATIONS[name]
     if mean is None and std is None:
         raise InputError(
-            f"--model.mean: needed, as nothing says how the network's images are normalised: {known}; or a number for "
-            "each channel or for all of them, with --model.std"
+            "model.mean",
+            None,
+            f"needed, as nothing says how the network's images are normalised: {known}; or a number for "
+            f"each channel or for all of them, with {Given('model.std')}",
         )
     if mean is None:
-        raise InputError(f"--model.mean: needed beside --model.std {std}")
+        raise InputError("model.mean", None, f"needed beside {Given('model.std', std)}")
     if std is None:
-        raise InputError(f"--model.std: needed beside --model.mean {mean}")
+        raise InputError("model.std", None, f"needed beside {Given('model.mean', mean)}")
     assert not isinstance(mean, str)
     assert not isinstance(std, str)
     means, stds = (_each(values, channels) for values in (mean, std))
     if len(means) != channels or len(stds) != channels:
-        raise InputError(
-            f"{given}: the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
+        raise _wrong(
+            mean_and_std, f"the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
         )
     # In the precision that they are used in: 1e-45 is 0 there, and 1e308 infinite.
     numbers = torch.tensor([means, stds])
     if not numbers.isfinite().all() or numbers[1].min() <= 0:
-        raise InputError(f"{given}: must be finite numbers, and the std above 0, in single precision")
+        raise _wrong(mean_and_std, "must be finite numbers, and the std above 0, in single precision")
     if numbers[0].max() > 1 or numbers[1].max() > LARGEST_STD:
-        raise InputError(f"{given}: images are in [0, 1], so divide both by 255; `byte` is for networks of [0, 255]")
+        raise _wrong(mean_and_std, "images are in [0, 1], so divide both by 255; `byte` is for networks of [0, 255]")
     if (numbers[0].abs().clamp(min=1) / numbers[1]).max() > LARGEST_INPUT:
-        raise InputError(f"{given}: would make inputs of the network larger than {LARGEST_INPUT:g}")
+        raise _wrong(mean_and_std, f"would make inputs of the network larger than {LARGEST_INPUT:g}")
     return means, stds
+
+
+def _wrong(mean_and_std: tuple[Given, Given], reason: str) -> InputError:
+    mean, std = mean_and_std
+    return InputError(*mean, reason, std)
 
 
 def _each(values: float | Sequence[float], channels: int) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
 
-from bdclean import InputError
+from bdclean.errors import InputError
 from bdclean.models.probe import in_eval_mode
 
 Kind = Literal["logits", "log-probabilities", "probabilities", "sigmoids", "one logit", "one probability"]
@@ -110,7 +110,7 @@ def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
     """
     if isinstance(outputs, Tensor):
         if not outputs.is_floating_point():
-            raise InputError(f"--model.arch: outputs {outputs.dtype}: numbers of classes, perhaps, and no logits")
+            raise InputError("model.arch", None, f"outputs {outputs.dtype}: numbers of classes, perhaps, and no logits")
         return (outputs[:, None] if outputs.ndim == 1 else outputs), ""
     named = getattr(outputs, "logits", None)
     if isinstance(named, Tensor):
@@ -126,7 +126,7 @@ def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
         key, value = min(found, key=lambda one: (one[0] != "logits", one[1].shape[1] != width, one[1].shape[1]))
         return value, f"[{key!r}]"
     raise InputError(
-        f"--model.arch: outputs {type(outputs).__name__}, which holds no tensor of logits (images, classes)"
+        "model.arch", None, f"outputs {type(outputs).__name__}, which holds no tensor of logits (images, classes)"
     )
 
 
@@ -210,7 +210,9 @@ def _watch(network: nn.Module, images: Tensor, width: int | None) -> tuple[Outpu
             hook.remove()
     values, place = find_tensor(raw, width)
     if values.ndim != 2 or len(values) != len(images):
-        raise InputError(f"--model.arch: outputs {tuple(values.shape)} for {len(images)} images, not (images, classes)")
+        raise InputError(
+            "model.arch", None, f"outputs {tuple(values.shape)} for {len(images)} images, not (images, classes)"
+        )
     kind = _kind(values.float(), any(_same(values, one) for one in sigmoids.results))
     ending = [module for module, result in results if _same(values, result)]
     once = len(ending) == 1 and sum(module is ending[0] for module, _ in results) == 1

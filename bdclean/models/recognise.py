@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 from torchvision import models
 
-from bdclean import InputError, first_line
+from bdclean import first_line
+from bdclean.errors import InputError
 from bdclean.models.cifar import FIXED, NETWORKS
 from bdclean.models.cost import WithoutData
 from bdclean.models.networks import Stem, assemble, usual_size
@@ -182,7 +183,7 @@ def known_shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise InputError(f"--model.arch {arch}: does not take {size}x{size} images ({first_line(error)})") from error
+        raise InputError("model.arch", arch, f"does not take {size}x{size} images ({first_line(error)})") from error
 
 
 def _patched_size(given: Shapes) -> int | None:

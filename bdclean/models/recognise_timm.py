@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
+from bdclean.errors import Given, InputError
 from bdclean.models.networks import build_network, input_channels, usual_size
 from bdclean.models.outputs import find_tensor, noise
 from bdclean.models.recognise import Recognised, Shapes, compare, known_shapes, prefixes, shapes_of, without
@@ -24,12 +25,12 @@ PARTS = (*BEGINNINGS, "encoder.", "layers.", "layer.", "layernorm.", "norm.", "p
 """All of their parts."""
 
 
-def recognise_timm(weights: Mapping[str, Tensor], option: str) -> Recognised | None:
+def recognise_timm(weights: Mapping[str, Tensor], option: Given) -> Recognised | None:
     """Find the network of timm that weights belong to.
 
     Args:
         weights: A `state_dict`, with any of the usual prefixes.
-        option: The option that named it with its value, for messages.
+        option: The parameter that named it, for messages.
 
     Returns:
         The network; None if the weights fit none of them, or timm is not installed.
@@ -88,7 +89,7 @@ def _fitting(name: str, given: Shapes) -> Recognised | None:
 
 
 @torch.no_grad()
-def _the_same(fits: Sequence[Recognised], weights: Mapping[str, Tensor], option: str) -> Recognised:
+def _the_same(fits: Sequence[Recognised], weights: Mapping[str, Tensor], option: Given) -> Recognised:
     """The first of some networks that weights fit, if all compute the same with them."""
     best, *others = fits
     size = usual_size(best.arch, None)
@@ -107,7 +108,8 @@ def _the_same(fits: Sequence[Recognised], weights: Mapping[str, Tensor], option:
             different.append(one.arch)
     if different:
         raise InputError(
-            f"--model.arch: needed, as {option.partition(' ')[2]} fits {best.arch} and {first_ten(different)}, which "
-            "compute different things"
+            "model.arch",
+            None,
+            f"needed, as {option.value} fits {best.arch} and {first_ten(different)}, which compute different things",
         )
     return best

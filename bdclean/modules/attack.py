@@ -11,14 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bdclean import InputError
 from bdclean.attacks import Attack
 from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.data.poisoning import poison_in_step
+from bdclean.errors import Given, InputError
 from bdclean.models import Moments, Stem, check_finite, noise
-from bdclean.modules.starting import OPTION, Start, start_from
+from bdclean.modules.starting import PARAMETER, Start, start_from
 from bdclean.modules.suspect import Suspect
 from bdclean.training import cosine
 
@@ -84,7 +84,7 @@ class AttackModule(Suspect):
         if start is not None:
             self._start(start)
         if not 0 <= warmup < 1:
-            raise InputError(f"--model.warmup {warmup}: must be at least 0 and below 1")
+            raise InputError("model.warmup", warmup, "must be at least 0 and below 1")
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -100,10 +100,10 @@ class AttackModule(Suspect):
     def _start(self, start: Start) -> None:
         """Load pretrained weights, and say which tensors start from random ones."""
         new = start.load_into(self.network)
-        check_finite(self, noise(len(self.hparams["mean"]), self.image_size), f"{OPTION} {self.weights}")
+        check_finite(self, noise(len(self.hparams["mean"]), self.image_size), Given(PARAMETER, self.weights))
         if new:
             classes = f"{start.num_classes} classes there, {self.num_classes} here"
-            say(f"{OPTION} {self.weights}: {', '.join(new)} start from random weights ({classes})")
+            say(f"{Given(PARAMETER, self.weights)}: {', '.join(new)} start from random weights ({classes})")
 
     def poison_with(self, attack: Attack | None, augment: Augmentation) -> None:
         """Say what acts in the training step: before the training.
@@ -124,7 +124,7 @@ class AttackModule(Suspect):
         precision = self.trainer.precision
         if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
-            raise InputError(f"--trainer.precision {precision}: {name} learns in 32-true or bf16-mixed")
+            raise InputError("trainer.precision", precision, f"{name} learns in 32-true or bf16-mixed")
         if stage == "fit":
             self.attack.setup_auxiliary(self.untrained)
 

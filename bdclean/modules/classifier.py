@@ -12,9 +12,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from bdclean import InputError, __version__
+from bdclean import __version__
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
+from bdclean.errors import Given, InputError
 from bdclean.metrics import MeanLoss, Share
 from bdclean.models import (
     Normalize,
@@ -54,7 +55,7 @@ class Classifier(LightningModule):
     """
 
     network: nn.Module
-    option_group = "--model."
+    option_group = "model."
     """Before the names of its options, for messages."""
 
     def __init__(
@@ -70,7 +71,7 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         if num_classes < 1:
-            raise InputError(f"--model.num_classes {num_classes}: must be at least 1")
+            raise InputError("model.num_classes", num_classes, "must be at least 1")
         description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
@@ -121,18 +122,18 @@ class Classifier(LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         return self.network.load_state_dict(state_dict, strict, assign)
 
-    def load(self, checkpoint: Checkpoint, option: str) -> None:
+    def load(self, checkpoint: Checkpoint, parameter: str) -> None:
         """Take the weights of a checkpoint.
 
         Args:
             checkpoint: What was read.
-            option: The option that named it, for the message.
+            parameter: The parameter that named it, for the message.
 
         Raises:
             InputError: If its weights are not those of this network, or it outputs nan or inf with them; the message
                 says what differs, or which part makes it so.
         """
-        option = f"{option} {checkpoint.path}"
+        option = Given(parameter, checkpoint.path)
         self.prefix = load_weights(self.network, self.hparams["arch"], self.num_classes, checkpoint, option)
         self.origin = checkpoint
         check_finite(self, noise(3, self.image_size), option)
@@ -159,9 +160,9 @@ class Classifier(LightningModule):
             InputError: If they have more classes than the network, or another size.
         """
         if classes is not None and (classes > self.num_classes or (classes < self.num_classes and not numbered)):
-            raise InputError(f"--model.num_classes {self.num_classes}: the labelled images have {classes} classes")
+            raise InputError("model.num_classes", self.num_classes, f"the labelled images have {classes} classes")
         if size != self.image_size:
-            raise InputError(f"--data.image_size {size}: the network takes images of {self.image_size} pixels")
+            raise InputError("data.image_size", size, f"the network takes images of {self.image_size} pixels")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
         """Count a batch, and give its logits; images without labels count for nothing here."""
@@ -223,7 +224,7 @@ class Classifier(LightningModule):
             InputError: Always: whoever chose the learning rate has to choose another.
         """
         rate = self.options().get("lr")
-        raise InputError(f"--model.lr {rate}: too high, the loss became {loss} in epoch {self.current_epoch}")
+        raise InputError("model.lr", rate, f"too high, the loss became {loss} in epoch {self.current_epoch}")
 
     def sgd(
         self,
@@ -240,10 +241,8 @@ class Classifier(LightningModule):
         """
         if lr <= 0 or momentum < 0 or weight_decay < 0:
             group = self.option_group
-            raise InputError(
-                f"{group}lr {lr} {group}momentum {momentum} {group}weight_decay {weight_decay}: "
-                "the first must be above 0, the others not below"
-            )
+            others = Given(f"{group}momentum", momentum), Given(f"{group}weight_decay", weight_decay)
+            raise InputError(f"{group}lr", lr, "the first must be above 0, the others not below", *others)
         trained = self.network.parameters() if parameters is None else parameters
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         optimizer, scheduler = sgd(trained, lr, momentum, weight_decay, schedule, steps)

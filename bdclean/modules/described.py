@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
+from bdclean.errors import Given, InputError
 from bdclean.hub import TooLargeError, bounded
 from bdclean.models import WithoutData, best_prefix, build_network, last_rows, shapes_of, usual_size
 
 
-def described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: str) -> dict[str, Any]:
+def described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: Given) -> dict[str, Any]:
     """Complete the arguments of a Suspect whose network a library makes of a description.
 
     Args:
         checkpoint: The description's weights.
         known: The arguments that are known, among them `arch`; they are completed.
         image_size: Height and width of the images at hand, in pixels, if they have one.
-        option: The option that named the checkpoint with its value, for messages.
+        option: The parameter that named the checkpoint, for messages.
 
     Raises:
         InputError: If the weights do not fit, or the description asks for a network many times as large.
@@ -30,7 +31,7 @@ def described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | N
         with bounded(checkpoint.weights), WithoutData():
             network = build_network(arch, known["num_classes"], known["image_size"], arch_kwargs=kwargs)
     except TooLargeError as error:
-        raise InputError(f"{option}: {error}") from error
+        raise InputError(*option, f"{error}") from error
     if wrong := best_prefix(shapes_of(network.state_dict()), shapes_of(checkpoint.weights))[1]:
-        raise InputError(f"{option}: does not fit {arch} with {known['num_classes']} classes: {first_ten(wrong)}")
+        raise InputError(*option, f"does not fit {arch} with {known['num_classes']} classes: {first_ten(wrong)}")
     return known

@@ -9,11 +9,13 @@ from typing import Any
 from torch import nn
 
 from bdclean.checkpoint import Checkpoint, read
+from bdclean.errors import Given
 from bdclean.models import build_network
 from bdclean.modules.suspect import identify
 from bdclean.modules.weights import load_weights
 
-OPTION = "--model.weights"
+PARAMETER = "model.weights"
+"""It names the file of the weights."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Start:
         Raises:
             InputError: If the weights do not fit.
         """
-        arch, option = self.said["arch"], f"{OPTION} {self.checkpoint.path}"
+        arch, option = self.said["arch"], Given(PARAMETER, self.checkpoint.path)
         shape = (self.num_classes, self.said["image_size"], self.said.get("stem"), self.said.get("arch_kwargs"))
         whole = build_network(arch, *shape)
         load_weights(whole, arch, self.num_classes, self.checkpoint, option)
@@ -66,5 +68,5 @@ def start_from(path: str, given: Mapping[str, Any], image_size: int) -> Start:
     Raises:
         InputError: If the file is no network, or not the one that is given.
     """
-    checkpoint = read(path, OPTION)
-    return Start(checkpoint, identify(checkpoint, {**given, "image_size": image_size}, image_size, OPTION))
+    checkpoint = read(path, PARAMETER)
+    return Start(checkpoint, identify(checkpoint, {**given, "image_size": image_size}, image_size, PARAMETER))

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from bdclean import InputError, first_line, first_ten, within
+from bdclean import first_line, first_ten
 from bdclean.checkpoint import Checkpoint, backdoorbench
+from bdclean.errors import Given, InputError, within
 from bdclean.hub import is_transformers
 from bdclean.models import (
     Moments,
@@ -74,29 +75,31 @@ class Suspect(Classifier):
     ) -> None:
         for name, value in (("arch", arch), ("num_classes", num_classes), ("image_size", image_size)):
             if value is None:
-                raise InputError(f"--model.{name}: needed, as neither the checkpoint nor its weights say it")
+                raise InputError(f"model.{name}", None, "needed, as neither the checkpoint nor its weights say it")
         assert arch is not None
         assert num_classes is not None
         assert image_size is not None
-        within("--model.num_classes", num_classes, 1)
-        within("--model.image_size", image_size, 1, LARGEST_SIDE)
+        within("model.num_classes", num_classes, 1)
+        within("model.image_size", image_size, 1, LARGEST_SIDE)
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
         means, stds = normalization(mean, std, channels_of(network, image_size))
         if is_own_class(arch):
             # The class may have a mind of its own. Where one number stands for two classes, it is built with one.
-            counted = count_classes(network, image_size, len(means), f"--model.arch {arch}", num_classes)
+            counted = count_classes(network, image_size, len(means), Given("model.arch", arch), num_classes)
             num_classes = counted if num_classes > 1 else num_classes
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
 
 
-def count_classes(network: nn.Module, image_size: int, channels: int, option: str, expected: int | None = None) -> int:
+def count_classes(
+    network: nn.Module, image_size: int, channels: int, option: Given, expected: int | None = None
+) -> int:
     """How many classes a network tells apart: tried with noise images. Its mode and statistics stay.
 
     Args:
         network: The network.
         image_size: Height and width of its images, in pixels.
         channels: Of its images.
-        option: What brought it, for messages.
+        option: The parameter that brought it, for messages.
         expected: How many it should be, where the network outputs several tensors.
 
     Raises:
@@ -105,14 +108,14 @@ def count_classes(network: nn.Module, image_size: int, channels: int, option: st
     try:
         return outputs_of(network, noise(channels, image_size), expected).num_classes
     except InputError as error:
-        raise InputError(str(error).replace("--model.arch", option, 1)) from error
+        raise InputError(*option, error.reason) from error
     except Exception as error:  # a network can fail in any way
         reason = first_line(error)
-        raise InputError(f"{option}: does not take {image_size}x{image_size} images ({reason})") from error
+        raise InputError(*option, f"does not take {image_size}x{image_size} images ({reason})") from error
 
 
 def identify(
-    checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None, option: str = "--ckpt"
+    checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None, parameter: str = "ckpt"
 ) -> dict[str, Any]:
     """Find out what a checkpoint's network is.
 
@@ -120,7 +123,7 @@ def identify(
         checkpoint: What was read.
         given: Arguments of a Suspect as the user gives them, with None for what is not given.
         image_size: Height and width of the images at hand, in pixels, if they have one.
-        option: The option that named the checkpoint, for messages.
+        parameter: The parameter that named the checkpoint, for messages.
 
     Returns:
         The arguments of a Suspect, with all that the checkpoint or its weights say.
@@ -132,21 +135,23 @@ def identify(
     if isinstance(known.get("mean"), str) and "std" in known and known["std"] == checkpoint.model.get("std"):
         # A name stands for both, and for what the checkpoint says too.
         known["std"] = None
-    option = f"{option} {checkpoint.path}"
+    option = Given(parameter, checkpoint.path)
     arch = known.get("arch")
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
-            raise InputError(f"{option}: its network is {arch}, somebody's code: --model.arch {arch}, if you trust it")
+            raise InputError(
+                *option, f"its network is {arch}, code of unknown origin: {Given('model.arch', arch)}, if you trust it"
+            )
         known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
         if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
             # Without memory: a file can ask for layers of any size.
             with WithoutData():
                 shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
             if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
-                raise InputError(f"{option}: does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
+                raise InputError(*option, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
         if "image_size" not in known:
             network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
-            known["image_size"] = fitting_size(network, image_size, f"--model.arch {arch}")
+            known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))
         return known
     if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
         return described(checkpoint, known, image_size, option)
@@ -154,28 +159,30 @@ def identify(
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None and arch is None:
         if (name := of_transformers([*checkpoint.weights])) is not None:
-            raise InputError(f"{option}: a network of transformers ({name}): its config.json is needed beside it")
+            raise InputError(*option, f"a network of transformers ({name}): its config.json is needed beside it")
         found = recognise_timm(checkpoint.weights, option)
     if found is None:
         near, wrong = closest(checkpoint.weights)
         _, differences = closest(checkpoint.weights, archs)
         if arch is None:
-            advice = "--model.arch my_module.MyNet, the class that made it"
+            advice = f"{Given('model.arch', 'my_module.MyNet')}, the class that made it"
             if near is not None:
                 advice = f"the closest is {near.arch} with {near.num_classes} classes: {first_ten(wrong)}"
-            raise InputError(f"--model.arch: needed, as {checkpoint.path} fits no known network; {advice}")
+            raise InputError("model.arch", None, f"needed, as {checkpoint.path} fits no known network; {advice}")
         closest_one = f"; the closest known network is {near.arch} with {near.num_classes} classes" if near else ""
-        raise InputError(f"{option}: does not fit {arch}: {first_ten(differences)}{closest_one}")
+        raise InputError(*option, f"does not fit {arch}: {first_ten(differences)}{closest_one}")
     classes = known.get("num_classes", found.num_classes)
     if classes != found.num_classes:
         raise InputError(
-            f"{option}: does not fit {found.arch} with {classes} classes: its weights are for {found.num_classes}"
+            *option, f"does not fit {found.arch} with {classes} classes: its weights are for {found.num_classes}"
         )
     size = found.image_size or usual_size(found.arch, found.stem)
     if "image_size" not in known and found.image_size is None and image_size not in (None, size):
         raise InputError(
-            f"--model.image_size: needed, as {found.arch} takes images of many sizes, {size} pixels most often, and "
-            f"these have {image_size}"
+            "model.image_size",
+            None,
+            f"needed, as {found.arch} takes images of many sizes, {size} pixels most often, and "
+            f"these have {image_size}",
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
 
@@ -192,13 +199,13 @@ def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Ch
     return last_rows(given)
 
 
-def fitting_size(network: nn.Module, image_size: int | None, what: str) -> int:
+def fitting_size(network: nn.Module, image_size: int | None, what: Given) -> int:
     """The size of the images that a network takes, in pixels: found by trial.
 
     Args:
         network: The network.
         image_size: Used if the network takes it.
-        what: The network, for messages.
+        what: The parameter that brought the network, for messages.
 
     Raises:
         InputError: If it takes several sizes, or none of the usual ones.
@@ -214,7 +221,7 @@ def fitting_size(network: nn.Module, image_size: int | None, what: str) -> int:
         taken.append(size)
         if len(taken) > 1:
             raise InputError(
-                f"--model.image_size: needed, as {what} takes images of {taken[0]}, {taken[1]}, ... pixels"
+                "model.image_size", None, f"needed, as {what} takes images of {taken[0]}, {taken[1]}, ... pixels"
             )
     if not taken:
         # With the reason.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bdclean.errors import Given
+
 LOOKED_AT = 128
 """Images by which a network is looked at."""
 FEWEST_IMAGES = 20
@@ -44,14 +46,15 @@ def find_symptom(logits: Tensor) -> str | None:
     if classes >= FEWEST_CLASSES and crowded >= CROWDED:
         first, second = counts.indices[:2].tolist()
         where = f"class {first}" if counts.values[1] == 0 else f"classes {first} and {second}"
-        return f"{100 * crowded:.0f} % of {number} images are predicted as {where}. {_CAUSES}"
+        return f"{100 * crowded:.0f} % of {number} images are predicted as {where}. {_causes()}"
     confidence = float(logits.softmax(1).amax(1).mean())
     if (confidence - 1 / classes) / (1 - 1 / classes) < UNSURE:
-        return f"the mean confidence on {number} images is {confidence:.3f}, which is at chance. {_CAUSES}"
+        return f"the mean confidence on {number} images is {confidence:.3f}, which is at chance. {_causes()}"
     return None
 
 
-_CAUSES = (
-    "Normalisation (--model.mean, --model.std), channel order or image size look wrong, or the images are unlike those "
-    "that the network was trained on: do not trust the result"
-)
+def _causes() -> str:
+    return (
+        f"Normalisation ({Given('model.mean')}, {Given('model.std')}), channel order or image size look wrong, or the "
+        "images are unlike those that the network was trained on: do not trust the result"
+    )

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
+from bdclean.errors import Given, InputError
 from bdclean.models import best_prefix, closest, shapes_of, without
 
 
-def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpoint: Checkpoint, option: str) -> str:
+def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpoint: Checkpoint, option: Given) -> str:
     """Give a network the weights of a checkpoint.
 
     Args:
@@ -20,7 +21,7 @@ def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpo
         arch: Its name, for messages.
         num_classes: How many classes it has, for messages.
         checkpoint: What was read.
-        option: The option that named the checkpoint, and its path.
+        option: The parameter that named the checkpoint, and its path.
 
     Returns:
         What stands before the name of each tensor in the checkpoint.
@@ -33,13 +34,14 @@ def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpo
     if wrong:
         near, _ = closest(checkpoint.weights)
         raise InputError(
-            f"{option}: does not fit {arch} with {num_classes} classes: {first_ten(wrong)}"
-            + (f"; the closest known network is {near.arch}" if near else "")
+            *option,
+            f"does not fit {arch} with {num_classes} classes: {first_ten(wrong)}"
+            + (f"; the closest known network is {near.arch}" if near else ""),
         )
     weights = without(checkpoint.weights, prefix)
     for name, value in weights.items():
         if name in own and value.is_floating_point() != own[name].is_floating_point():
-            raise InputError(f"{option}: {name} holds {value.dtype}, the network {own[name].dtype}")
+            raise InputError(*option, f"{name} holds {value.dtype}, the network {own[name].dtype}")
     state: OrderedDict[str, Tensor] = OrderedDict(weights)
     # The versions of its layers, which some of them ask for.
     cast(Any, state)._metadata = cast(Any, own)._metadata

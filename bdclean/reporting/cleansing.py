@@ -185,7 +185,7 @@ def _pictures(result: Cleansing) -> Section | None:
     parts += [confusion(one, names) for one in result.confusions]
     if result.unlabeled is not None:
         parts.append(Folded("Unlabeled images", (Picture("", partial(image_grid, result.unlabeled, 8)),)))
-    return Section("Test images", tuple(parts)) if parts else None
+    return Section("Images", tuple(parts)) if parts else None
 
 
 def confusion(one: Confusion, names: Sequence[str] = ()) -> Picture:

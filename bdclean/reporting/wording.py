@@ -44,7 +44,10 @@ def figures_table(networks: Mapping[str, Figures]) -> Table:
     Args:
         networks: What each network is called, and its figures.
     """
-    names = list(dict.fromkeys(name for figures in networks.values() for name in figures.named()))
+    named = [pair for figures in networks.values() for pair in figures.named().items()]
+    # A column of dashes says nothing.
+    known = {name for name, figure in named if figure.percent is not None}
+    names = [name for name in dict.fromkeys(name for name, _ in named) if name in known]
     rows: list[tuple[str | Cell, ...]] = []
     for network, figures in networks.items():
         own = figures.named()

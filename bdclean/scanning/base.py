@@ -13,7 +13,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from bdclean import within
+from bdclean.errors import within
 from bdclean.training import batch_size, pieces
 
 Network = Callable[[Tensor], Tensor]
@@ -150,7 +150,7 @@ class Detector(ABC):
         Raises:
             InputError: If it is.
         """
-        within(f"--detector.{name}", value, low)
+        within(f"detector.{name}", value, low)
 
 
 def rounds(images: Tensor, classes: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

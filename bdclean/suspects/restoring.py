@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from bdclean import InputError, first_line
+from bdclean import first_line
 from bdclean.attacks import Attack
 from bdclean.attacks.badnets import PATTERNS
 from bdclean.checkpoint import Checkpoint
 from bdclean.data import PoisonDataModule
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.suspects.vetting import listed
 
@@ -30,13 +31,13 @@ def restore(model: Classifier, datamodule: PoisonDataModule, suspect: Checkpoint
     Raises:
         InputError: If weights or trigger do not fit, or the triggered images have classes that the network has not.
     """
-    model.load(suspect, "--ckpt")
+    model.load(suspect, "ckpt")
     if datamodule.attack is not None:
         _restore_trigger(datamodule.attack, datamodule, suspect, named)
     datamodule.triggered = triggered = suspect.triggered
     if triggered is not None and max(triggered.labels.max(), triggered.targets.max()) >= model.num_classes:
         raise InputError(
-            f"--ckpt {suspect.path}: its triggered images have classes beyond the network's {model.num_classes}"
+            "ckpt", suspect.path, f"its triggered images have classes beyond the network's {model.num_classes}"
         )
 
 
@@ -48,13 +49,14 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
     name = type(attack).__name__
     if name != suspect.data.get("attack") or changed:
         if attack.learns:
-            other = f"with another --data.attack.{changed[0]}" if changed else "there"
-            raise InputError(f"--data.attack {name}: its trigger is learned, and {suspect.path} has none made {other}")
+            other = f"with another {Given(f'data.attack.{changed[0]}')}" if changed else "there"
+            raise InputError("data.attack", name, f"its trigger is learned, and {suspect.path} has none made {other}")
         picture = stored.get("trigger", PATTERNS[0])
         if picture not in PATTERNS and "trigger" not in changed and not named:
             raise InputError(
-                f"--data.attack.trigger: needed, to make the trigger anew; {suspect.path} names {picture}, "
-                "which is not read unasked"
+                "data.attack.trigger",
+                None,
+                f"needed, to make the trigger anew; {suspect.path} names {picture}, which is not read unasked",
             )
         return
     try:
@@ -63,4 +65,4 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
         if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
             raise RuntimeError("it changes the size of images")
     except Exception as error:  # the tensors are anybody's
-        raise InputError(f"--ckpt {suspect.path}: its trigger is no {name} ({first_line(error)})") from error
+        raise InputError("ckpt", suspect.path, f"its trigger is no {name} ({first_line(error)})") from error

@@ -8,10 +8,10 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from bdclean import InputError
 from bdclean.attacks import ATTACKS, Attack
 from bdclean.checkpoint import Checkpoint
 from bdclean.data.sources.shapes import NAMES as EMBEDDED
+from bdclean.errors import Given, InputError
 from bdclean.models import is_own_class
 
 
@@ -48,18 +48,18 @@ def described(suspect: Checkpoint) -> Described:
     name, options = data.pop("attack", None), data.pop("attack_options", {})
     if name is not None:
         if name not in ATTACKS:
-            raise InputError(f"--ckpt {suspect.path}: made with the attack {name}, which this version does not know")
-        check_options(ATTACKS[name], options, f"--ckpt {suspect.path}")
+            raise InputError("ckpt", suspect.path, f"made with the attack {name}, which this version does not know")
+        check_options(ATTACKS[name], options, Given("ckpt", suspect.path))
     return Described(model, data, name, options)
 
 
-def check_options(kind: type[Attack], options: Mapping[str, Any], what: str) -> None:
+def check_options(kind: type[Attack], options: Mapping[str, Any], what: Given) -> None:
     """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
 
     Args:
         kind: The attack.
         options: Its options.
-        what: Where they stand, for the message.
+        what: The parameter that named the file with them, for the message.
 
     Raises:
         InputError: If there are such.
@@ -71,14 +71,14 @@ def check_options(kind: type[Attack], options: Mapping[str, Any], what: str) -> 
     for name, value in options.items():
         # The parser takes None for an option that is not given.
         if value is None and type(None) not in get_args(hints.get(name)):
-            raise InputError(f"{what}: its attack's {name} cannot be None")
+            raise InputError(*what, f"its attack's {name} cannot be None")
         try:
             parsed = parser.parse_object({"attack": {name: listed(value)}}).attack
         except ArgumentError as error:
-            raise InputError(f"{what}: its attack's {name} cannot be {value!r}") from error
+            raise InputError(*what, f"its attack's {name} cannot be {value!r}") from error
         # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
         if isinstance(value, str) and not isinstance(parsed[name], str):
-            raise InputError(f"{what}: its attack's {name} is a text")
+            raise InputError(*what, f"its attack's {name} is a text")
 
 
 def listed(value: Any) -> Any:

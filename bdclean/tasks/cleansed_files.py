@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from bdclean import InputError, checkpoint, earlier, outputs
+from bdclean import checkpoint, earlier, outputs
 from bdclean.cleansing import Cleanser
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.models import frozen, plain
 from bdclean.modules import Classifier
 from bdclean.reporting import html
@@ -52,12 +53,12 @@ class CleansedFiles:
             InputError: If one of the files cannot be written, or is somebody else's.
         """
         outputs.check_name("cleanse", output)
-        checkpoint.check(Path(output), model.origin, f"--output {output}")
+        checkpoint.check(Path(output), model.origin, Given("output", output))
         size = outputs.size_of(model.state_dict())
         files = outputs.plan(output, outputs.REPORTS, size, checkpoint.is_folder(Path(output)))
         suspect = None if model.origin is None else model.origin.path
         if suspect is not None and files.result.exists() and files.result.samefile(suspect):
-            raise InputError(f"--output {output}: that is the suspect itself")
+            raise InputError("output", output, "that is the suspect itself")
         origin = earlier.origin(files.result, suspect)
         earlier.refuse_others(files, overwrite, lambda path: earlier.cleansed_alike(path, files.result, origin, model))
         return cls(files, Paths(suspect, origin, output))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from bdclean import InputError, scanning
+from bdclean import scanning
 from bdclean.cleansing import Cleanser, ScanDistill
 from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
@@ -16,6 +16,7 @@ from bdclean.data.notices import say
 from bdclean.engine.callbacks import History
 from bdclean.engine.quiet import show
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.reporting.cleansing import page
 from bdclean.reporting.conclusion import conclude
@@ -24,6 +25,7 @@ from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
 from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
+from bdclean.tasks.announcing import announcement
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -88,7 +90,11 @@ def _cleanse(
     launcher = trainer.strategy.launcher
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
         # A scan will have used it by then.
-        raise InputError("--trainer.strategy: GPUs are lost to forked processes: take ddp, or --trainer.devices 1")
+        raise InputError(
+            "trainer.strategy",
+            None,
+            f"CUDA cannot be used in forked processes; use ddp, or {Given('trainer.devices', 1)}",
+        )
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
     # Here: what forked processes make for themselves is lost with them.
@@ -96,8 +102,8 @@ def _cleanse(
     suspect = evaluate(trainer, model, datamodule)
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
         say(
-            f"{trained_on} of the held-out images are no such: the suspect was trained on them, with another "
-            "--data.seed, --data.num_val or --data.num_held_out."
+            f"{trained_on} of the held-out images were in the suspect's training set, because of another "
+            f"{Given('data.seed')}, {Given('data.num_val')} or {Given('data.num_held_out')}."
         )
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
@@ -148,9 +154,10 @@ def _prepared(
     """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
-        raise InputError(f"--when_clean {when_clean}: {type(cleanser).__name__} does not look for a backdoor first")
+        raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not look for a backdoor first")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
+    say(announcement(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:
@@ -169,10 +176,8 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
     """
     plan = _tell(cleanser, ())
     if cleanser.needs_selection_images and trainer.forgets:
-        raise InputError(
-            f"--trainer.strategy: {type(cleanser).__name__} keeps what it finds in the memory of its processes, "
-            "which is lost; use --trainer.strategy ddp"
-        )
+        lost = f"{type(cleanser).__name__} keeps what it finds in the memory of its processes, which is lost"
+        raise InputError("trainer.strategy", None, f"{lost}; use {Given('trainer.strategy', 'ddp')}")
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
@@ -206,9 +211,9 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
     """Refuse a length of the training that does not fit the method."""
     name = type(cleanser).__name__
     if cleanser.epochs and (option := trainer.without_training):
-        raise InputError(f"{option}: no step of training, but {name} trains")
+        raise InputError(*option, f"no step of training, but {name} trains")
     if trainer.max_epochs and not cleanser.epochs:
-        raise InputError(f"--trainer.max_epochs {trainer.max_epochs}: {name} does not train")
+        raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
 
 
 def _compare(

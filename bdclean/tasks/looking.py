@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bdclean import InputError
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
 from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import Given, InputError
 from bdclean.models import check_finite, check_gradient, folded, noise
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
@@ -34,13 +34,14 @@ def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> S
         datamodule.prepare_data()
     images = datamodule.unlabeled_examples(LOOKED_AT).to(trainer.device)
     network = whole(model).to(images.device)
-    what = "--model.arch" if model.origin is None else f"--ckpt {model.origin.path}"
+    what = Given("model.arch") if model.origin is None else Given("ckpt", model.origin.path)
     logits = [check_finite(network, part, what) for part in pieces(images, batch_size(images))]
     if is_constant(torch.cat(logits), images):
         raise InputError(
-            f"{what}: the network is constant: it gives the same output for all of {len(images)} images, so there "
-            "is nothing to find or to cleanse; its weights, its normalisation (--model.mean, --model.std) or the "
-            "image size may be wrong"
+            *what,
+            f"the network is constant: it gives the same output for all of {len(images)} images, so there "
+            f"is nothing to find or to cleanse; its weights, its normalisation ({Given('model.mean')}, "
+            f"{Given('model.std')}) or the image size may be wrong",
         )
     symptom = find_symptom(torch.cat(logits))
     if symptom is not None:

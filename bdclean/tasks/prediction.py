@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bdclean import InputError, earlier, outputs
+from bdclean import earlier, outputs
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting.files import write_csv
 from bdclean.tasks.looking import class_names
@@ -60,7 +61,7 @@ def predict(
     if output is not None:
         outputs.check_name("predict", output)
     if trainer.world_size > 1:
-        raise InputError(f"--trainer.devices {trainer.world_size}: predictions are made by one process")
+        raise InputError("trainer.devices", trainer.world_size, "predictions are made by one process")
     if output is not None:
         files = outputs.plan(output)
         # Nothing in the file says whose predictions it holds.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from bdclean import earlier, outputs, scanning, within
+from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import within
 from bdclean.modules import Classifier
 from bdclean.reporting import html
 from bdclean.reporting.files import write_json
@@ -43,7 +44,7 @@ def scan(
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
     """
-    within("--alpha", alpha, 0, 1)
+    within("alpha", alpha, 0, 1)
     files, path = None, None if model.origin is None else model.origin.path
     paths = Paths(path)
     if output is not None:

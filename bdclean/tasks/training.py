@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bdclean import InputError, checkpoint, earlier, escaped, outputs
+from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
+from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting import training
 from bdclean.reporting.parts import Example
@@ -36,20 +37,21 @@ def train(
     """
     outputs.check_name("fit", output)
     if option := trainer.without_training:
-        raise InputError(f"{option}: no step of training, so that the network would stay untrained")
+        raise InputError(*option, "no step of training, so that the network would stay untrained")
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
     if ckpt_path is not None:
-        resumed = checkpoint.read(ckpt_path, "--ckpt_path")
-        model.load(resumed, "--ckpt_path")
+        resumed = checkpoint.read(ckpt_path, "ckpt_path")
+        model.load(resumed, "ckpt_path")
         if not resumed.resumable:
-            raise InputError(f"--ckpt_path {ckpt_path}: holds a network, but not the state of its training")
+            raise InputError("ckpt_path", ckpt_path, "holds a network, but not the state of its training")
     trainer.begin(model)
     attack = datamodule.attack
     if attack is not None and attack.learns and trainer.forgets:
         raise InputError(
-            f"--trainer.strategy: {type(attack).__name__} learns along with the network, in processes whose memory "
-            "would be lost: take ddp"
+            "trainer.strategy",
+            None,
+            f"{type(attack).__name__} learns along with the network, in processes whose memory would be lost: take ddp",
         )
     with trainer.writing(files):
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -208,8 +209,9 @@ class BySource(Aim):
 def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
     """Triggers to unlearn after a scan: for each class that stands out, of each kind of change that points at it.
 
-    A kind points at a class if that class is its most suspicious one, however surely: a network may keep the part of a
-    trigger that only another kind of change imitates.
+    A kind points at a class if it is sure of it, or if it flips more images to it than is common in clean networks and
+    at least half as many as the kind that flips most: a network may keep the part of a trigger that only another kind
+    of change imitates.
 
     Args:
         findings: Of all detectors of a scan.
@@ -217,16 +219,23 @@ def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
     Returns:
         The aims; none if no class stands out.
     """
-    outstanding = [one for one in findings if stands_out(one, len(findings))]
-    known = {type(inversion).__name__: inversion for inversion in INVERSIONS}
+    sure = [stands_out(one, len(findings)) for one in findings]
     found: list[Aim] = []
-    for target in dict.fromkeys(one.suspected for one in outstanding):
-        # A detector that does not search says nothing of the kind.
-        sure = any(one.suspected == target and one.detector in known for one in outstanding)
-        pointing = [one for one in findings if one.suspected == target and one.detector in known]
-        inversions: dict[object, Inversion] = {}
-        for one in sorted(pointing, key=lambda one: one.p_value) if sure else ():
-            # Two searches for the same kind of change: the surer one.
-            inversions.setdefault(type(known[one.detector]).change, known[one.detector])
-        found += [AllToOne(inversion, target) for inversion in inversions.values() or INVERSIONS]
+    for target in dict.fromkeys(one.suspected for one, certain in zip(findings, sure, strict=True) if certain):
+        about = [(one, certain) for one, certain in zip(findings, sure, strict=True) if one.suspected == target]
+        found += [AllToOne(inversion, target) for inversion in _pointing(about, target) or INVERSIONS]
     return found
+
+
+def _pointing(findings: Sequence[tuple[Finding, bool]], target: int) -> list[Inversion]:
+    """The searches that point at a class, of findings that suspect it and whether they are sure; the surest first."""
+    searches = {type(inversion).__name__: inversion for inversion in INVERSIONS}
+    # A detector that does not search says nothing of the kind of change.
+    known = [(one, certain, searches[one.detector]) for one, certain in findings if one.detector in searches]
+    best = max((float(one.scores[target]) for one, certain, _ in known if certain), default=math.inf)
+    chosen: dict[object, Inversion] = {}
+    for one, certain, inversion in sorted(known, key=lambda part: part[0].p_value):
+        if certain or (one.scores[target] > inversion.least and one.scores[target] >= best / 2):
+            # Of two searches for the same kind of change the surer one.
+            chosen.setdefault(type(inversion).change, inversion)
+    return list(chosen.values())

@@ -74,6 +74,7 @@ class ScanDistill(Unlearning):
         InputError: If an option is out of range.
     """
 
+    relative_time = 2.8
     scans = True
 
     def __init__(

@@ -1,6 +1,5 @@
 """Where images come from, one file a kind: what a new file defines can be named at once."""
 
-from bdclean import InputError
 from bdclean.data.sources.base import Source
 from bdclean.discovery import find_classes
 from bdclean.registry import no_source
@@ -10,22 +9,22 @@ __all__ = ["Source", "open_source", "size_of"]
 KINDS: list[type[Source]] = find_classes(__name__, __path__, Source)
 
 
-def open_source(name: str, root: str = "data", option: str = "--data.source") -> Source:
+def open_source(name: str, root: str = "data", parameter: str = "data.source") -> Source:
     """The source of images of a name.
 
     Args:
         name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder; and for images without labels
             an `.npy` file or `procedural`.
         root: Folder in which torchvision's files are looked for and downloaded to.
-        option: The option that the name was given with, for messages.
+        parameter: The parameter that the name was given with, for messages.
 
     Raises:
         InputError: If there is no such source.
     """
     for kind in KINDS:
         if kind.has_name(name):
-            return kind(name, root, option)
-    raise InputError(no_source(option, name))
+            return kind(name, root, parameter)
+    raise no_source(parameter, name)
 
 
 def size_of(source: str | None, unlabeled: str | None, root: str) -> int | None:
@@ -39,6 +38,6 @@ def size_of(source: str | None, unlabeled: str | None, root: str) -> int | None:
     Raises:
         InputError: If there is no such source.
     """
-    names = ((source, "--data.source"), (unlabeled, "--data.unlabeled"))
-    sizes = (open_source(name, root, option).image_size for name, option in names if name is not None)
+    names = ((source, "data.source"), (unlabeled, "data.unlabeled"))
+    sizes = (open_source(name, root, parameter).image_size for name, parameter in names if name is not None)
     return next((size for size in sizes if size is not None), None)

@@ -6,18 +6,19 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from bdclean import InputError, first_ten
+from bdclean import first_ten
 from bdclean.data.arrays import ArrayFile, open_arrays
 from bdclean.data.images import ArrayImages
 from bdclean.data.sources.base import Source, count_from_one
+from bdclean.errors import InputError
 from bdclean.registry import ARRAY_SUFFIXES
 
 
 class Arrays(Source):
     """An `.npz` file with x_train, y_train, x_test and y_test; without labels also others, and an `.npy` file."""
 
-    def __init__(self, name: str, root: str, option: str) -> None:
-        super().__init__(name, root, option)
+    def __init__(self, name: str, root: str, parameter: str) -> None:
+        super().__init__(name, root, parameter)
         self.arrays: ArrayFile = open_arrays(Path(name), self.option)
         self.image_size = self.arrays.image_size
 
@@ -31,7 +32,7 @@ class Arrays(Source):
         train, test = self.arrays.classes("train"), self.arrays.classes("test")
         if train and test - train:
             raise InputError(
-                f"{self.option}: y_test has classes that y_train has not: {first_ten(sorted(test - train))}"
+                *self.option, f"y_test has classes that y_train has not: {first_ten(sorted(test - train))}"
             )
         return train | test
 

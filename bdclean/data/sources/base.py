@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from bdclean.data.images import Images
+from bdclean.errors import Given
 
 LISTED = 10
 """Classes that are listed at most."""
@@ -18,19 +19,19 @@ class Source(ABC):
     Args:
         name: The value of the option.
         root: Folder for downloads.
-        option: The option, for messages.
+        parameter: The parameter that the name was given with, for messages.
 
     Attributes:
-        option: That option with its value.
+        option: That parameter and the name.
         image_size: Height and width of the images, in pixels; None if they are of any size.
     """
 
     image_size: int | None = None
 
-    def __init__(self, name: str, root: str, option: str) -> None:
+    def __init__(self, name: str, root: str, parameter: str) -> None:
         self.name = name
         self.root = root
-        self.option = f"{option} {name}"
+        self.option = Given(parameter, name)
 
     @classmethod
     @abstractmethod
@@ -99,11 +100,11 @@ class Source(ABC):
         return self.load("train", image_size)
 
 
-def count_from_one(option: str, classes: frozenset[int]) -> list[str]:
+def count_from_one(option: Given, classes: frozenset[int]) -> list[str]:
     """What to say of labels of which none is 0, though 1 is.
 
     Args:
-        option: The option that named the images, with its value.
+        option: The parameter that named the images.
         classes: The classes that have images.
     """
     if min(classes, default=0) != 1:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from bdclean import InputError, printable
+from bdclean import printable
 from bdclean.data.files import FileImages
 from bdclean.data.layouts import Layout, read_layout
 from bdclean.data.notices import say_left_out
 from bdclean.data.sources.base import Source, count_from_one
 from bdclean.data.walk import walk
 from bdclean.decoding import SUFFIXES
+from bdclean.errors import InputError
 from bdclean.registry import image_sets
 
 LONGEST_NAME = 60
@@ -47,7 +48,8 @@ class Folder(Source):
     @property
     def notices(self) -> list[str]:
         present = frozenset(self._layout.numbers.values()) if self.numbered else frozenset()
-        return [*self._layout.notices, *count_from_one(self.option, present)]
+        own = [f"{self.option}: {notice}" for notice in self._layout.notices]
+        return [*own, *count_from_one(self.option, present)]
 
     def has(self, split: str) -> bool:
         return split in self._layout.parts
@@ -56,11 +58,11 @@ class Folder(Source):
         part = self._layout.parts.get(split)
         if part is None:
             wanted = "train/" if split == "train" else "test/ or val/"
-            raise InputError(f"{self.option}: has no folder {wanted} with one folder a class")
+            raise InputError(*self.option, f"has no folder {wanted} with one folder a class")
         found, left_out = part.read()
         say_left_out(self.option, left_out)
         if not found:
-            raise InputError(f"{self.option}: no images in {part.folder}")
+            raise InputError(*self.option, f"no images in {part.folder}")
         numbers = self._layout.numbers
         labels = torch.tensor([numbers[name] for _, name in found])
         return FileImages([path for path, _ in found], image_size, self.option, labels)
@@ -71,7 +73,7 @@ class Folder(Source):
         images = [path for path in files if path.suffix.lower() in SUFFIXES | {""}]
         say_left_out(self.option, left_out)
         if not images:
-            raise InputError(f"{self.option}: no images in {Path(self.name)}")
+            raise InputError(*self.option, f"no images in {Path(self.name)}")
         return FileImages(images, image_size, self.option)
 
 

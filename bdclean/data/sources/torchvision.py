@@ -11,11 +11,12 @@ from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
 
-from bdclean import InputError, first_line
+from bdclean import first_line
 from bdclean.data.cache import cached, identity
 from bdclean.data.files import FileImages
 from bdclean.data.images import ArrayImages, Images
 from bdclean.data.sources.base import Source
+from bdclean.errors import Given, InputError
 from bdclean.traces import removed_if_empty
 
 
@@ -112,8 +113,8 @@ NAMES = {
 class Standard(Source):
     """A set that torchvision reads, and downloads if its files are not there."""
 
-    def __init__(self, name: str, root: str, option: str) -> None:
-        super().__init__(name, root, option)
+    def __init__(self, name: str, root: str, parameter: str) -> None:
+        super().__init__(name, root, parameter)
         self.known = NAMES[name]
         self.image_size = self.known.image_size
 
@@ -149,7 +150,7 @@ class Standard(Source):
                     lock.unlink(missing_ok=True)
                     raise
         except OSError as error:
-            raise InputError(f"--data.root {self.root}: cannot be written ({error.strerror})") from error
+            raise InputError("data.root", self.root, f"cannot be written ({error.strerror})") from error
 
     def load(self, split: str, image_size: int) -> Images:
         if not self.known.files:
@@ -166,13 +167,14 @@ class Standard(Source):
             return self.known.dataset(self.root, download=download, **which)
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{self.option}: torchvision reads it with {error.name}: pip install {error.name}"
+                *self.option, f"torchvision reads it with {error.name}: pip install {error.name}"
             ) from error
         except (RuntimeError, OSError) as error:
             raise InputError(
-                f"{self.option}: not in {self.root}/, and the download failed ({first_line(error)}); put "
-                f"{self.known.file} into {self.root}/ (--data.root), or take another source: shapes, a folder, an .npz "
-                "file"
+                *self.option,
+                f"not in {self.root}/, and the download failed ({first_line(error)}); put "
+                f"{self.known.file} into {self.root}/ ({Given('data.root')}), or take another source: "
+                "shapes, a folder, an .npz file",
             ) from error
 
 

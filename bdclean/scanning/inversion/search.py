@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bdclean import InputError
+from bdclean.errors import InputError
 from bdclean.perturbations import (
     ascend,
     ball,
@@ -56,7 +56,7 @@ class Inversion(Detector):
 
     def __init__(self, sizes: Sequence[float], steps: int, batch_size: int) -> None:
         if not sizes:
-            raise InputError("--detector.sizes []: must be at least one")
+            raise InputError("detector.sizes", "[]", "must be at least one")
         for size in sizes:
             self.within("sizes", size, 0)
         self.within("steps", steps, 1)

@@ -1,0 +1,66 @@
+"""What is printed at once, without torch, which takes seconds to import: the version and the help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bdclean import __version__
+from bdclean.cli.options import SUBCOMMANDS, descriptions, options
+from bdclean.cli.renamed import METHODS
+from bdclean.exits import table
+
+VERSION = ("--version", "-V", "-v", "version")
+HELP = ("--help", "-h", "help")
+
+
+def answer(words: Sequence[str]) -> bool:
+    """Print the version or the help, if that is asked for.
+
+    Args:
+        words: Those of the command line after the program's name.
+
+    Returns:
+        Whether that was all.
+    """
+    if list(words) in ([word] for word in VERSION):
+        print(__version__)
+    elif list(words) in ([word] for word in HELP):
+        print(usage())
+    elif (page := _page(words)) is not None:
+        print(page)
+    else:
+        return False
+    return True
+
+
+def _page(words: Sequence[str]) -> str | None:
+    """The help of a command or of a class of this package, if that is all that is asked for."""
+    # It parses docstrings, and needs a package for that.
+    from bdclean.cli import help
+
+    if not words or words[0] not in SUBCOMMANDS:
+        return None
+    if list(words[1:]) in (["--help"], ["-h"]):
+        return help.of_command(words[0])
+    name, _, value = "=".join(words[1:]).partition("=")
+    option = name.removeprefix("--").removesuffix(".help")
+    known = name.endswith(".help") and option in options(words[0]).classes
+    return help.of_class(option, METHODS.get(value, value)) if known else None
+
+
+def usage() -> str:
+    """What `bdclean --help` prints."""
+    commands = "\n".join(f"  {name:<10} {text}" for name, text in descriptions().items())
+    return (
+        "usage: bdclean COMMAND [options]\n\n"
+        "Find and remove backdoors in image classifiers with unlabeled images, and train backdoored\n"
+        "ones to study them.\n\n"
+        f"commands:\n{commands}\n\n"
+        "A first try, on images that the program draws itself:\n"
+        "  bdclean fit --config configs/badnet.yaml\n"
+        "  bdclean cleanse --ckpt suspect.ckpt\n\n"
+        "Your own network:\n"
+        "  bdclean cleanse --ckpt suspect.pth --model.mean imagenet --data.unlabeled my_photos/\n\n"
+        "`bdclean COMMAND --help` lists the options of a command, `bdclean --version` prints the version.\n\n"
+        f"exit codes:\n{table()}"
+    )

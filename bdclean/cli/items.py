@@ -1,0 +1,91 @@
+"""The options that were given, wherever they stand: on the command line, in variables, in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bdclean.cli.asked import Asked, given_options, unquoted
+from bdclean.cli.options import Options
+
+FLAGS = ("help", "version", "print_config", "list")
+"""Options that need no value."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An option that was given.
+
+    Attributes:
+        name: Its name, without dashes.
+        value: Its value; None if there is none.
+        written: Whether the value is a word, which the parser reads as YAML.
+    """
+
+    name: str
+    value: Any
+    written: bool
+
+    @property
+    def read(self) -> Any:
+        """The value as the parser reads it, where that is a list or a mapping."""
+        return unquoted(self.value) if self.written else self.value
+
+
+def all_items(asked: Asked, subcommand: str, known: Options) -> list[Item]:
+    """Everything that was given to a subcommand, words of the command line first."""
+    of_files = [
+        # A file that stands before the subcommand has a part for each.
+        item
+        for content in asked.contents
+        for item in items_of(content.get(subcommand, content), "", known)
+    ]
+    return [*_written(asked.arguments), *_variables(subcommand), *of_files]
+
+
+def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator[Item]:
+    """The options in a mapping.
+
+    Args:
+        content: Names to values, or to the options of a group.
+        group: What stands before the names, with a dot; empty for nothing.
+        known: The options that there are.
+    """
+    for key, value in content.items():
+        name = f"{group}{key}"
+        if isinstance(value, dict) and is_group(name, known):
+            yield from items_of(value, f"{name}.", known)
+        else:
+            yield Item(name, value, False)
+
+
+def is_group(name: str, known: Options) -> bool:
+    """Whether a name is that of a group of options, and not of a class with options."""
+    return name not in known.classes and any(other.startswith(f"{name}.") for other in known.names)
+
+
+def stray_word(words: Sequence[str], subcommand: str) -> str | None:
+    """The first word that is no option, no value of one, and not the subcommand, if there is one."""
+    before = ""
+    for word in words:
+        is_value = before.startswith("-") and "=" not in before and before.lstrip("-") not in FLAGS
+        if not (word.startswith("-") or is_value or word == subcommand):
+            return word
+        before = "" if is_value and not word.startswith("--") else word
+    return None
+
+
+def _written(words: Sequence[str]) -> Iterator[Item]:
+    for name, value in given_options(words):
+        # An option that follows is no value.
+        lacks = value is None or (value.startswith("--") and " " not in value and f"--{name}={value}" not in words)
+        yield Item(name, None if lacks else value, True)
+
+
+def _variables(subcommand: str) -> Iterator[Item]:
+    prefix = f"BDCLEAN_{subcommand}__".upper()
+    for name, value in os.environ.items():
+        if name.startswith(prefix):
+            yield Item(name.removeprefix(prefix).lower().replace("__", "."), value, True)
