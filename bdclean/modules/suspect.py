@@ -133,17 +133,7 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             raise InputError(
                 *option, f"its network is {arch}, somebody's code: {Given('model.arch', arch)}, if you trust it"
             )
-        known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
-        if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
-            # Without memory: a file can ask for layers of any size.
-            with WithoutData():
-                shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
-            if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
-                raise InputError(*option, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
-        if "image_size" not in known:
-            network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
-            known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))
-        return known
+        return _identified_class(arch, known, checkpoint, image_size)
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None:
@@ -170,6 +160,25 @@ def identify(checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int |
             f"these have {image_size}",
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
+
+
+def _identified_class(
+    arch: str, known: dict[str, Any], checkpoint: Checkpoint, image_size: int | None
+) -> dict[str, Any]:
+    """As `identify`, of a class of the user's."""
+    known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
+    if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
+        # Without memory: a file can ask for layers of any size.
+        with WithoutData():
+            shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
+        if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
+            raise InputError(
+                "ckpt", checkpoint.path, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}"
+            )
+    if "image_size" not in known:
+        network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
+        known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))
+    return known
 
 
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
