@@ -178,12 +178,8 @@ def identify(
         )
     size = found.image_size or usual_size(found.arch, found.stem)
     if "image_size" not in known and found.image_size is None and image_size not in (None, size):
-        raise InputError(
-            "model.image_size",
-            None,
-            f"needed, as {found.arch} takes images of many sizes, {size} pixels most often, and "
-            f"these have {image_size}",
-        )
+        usual = f"{found.arch} takes images of many sizes, {size} pixels most often"
+        raise InputError("model.image_size", None, f"needed, as {usual}, and these have {image_size}")
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
 
 
