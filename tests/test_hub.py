@@ -337,3 +337,22 @@ def test_networks_of_transformers_need_their_description(make: Callable[[str], A
     reason = rf"--ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
     with pytest.raises(InputError, match=reason):
         identify(read("weights.safetensors"), {}, None)
+
+
+@pytest.mark.parametrize("form", ["a.ckpt", "a.pt", "a.safetensors"])
+@pytest.mark.parametrize("make", [make_vit, make_timm])
+def test_other_forms_hold_the_same_network(make: Callable[[str], Any], form: str) -> None:
+    make("given")
+    options = ("--trainer.max_epochs", "1", "--scan", "false", "--method", "Distill", "--data.batch_size", "20")
+    main(["cleanse", "--ckpt", "given", *IMAGES, *FAST, *options, "--output", form])
+    main(["cleanse", "--ckpt", "given", *IMAGES, *FAST, *options, "--output", "folder"])
+    if not form.endswith(".ckpt"):
+        # Weights alone need the description beside them.
+        name = {"a.pt": "pytorch_model.bin", "a.safetensors": "model.safetensors"}[form]
+        Path("again").mkdir()
+        Path("again/config.json").write_bytes(Path("given/config.json").read_bytes())
+        Path("again", name).write_bytes(Path(form).read_bytes())
+        form = "again"
+    one, other = read(form), read("folder")
+    identify(one, {}, None)
+    assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())

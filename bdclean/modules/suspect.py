@@ -140,17 +140,7 @@ def identify(
             raise InputError(
                 *option, f"its network is {arch}, code of unknown origin: {Given('model.arch', arch)}, if you trust it"
             )
-        known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
-        if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
-            # Without memory: a file can ask for layers of any size.
-            with WithoutData():
-                shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
-            if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
-                raise InputError(*option, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
-        if "image_size" not in known:
-            network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
-            known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))
-        return known
+        return _identified_class(arch, known, checkpoint, image_size)
     if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
         return described(checkpoint, known, image_size, option)
     archs = None if arch is None else [arch]
@@ -183,6 +173,25 @@ def identify(
             f"these have {image_size}",
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
+
+
+def _identified_class(
+    arch: str, known: dict[str, Any], checkpoint: Checkpoint, image_size: int | None
+) -> dict[str, Any]:
+    """As `identify`, of a class of the user's."""
+    known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
+    if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
+        # Without memory: a file can ask for layers of any size.
+        with WithoutData():
+            shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
+        if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
+            raise InputError(
+                "ckpt", checkpoint.path, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}"
+            )
+    if "image_size" not in known:
+        network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
+        known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))
+    return known
 
 
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
