@@ -85,8 +85,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "does not fit small_cnn with 7 classes: its weights are for 10",
     ),
     "another architecture": (poisoned(hyper_parameters={"arch": "resnet20"}), "does not fit resnet20"),
-    "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is no tensor"),
-    "a tensor as trigger": (lambda content: content | {"PoisonDataModule": torch.ones(3)}, "trigger is no dictionary"),
+    "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is not a tensor"),
+    "a tensor as trigger": (
+        lambda content: content | {"PoisonDataModule": torch.ones(3)},
+        "trigger is not a dictionary",
+    ),
     "a list that holds itself": (
         poisoned(datamodule_hyper_parameters={"attack_options": {"position": ENDLESS}}),
         "attack_options cannot be",
@@ -204,7 +207,7 @@ def test_a_file_reads_and_downloads_nothing(
         main(["test", "--ckpt", path, *QUIET])
     said = capsys.readouterr()
     assert caught.value.code == 2
-    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read unasked: {option}")
+    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
     main(["scan", "--ckpt", path, *QUIET, "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"])
     assert f"changed.ckpt says that it was trained on {source}: {option} measures ACC there" in capsys.readouterr().out
     main(["test", "--ckpt", path, *QUIET, "--data.source", "shapes"])
