@@ -96,10 +96,13 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "one class": (poisoned(hyper_parameters={"num_classes": 1}), "num_classes cannot be 1"),
     "very many classes": (poisoned(hyper_parameters={"num_classes": 100_000}), "does not fit small_cnn"),
-    "sparse weights": (poisoned(state_dict={"0.weight": torch.eye(3).to_sparse()}), "'0.weight', which is no ordinary"),
+    "sparse weights": (
+        poisoned(state_dict={"0.weight": torch.eye(3).to_sparse()}),
+        "'0.weight', which is not an ordinary",
+    ),
     "weights without numbers": (
         poisoned(state_dict={"0.weight": torch.empty(16, 3, 3, 3, device="meta")}),
-        "'0.weight', which is no ordinary",
+        "'0.weight', which is not an ordinary",
     ),
     "weights that claim too much": (
         poisoned(state_dict={"0.weight": torch.zeros(1).expand(10**12)}),
@@ -110,15 +113,18 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         poisoned(datamodule_hyper_parameters={"attack_options": {"size": 100_000}}),
         "--data.attack.size 100000: larger than images",
     ),
-    "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger is no BadNets"),
+    "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger does not fit BadNets"),
     "a trigger of another shape": (
         poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(3)}}),
-        "its trigger is no",
+        "its trigger does not fit",
     ),
-    "a trigger of another name": (poisoned(PoisonDataModule={"trigger": {"x": torch.zeros(3)}}), "its trigger is no"),
+    "a trigger of another name": (
+        poisoned(PoisonDataModule={"trigger": {"x": torch.zeros(3)}}),
+        "its trigger does not fit",
+    ),
     "a trigger as large as the moon": (
         poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(4, 99, 99)}}),
-        "its trigger is no",
+        "its trigger does not fit",
     ),
     "a class that its images lack": (
         poisoned(datamodule_hyper_parameters={"attack_options": {"target_class": 99}}),
