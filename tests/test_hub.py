@@ -298,7 +298,7 @@ def test_hostile_folders_of_timm_are_refused_in_a_line(changes: dict[str, Any], 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     make_vit("given")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(InputError, match=r'--ckpt given: needs transformers: pip install "bdclean\[hf\]"'):
+    with pytest.raises(InputError, match=r'ckpt given: needs transformers: pip install "bdclean\[hf\]"'):
         read("given")
 
 
@@ -334,7 +334,7 @@ def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.Monkey
 def test_networks_of_transformers_need_their_description(make: Callable[[str], Any], name: str) -> None:
     make("given")
     Path("given/model.safetensors").rename("weights.safetensors")
-    reason = rf"--ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
+    reason = rf"ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
     with pytest.raises(InputError, match=reason):
         identify(read("weights.safetensors"), {}, None)
 
