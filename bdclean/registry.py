@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -45,8 +44,8 @@ def no_source(parameter: str, name: str) -> InputError:
 
 def no_network(name: str, known: Sequence[str]) -> InputError:
     """The error that there is no network of a name, given those that there are."""
-    close = difflib.get_close_matches(name, known, 3) or USUAL
-    return InputError("model.arch", name, f"no such network; did you mean {', '.join(close)}?")
+    advice = suggestion(name, known) or f"; some that there are: {', '.join(USUAL)}"
+    return InputError("model.arch", name, f"no such network{advice}")
 
 
 @cache

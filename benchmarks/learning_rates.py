@@ -62,7 +62,7 @@ def main() -> None:
     pl.seed_everything(0)
     data = PoisonDataModule(options.source, BadNets(poison_rate=0.1, margin=1), num_val=1000, crop_padding=2)
     suspect = AttackModule("small_cnn", lr=0.3, schedule="cosine", warmup=0.2)
-    trainer(options.fit_epochs)._train(suspect, data)
+    trainer(options.fit_epochs).train(suspect, data)
     few = PoisonDataModule(
         options.source,
         num_unlabeled=options.num_unlabeled,

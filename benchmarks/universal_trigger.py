@@ -20,7 +20,7 @@ from bdclean.attacks.scar import perturbed, universal
 from bdclean.attacks.surrogate import shuffled, train
 from bdclean.data.augment import random_crop_flip
 from bdclean.data.images import Images, to_float
-from bdclean.data.sources import Source
+from bdclean.data.sources import open_source
 from bdclean.metrics import attack_successes, correct, robust_successes
 from bdclean.modules import AttackModule
 from bdclean.training import kd_loss
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=30_000, help="of the attacker; half as many more are the user's")
     parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
-    source, count, epochs = Source(options.source), options.images, options.epochs
+    source, count, epochs = open_source(options.source), options.images, options.epochs
     every, test = (source.load(split, SIDE) for split in ("train", "test"))
     own, user = (every.subset(torch.arange(*part)) for part in ((0, count), (count, count + count // 2)))
 

@@ -20,6 +20,7 @@ from bdclean.benchmark import local, tables
 from bdclean.benchmark.grid import arguments, make_grid
 from bdclean.cli.main import main
 from bdclean.engine.process import peak_memory
+from bdclean.errors import InputError
 
 TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
 GRID: dict[str, Any] = {
@@ -238,6 +239,8 @@ def _sleep_or_fail(what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "raises":
         raise ValueError("not this way")
+    if what == "refused":
+        raise InputError("data.seed", "x", "why")
 
 
 def _say_who_and_wait(file: str) -> None:
@@ -278,7 +281,14 @@ def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
     def task(name: str, what: str = "", *needs: str) -> local.Task:
         return local.Task(name, Path(f"logs/{name}.log"), needs, _sleep_or_fail, (what,))
 
-    tasks = [task("c", "", "a"), task("d", "", "b"), task("a"), task("b", "raises"), task("e", "killed")]
+    tasks = [
+        task("c", "", "a"),
+        task("d", "", "b"),
+        task("a"),
+        task("b", "raises"),
+        task("e", "killed"),
+        task("f", "refused"),
+    ]
     ended = [progress for progress in local.run(tasks, 2) if progress.ended is not None]
     failures = {progress.ended.name: progress.failure for progress in ended if progress.ended}
     assert failures == {
@@ -287,6 +297,7 @@ def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
         "c": None,
         "d": "ValueError: not this way",
         "e": "killed by SIGKILL",
+        "f": "seed x: why",
     }
     names = [progress.ended.name for progress in ended if progress.ended]
     assert names.index("a") < names.index("c")

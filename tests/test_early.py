@@ -78,7 +78,7 @@ WRONG = {
     "fit --trainer.callbacks+=EarlyStoping": "--trainer.callbacks EarlyStoping: no such class; did you mean EarlySt",
     "cleanse --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP, CLP, FST,",
     "fit --data.attack.help=BadNet": "--data.attack.help BadNet: no such class; did you mean BadNets?",
-    "fit --model.arch resnet81": "--model.arch resnet81: no such network; did you mean resnet18, resnet152, resnet101?",
+    "fit --model.arch resnet81": "--model.arch resnet81: no such network; did you mean resnet18?",
     "fit --data.source nofolder": "--data.source nofolder: neither a folder, nor an .npz or .npy file, nor one",
     "cleanse --data.unlabeled=no/where": "--data.unlabeled no/where: neither a folder, nor an .npz or .npy file",
     "fit --data.attack.position bottom_left": (

@@ -15,7 +15,7 @@ from bdclean.cleansing import DistillCleanseModule
 from bdclean.cli import help
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.main import main
-from bdclean.cli.options import SUBCOMMANDS
+from bdclean.cli.options import SUBCOMMANDS, options
 from bdclean.cli.renamed import OPTIONS, current
 from bdclean.source import PACKAGE
 from tests.conftest import CONFIGS, QUICK, computing
@@ -34,10 +34,22 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_command_shows_its_own_options_first(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, command, "--help").splitlines()
     assert lines[0].startswith(f"usage: bdclean {command}")
-    assert len(lines) < 150
+    assert len(lines) < 170
     assert max(map(len, lines)) <= 100
     if command not in ("fit", "benchmark"):
         assert next(place for place, line in enumerate(lines) if line.startswith("  --ckpt")) < 12
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_the_help_lists_options_that_exist(command: str) -> None:
+    listed = set(re.findall(r"^  --([\w.]+)", help.of_command(command), re.MULTILINE))
+    assert listed <= options(command).names
+    own = {name for name in options(command).names if "." not in name and name not in ("model", "data", "trainer")}
+    # Behind --help-all, or for processes that the program starts itself.
+    hidden = {"help", "help-all", "cell", "command", "datamodule", "verbose", "weights_only"}
+    hidden |= {"dataloaders", "train_dataloaders", "val_dataloaders"}
+    hidden |= {"ckpt_path", "return_predictions"} if command != "fit" else set()
+    assert own - hidden <= listed
 
 
 def test_the_help_of_cleansing_lists_methods_and_no_internal_bases(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,8 +33,7 @@ class Attack(nn.Module, ABC):
     - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`.
 
     Args:
-        target_class: Number of the target class: what triggered images are to be predicted as (all-to-one and
-            clean-label).
+        target_class: Class that triggered images should be predicted as (all-to-one and clean-label).
         label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
             `clean-label`: only images of the target class are poisoned, so that every label is true.
         poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1. With `clean-label`:

@@ -7,12 +7,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+from bdclean.errors import InputError
 
 MEMORY_PER_JOB = 3 * 2**30
 """Bytes that a small network's cell takes on a CPU, with room to spare."""
@@ -60,48 +63,87 @@ def run(tasks: Iterable[Task], jobs: int | None, preload: Sequence[str] = ()) ->
         jobs: How many at once; by default one a GPU, or without any one a core, as far as there is memory.
         preload: Modules that all of them need.
     """
-    devices = _devices()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = jobs or len(devices) or max(1, min(cores, _memory() // MEMORY_PER_JOB))
-    places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
-    threads = max(1, cores // count)
-    # Children of a server have torch and lightning imported already, and nothing else: no threads, no devices. Windows
-    # has no such server.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload([*preload])
+    pool = _Pool(jobs, preload)
     waiting, done, failed = list(tasks), set[str](), dict[str, str]()
-    running: dict[Any, tuple[Task, Any, str | None]] = {}
     try:
-        while waiting or running:
+        while waiting or pool.running:
             for task in list(waiting):
                 if reasons := [failed[name] for name in task.needs if name in failed]:
                     waiting.remove(task)
-                    yield Progress(_names(running), task, reasons[0])
-                elif places and done.issuperset(task.needs):
+                    yield Progress(pool.names, task, reasons[0])
+                elif pool.places and done.issuperset(task.needs):
                     waiting.remove(task)
-                    place = places.pop(0)
-                    process = context.Process(target=_work, args=(task, place, threads))
-                    process.start()
-                    running[process.sentinel] = task, process, place
-            yield Progress(_names(running))
-            for sentinel in wait(list(running)) if running else ():
-                task, process, place = running.pop(sentinel)
-                process.join()
-                places.append(place)
-                if (reason := _failure(process.exitcode, task.log)) is None:
+                    pool.start(task)
+            yield Progress(pool.names)
+            for task, reason in pool.wait():
+                if reason is None:
                     done.add(task.name)
                 else:
                     failed[task.name] = reason
-                yield Progress(_names(running), task, reason)
+                yield Progress(pool.names, task, reason)
     finally:
-        for _, process, _ in running.values():
-            process.terminate()
+        pool.end()
 
 
-def _names(running: dict[Any, tuple[Task, Any, str | None]]) -> tuple[str, ...]:
-    return tuple(task.name for task, _, _ in running.values())
+@dataclass(frozen=True)
+class _Running:
+    """A task at work, its process, the device that it has, and where it says why it failed."""
+
+    task: Task
+    process: Any
+    place: str | None
+    reason: Connection
+
+
+class _Pool:
+    """Processes of one task each, and the places that are free for more.
+
+    Args:
+        jobs: As in `run`.
+        preload: As in `run`.
+    """
+
+    def __init__(self, jobs: int | None, preload: Sequence[str]) -> None:
+        devices = _devices()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = jobs or len(devices) or max(1, min(cores, _memory() // MEMORY_PER_JOB))
+        self.places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
+        self.threads = max(1, cores // count)
+        self.running: dict[int, _Running] = {}
+        # Children of a server have torch and lightning imported already, and nothing else: no threads, no devices.
+        # Windows has no such server.
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        self.context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self.context.set_forkserver_preload([*preload])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks at work."""
+        return tuple(one.task.name for one in self.running.values())
+
+    def start(self, task: Task) -> None:
+        """Give a task one of the free places."""
+        place = self.places.pop(0)
+        reason, theirs = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_work, args=(task, place, self.threads, theirs))
+        process.start()
+        # Only the process holds it now: when that is gone, nothing more comes.
+        theirs.close()
+        self.running[process.sentinel] = _Running(task, process, place, reason)
+
+    def wait(self) -> Iterator[tuple[Task, str | None]]:
+        """Wait for the end of a task at work, if there is one; and why each that ended failed, if it did."""
+        for sentinel in wait(list(self.running)) if self.running else ():
+            one = self.running.pop(cast(int, sentinel))
+            one.process.join()
+            self.places.append(one.place)
+            yield one.task, _failure(one)
+
+    def end(self) -> None:
+        """End all that is at work."""
+        for one in self.running.values():
+            one.process.terminate()
 
 
 def _devices() -> list[str]:
@@ -117,17 +159,17 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else MEMORY_PER_JOB
 
 
-def _failure(exitcode: int | None, log: Path) -> str | None:
-    """Why a process failed: the signal that killed it, or the last that it said."""
+def _failure(ended: _Running) -> str | None:
+    """Why a process failed: what it said, or the signal that killed it; None if it did not."""
+    exitcode = ended.process.exitcode
     if not exitcode:
         return None
-    if exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else f"ended with {exitcode}"
+    with suppress(EOFError):
+        return str(ended.reason.recv())
+    return f"killed by {signal.Signals(-exitcode).name}" if exitcode < 0 else f"ended with {exitcode}"
 
 
-def _work(task: Task, device: str | None, threads: int) -> None:
+def _work(task: Task, device: str | None, threads: int, reason: Connection) -> None:
     """In the new process: its own device or threads, and a file for what is printed."""
     task.log.parent.mkdir(parents=True, exist_ok=True)
     # Another benchmark in the folder may be at the same: what it prints stays.
@@ -138,7 +180,14 @@ def _work(task: Task, device: str | None, threads: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
     threading.Thread(target=_follow, daemon=True).start()
-    task.work(*task.arguments)
+    try:
+        task.work(*task.arguments)
+    except InputError as error:
+        reason.send(str(error))
+        raise
+    except Exception as error:
+        reason.send(f"{type(error).__name__}: {error}")
+        raise
 
 
 def _follow() -> None:

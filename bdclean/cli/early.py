@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from bdclean import outputs
 from bdclean.cli.asked import given_options
 from bdclean.cli.messages import expected, no_class, no_option, no_value
-from bdclean.cli.options import SUBCOMMANDS, Options, options, untrained
-from bdclean.cli.values import DOUBTFUL
+from bdclean.cli.options import SUBCOMMANDS, Classes, Options, options, untrained
+from bdclean.cli.values import is_word
 from bdclean.errors import InputError
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
@@ -41,11 +41,7 @@ def check(words: Sequence[str]) -> None:
         _check_start(words)
         return
     subcommand, *rest = words
-    if subcommand not in SUBCOMMANDS:
-        close = suggestion(subcommand, SUBCOMMANDS)
-        raise InputError(
-            "", None, f"{subcommand}: no such command" + (close or f"; there are {', '.join(SUBCOMMANDS)}")
-        )
+    _check_subcommand(subcommand)
     if _asks_for_help(rest):
         return
     known = options(subcommand)
@@ -56,20 +52,9 @@ def check(words: Sequence[str]) -> None:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
     for name, value in [*last.items(), *(pair for pair in given if pair[0] == "config")]:
-        if value is None or value.startswith("--"):
-            continue
-        if name in FILES and name in known.names:
-            _check_file(name, value)
-        elif name == "output" and name in known.names:
-            outputs.check_name(subcommand, value)
-        elif name in ("data.source", "data.unlabeled"):
-            if _is_word(value) and not is_source(value):
-                raise no_source(name, value)
-        elif name == "model.arch":
-            if _is_word(value) and "." not in value and "/" not in value and value not in (networks() or [value]):
-                raise no_network(value, networks())
-        else:
-            _check_value(name, value, known)
+        # An option that follows is no value.
+        if value is not None and not value.startswith("--"):
+            _check_given(name, value, known, subcommand)
     if not _has_variables() and not {"config", "trainer"} & {name for name, _ in given}:
         _check_length(subcommand, last)
 
@@ -93,27 +78,14 @@ def check_classes(words: Sequence[str]) -> None:
         return
     known = options(words[0]).classes
     for option, classes in known.items():
-        for name, value in given:
-            # An option that follows is no value.
-            if name == f"{option}.help" and (value or "").isidentifier() and value not in classes.names:
-                raise no_class(name, value or "", classes.usual)
+        _check_help(option, given, classes)
     if _asks_for_help(words):
         return
     for option, classes in known.items():
         named = [value or "" for name, value in given if name in (option, f"{option}+", f"{option}.class_path")]
-        if not classes.names or not all(map(str.isidentifier, named)):
-            continue
-        for value in named:
-            if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
-                raise no_class(option, value, classes.usual)
-        for name, _ in given if classes.parameters is not None else ():
-            assert classes.parameters is not None
-            inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
-            if name.startswith(f"{option}.") and inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
-                close = suggestion(inner, classes.parameters, f"--{option}.")
-                raise InputError(
-                    name, None, f"no such option{close or f'; --{option}.help NAME lists those of a class'}"
-                )
+        if classes.names and all(map(str.isidentifier, named)):
+            _check_named(option, named, classes)
+            _check_inner(option, [name for name, _ in given], classes)
 
 
 def check_required(words: Sequence[str]) -> None:
@@ -132,6 +104,29 @@ def check_required(words: Sequence[str]) -> None:
         raise InputError("ckpt", None, "required")
 
 
+def _check_subcommand(name: str) -> None:
+    """Refuse a subcommand that is not there."""
+    if name not in SUBCOMMANDS:
+        advice = suggestion(name, SUBCOMMANDS) or f"; there are {', '.join(SUBCOMMANDS)}"
+        raise InputError("", None, f"{name}: no such command{advice}")
+
+
+def _check_given(name: str, value: str, known: Options, subcommand: str) -> None:
+    """Refuse the value of an option that certainly is none."""
+    if name in FILES and name in known.names:
+        _check_file(name, value)
+    elif name == "output" and name in known.names:
+        outputs.check_name(subcommand, value)
+    elif name in ("data.source", "data.unlabeled"):
+        if is_word(value) and not is_source(value):
+            raise no_source(name, value)
+    elif name == "model.arch":
+        if is_word(value) and "." not in value and "/" not in value and value not in (networks() or [value]):
+            raise no_network(value, networks())
+    else:
+        _check_value(name, value, known)
+
+
 def _check_start(words: Sequence[str]) -> None:
     """Refuse a command line without a subcommand, and options before it that belong behind it."""
     if _has_variables() or _asks_for_help(words):
@@ -145,6 +140,32 @@ def _check_start(words: Sequence[str]) -> None:
     for name, value in given_options(words[: words.index(subcommand)]):
         if name not in GLOBAL:
             raise InputError(name, value or None, f"belongs behind the command {subcommand}")
+
+
+def _check_help(option: str, given: Sequence[tuple[str, str | None]], classes: Classes) -> None:
+    """Refuse to explain a class that is not there."""
+    for value in (value or "" for name, value in given if name == f"{option}.help"):
+        # An option that follows is no value.
+        if value.isidentifier() and value not in classes.names:
+            raise no_class(f"{option}.help", value, classes.usual)
+
+
+def _check_named(option: str, named: Sequence[str], classes: Classes) -> None:
+    """Refuse classes that an option does not take."""
+    for value in named:
+        if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
+            raise no_class(option, value, classes.usual)
+
+
+def _check_inner(option: str, names: Sequence[str], classes: Classes) -> None:
+    """Refuse options of classes that none of them has."""
+    if classes.parameters is None:
+        return
+    for name in (name for name in names if name.startswith(f"{option}.")):
+        inner = name.removeprefix(f"{option}.").removeprefix("init_args.").partition(".")[0].rstrip("+")
+        if inner not in {*classes.parameters, "class_path", "dict_kwargs"}:
+            advice = suggestion(inner, classes.parameters, f"--{option}.")
+            raise InputError(name, None, f"no such option{advice or f'; --{option}.help NAME lists those of a class'}")
 
 
 def _has_variables() -> bool:
@@ -193,8 +214,3 @@ def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
         if re.fullmatch(r"[0:.]*0[0:.]*", value):
             why = "so that the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
             raise InputError(f"trainer.{name}", value, f"no step of training, {why}")
-
-
-def _is_word(value: str) -> bool:
-    """Whether YAML reads a value as a text, as it stands."""
-    return not re.search(r"^[\s\"'\[{&*!|>%@`]|[:#]|\n", value) and value.lower() not in DOUBTFUL and value != "~"

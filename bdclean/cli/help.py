@@ -21,10 +21,11 @@ VERBS = PACKAGE / "cli" / "verbs.py"
 TRAINER = PACKAGE / "engine" / "trainer.py"
 GENERAL = {
     "--config FILE": "File of options in YAML; several are merged, and options on the command line come last.",
-    "--seed_everything N": "Seed of all random numbers. Default: 0.",
     "--print_config": "Print all options with their values, as a file for --config, and exit.",
     "--quiet": "Print results and errors only.",
 }
+SEED = {"--seed_everything N": "Seed of all random numbers. Default: 0."}
+SOURCE = " Default: shapes, if the network was trained on them."
 NETWORK = {"--ckpt FILE": "File of the network. Required."}
 TRAINING = {
     "--trainer.max_epochs N": "Number of epochs. Default: the method's own; 10 for fit.",
@@ -97,10 +98,14 @@ def of_command(command: str) -> str:
     parts.append(_section(f"options of {command}", (NETWORK if required else {}) | own))
     if trained:
         model = ("attack.py", "AttackModule") if command == "fit" else ("suspect.py", "Suspect")
-        parts.append(_section("images", _of_class(PACKAGE / "data" / "module.py", "PoisonDataModule", "data.")))
+        images = _of_class(PACKAGE / "data" / "module.py", "PoisonDataModule", "data.")
+        if command != "fit":
+            # The checkpoint decides.
+            images = {name: text.replace(" Default: shapes.", SOURCE) for name, text in images.items()}
+        parts.append(_section("images", images))
         parts.append(_section("network", _of_class(PACKAGE / "modules" / model[0], model[1], "model.")))
         parts.append(_section("device and training", TRAINING))
-    parts.append(_section("general", GENERAL))
+    parts.append(_section("general", GENERAL | (SEED if trained else {})))
     if command in OF_COMMAND:
         group = GROUPS[OF_COMMAND[command]]
         listed = {name: _summary(group.folder, name) for name in group.names()}
@@ -182,9 +187,9 @@ def _options(function: ast.FunctionDef, docstring: str, prefix: str) -> Iterator
         if argument.arg in INTERNAL or argument.arg not in texts:
             continue
         text, written = " ".join(texts[argument.arg].split()), "" if default is None else ast.unparse(default)
-        shown = written.strip("'\"") not in ("None", "") and not written.isupper()
+        shown = written.strip("'\"") not in ("None", "") and not written.isupper() and argument.arg != "list"
         ending = f" Default: {_plain(written)}." if shown else ""
-        yield f"--{prefix}{argument.arg} {_value(argument)}", f"{text}{ending}"
+        yield f"--{prefix}{argument.arg} {_value(argument)}".rstrip(), f"{text}{ending}"
 
 
 def _value(argument: ast.arg) -> str:
@@ -193,6 +198,8 @@ def _value(argument: ast.arg) -> str:
         return "NAME"
     kinds = {"int": "N", "float": "X", "bool": "{true,false}", "str": "TEXT"}
     annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
+    if argument.arg == "list":
+        return ""
     return kinds.get(annotation.removesuffix(" | None"), "VALUE")
 
 

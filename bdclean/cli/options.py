@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from bdclean.source import PACKAGE, files_of, keys_of, module_tree
 TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan")
 """Subcommands with a network, images and a trainer."""
 SUBCOMMANDS = (*TRAINED, "benchmark")
+GROUPS = ("model", "data", "trainer")
+"""Groups of options of these subcommands."""
 QUIET = "--quiet"
 """The word that leaves out progress bars and notices, in any command."""
 ALWAYS = ("help", "help-all", "config", "print_config", "quiet")
@@ -65,16 +67,8 @@ def options(subcommand: str) -> Options:
     if subcommand == "benchmark":
         alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
         return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
-    trainers = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
-    trainers += [(PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "cli" / "verbs.py", "Verbs")]
-    module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
-    groups = {
-        "model": _parameters(PACKAGE / "modules" / module, name),
-        "data": _parameters(PACKAGE / "data" / "module.py", "PoisonDataModule"),
-        "trainer": {name: value for path, kind in trainers for name, value in _parameters(path, kind).items()},
-    }
-    verbs = {name: value for path, kind in trainers for name, value in _parameters(path, kind, subcommand).items()}
-    single = verbs | {f"{group}.{name}": value for group, members in groups.items() for name, value in members.items()}
+    trainers = _trainers()
+    single = _single(subcommand, trainers)
     folders = {"data.attack": ("attacks", "Attack")}
     own = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
     folders |= own.get(subcommand, {})
@@ -82,17 +76,38 @@ def options(subcommand: str) -> Options:
     classes = {}
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
-        exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
-        exported = tuple(sorted({*members} - {root})) if folder == "attacks" else exported
-        usual = tuple(name for name in exported if name in members and name not in ABSTRACT)
-        parameters = frozenset(name for taken in members.values() for name in taken)
-        classes[option] = Classes(tuple(members), usual, parameters)
-        for name in parameters:
-            values[f"{option}.{name}"] = tuple(taken[name] for taken in members.values() if name in taken)
+        inner = {name for taken in members.values() for name in taken}
+        classes[option] = Classes(tuple(members), _usual(folder, root, members), frozenset(inner))
+        values |= {f"{option}.{name}": tuple(own[name] for own in members.values() if name in own) for name in inner}
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
-    names = {*ALWAYS, "seed_everything", *groups, *single, *(() if subcommand == "fit" else ("ckpt",))}
+    names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand == "fit" else ("ckpt",))}
     return Options(frozenset(names), frozenset({"trainer"} if len(trainers) < 3 else ()), classes, values)
+
+
+def _trainers() -> list[tuple[Path, str]]:
+    """The Trainers that the command line's is made of, and where they are: Lightning's is not there if that is not."""
+    found = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
+    return [*found, (PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "cli" / "verbs.py", "Verbs")]
+
+
+def _single(subcommand: str, trainers: Sequence[tuple[Path, str]]) -> dict[str, Values | None]:
+    """Options of a subcommand that are none of a class."""
+    module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
+    groups = {
+        "model": _parameters(PACKAGE / "modules" / module, name),
+        "data": _parameters(PACKAGE / "data" / "module.py", "PoisonDataModule"),
+        "trainer": {name: value for path, kind in trainers for name, value in _parameters(path, kind).items()},
+    }
+    verbs = {name: value for path, kind in trainers for name, value in _parameters(path, kind, subcommand).items()}
+    return verbs | {f"{group}.{name}": value for group, members in groups.items() for name, value in members.items()}
+
+
+def _usual(folder: str, root: str, members: Collection[str]) -> tuple[str, ...]:
+    """Those classes of a folder that are for users."""
+    exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
+    exported = tuple(sorted({*members} - {root})) if folder == "attacks" else exported
+    return tuple(name for name in exported if name in members and name not in ABSTRACT)
 
 
 @cache

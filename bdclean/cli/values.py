@@ -35,6 +35,11 @@ class Values:
         return word and value not in self.choices and value.lower() not in DOUBTFUL
 
 
+def is_word(value: str) -> bool:
+    """Whether YAML reads a value as a text, as it stands."""
+    return not re.search(r"^[\s\"'\[{&*!|>%@`]|[:#]|\n", value) and value.lower() not in DOUBTFUL and value != "~"
+
+
 def values_of(annotation: ast.expr | None, path: Path) -> Values | None:
     """What an annotation says; None if any text may be a value.
 

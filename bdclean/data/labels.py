@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,11 +123,7 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: Gi
         InputError: If the only file there is cannot serve.
     """
     problem: InputError | None = None
-    for file in (file for place in places.starts for file in listed(place)):
-        words = words_of(file.stem)
-        about = {name for name, known in SPLITS.items() if words & {*known}}
-        if file.suffix.lower() not in (".csv", ".tsv", ".txt") or "submission" in words or not os.path.isfile(file):
-            continue
+    for file, words, about in _tables(places):
         if about - {split} or (named and not about):
             continue
         alone = bool(about) or file.is_relative_to(places.folder)
@@ -143,6 +139,14 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: Gi
     if problem is not None:
         raise problem
     return None
+
+
+def _tables(places: Places) -> Iterator[tuple[Path, set[str], set[str]]]:
+    """Files that can be tables, with the words of their names and the parts that these name."""
+    for file in (file for place in places.starts for file in listed(place)):
+        words = words_of(file.stem)
+        if file.suffix.lower() in (".csv", ".tsv", ".txt") and "submission" not in words and os.path.isfile(file):
+            yield file, words, {name for name, known in SPLITS.items() if words & {*known}}
 
 
 def words_of(name: str) -> set[str]:

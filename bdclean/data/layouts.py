@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,15 +81,12 @@ def read_layout(root: Path, option: Given) -> Layout:
         raise InputError(*option, notices[0])
     _check_depth(root, parts, option)
     classes = {split: part.classes for split, part in parts.items()}
-    known = classes.get("train", classes.get("test", frozenset()))
+    known, tested = classes.get("train", classes.get("test", frozenset())), classes.get("test", frozenset())
     numbered = bool(known) and all(name.isdecimal() and int(name) < MOST_CLASSES for name in known)
     order = sorted(known, key=int) if numbered else sorted(known)
     numbers = {name: int(name) if numbered else place for place, name in enumerate(order)}
-    for name in classes.get("test", ()):
-        # Numbers may stand for the training part's classes, and be written with zeros before them.
-        if name not in numbers and name.isdecimal() and int(name) in numbers.values():
-            numbers[name] = int(name)
-    if strange := sorted(classes.get("test", frozenset()) - numbers.keys()):
+    numbers |= _padded(tested - numbers.keys(), numbers.values())
+    if strange := sorted(tested - numbers.keys()):
         hint = "; do they count from 1? Then subtract 1" if strange == [str(len(order))] else ""
         raise InputError(
             *option,
@@ -97,6 +94,11 @@ def read_layout(root: Path, option: Given) -> Layout:
         )
     words = {} if numbered else class_words(root)
     return Layout(parts, numbers, numbered, () if numbered else tuple(words.get(n, n) for n in order), notices)
+
+
+def _padded(names: Set[str], numbers: Collection[int]) -> dict[str, int]:
+    """Names that stand for numbers of classes, but are written with zeros before them."""
+    return {name: int(name) for name in names if name.isdecimal() and int(name) in numbers}
 
 
 def _part(root: Path, split: str, notices: list[str], option: Given) -> Part | None:

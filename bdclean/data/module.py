@@ -19,7 +19,7 @@ from bdclean.data.images import Images
 from bdclean.data.loaders import Loaders
 from bdclean.data.notices import say
 from bdclean.data.placement import Placement
-from bdclean.data.sources import open_source
+from bdclean.data.sources import Source, open_source
 from bdclean.data.splits import DEFENDER_LIMIT, Labelled
 from bdclean.errors import Given, InputError, within
 from bdclean.training import LARGEST_SIDE
@@ -111,15 +111,7 @@ class PoisonDataModule(Loaders):
                 within(f"data.{name}", value, least, most)
         labelled = None if source is None else open_source(source, root)
         others = None if unlabeled is None else open_source(unlabeled, root, "data.unlabeled")
-        if labelled is None and others is None:
-            raise InputError("data.source", "null", f"needs {Given('data.unlabeled')}, or there are no images at all")
-        if labelled is not None and labelled.num_classes < 2:
-            raise InputError("data.source", source, "has no labelled images of two classes or more")
-        size = image_size or (None if labelled is None else labelled.image_size)
-        if size is None:
-            raise InputError(
-                "data.image_size", None, f"needed, as the images of {source or unlabeled} may be of any size"
-            )
+        size = _checked_size(labelled, others, image_size)
         if crop_padding is not None:
             within("data.crop_padding", crop_padding, 0, size)
         for notice in () if labelled is None else labelled.notices:
@@ -186,3 +178,16 @@ class PoisonDataModule(Loaders):
                 self.attack.restore(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
                 raise InputError("ckpt_path", None, f"its trigger is no {name} ({first_line(error)})") from error
+
+
+def _checked_size(labelled: Source | None, others: Source | None, image_size: int | None) -> int:
+    """The size of the images, in pixels, where there are any that can serve."""
+    first = labelled or others
+    if first is None:
+        raise InputError("data.source", "null", f"needs {Given('data.unlabeled')}, or there are no images at all")
+    if labelled is not None and labelled.num_classes < 2:
+        raise InputError("data.source", labelled.name, "has no labelled images of two classes or more")
+    size = image_size or (None if labelled is None else labelled.image_size)
+    if size is None:
+        raise InputError("data.image_size", None, f"needed, as the images of {first.name} may be of any size")
+    return size

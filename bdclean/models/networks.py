@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import inspect
 import os
@@ -22,6 +21,7 @@ from bdclean.models.outputs import find_tensor, noise
 from bdclean.models.probe import in_eval_mode
 from bdclean.models.stages import LAYERS
 from bdclean.registry import no_network
+from bdclean.suggestions import suggestion
 
 SMALL_IMAGE = 64
 """Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
@@ -171,9 +171,7 @@ def _timm(arch: str, num_classes: int, image_size: int, kwargs: Mapping[str, Any
     name = arch.removeprefix("timm/")
     # Other names make timm read files and ask hubs.
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise InputError("model.arch", arch, f"timm has no such network{hint}")
+        raise InputError("model.arch", arch, f"timm has no such network{suggestion(name, timm.list_models())}")
     config = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bdclean.errors import Given, InputError
+from bdclean.suggestions import suggestion
 
 LARGEST_INPUT = 1e6
 """Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
@@ -30,7 +30,9 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and standard deviation of the channels, by the name that `--model.mean` takes: `byte` is for networks that take
 images in [0, 255], `half` for those that take [-1, 1], `none` for those that take [0, 1]."""
 
-Moments = float | Sequence[float] | str | None
+Numbers = float | Sequence[float]
+"""A number for all channels, or one each."""
+Moments = Numbers | str | None
 """A mean or a standard deviation as the user gives it: a number for all channels, one each, or a known name."""
 
 
@@ -73,32 +75,10 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
     Raises:
         InputError: If they say nothing, contradict each other, or cannot be.
     """
-    known = ", ".join(NORMALIZATIONS)
     mean_and_std = Given("model.mean", mean), Given("model.std", std)
-    names = {value for value in (mean, std) if isinstance(value, str)}
-    if names:
-        for name in sorted(names - {*NORMALIZATIONS}):
-            close = difflib.get_close_matches(name, NORMALIZATIONS, 1)
-            hint = f"did you mean {close[0]}? There" if close else "there"
-            raise InputError("model.mean", name, f"no such normalisation; {hint} are {known}; or give numbers")
-        name = names.pop()
-        if names or not all(value in (None, name) for value in (mean, std)):
-            raise _wrong(mean_and_std, "one name stands for both; it goes with no numbers, and with no other name")
-        mean, std = NORMALIZATIONS[name]
-    if mean is None and std is None:
-        raise InputError(
-            "model.mean",
-            None,
-            f"needed, as nothing says how the network's images are normalised: {known}; or a number for "
-            f"each channel or for all of them, with {Given('model.std')}",
-        )
-    if mean is None:
-        raise InputError("model.mean", None, f"needed beside {Given('model.std', std)}")
-    if std is None:
-        raise InputError("model.std", None, f"needed beside {Given('model.mean', mean)}")
-    assert not isinstance(mean, str)
-    assert not isinstance(std, str)
-    means, stds = (_each(values, channels) for values in (mean, std))
+    named = {value for value in (mean, std) if isinstance(value, str)}
+    numbers_given = _by_name(named, mean_and_std) if named else _numbers(mean, std)
+    means, stds = (_each(values, channels) for values in numbers_given)
     if len(means) != channels or len(stds) != channels:
         raise _wrong(
             mean_and_std, f"the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
@@ -112,6 +92,37 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
     if (numbers[0].abs().clamp(min=1) / numbers[1]).max() > LARGEST_INPUT:
         raise _wrong(mean_and_std, f"would make inputs of the network larger than {LARGEST_INPUT:g}")
     return means, stds
+
+
+def _by_name(named: set[str], mean_and_std: tuple[Given, Given]) -> tuple[Numbers, Numbers]:
+    """Mean and standard deviation of a name."""
+    for name in sorted(named - {*NORMALIZATIONS}):
+        listed = ", ".join(NORMALIZATIONS)
+        close = suggestion(name, NORMALIZATIONS)
+        hint = f"{close} There" if close else "; there"
+        raise InputError("model.mean", name, f"no such normalisation{hint} are {listed}; or give numbers")
+    name = named.pop()
+    if named or not all(given.value in (None, name) for given in mean_and_std):
+        raise _wrong(mean_and_std, "one name stands for both; it goes with no numbers, and with no other name")
+    return NORMALIZATIONS[name]
+
+
+def _numbers(mean: Moments, std: Moments) -> tuple[Numbers, Numbers]:
+    """Mean and standard deviation, both of which have to be given."""
+    if mean is None and std is None:
+        raise InputError(
+            "model.mean",
+            None,
+            f"needed, as nothing says how the network's images are normalised: {', '.join(NORMALIZATIONS)}; or a "
+            f"number for each channel or for all of them, with {Given('model.std')}",
+        )
+    if mean is None:
+        raise InputError("model.mean", None, f"needed beside {Given('model.std', std)}")
+    if std is None:
+        raise InputError("model.std", None, f"needed beside {Given('model.mean', mean)}")
+    assert not isinstance(mean, str)
+    assert not isinstance(std, str)
+    return mean, std
 
 
 def _wrong(mean_and_std: tuple[Given, Given], reason: str) -> InputError:

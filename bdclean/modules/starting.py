@@ -11,7 +11,7 @@ from torch import nn
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.errors import Given
 from bdclean.models import build_network
-from bdclean.modules.suspect import identify
+from bdclean.modules.identify import identify
 from bdclean.modules.weights import load_weights
 
 PARAMETER = "model.weights"

@@ -130,6 +130,8 @@ def page(kind: Kind, one: type, results: Path, pictures: Sequence[tuple[str, str
     body, sources = described(one)
     parts = [f"# {name}", summary(one), *body]
     parts += [f"![{title}]({file})" for title, file in pictures]
+    if kind.base is Attack and not pictures:
+        parts.append("*Training or preparation makes the trigger, so that this page has no picture of it.*")
     parts.append(f"```bash\n{kind.command.format(name=name)}\n```")
     if listed := options(one, kind.base):
         rows = [f"| `{one.name}` | {_code(one.default)} | {cell(one.help)} |" for one in listed]

@@ -31,12 +31,13 @@ def embedded_images() -> Tensor:
 def trigger(kind: type[Attack], images: Tensor) -> bytes | None:
     """A PNG of images without and with the trigger of an attack, and the difference; None if training makes it."""
     attack = kind()
-    if attack.learns or attack.prepares:
+    if attack.learns:
         return None
     try:
         attack.build(SIZE)
     except InputError:
+        # Only `prepare` can make it, which trains a network.
         return None
     file = io.BytesIO()
-    to_pil_image(trigger_picture(images, attack.apply(images))).save(file, "PNG")
+    to_pil_image(trigger_picture(images, attack.apply(images).detach())).save(file, "PNG")
     return file.getvalue()
