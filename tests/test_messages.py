@@ -100,3 +100,15 @@ def test_options_in_variables_and_files_are_looked_at(
     with pytest.raises(SystemExit):
         main(["fit"])
     assert "--data.seed x: no such value; expected a whole number" in capsys.readouterr().err
+
+
+def test_what_is_not_found_among_the_options_is_passed_on_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bdclean.cli.parser.diagnose", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--data.attack.position", "[a, b]"])
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert caught.value.code == 2
+    assert line.startswith("bdclean: error: ")
+    assert "position" in line

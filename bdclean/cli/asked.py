@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,19 +36,6 @@ class Asked:
                 content = content.get(part) if isinstance(content, dict) else None
             values.append(content)
         return next((value for value in values if value is not None), None)
-
-
-def given_options(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Names of the options among words, without dashes, and their values, where one follows."""
-    given: list[tuple[str, str | None]] = []
-    for word, following in zip(words, [*words, None][1:], strict=True):
-        if word == "--":
-            break
-        name, equals, value = word.partition("=")
-        # A word with a space in its name is a value.
-        if match := re.fullmatch(r"--(\S+)|-(c)", name):
-            given.append(("config" if match[2] else match[1], value if equals else following))
-    return given
 
 
 def unquoted(value: Any) -> Any:

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bdclean import outputs
-from bdclean.cli.asked import given_options
 from bdclean.cli.messages import expected, no_class, no_option, no_value
 from bdclean.cli.options import SUBCOMMANDS, Classes, Options, options, untrained
 from bdclean.cli.values import is_word
+from bdclean.cli.words import given_options
 from bdclean.errors import InputError
 from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion

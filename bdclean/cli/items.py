@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bdclean.cli.asked import Asked, given_options, unquoted
+from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.options import Options
+from bdclean.cli.words import given_options
 
 FLAGS = ("help", "version", "print_config", "list")
 """Options that need no value."""
