@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 import bdclean
@@ -25,17 +26,18 @@ def test_a_score_far_above_that_of_a_copy_is_a_backdoor() -> None:
     assert found.backdoor
     assert found.suspected == 1
     assert found.text == (
-        "backdoor towards class 1 (dog) (PatchInversion scores 0.90, and 0.30 in a re-initialised copy)"
+        "backdoor towards class 1 (dog) (PatchInversion scores 0.90 and 0.10 for classes 1 and 0, and 0.30 and 0.30 in "
+        "a re-initialised copy)"
     )
     assert json.loads(json.dumps(found.to_json()))["excess"]["number"] == 1
 
 
-def test_what_both_have_is_none() -> None:
-    found = Verdict(findings((0.9, 0.6)), 0.01, (), findings((0.8, 0.3)))
+def test_what_both_classes_lose_is_none() -> None:
+    found = Verdict(findings((0.9, 0.8)), 0.01, (), findings((0.4, 0.4)))
     assert found.backdoor is False
-    assert found.text == (
-        "no backdoor found (PatchInversion scores 0.60, and 0.30 in a re-initialised copy, for class 1)"
-    )
+    assert found.excess is not None
+    assert (found.excess.number, found.excess.size) == (0, pytest.approx(0.1))
+    assert found.text.startswith("no backdoor found (PatchInversion scores 0.90 and 0.80 for classes 0 and 1, and 0.40")
 
 
 def test_without_a_reference_it_is_inconclusive() -> None:

@@ -103,7 +103,7 @@ class CommandLine(Evaluations, LightningCLI):
                 made = _classes if target == "model.num_classes" else None
                 parser.link_arguments(source, target, made, apply_on="instantiate")
         else:
-            parser.add_argument("--ckpt", type=str, required=True, help="File of the network.")
+            parser.add_argument("--ckpt", type=str, required=True, help="File or folder of the network.")
         if subcommand == "test":
             # `after_test` prints the figures.
             parser.set_defaults({"verbose": False})

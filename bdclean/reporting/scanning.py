@@ -35,8 +35,8 @@ def _figures(result: Scan) -> Section:
     verdict = result.verdict
     decisive = Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less")
     if verdict.excess is not None:
-        drop = f"{verdict.excess.drop:.2f}"
-        decisive = Tile("score above that of a re-initialised copy", drop, note=f"backdoor at {EXCESS} or more")
+        size = f"{verdict.excess.size:.2f}"
+        decisive = Tile("excess over a re-initialised copy", size, note=f"backdoor at {EXCESS} or more")
     tiles = (
         decisive,
         Tile("class that stands out most", verdict.called(verdict.suspected)),

@@ -8,18 +8,25 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 REMAINS = 5.0
 """Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
 
-EXCESS = 0.4
-"""With two classes, a backdoor is reported if a score exceeds that of a re-initialised copy by at least this."""
+EXCESS = 0.25
+"""With two classes, a backdoor is reported if an excess over a re-initialised copy is at least this large."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
     """The name of a class, if the classes have names."""
     return names[number] if names else None
+
+
+def _two(scores: Tensor, number: int) -> tuple[float, float]:
+    """The score of one of two classes, and that of the other."""
+    return float(scores[number]), float(scores[1 - number])
 
 
 def called(number: int, name: str | None) -> str:
@@ -29,24 +36,25 @@ def called(number: int, name: str | None) -> str:
 
 @dataclass(frozen=True)
 class Excess:
-    """A score of a network, beside that of a copy that was re-initialised in part and distilled from it.
+    """Scores of two classes, beside those in a copy that was re-initialised in part and distilled from the network.
 
     Attributes:
         detector: The detector.
-        number: The class.
-        score: Of the network.
-        reference: Of the copy.
+        number: The class that is further above its score in the copy than the other.
+        scores: Of this class, and of the other.
+        reference: The same in the copy.
     """
 
     detector: str
     number: int
-    score: float
-    reference: float
+    scores: tuple[float, float]
+    reference: tuple[float, float]
 
     @property
-    def drop(self) -> float:
-        """By how much the network's is larger."""
-        return self.score - self.reference
+    def size(self) -> float:
+        """By how much the class is further above its score in the copy: what both classes lose does not count."""
+        own, other = (score - reference for score, reference in zip(self.scores, self.reference, strict=True))
+        return own - other
 
 
 @dataclass(frozen=True)
@@ -81,19 +89,19 @@ class Verdict:
         """Whether there is one; None if the classes are too few to tell, and there is no reference."""
         if not self.few:
             return self.p_value <= self.alpha
-        return None if self.excess is None else self.excess.drop >= EXCESS
+        return None if self.excess is None else self.excess.size >= EXCESS
 
     @cached_property
     def excess(self) -> Excess | None:
-        """With two classes, the score that is furthest above that of the reference; None without a reference."""
+        """With two classes, the finding that differs most from the reference; None without a reference."""
         pairs = zip(self.findings, self.reference, strict=True) if self.few and self.reference else ()
         found = [
-            Excess(own.detector, number, float(own.scores[number]), float(other.scores[number]))
+            Excess(own.detector, number, _two(own.scores, number), _two(other.scores, number))
             for own, other in pairs
             if own.trigger is not None
-            for number in range(len(own.scores))
+            for number in range(2)
         ]
-        return max(found, key=lambda one: one.drop, default=None)
+        return max(found, key=lambda one: one.size, default=None)
 
     @property
     def suspected(self) -> int:
@@ -113,8 +121,9 @@ class Verdict:
         if self.excess is not None:
             one = self.excess
             what = f"backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
-            scores = f"{one.detector} scores {one.score:.2f}, and {one.reference:.2f} in a re-initialised copy"
-            return f"{what} ({scores})" if self.backdoor else f"{what} ({scores}, for class {suspected})"
+            own, copied = (" and ".join(f"{score:.2f}" for score in two) for two in (one.scores, one.reference))
+            classes = f"classes {one.number} and {1 - one.number}"
+            return f"{what} ({one.detector} scores {own} for {classes}, and {copied} in a re-initialised copy)"
         if self.backdoor:
             return f"backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
@@ -141,7 +150,7 @@ class Verdict:
             "name": class_name(self.class_names, self.suspected),
             "p_value": self.p_value,
             "alpha": self.alpha,
-            "excess": None if self.excess is None else asdict(self.excess),
+            "excess": None if self.excess is None else asdict(self.excess) | {"size": self.excess.size},
             "detectors": [
                 {
                     "detector": finding.detector,
