@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from bdclean import printable
-from bdclean.cli import early, instant, renamed
+from bdclean.cli import instant
 from bdclean.cli.flags import flag
 from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
@@ -81,6 +81,9 @@ def run() -> None:
         sys.unraisablehook = report_unraisable
         if answered(words):
             return
+        # What is answered at once needs none of the packages that these import.
+        from bdclean.cli import early, renamed
+
         with naming(flag):
             words = renamed.announced(words)
             early.check(words)

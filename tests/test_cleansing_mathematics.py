@@ -137,8 +137,8 @@ TRANSFORMERS = "ladder, vision transformer, bare attention"
 LACKING = {
     "BNP": {NO_BATCH_NORM: "batch norm"},
     **{name: {f"{NO_POSITIONS}, {TRANSFORMERS}": "neither batch norms nor dropout"} for name in ("FineTune", "MCR")},
-    "NAD": {NO_POSITIONS: "no stage .* positions", TRANSFORMERS: "neither batch norms nor dropout"},
-    "FinePrune": {"convolution as head": "no linear layer"},
+    "NAD": {NO_POSITIONS: "no stage .* feature maps", TRANSFORMERS: "neither batch norms nor dropout"},
+    "FinePrune": {"convolution as head": "not a linear layer"},
     "NPD": {"head alone": "no layer before the head"},
     **{name: {"head alone": "no convolution or linear layer before its head"} for name in ("ANP", "CLP", "RNP")},
 }
