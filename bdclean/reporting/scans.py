@@ -16,8 +16,8 @@ REMAINS = 5.0
 """Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
 
 EXCESS, COMMON = 0.5, 0.25
-"""With two classes, a backdoor is reported if the excess over a re-initialised copy is at least the first, and none if it
-is below the second; between them the scan is inconclusive."""
+"""With two classes, a backdoor is reported if the excess over a re-initialised copy is at least the first, and none if
+it is below the second; between them the scan is inconclusive."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
