@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_ends_in_one_line(capsys: pytest.CaptureFixture[
 def test_an_unknown_cell_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["benchmark", "--config", "grid.yaml", "--cell", "nothing"])
-    assert "--cell nothing: there is none of this name" in capsys.readouterr().err
+    assert "--cell nothing: no such cell" in capsys.readouterr().err
 
 
 @pytest.mark.slow

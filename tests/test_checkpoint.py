@@ -85,18 +85,24 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "does not fit small_cnn with 7 classes: its weights are for 10",
     ),
     "another architecture": (poisoned(hyper_parameters={"arch": "resnet20"}), "does not fit resnet20"),
-    "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is no tensor"),
-    "a tensor as trigger": (lambda content: content | {"PoisonDataModule": torch.ones(3)}, "trigger is no dictionary"),
+    "weights that are no tensors": (poisoned(state_dict={"0.weight": "tensor"}), "'0.weight', which is not a tensor"),
+    "a tensor as trigger": (
+        lambda content: content | {"PoisonDataModule": torch.ones(3)},
+        "trigger is not a dictionary",
+    ),
     "a list that holds itself": (
         poisoned(datamodule_hyper_parameters={"attack_options": {"position": ENDLESS}}),
         "attack_options cannot be",
     ),
     "one class": (poisoned(hyper_parameters={"num_classes": 1}), "num_classes cannot be 1"),
     "very many classes": (poisoned(hyper_parameters={"num_classes": 100_000}), "does not fit small_cnn"),
-    "sparse weights": (poisoned(state_dict={"0.weight": torch.eye(3).to_sparse()}), "'0.weight', which is no ordinary"),
+    "sparse weights": (
+        poisoned(state_dict={"0.weight": torch.eye(3).to_sparse()}),
+        "'0.weight', which is not an ordinary",
+    ),
     "weights without numbers": (
         poisoned(state_dict={"0.weight": torch.empty(16, 3, 3, 3, device="meta")}),
-        "'0.weight', which is no ordinary",
+        "'0.weight', which is not an ordinary",
     ),
     "weights that claim too much": (
         poisoned(state_dict={"0.weight": torch.zeros(1).expand(10**12)}),
@@ -107,15 +113,18 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         poisoned(datamodule_hyper_parameters={"attack_options": {"size": 100_000}}),
         "--data.attack.size 100000: larger than images",
     ),
-    "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger is no BadNets"),
+    "no trigger": (poisoned(PoisonDataModule={"trigger": {}}), "its trigger does not fit BadNets"),
     "a trigger of another shape": (
         poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(3)}}),
-        "its trigger is no",
+        "its trigger does not fit",
     ),
-    "a trigger of another name": (poisoned(PoisonDataModule={"trigger": {"x": torch.zeros(3)}}), "its trigger is no"),
+    "a trigger of another name": (
+        poisoned(PoisonDataModule={"trigger": {"x": torch.zeros(3)}}),
+        "its trigger does not fit",
+    ),
     "a trigger as large as the moon": (
         poisoned(PoisonDataModule={"trigger": {"patch": torch.zeros(4, 99, 99)}}),
-        "its trigger is no",
+        "its trigger does not fit",
     ),
     "a class that its images lack": (
         poisoned(datamodule_hyper_parameters={"attack_options": {"target_class": 99}}),
@@ -204,7 +213,7 @@ def test_a_file_reads_and_downloads_nothing(
         main(["test", "--ckpt", path, *QUIET])
     said = capsys.readouterr()
     assert caught.value.code == 2
-    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read unasked: {option}")
+    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
     main(["scan", "--ckpt", path, *QUIET, "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"])
     assert f"changed.ckpt says that it was trained on {source}: {option} measures ACC there" in capsys.readouterr().out
     main(["test", "--ckpt", path, *QUIET, "--data.source", "shapes"])

@@ -406,6 +406,6 @@ def test_methods_that_look_for_no_backdoor_cannot_tell(tiny_suspect: Path, capsy
     with pytest.raises(SystemExit) as ended:
         cleanse(tiny_suspect, "--method", "CLP", "--when_clean", "keep")
     assert ended.value.code == 2
-    assert "--when_clean keep: CLP does not look for a backdoor first" in capsys.readouterr().err
+    assert "--when_clean keep: CLP does not scan for a backdoor" in capsys.readouterr().err
     with pytest.raises(InputError, match="when_clean 'maybe': must be one of keep, gentle, strong"):
         bdclean.cleanse(nn.Linear(1, 1), torch.rand(4, 3, 8, 8), when_clean="maybe")

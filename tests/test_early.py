@@ -72,7 +72,7 @@ WRONG = {
     "scan --detector MaximalMargin": "--detector MaximalMargin: no such class; did you mean MaximumMargin?",
     "benchmark --jbs 3": "--jbs: no such option; did you mean --jobs?",
     "--ckpt x": "no command: there are fit,",
-    "--ckpt x cleanse": "--ckpt x: belongs behind the command cleanse",
+    "--ckpt x cleanse": "--ckpt x: must come after the command cleanse",
     "fit --trainer.logger Foo": "--trainer.logger Foo: no such class; there are CometLogger, CSVLogger, MLFlowLogger,",
     "fit --trainer.logger CSVLoger": "--trainer.logger CSVLoger: no such class; did you mean CSVLogger?",
     "fit --trainer.callbacks+=EarlyStoping": "--trainer.callbacks EarlyStoping: no such class; did you mean EarlySt",

@@ -185,7 +185,7 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"a": 1}, "no weights \\(it has a\\)"),
         ({"a": {"w": torch.ones(2, 2)}, "b": {"w": torch.ones(2, 2)}}, "weights under several keys \\(a, b\\)"),
         (argparse.Namespace(lr=1), "holds argparse.Namespace, not weights"),
-        ({"w": torch.ones(2, 2), "x": "text", "v": torch.ones(2)}, "holds 'x', which is no tensor"),
+        ({"w": torch.ones(2, 2), "x": "text", "v": torch.ones(2)}, "holds 'x', which is not a tensor"),
     ],
 )
 def test_files_without_weights_are_named(content: Any, reason: str) -> None:
@@ -371,7 +371,7 @@ def test_what_torch_deprecates_in_a_file_is_no_news(kind: str) -> None:
             torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8) if kind == "quantised" else weight.to_sparse_csr()
         )
         torch.save({"first": other, "second": weight}, "file.pt")
-    said = "of a quantised network" if kind == "quantised" else "which is no ordinary tensor"
+    said = "of a quantised network" if kind == "quantised" else "which is not an ordinary tensor"
     with pytest.raises(InputError, match=f"holds 'first', {said}"):
         read("file.pt")
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bdclean
 from bdclean import InputError
 from bdclean.checkpoint import read
 from bdclean.cli.main import main
@@ -86,7 +87,7 @@ def test_a_folder_is_the_network_that_the_library_makes_of_it(make: Callable[[st
     theirs = make("given")
     found = read(name)
     suspect = Suspect(**identify(found, {}, None))
-    suspect.load(found, "--ckpt")
+    suspect.load(found, "ckpt")
     images = torch.rand(2, 3, suspect.image_size, suspect.image_size)
     mean, std = (torch.tensor(suspect.hparams[key]).view(-1, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
@@ -271,8 +272,18 @@ def test_hostile_folders_are_refused_in_a_line(change: Callable[[], object], rea
     change()
     with pytest.raises(InputError, match=reason) as caught:
         read("given")
+    assert str(caught.value).startswith("ckpt given: ")
     assert "\n" not in str(caught.value)
     assert not Path("pwned").exists()
+
+
+def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    make_vit("given", auto_map={"AutoModel": "evil.Net"})
+    reason = "refused, its config.json has auto_map, which can have other code run"
+    with pytest.raises(InputError, match=f"^path given: {reason}$"):
+        bdclean.load("given")
+    capsys.readouterr()
+    assert refused(["scan", "--ckpt", "given", *IMAGES], capsys) == f"bdclean: error: --ckpt given: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -298,7 +309,7 @@ def test_hostile_folders_of_timm_are_refused_in_a_line(changes: dict[str, Any], 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     make_vit("given")
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(InputError, match=r'ckpt given: needs transformers: pip install "bdclean\[hf\]"'):
+    with pytest.raises(InputError, match=r'^ckpt given: needs transformers: pip install "bdclean\[hf\]"'):
         read("given")
 
 
@@ -334,7 +345,7 @@ def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.Monkey
 def test_networks_of_transformers_need_their_description(make: Callable[[str], Any], name: str) -> None:
     make("given")
     Path("given/model.safetensors").rename("weights.safetensors")
-    reason = rf"ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
+    reason = rf"^ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
     with pytest.raises(InputError, match=reason):
         identify(read("weights.safetensors"), {}, None)
 

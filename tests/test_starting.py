@@ -48,10 +48,10 @@ def test_normalisation_comes_from_a_file_that_says_it() -> None:
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     state = saved("small_cnn", 10)
-    with pytest.raises(InputError, match="--model.weights weights.pth: does not fit resnet20"):
+    with pytest.raises(InputError, match="^weights weights.pth: does not fit resnet20"):
         AttackModule("resnet20", weights="weights.pth")
     torch.save({name: value * torch.nan for name, value in state.items() if value.is_floating_point()}, "nan.pth")
-    with pytest.raises(InputError, match="--model.weights nan.pth: .*not all numbers are finite"):
+    with pytest.raises(InputError, match="^weights nan.pth: .*not all numbers are finite"):
         AttackModule(weights="nan.pth")
 
 

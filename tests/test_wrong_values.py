@@ -106,7 +106,7 @@ WRONG = {
     "benchmark --suspects {a:{config:list.yaml}} --methods {CLP:{}}": "--suspects: list.yaml holds no options",
     "benchmark --suspects {a:{}} --methods {CLP:{}} --seeds [-1]": "--seeds -1: must be at least 0",
     "benchmark --suspects {a:{}} --methods {CLP:{}} --folder=": "--folder '': needs a name",
-    "benchmark --suspects {a:{}} --methods {CLP:{}} --cell x": "--cell x: there is none of this name",
+    "benchmark --suspects {a:{}} --methods {CLP:{}} --cell x": "--cell x: no such cell",
 }
 FILES = {
     "tab.yaml": "data:\n\tseed: 1\n",

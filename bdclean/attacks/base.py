@@ -75,9 +75,8 @@ class Attack(nn.Module, ABC):
         within("poison_rate", poison_rate, 0, 1)
         within("seed", seed, 0, 2**63 - 1)
         if label_mode not in self.label_modes:
-            raise InputError(
-                "data.attack.label_mode", label_mode, f"{type(self).__name__} is {' or '.join(self.label_modes)}"
-            )
+            modes = " or ".join(self.label_modes)
+            raise InputError("data.attack.label_mode", label_mode, f"{type(self).__name__} is {modes}")
         self.target_class = target_class
         self.label_mode: LabelMode = label_mode
         self.poison_rate = poison_rate

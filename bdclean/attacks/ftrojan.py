@@ -48,7 +48,7 @@ class FTrojan(Attack):
         within("magnitude", magnitude, 0, 100_000, above=True)
         within("window", window, 2, 4096)
         if not frequencies or not all(0 <= frequency <= 31 for frequency in frequencies):
-            raise InputError("data.attack.frequencies", list(frequencies), "must be some, each from 0 to 31")
+            raise InputError("data.attack.frequencies", list(frequencies), "must be one or more numbers from 0 to 31")
         self.magnitude = magnitude
         self.window = window
         self.frequencies = list(frequencies)

@@ -79,7 +79,7 @@ def benchmark(
         _check(command, "cleanse", one.arguments, Given("methods", one.method))
     chosen = next((one for one in grid if one.key == cell), None)
     if cell is not None and chosen is None:
-        raise InputError("cell", cell, "there is none of this name")
+        raise InputError("cell", cell, "no such cell")
     whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
     rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
     _make(place, whole | rest if cell is None else None)
@@ -112,7 +112,7 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     results = [(one, work.read(one.path(folder)) or {"error": "not done"}) for one in grid]
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
-        raise InputError("folder", folder, f"every cell failed, the first one so: {failures[0]}")
+        raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
     rows = [tables.Row.read(one, result) for one, result in results]
     # Of several that end together, one after the other.
     with work.alone(folder, "tables"):

@@ -120,7 +120,7 @@ def vetted(values: Any, known: dict[str, Callable[[Any], bool]], option: Given, 
         InputError: If a value is none of these.
     """
     if not isinstance(values, dict):
-        raise InputError(*option, f"{place} is no dictionary")
+        raise InputError(*option, f"{place} is not a dictionary")
     for name, value in values.items():
         if name not in known:
             raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which bdclean never writes")

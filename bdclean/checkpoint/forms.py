@@ -162,18 +162,18 @@ def tensors_of(value: Any, option: Given, place: str) -> dict[str, Tensor]:
         InputError: If it is something else, or a tensor is not ordinary, larger than its numbers, or not finite.
     """
     if not isinstance(value, dict):
-        raise InputError(*option, f"{place} is no dictionary")
+        raise InputError(*option, f"{place} is not a dictionary")
     stored: dict[int, int] = {}
     for name, tensor in value.items():
         if isinstance(name, str) and "_packed_params" in name:
             raise InputError(*option, f"{place} holds {name[:80]!r}, of {QUANTISED}")
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which is no tensor")
+            raise InputError(*option, f"{place} holds {str(name)[:80]!r}, which is not a tensor")
         if tensor.is_quantized:
             raise InputError(*option, f"{place} holds {name[:80]!r}, of {QUANTISED}")
         ordinary = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not ordinary or tensor.is_complex():
-            raise InputError(*option, f"{place} holds {name[:80]!r}, which is no ordinary tensor")
+            raise InputError(*option, f"{place} holds {name[:80]!r}, which is not an ordinary tensor")
         storage = tensor.untyped_storage()
         if tensor.numel() * tensor.element_size() > storage.nbytes():
             raise InputError(*option, f"{place} holds {name[:80]!r}, which claims more numbers than it has")

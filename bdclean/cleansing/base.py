@@ -183,7 +183,7 @@ class Cleanser(Classifier):
         self.divergences += 1
         if self.divergences > MOST_DIVERGENCES:
             raise untrainable(type(self), self.rate_option, self.options().get(self.rate_option), self.divergences)
-        say(f"The loss became {loss} in epoch {self.current_epoch}: training begins anew at a quarter of its rate.")
+        say(f"The loss became {loss} in epoch {self.current_epoch}: training restarts at a quarter of its rate.")
         self.begin_anew(LOWER)
         rewind(self.trainer.lr_scheduler_configs)
         done = self.current_epoch + 1

@@ -52,7 +52,7 @@ class FinePrune(Choosing, FineTune):
         name = layers[-1].name if layers else ""
         head = self.get_submodule(name)
         if not isinstance(head, nn.Linear) or f"{name}.weight" not in dict(self.named_parameters()):
-            raise InputError("method", "FinePrune", f"the last layer of the network, {name}, is no linear layer")
+            raise InputError("method", "FinePrune", f"the last layer of the network, {name}, is not a linear layer")
         self.head = name
         self.register_buffer("kept", torch.ones(head.in_features), persistent=False)
         self.kept: Tensor

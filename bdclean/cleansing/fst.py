@@ -35,7 +35,7 @@ class FST(FineTune):
         **options: As in FineTune.
 
     Raises:
-        InputError: If the network has no head with weights of its own, or an option is out of range.
+        InputError: If the network has no separate head with weights, or an option is out of range.
     """
 
     relative_time = 1.1
@@ -55,7 +55,7 @@ class FST(FineTune):
         self.alpha = alpha
         layers = find_stages(suspect, suspect.image_size)
         if not layers or "weight" not in weights(layers[-1].module):
-            raise InputError("method", "FST", "the network has no head with weights of its own")
+            raise InputError("method", "FST", "the network has no separate head with weights")
         self.head = f"{layers[-1].name}.weight"
         self.register_buffer("before", self.get_parameter(self.head).detach().clone(), persistent=False)
         self.before: Tensor

@@ -125,7 +125,7 @@ class IBAU(Cleanser):
                 raise InputError(
                     "method.rounds",
                     self.rounds,
-                    f"a layer of the network can be derived once only ({first_line(error)}); 0 does without",
+                    f"a layer of the network has no second derivative ({first_line(error)}); 0 does without",
                 ) from error
             v = through + slope
         # Its value is the loss, its gradient that of the weights through both.

@@ -136,10 +136,10 @@ def _check_start(words: Sequence[str]) -> None:
         if "config" in {name for name, _ in given_options(words)}:
             # The command may stand there.
             return
-        raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; bdclean --help says what they do")
+        raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; see bdclean --help")
     for name, value in given_options(words[: words.index(subcommand)]):
         if name not in GLOBAL:
-            raise InputError(name, value or None, f"belongs behind the command {subcommand}")
+            raise InputError(name, value or None, f"must come after the command {subcommand}")
 
 
 def _check_help(option: str, given: Sequence[tuple[str, str | None]], classes: Classes) -> None:

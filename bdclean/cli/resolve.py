@@ -85,6 +85,6 @@ def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
             "data.source",
             None,
             f"needed, or --data.unlabeled; {suspect.path} says that it was trained on {named}, "
-            f"which is not read unasked: {option}",
+            f"which is not read automatically: {option}",
         )
     return [f"{suspect.path} says that it was trained on {named}: {option} measures ACC there"]

@@ -30,9 +30,7 @@ FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
 """A number, with or without a fraction and an exponent."""
 DRIVE = re.compile(r"[A-Za-z]:/")
 """How absolute paths begin on Windows."""
-ADVICE = (
-    "put the images of each class into a folder of its own, or add a file labels.csv with the columns filename,label"
-)
+ADVICE = "put the images of each class into a separate folder, or add a file labels.csv with the columns filename,label"
 
 
 @dataclass(frozen=True)

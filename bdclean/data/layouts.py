@@ -168,7 +168,7 @@ def _by_folder(folder: Path, root: Path, option: Given) -> Part | None:
 
     def read() -> tuple[list[tuple[Path, str]], list[Path]]:
         if loose := _loose(folder):
-            raise InputError(*option, f"{loose} lies in no class folder")
+            raise InputError(*option, f"{loose} is in no class folder")
         images, left_out = [], []
         # Links to other classes lead nowhere.
         others = above | {identity(place) for place in classes}

@@ -177,7 +177,7 @@ class PoisonDataModule(Loaders):
             try:
                 self.attack.restore(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
-                raise InputError("ckpt_path", None, f"its trigger is no {name} ({first_line(error)})") from error
+                raise InputError("ckpt_path", None, f"its trigger does not fit {name} ({first_line(error)})") from error
 
 
 def _checked_size(labelled: Source | None, others: Source | None, image_size: int | None) -> int:

@@ -72,7 +72,7 @@ def make(
     attack.cpu()
     state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}
     if not all(value.isfinite().all() for value in state.values()):
-        raise InputError("data.attack", type(attack).__name__, "what it made is not finite; lower its learning rate")
+        raise InputError("data.attack", type(attack).__name__, "its preparation is not finite; lower its learning rate")
     write_whole(path, lambda file: torch.save(state, file))
 
 

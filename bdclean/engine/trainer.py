@@ -69,7 +69,7 @@ class Trainer(pl.Trainer):
             raise InputError(
                 "trainer.devices",
                 devices,
-                f"means as many processes on CPUs, each with a copy of everything, and this machine has {cores} cores",
+                f"starts as many processes on CPUs, and this machine has {cores} cores",
             )
         # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
         # a GPU that is asked before processes are forked is lost to them.
@@ -129,7 +129,7 @@ class Trainer(pl.Trainer):
         if self.max_epochs is not None and self.max_epochs < 0:
             raise InputError("trainer.max_epochs", self.max_epochs, "must be at least 0; max_time may end it before")
         if self.trained:
-            raise InputError("", None, "this Trainer has trained already: make another for another training")
+            raise InputError("", None, "this Trainer has trained already; make a new one")
         self.trained = True
         self.see_to_precision(model)
 

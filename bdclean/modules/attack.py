@@ -124,7 +124,7 @@ class AttackModule(Suspect):
         precision = self.trainer.precision
         if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
-            raise InputError("trainer.precision", precision, f"{name} learns in 32-true or bf16-mixed")
+            raise InputError("trainer.precision", precision, f"{name} supports 32-true and bf16-mixed")
         if stage == "fit":
             self.attack.setup_auxiliary(self.untrained)
 

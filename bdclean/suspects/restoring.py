@@ -56,7 +56,7 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
             raise InputError(
                 "data.attack.trigger",
                 None,
-                f"needed, to make the trigger anew; {suspect.path} names {picture}, which is not read unasked",
+                f"needed, to make the trigger anew; {suspect.path} names {picture}, which is not read automatically",
             )
         return
     try:
@@ -65,4 +65,4 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
         if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
             raise RuntimeError("it changes the size of images")
     except Exception as error:  # the tensors are anybody's
-        raise InputError("ckpt", suspect.path, f"its trigger is no {name} ({first_line(error)})") from error
+        raise InputError("ckpt", suspect.path, f"its trigger does not fit {name} ({first_line(error)})") from error

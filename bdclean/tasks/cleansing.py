@@ -154,7 +154,7 @@ def _prepared(
     """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
-        raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not look for a backdoor first")
+        raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not scan for a backdoor")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
     say(announcement(trainer, cleanser, datamodule))

@@ -61,7 +61,7 @@ def predict(
     if output is not None:
         outputs.check_name("predict", output)
     if trainer.world_size > 1:
-        raise InputError("trainer.devices", trainer.world_size, "predictions are made by one process")
+        raise InputError("trainer.devices", trainer.world_size, "predict runs in one process")
     if output is not None:
         files = outputs.plan(output)
         # Nothing in the file says whose predictions it holds.

@@ -51,7 +51,7 @@ def train(
         raise InputError(
             "trainer.strategy",
             None,
-            f"{type(attack).__name__} learns along with the network, in processes whose memory would be lost: take ddp",
+            f"{type(attack).__name__} is trained with the network, in processes whose memory would be lost; use ddp",
         )
     with trainer.writing(files):
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
