@@ -40,6 +40,13 @@ def test_what_both_classes_lose_is_none() -> None:
     assert found.text.startswith("no backdoor found (PatchInversion scores 0.90 and 0.80 for classes 0 and 1, and 0.40")
 
 
+@pytest.mark.parametrize(("size", "backdoor"), [(0.2, False), (0.3, None), (0.6, True)])
+def test_between_common_and_rare_excesses_it_is_inconclusive(size: float, backdoor: bool | None) -> None:
+    found = Verdict(findings((0.3 + size, 0.3)), 0.01, (), findings((0.3, 0.3)))
+    assert found.backdoor is backdoor
+    assert found.text.startswith("inconclusive (PatchInversion scores 0.60 and 0.30") == (backdoor is None)
+
+
 def test_without_a_reference_it_is_inconclusive() -> None:
     found = Verdict(findings((0.9, 0.6)), 0.01)
     assert found.backdoor is None
@@ -59,6 +66,6 @@ def test_a_scan_of_two_classes_compares_and_leaves_no_files() -> None:
     model = SmallVGG(num_classes=2)
     images = torch.rand(120, 3, 32, 32)
     found = bdclean.scan(model, images, enable_progress_bar=False, accelerator="cpu")
-    assert found.verdict.backdoor is not None
+    assert found.verdict.excess is not None
     assert len(found.verdict.reference) == len(found.verdict.findings)
     assert not list(Path.cwd().iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bdclean.reporting.cleansing import triggered
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
-from bdclean.reporting.scans import EXCESS
+from bdclean.reporting.scans import COMMON, EXCESS
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
 from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, percent
 from bdclean.scanning import shown, stands_out
@@ -16,7 +16,8 @@ LISTED = 5
 EXPLAINED = {
     "warning": "Images are flipped to this class far too easily. Cleanse the network, or do not use it.",
     "good": "No class stands out. That is no proof: see the limits below.",
-    "unknown": "The scan compares classes with each other, and two classes are too few for that.",
+    "unknown": "Two classes are too few to compare with each other, and a re-initialised copy of the network does not "
+    "decide it.",
 }
 """What a verdict means, by its kind."""
 
@@ -36,7 +37,9 @@ def _figures(result: Scan) -> Section:
     decisive = Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less")
     if verdict.excess is not None:
         size = f"{verdict.excess.size:.2f}"
-        decisive = Tile("excess over a re-initialised copy", size, note=f"backdoor at {EXCESS} or more")
+        decisive = Tile(
+            "excess over a re-initialised copy", size, note=f"backdoor at {EXCESS} or more, none below {COMMON}"
+        )
     tiles = (
         decisive,
         Tile("class that stands out most", verdict.called(verdict.suspected)),

@@ -15,8 +15,9 @@ from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 REMAINS = 5.0
 """Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
 
-EXCESS = 0.25
-"""With two classes, a backdoor is reported if an excess over a re-initialised copy is at least this large."""
+EXCESS, COMMON = 0.5, 0.25
+"""With two classes, a backdoor is reported if the excess over a re-initialised copy is at least the first, and none if
+it is below the second; between them the scan is inconclusive."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -86,10 +87,12 @@ class Verdict:
 
     @property
     def backdoor(self) -> bool | None:
-        """Whether there is one; None if the classes are too few to tell, and there is no reference."""
+        """Whether there is one; None if the classes are too few, and a reference does not tell."""
         if not self.few:
             return self.p_value <= self.alpha
-        return None if self.excess is None else self.excess.size >= EXCESS
+        if self.excess is None or COMMON <= self.excess.size < EXCESS:
+            return None
+        return self.excess.size >= EXCESS
 
     @cached_property
     def excess(self) -> Excess | None:
@@ -120,7 +123,8 @@ class Verdict:
         p, suspected = shown(self.p_value), self.called(self.suspected)
         if self.excess is not None:
             one = self.excess
-            what = f"backdoor towards class {suspected}" if self.backdoor else "no backdoor found"
+            named = {True: f"backdoor towards class {suspected}", False: "no backdoor found", None: "inconclusive"}
+            what = named[self.backdoor]
             own, copied = (" and ".join(f"{score:.2f}" for score in two) for two in (one.scores, one.reference))
             classes = f"classes {one.number} and {1 - one.number}"
             return f"{what} ({one.detector} scores {own} for {classes}, and {copied} in a re-initialised copy)"
