@@ -35,6 +35,7 @@ from bdclean.models import (
 )
 from bdclean.modules import Classifier, Suspect
 from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.registry import METHOD_ALIASES
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA
 from bdclean.suspects.loading import load as load_suspect
@@ -216,6 +217,7 @@ def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
 
 
 def _known(method: str) -> str:
+    method = METHOD_ALIASES.get(method, method)
     methods = [name for name in cleansing.__all__ if name != "Cleanser"]
     if method not in methods:
         raise InputError("method", method, f"no such class; there are {', '.join(methods)}")

@@ -18,6 +18,8 @@ ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger"
 """Classes beside those that options take: bases, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """How torchvision says that a function makes a network."""
+METHOD_ALIASES = {"BCU": "DistillCleanseModule"}
+"""Short name of a method to the name of its class."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 """Networks that are suggested where nothing is alike."""
 

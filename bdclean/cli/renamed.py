@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bdclean.registry import METHOD_ALIASES
+
 OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
@@ -14,8 +16,6 @@ OPTIONS = {
     "data.attack.silent_share": "data.attack.warmup_fraction",
 }
 """Old name of each renamed option to its new one."""
-METHODS = {"BCU": "DistillCleanseModule"}
-"""Short name of a method to the name of its class."""
 
 
 def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -33,14 +33,14 @@ def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
         name, equals, value = word.partition("=")
         before = words[place - 1] if place else ""
         if before in ("--method", "--method.class_path", "--method.help"):
-            found.append(METHODS.get(word, word))
+            found.append(METHOD_ALIASES.get(word, word))
         elif before in ("--config", "-c"):
             found.append(_file(word, notices))
         elif name == "--config" and equals:
             found.append(f"--config={_file(value, notices)}")
         elif name.startswith("--"):
             new = _option(name[2:], notices)
-            short = METHODS.get(value, value) if name in ("--method", "--method.help") else value
+            short = METHOD_ALIASES.get(value, value) if name in ("--method", "--method.help") else value
             found.append(f"--{new}{equals}{short}")
         else:
             found.append(word)
@@ -98,10 +98,10 @@ def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
 def _shortened(content: dict[str, Any]) -> bool:
     """Replace the short name of a method in a configuration, in place, and say whether there was one."""
     method = content.get("method")
-    if isinstance(method, str) and method in METHODS:
-        content["method"] = METHODS[method]
+    if isinstance(method, str) and method in METHOD_ALIASES:
+        content["method"] = METHOD_ALIASES[method]
         return True
-    if isinstance(method, dict) and method.get("class_path") in METHODS:
-        method["class_path"] = METHODS[method["class_path"]]
+    if isinstance(method, dict) and method.get("class_path") in METHOD_ALIASES:
+        method["class_path"] = METHOD_ALIASES[method["class_path"]]
         return True
     return False
