@@ -40,7 +40,7 @@ class Reactivating(Verbs):
     """Measures again and again."""
 
     def test(  # type: ignore[override]
-        self, model: Classifier, datamodule: PoisonDataModule, **options: Any
+        self, model: Classifier, datamodule: PoisonDataModule, verbose: bool = False, **options: Any
     ) -> list[Mapping[str, float]]:
         """Instead of one measurement."""
         start = copy.deepcopy(model.network.state_dict())

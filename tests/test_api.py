@@ -40,6 +40,11 @@ def check(model: nn.Module, before: dict[str, torch.Tensor], cleansed: nn.Module
     assert not list(Path.cwd().glob("runs")) + list(Path.cwd().glob("*ckpt"))
 
 
+def test_a_short_name_of_a_method(model: nn.Module) -> None:
+    _, result = bdclean.cleanse(model, torch.rand(24, 3, 32, 32), method="BCU", return_result=True, **OPTIONS)
+    assert result.method == "DistillCleanseModule"
+
+
 def test_tensor_loader_and_folder(model: nn.Module) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.rand(40, 3, 32, 32)

@@ -378,7 +378,7 @@ def test_print_config_explains_every_option(capsys: pytest.CaptureFixture[str]) 
         with pytest.raises(SystemExit):
             main(["fit", *arguments])
         text = capsys.readouterr().out
-        assert "# Images of the noise mode for each poisoned one" in text
+        assert "Number of noise-mode images for each poisoned image" in text
         assert yaml.safe_load(text)["data"]["attack"]["init_args"]["cross_ratio"] == 2.0
 
 

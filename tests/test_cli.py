@@ -234,7 +234,7 @@ WRONG = {
     "fit --data.source empty --data.image_size 8": "--data.source empty: has no labelled images of two classes or more",
     "fit --data.attack.size 33": "--data.attack.size 33: larger than images of 32 pixels",
     "fit --trainer.accelerator gpu --trainer.devices 4": "--trainer.accelerator gpu",
-    "fit --trainer.devices 5000": "--trainer.devices 5000: means as many processes on CPUs",
+    "fit --trainer.devices 5000": "--trainer.devices 5000: starts as many processes on CPUs",
     "fit --nonsense 3": "--nonsense: no such option; bdclean fit --help lists them",
     "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
     "fit --data.attack BadNet": "--data.attack BadNet: no such class; did you mean BadNets?",

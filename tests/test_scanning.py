@@ -412,7 +412,7 @@ def test_scan_writes_findings_and_a_page(tiny_suspect: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert ("A backdoor towards" if found["backdoor"] else "No backdoor found") in printed
     page = Path("found.html").read_text()
-    assert page.count("<tr><td>") == 10
+    assert page.count('<tr><th scope="row">') >= 10
     assert page.count("data:image/png;base64,") == 1
     assert {path.name for path in Path().iterdir()} == {"found.json", "found.html"}
 
@@ -515,7 +515,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert not report["conclusion"]["trusted"]
     sentence = report["conclusion"]["sentence"]
     assert all(doubt in sentence for doubt in found["doubts"])
-    assert capsys.readouterr().out.rstrip().endswith(sentence)
+    assert capsys.readouterr().out.splitlines()[-2] == sentence
     page = Path("cleansed.html").read_text()
     assert '<div class="banner warning"><strong>' in page
     assert "<p>DO NOT TRUST the cleansed network" in page

@@ -193,7 +193,7 @@ def test_the_loss_is_logged_again_after_a_training_that_was_broken_off() -> None
 def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(devices=2, strategy="ddp_fork", accelerator="cpu", logger=False)
     monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda:0"))
-    with pytest.raises(InputError, match="take ddp"):
+    with pytest.raises(InputError, match="use ddp"):
         tasks.cleanse(trainer, AttackModule("small_cnn"), PoisonDataModule("shapes"), Distill)
 
 

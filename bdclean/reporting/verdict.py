@@ -22,7 +22,7 @@ def verdict(result: Cleansing) -> tuple[str, Kind]:
     if result.scan is None:
         return "Cleansed, without a scan", "good"
     if result.scan.suspect.backdoor is None:
-        return "Inconclusive: a scan needs at least three classes", "unknown"
+        return "Inconclusive: the scan of two classes decides nothing", "unknown"
     return "No backdoor found", "good"
 
 
