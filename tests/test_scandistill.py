@@ -194,13 +194,13 @@ class On:
         # Where they still work, on; but not if images change their class for it.
         ({"flips": lambda share: 0.06}, 1.5),
         ({"flips": lambda share: 0.06 if share < 1.24 else 0.01}, 1.25),
-        # Once they are unlearned, on while their ASR falls by more than the agreement does.
+        # Once they are unlearned, on while their ASR falls by more than the accuracy is expected to.
         ({"flips": lambda share: 0.03 if share < 1.04 else 0.04 - share / 50}, 1.05),
         ({"flips": lambda share: 0.03 if share < 1.04 else max(0.12 - share / 10, 0.005)}, 1.15),
         (
             {
                 "flips": lambda share: 0.03 if share < 1.04 else 0.12 - share / 10,
-                "keeps": lambda share: 1.0 if share < 1.12 else 1.1 - share / 8,
+                "loses": lambda share: 0.0 if share < 1.12 else share / 8 - 0.13,
             },
             1.1,
         ),

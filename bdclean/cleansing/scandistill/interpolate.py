@@ -107,18 +107,18 @@ def settle(path: Path, standing: Standing, spare: bool) -> float:
 
 
 def _go_on(path: Path, standing: Standing) -> float:
-    """Extrapolate until the triggers are unlearned, and on while their ASR falls by more than the agreement."""
-    first, chosen = standing.kept(), 1.0
-    kept, effect = first, standing.effect()
+    """Extrapolate until the triggers are unlearned, and on while their ASR falls by more than the accuracy should."""
+    kept, chosen = standing.kept(), 1.0
+    effect, loss = standing.effect(), standing.expected_loss()
     for share in EXTRAPOLATION_STEPS:
         path.move(share)
         # A negative variance gives NaN, and no agreement.
-        if not (now := standing.kept()) >= first - AGREEMENT_SLACK:
+        if not standing.kept() >= kept - AGREEMENT_SLACK:
             break
-        left = standing.effect()
-        if effect <= UNLEARNED_ASR and effect - left <= max(kept - now, MIN_GAIN):
+        left, costs = standing.effect(), standing.expected_loss()
+        if effect <= UNLEARNED_ASR and effect - left <= max(costs - loss, MIN_GAIN):
             break
-        chosen, kept, effect = share, now, left
+        chosen, effect, loss = share, left, costs
     return chosen
 
 
