@@ -15,5 +15,7 @@ def announcement(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataMod
     epochs = trainer.max_epochs or cleanser.epochs_of(images)
     step = seconds_per_step(whole(cleanser).to(trainer.device), cleanser.image_size)
     took = duration(step * images * max(1, epochs) * cleanser.relative_time)
-    trains = f", {epochs} epoch{'' if epochs == 1 else 's'}" if cleanser.epochs else ""
+    # The scan decides how long some methods train.
+    known = cleanser.epochs and (trainer.max_epochs or not cleanser.scans)
+    trains = f", {epochs} epoch{'' if epochs == 1 else 's'}" if known else ""
     return f"{type(cleanser).__name__}: {images} images{trains}, on {trainer.device_name}; {took}"
