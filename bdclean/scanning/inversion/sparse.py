@@ -93,9 +93,7 @@ class SparseInversion(Inversion):
         place[chosen] = False
         others = place.nonzero()[:, 0]
         work = torch.cat([taken(layers(one)) for one in others[:, None]]) >= (shares[best] - ALIKE).clamp(min=WORKS)
-        others = others[work]
-        # The best one as often as all others together: most likely it is the trigger.
-        return layers(torch.cat([chosen.expand(max(1, len(others))), others]))
+        return layers(torch.cat([chosen[None], others[work]]))
 
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
