@@ -10,7 +10,7 @@ RUN pip install --no-cache-dir torch torchvision --index-url https://download.py
 COPY pyproject.toml setup.cfg README.md LICENSE /src/
 COPY bdclean /src/bdclean
 COPY configs /opt/bdclean/configs
-RUN pip install --no-cache-dir "/src[timm,onnx]" && rm -r /src
+RUN pip install --no-cache-dir "/src[hf,onnx]" && rm -r /src
 # Files belong to the caller, and nothing runs as root.
 RUN useradd --create-home bdclean && mkdir /work && chown bdclean /work
 USER bdclean
