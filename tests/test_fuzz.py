@@ -206,11 +206,11 @@ def cases() -> Iterator[Case]:
 
 
 def test_almost_checkpoints(tiny_suspect: Path) -> None:
-    """Thousands of files, mutated where their structure is: none ends the reader, or is read into something else.
+    """A thousand files, mutated where their structure is: none ends the reader, or is read into something else.
 
-    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes as many, and counts what became of them.
+    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes so many, and counts what became of them.
     """
-    count = int(os.environ.get("FUZZ_FILES", "2000"))
+    count = int(os.environ.get("FUZZ_FILES", "1000"))
     Path("suspect.ckpt").write_bytes(tiny_suspect.read_bytes())
     own = torch.load("suspect.ckpt", weights_only=True)
 
