@@ -19,8 +19,9 @@ from PIL import Image
 
 from bdclean import InputError, attacks
 from bdclean.checkpoint import Checkpoint, read, write
+from bdclean.errors import Given
 from bdclean.inert import guard
-from bdclean.models import build_network
+from bdclean.models import build_network, recognise_timm
 from bdclean.modules import Suspect, identify
 from bdclean.suspects.vetting import described
 
@@ -129,6 +130,8 @@ def most_memory() -> int:
 
 def judge_apart(made: Callable[[], Iterable[Case]], whole: int = 1) -> int | None:
     """As `judge_all`, in another process, whose exit code is returned."""
+    # The shapes of timm's networks, which are computed once in a process: no file is blamed for these seconds.
+    recognise_timm({str(number): torch.zeros(1) for number in range(20)}, Given("ckpt", None))
     process = multiprocessing.get_context("fork").Process(target=judge_all, args=(made, whole))
     process.start()
     process.join()
