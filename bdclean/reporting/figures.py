@@ -41,9 +41,7 @@ def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
     Returns:
         One image, (3, height, width) in [0, 1].
     """
-    difference = triggered - clean
-    amplified = 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
-    return image_grid(torch.cat([clean, triggered, amplified]), len(clean))
+    return image_grid(torch.cat([clean, triggered, amplified(triggered - clean)]), len(clean))
 
 
 def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
@@ -58,11 +56,11 @@ def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
     """
     clean, triggered = clean[:COLUMNS].cpu().float(), triggered[:COLUMNS].cpu().float()
     difference = triggered - clean
-    amplified = 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
-    rows = {"original": clean, "with trigger": triggered, "difference": amplified}
+    stretched = amplified(difference)
+    rows = {"original": clean, "with trigger": triggered, "difference": stretched}
     top, bottom, left, right = changed_square(difference)
     if bottom - top < clean.shape[-2] * MOSTLY:
-        rows["difference,\nenlarged"] = amplified[..., top:bottom, left:right]
+        rows["difference,\nenlarged"] = stretched[..., top:bottom, left:right]
     figure = Figure(figsize=(1.45 * len(clean) + 0.4, 1.45 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(clean), squeeze=False)
     for line, (label, images) in zip(grid, rows.items(), strict=True):
@@ -72,6 +70,11 @@ def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
             axes.set_xticks([])
             axes.set_yticks([])
     return drawn(figure)
+
+
+def amplified(difference: Tensor) -> Tensor:
+    """Differences of images, of any shape, centred on grey: the largest of all becomes black or white."""
+    return 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
 
 
 def changed_square(difference: Tensor) -> tuple[int, int, int, int]:
