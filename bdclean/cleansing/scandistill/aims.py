@@ -222,10 +222,10 @@ def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
     Returns:
         The aims; none if no class stands out.
     """
-    sure = [stands_out(one, len(findings)) for one in findings]
+    judged = [(one, stands_out(one, len(findings))) for one in findings]
     found: list[Aim] = []
-    for target in dict.fromkeys(one.suspected for one, certain in zip(findings, sure, strict=True) if certain):
-        about = [(one, certain) for one, certain in zip(findings, sure, strict=True) if one.suspected == target]
+    for target in dict.fromkeys(one.suspected for one, certain in judged if certain):
+        about = [(one, certain) for one, certain in judged if one.suspected == target]
         found += [AllToOne(inversion, target) for inversion in _pointing(about, target) or INVERSIONS]
     return found
 
