@@ -1,4 +1,4 @@
-"""Networks by name, which network weights belong to, and the stages and channels of any network."""
+"""Building networks by name, recognising them from weights, and finding stages and channels of any network."""
 
 from bdclean.models.channels import Channels, find_channels, scale
 from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen, renewed
