@@ -314,7 +314,7 @@ def test_all_calls_are_named() -> None:
         (lambda name, data: (name.replace("data/0", "Data.pkl"), data), "two of its members have one name"),
         (lambda name, data: (name.replace("version", "other.pkl"), data), "a member 'file/other.pkl'"),
         (lambda name, data: (name.replace("file/data/0", "data/0"), data), "a member 'data/0'"),
-        (lambda name, data: (name, data[:-1] if name.endswith("/0") else data), "claims 16 bytes that it has not"),
+        (lambda name, data: (name, data[:-1] if name.endswith("/0") else data), "claims 16 bytes that are missing"),
         (lambda name, data: (name, b"middle" if name.endswith("byteorder") else data), "its byte order is b'middle'"),
     ],
 )
