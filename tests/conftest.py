@@ -1,4 +1,4 @@
-"""What the tests share: a tiny embedded set, and suspects made by the command line itself."""
+"""Shared fixtures: a tiny embedded set, and suspects that the command line makes."""
 
 import functools
 import importlib
@@ -37,7 +37,7 @@ QUICK = [*QUIET, "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", 
 def _in_an_empty_folder(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a test writes, it writes there; images that were decoded are kept for the other tests."""
+    """Run each test in an empty folder; decoded images are cached for the other tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
@@ -50,7 +50,7 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The residual networks have an eighth of their widths: for tests of what does not depend on them."""
+    """Residual networks with an eighth of their widths, for tests that do not depend on the width."""
     monkeypatch.setattr("bdclean.models.cifar._WIDE", (8, 16, 32, 64))
     monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
     # What is remembered of the wide ones.
@@ -60,7 +60,7 @@ def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scans are of one step of each detector, and followed by few epochs, but in tests marked `slow` or `scans`."""
+    """Shorten scans to one step per detector, and trainings to few epochs, except in tests marked `slow` or `scans`."""
     if {"slow", "scans"} & set(request.keywords):
         return
     inversions = (DenseInversion, SparseInversion, PatchInversion, WarpInversion)
@@ -77,7 +77,7 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suspect that has hardly been trained, on the tiny embedded set."""
+    """A barely trained suspect, on the tiny embedded set."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "IMAGES", {"train": 600, "test": 200})
@@ -88,7 +88,7 @@ def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suspect trained as in the README, on the whole embedded set: about a minute."""
+    """A suspect trained as in the README on the whole embedded set, in about a minute."""
     folder = tmp_path_factory.mktemp("suspect")
     before = os.getcwd()
     os.chdir(folder)

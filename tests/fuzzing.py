@@ -70,7 +70,7 @@ def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
 
 
 def beside(rng: random.Random) -> Any:
-    """Something that stands beside the weights: honest or not."""
+    """An object beside the weights, honest or not."""
     endless: list[Any] = []
     endless.append(endless)
     choices: tuple[Callable[[], Any], ...] = (
@@ -104,13 +104,13 @@ def beside(rng: random.Random) -> Any:
 
 
 def odd(rng: random.Random) -> Any:
-    """A value where another belongs."""
+    """A value of a wrong kind."""
     plain = (None, True, 0.5, -1e308, 1e-45, float("inf"), [], [1, 2], (1, 2), {}, {"class_path": "os.system"})
     return rng.choice((*INTEGERS, *TEXTS, *plain)) if rng.random() < 0.8 else beside(rng)
 
 
 def content(rng: random.Random, own: Content) -> Content:
-    """What a file holds: one of our checkpoints, or a stranger's, with odd entries."""
+    """The content of a file: a checkpoint of this program or of another one, with odd entries."""
     state = OrderedDict(own["state_dict"])
     kind = rng.randrange(4)
     if kind == 0:

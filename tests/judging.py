@@ -1,4 +1,4 @@
-"""What becomes of files that are almost checkpoints: in bounded memory and time, or it is a failure."""
+"""Checking that files that are almost checkpoints are refused or loaded in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Case = tuple[str, str, bytes]
 
 
 def judge(path: str, whole: bool = True) -> str:
-    """What becomes of a file: the message, or that the suspect works and can be written.
+    """The outcome for a file: the error message, or that the suspect works and can be written.
 
     Args:
         path: The file.
@@ -75,13 +75,13 @@ def loads(path: str) -> bool:
     try:
         with torch.serialization.safe_globals(NUMPY):
             torch.load(path, weights_only=True)
-    except Exception:  # whatever torch has against it
+    except Exception:  # any error of torch
         return False
     return True
 
 
 def take_attack(checkpoint: Checkpoint) -> None:
-    """What the command line does with what a checkpoint says of its attack."""
+    """Build the attack that a checkpoint claims, as the command line does."""
     said = described(checkpoint)
     if said.attack is not None:
         attack = attacks.ATTACKS[said.attack](**said.attack_options)
@@ -97,7 +97,7 @@ def judge_all(made: Callable[[], Iterable[Case]], whole: int) -> None:
         whole: Of so many cases one is made into a network.
     """
     torch.set_num_threads(1)
-    # What is imported and looked up on first use is no file's fault.
+    # Imports and lookups on first use are not caused by a file.
     torch.save(build_network("small_cnn", 10, 32).state_dict(), "known.pt")
     torch.save(torch.nn.Linear(3, 3).state_dict(), "unknown.pt")
     for path in ("suspect.ckpt", "known.pt", "unknown.pt"):

@@ -26,7 +26,7 @@ class VGG(nn.Module):
 
 
 class SmallVGG(VGG):
-    """The same, narrow: for what does not depend on the weights of a file that is there."""
+    """A narrow version, for tests that do not depend on the weights of a given file."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__(num_classes, (4, 8, 16))
@@ -58,7 +58,7 @@ class Shapeless(nn.Module):
 
 
 class Sorted(nn.Module):
-    """Its head is not the last matrix in the order of the names, and it has as many layers that are made of others."""
+    """Its head is not the last matrix in the order of the names."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Sorted(nn.Module):
 
 
 class Auxiliary(Pooled):
-    """Answers more than logits in training."""
+    """Returns a tuple in training."""
 
     def forward(self, images: Tensor) -> Any:
         answer = super().forward(images)

@@ -1,4 +1,4 @@
-"""How commands end: one exit code for each reason, in every phase, with one line that says what was written."""
+"""Exit codes: one for each reason, in every phase, with one line about the files that were written."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code of a command, and the one line that it says on standard error."""
+    """The exit code of a command, and its line on standard error."""
     with pytest.raises(SystemExit) as caught:
         main(words)
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -71,7 +71,7 @@ def test_training_interrupted_in_its_second_epoch_names_the_checkpoint_of_the_fi
 @pytest.mark.parametrize(
     ("command", "step"), [("test", "test_step"), ("validate", "validation_step"), ("predict", "predict_step")]
 )
-def test_an_interrupted_evaluation_is_no_finding(
+def test_an_interrupted_evaluation_is_not_a_finding(
     command: str, step: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Classifier, step, interrupt)
@@ -81,7 +81,7 @@ def test_an_interrupted_evaluation_is_no_finding(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interruption_while_writing_leaves_nothing_half(
+def test_an_interruption_while_writing_leaves_no_partial_file(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "fsync", interrupt)
@@ -111,7 +111,7 @@ def test_an_interrupted_benchmark_says_how_far_it_is(
     assert (code, line) == (130, f"bdclean: interrupted: {kept}")
 
 
-def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
+def test_an_interruption_is_raised_in_python(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
     from bdclean import tasks
     from bdclean.data import PoisonDataModule
     from bdclean.engine.trainer import Trainer
@@ -143,7 +143,7 @@ class Broken:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_happens_while_torch_is_imported_is_no_finding(
+def test_failures_while_importing_torch_are_not_findings(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Path("suspect.ckpt").write_bytes(b"")
@@ -171,7 +171,7 @@ def test_signals_end_a_start_in_one_line(sent: signal.Signals) -> None:
         [sys.executable, "-m", "bdclean", "scan", "--ckpt", "suspect.ckpt"],
         stderr=subprocess.PIPE,
         text=True,
-        # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
+        # If these tests run in the background, the shell makes processes ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # The import of torch, which comes after all else that happens at a start, has begun and takes a second and more.
@@ -183,7 +183,7 @@ def test_signals_end_a_start_in_one_line(sent: signal.Signals) -> None:
     assert (process.returncode, err) == (130, "bdclean: interrupted: no result was written\n")
 
 
-def test_a_full_disk_is_the_users_to_mend(
+def test_a_full_disk_is_a_user_error(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_shapes: None
 ) -> None:
     def full(descriptor: int) -> None:
@@ -209,7 +209,7 @@ def test_a_thread_that_meets_a_full_disk_prints_nothing(
         assert ("Traceback" in capsys.readouterr().err) is said
 
 
-def test_notices_of_images_are_no_second_line_on_standard_error(
+def test_notices_of_images_add_no_line_on_standard_error(
     tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = np.zeros((20, 32, 32, 3), np.uint8)
@@ -240,13 +240,13 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    # The worker has the other end of the pipe, which is closed when it is gone.
+    # The worker has the other end of the pipe, which is closed when it ends.
     assert process.communicate(timeout=10)[0] == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.usefixtures("tiny_shapes")
-def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_in_a_forked_process_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
     with pytest.raises(SystemExit) as caught:
         main([*FIT, *several, "--data.attack.poison_rate", "0.00001"])

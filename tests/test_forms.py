@@ -113,7 +113,7 @@ def test_types_and_versions_of_the_weights_stay() -> None:
     network.load_state_dict(written)
 
 
-def test_what_is_not_the_networks_stays_as_it_is(state: State) -> None:
+def test_entries_beside_the_network_are_kept(state: State) -> None:
     others = {"loss.weight": torch.ones(10), "0.weight": torch.ones(2, 2)}
     content = {"pytorch-lightning_version": "2.0.0", "state_dict": prefixed(state, "model.") | others}
     torch.save(content, "theirs.ckpt")
@@ -139,7 +139,7 @@ def test_safetensors(state: State) -> None:
         assert torch.equal(out["net.0.weight"], network.state_dict()["0.weight"])
 
 
-def test_onnx_gives_the_networks_answers() -> None:
+def test_onnx_gives_the_networks_logits() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network = build_network("resnet20", 7, 32).eval()

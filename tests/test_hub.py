@@ -1,4 +1,4 @@
-"""Folders of transformers and timm: read, recognised, cleansed, written; hostile ones are refused in a line."""
+"""Folders of transformers and timm: reading, recognising, cleansing, writing, and refusing hostile folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAST = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever connects to anything fails."""
+    """Let all connections fail."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was opened")
@@ -54,7 +54,7 @@ def make_vit(path: str, **changes: Any) -> Any:
 
 
 def make_resnet(path: str) -> Any:
-    """The same of a tiny residual network, whose description has no image size."""
+    """A folder of a tiny residual network, whose configuration has no image size."""
     torch.manual_seed(0)
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     network = transformers.ResNetForImageClassification(config).eval()
@@ -83,7 +83,7 @@ def edit(path: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize("make", [make_vit, make_resnet, make_timm])
 @pytest.mark.parametrize("name", ["given", "given/model.safetensors"])
-def test_a_folder_is_the_network_that_the_library_makes_of_it(make: Callable[[str], Any], name: str) -> None:
+def test_a_folder_loads_as_in_its_library(make: Callable[[str], Any], name: str) -> None:
     theirs = make("given")
     found = read(name)
     suspect = Suspect(**identify(found, {}, None))
@@ -95,7 +95,7 @@ def test_a_folder_is_the_network_that_the_library_makes_of_it(make: Callable[[st
         assert torch.allclose(suspect.eval()(images), getattr(wanted, "logits", wanted), atol=1e-5)
 
 
-def test_what_a_folder_says_is_believed() -> None:
+def test_the_configuration_of_a_folder_is_used() -> None:
     make_vit("given")
     found = read("given")
     assert found.class_names == ("cat", "dog", "frog")
@@ -135,7 +135,7 @@ def test_links_of_the_cache_are_followed() -> None:
 @pytest.mark.parametrize("make", [make_vit, make_timm])
 def test_a_cleansed_folder_is_loaded_by_the_library(make: Callable[[str], Any]) -> None:
     make("given")
-    # Half precision on the way in is half precision on the way out.
+    # Half precision is kept.
     halves = {name: value.half() for name, value in load_file("given/model.safetensors").items()}
     save_file(halves, "given/model.safetensors", {"format": "pt"})
     options = ("--trainer.max_epochs", "1", "--scan", "false", "--method", "Distill", "--data.batch_size", "20")
@@ -199,7 +199,7 @@ def elsewhere() -> None:
 
 
 def not_finite() -> None:
-    """A weight that is no number."""
+    """A weight that is nan."""
     weights = load_file("given/model.safetensors")
     weights["classifier.bias"][0] = torch.nan
     save_file(weights, "given/model.safetensors")
@@ -270,7 +270,7 @@ HOSTILE: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), HOSTILE)
-def test_hostile_folders_are_refused_in_a_line(change: Callable[[], object], reason: str) -> None:
+def test_hostile_folders_are_refused_in_one_line(change: Callable[[], object], reason: str) -> None:
     make_vit("given")
     change()
     with pytest.raises(InputError, match=reason) as caught:
@@ -280,7 +280,7 @@ def test_hostile_folders_are_refused_in_a_line(change: Callable[[], object], rea
     assert not Path("pwned").exists()
 
 
-def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_name_the_folder_in_python_and_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     make_vit("given", auto_map={"AutoModel": "evil.Net"})
     reason = "refused, its config.json has auto_map, which can have other code run"
     with pytest.raises(InputError, match=f"^path given: {reason}$"):
@@ -303,7 +303,7 @@ def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: 
         ({"num_classes": 7}, "does not fit timm/test_vit with 7 classes"),
     ],
 )
-def test_hostile_folders_of_timm_are_refused_in_a_line(changes: dict[str, Any], reason: str) -> None:
+def test_hostile_timm_folders_are_refused_in_one_line(changes: dict[str, Any], reason: str) -> None:
     make_timm("given", **changes)
     with pytest.raises(InputError, match=reason):
         identify(read("given"), {}, None)
@@ -316,7 +316,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         read("given")
 
 
-def test_normalisation_is_what_the_processor_computes() -> None:
+def test_normalisation_matches_the_processor() -> None:
     pixels = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     common = {"image_mean": [0.4] * 3, "image_std": [0.3] * 3, "do_resize": False, "do_center_crop": False}
     for extra in ({}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False}, {"do_normalize": False}):
@@ -345,7 +345,7 @@ def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("make", "name"), [(make_vit, "vit"), (make_resnet, "resnet")])
-def test_networks_of_transformers_need_their_description(make: Callable[[str], Any], name: str) -> None:
+def test_networks_of_transformers_need_their_configuration(make: Callable[[str], Any], name: str) -> None:
     make("given")
     Path("given/model.safetensors").rename("weights.safetensors")
     reason = rf"^ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"

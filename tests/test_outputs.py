@@ -1,4 +1,4 @@
-"""Files are whole or not there, refused before the work where that can be known, and never another suspect's."""
+"""Output files are written completely or not at all, checked before the work, and never replace another suspect's."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def command(name: str, suspect: Path, *more: str) -> list[str]:
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line with which a command is refused; nothing changes in the folder."""
+    """The line that refuses a command; nothing changes in the folder."""
     before = {path: path.lstat().st_mtime_ns for path in Path.cwd().rglob("*")}
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -56,7 +56,7 @@ def test_a_file_is_whole_or_as_it_was() -> None:
     assert list(Path.cwd().iterdir()) == [path.absolute()]
 
 
-def test_a_link_goes_on_leading_to_the_file() -> None:
+def test_a_link_is_kept() -> None:
     Path("elsewhere").mkdir()
     Path("link.txt").symlink_to("elsewhere/file.txt")
     write_text(Path("link.txt"), "text")
@@ -64,7 +64,7 @@ def test_a_link_goes_on_leading_to_the_file() -> None:
     assert Path("elsewhere/file.txt").read_text() == "text"
 
 
-def test_names_that_are_no_utf_8_do_not_spoil_a_table() -> None:
+def test_names_with_invalid_utf_8_do_not_break_a_table() -> None:
     write_text(Path("table.csv"), "caf\udce9.png,0\n")
     assert Path("table.csv").read_text() == "caf\\udce9.png,0\n"
 
@@ -145,7 +145,7 @@ def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", ["fit", "cleanse", "scan"])
-def test_the_same_command_may_be_run_again(name: str, tiny_suspect: Path) -> None:
+def test_the_same_command_can_be_repeated(name: str, tiny_suspect: Path) -> None:
     shutil.copy(tiny_suspect, "own.ckpt")
     for _ in range(2):
         main(command(name, Path("own.ckpt")))

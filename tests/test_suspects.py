@@ -35,7 +35,7 @@ def test_a_suspect_is_read_with_its_images_and_its_trigger(tiny_suspect: Path) -
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_what_is_given_comes_before_what_the_checkpoint_says(tiny_suspect: Path) -> None:
+def test_arguments_override_the_checkpoint(tiny_suspect: Path) -> None:
     _, data = load(str(tiny_suspect), unlabeled="procedural", num_unlabeled=30, seed=5)
     assert data.unlabeled is not None
     assert (data.unlabeled.name, data.num_unlabeled, data.seed) == ("procedural", 30, 5)
@@ -67,7 +67,7 @@ def test_options_of_an_attack_are_those_of_its_constructor(options: dict[str, An
         check_options(BadNets, options, Given("ckpt", "here"))
 
 
-def test_what_a_checkpoint_names_is_not_read_unasked(tiny_suspect: Path) -> None:
+def test_files_that_a_checkpoint_names_are_not_read(tiny_suspect: Path) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
     assert described(read(str(tiny_suspect))).data["source"] == "shapes"
     (key,) = (key for key, value in content.items() if isinstance(value, dict) and "attack_options" in value)
