@@ -31,10 +31,9 @@ BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {
     "Reinitialise": ({}, 6, 10),
     "ScanDistill": ({}, 2, 5),
 }
-"""For each method: options beside those of the benchmark, and how much ACC it may cost and ASR it may leave.
+"""For each method: options in addition to the benchmark's, the largest loss of ACC, and the largest remaining ASR.
 
-Where an option of a method is given, what it would do by itself leaves the backdoor, or takes the network apart: the
-tables say so.
+Options are given where the defaults leave the backdoor or ruin the network, as the tables of results show.
 """
 
 

@@ -206,9 +206,9 @@ def cases() -> Iterator[Case]:
 
 
 def test_almost_checkpoints(tiny_suspect: Path) -> None:
-    """A thousand files, mutated where their structure is: none ends the reader, or is read into something else.
+    """A thousand files with mutations of their structure: none crashes the reader, or is read differently.
 
-    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes so many, and counts what became of them.
+    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes 20,000, and counts the outcomes.
     """
     count = int(os.environ.get("FUZZ_FILES", "1000"))
     Path("suspect.ckpt").write_bytes(tiny_suspect.read_bytes())
