@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bdclean import __version__
 from bdclean.benchmark.grid import arguments, files_of
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 BENCHMARKS = sorted(CONFIGS.glob("benchmark/*.yaml"))
