@@ -107,6 +107,13 @@ def computing(seconds: float) -> Iterator[None]:
     assert sum(os.times()[:4]) - before < seconds
 
 
+def on_shapes(name: str) -> list[str]:
+    """Options that train an attack on the embedded images, by the name of its file in `configs/attack`."""
+    own = CONFIGS / "attack" / f"{name}_shapes.yaml"
+    attack = own if own.exists() else CONFIGS / "attack" / f"{name}.yaml"
+    return ["--config", str(CONFIGS / "setup" / "shapes.yaml"), "--config", str(attack)]
+
+
 def quick_attack(name: str) -> list[str]:
     """Options that make an attack's preparations short."""
     options = inspect.signature(attacks.ATTACKS[name]).parameters
