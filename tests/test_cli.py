@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bdclean import __version__
 from bdclean.benchmark.grid import arguments, files_of
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 BENCHMARKS = sorted(CONFIGS.glob("benchmark/*.yaml"))
@@ -67,9 +67,9 @@ def cifar_like() -> Path:
 
 def setup_of(config: Path) -> list[Path]:
     """The images and the network that an attack's file goes with."""
-    setup = next((name for name in ("gtsrb", "small") if config.stem.endswith(f"_{name}")), "")
-    names = {"gtsrb": "gtsrb", "small": "cifar10_small", "": "cifar10"}
-    return [CONFIGS / "setup" / f"{names[setup]}.yaml"] if config.parent.name == "attack" else []
+    setups = {"gtsrb": "gtsrb", "small": "cifar10_small", "shapes": "shapes"}
+    setup = setups.get(config.stem.rpartition("_")[2], "cifar10")
+    return [CONFIGS / "setup" / f"{setup}.yaml"] if config.parent.name == "attack" else []
 
 
 @pytest.mark.usefixtures("tiny_shapes", "narrow_networks")
