@@ -87,8 +87,8 @@ def _input_and_method(result: Cleansing) -> Section:
     agreement = result.cleansed.agreement
     count = f"{agreement.interval.images} " if agreement and agreement.interval else ""
     brief = (
-        f"{result.method}{data} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, agreement "
-        f"on {count}{result.agreement_on}."
+        f"{result.method}{data} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, "
+        f"agreement on {count}{result.agreement_on}."
     )
     return Section("Input and method", (facts,), brief)
 

@@ -1,5 +1,4 @@
-"""A reference for networks with two classes: neither of two scores can stand out, so they are compared with those of
-another network."""
+"""A reference network for scans of two classes, as neither of only two scores can stand out."""
 
 from __future__ import annotations
 
