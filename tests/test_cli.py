@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -100,7 +101,8 @@ def test_every_benchmark_is_of_commands_that_parse(
     content = yaml.safe_load(config.read_text())
     assert all(Path(file).is_file() for options in content["suspects"].values() for file in files_of(options))
     main(["benchmark", "--config", str(config), "--list"])
-    cells = len(content["suspects"]) * len(content["methods"]) * len(content.get("seeds", [0]))
+    parts = (content.get(name, [0]) for name in ("suspects", "methods", "networks", "images", "seeds"))
+    cells = math.prod(map(len, parts))
     assert len(capsys.readouterr().out.splitlines()) == cells
     for name, options in list(content["methods"].items())[:: 1 if len(content["methods"]) < 10 else 6]:
         words = arguments({"method": name, **options})

@@ -19,6 +19,8 @@ from bdclean.errors import InputError, within
 
 Options = Mapping[str, Any]
 """Options of a subcommand, as on the command line but without dashes, and their values."""
+START = "start"
+"""Option of a suspect beside those of `bdclean fit`: name of the suspect whose weights its training starts from."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,30 @@ class Suspect:
         name: What it is called in the table.
         network: What its architecture is called there.
         seed: Of everything.
-        arguments: Of `bdclean fit`, all but `--output`.
+        arguments: Of `bdclean fit`, all but `--output` and `--model.weights`.
+        start: The suspect whose weights the training starts from, if there is one.
     """
 
     name: str
     network: str
     seed: int
     arguments: tuple[str, ...]
+    start: Suspect | None = None
 
     @property
     def key(self) -> str:
-        """Name of its files: the same only for the same arguments."""
-        return f"{self.name}.{self.network}.{self.seed}.{_digest(self.arguments)}"
+        """Name of its files: the same only for the same arguments and the same start."""
+        return f"{self.name}.{self.network}.{self.seed}.{_digest(self.words)}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Everything that its training depends on."""
+        return self.arguments if self.start is None else (*self.arguments, f"{START}={self.start.key}")
+
+    @property
+    def chain(self) -> tuple[Suspect, ...]:
+        """The suspect that it starts from, if there is one, and itself: the order of their training."""
+        return (self,) if self.start is None else (self.start, self)
 
     def path(self, folder: Path) -> Path:
         """Where it is kept."""
@@ -68,7 +82,7 @@ class Cell:
         """Name of its result: the same only for the same arguments."""
         suspect = self.suspect
         names = f"{suspect.name}.{suspect.network}.{suspect.seed}.{self.method}.{self.images}"
-        return f"{names}.{_digest((*suspect.arguments, *self.arguments))}"
+        return f"{names}.{_digest((*suspect.words, *self.arguments))}"
 
     def path(self, folder: Path) -> Path:
         """Where its result is kept, or the reason why there is none."""
@@ -85,7 +99,8 @@ def make_grid(
     """Every suspect of every network and seed, with every method and all images.
 
     Args:
-        suspects: Name to options of `bdclean fit`.
+        suspects: Name to options of `bdclean fit`, and `start`: the name of another suspect, of the same network and
+            seed, whose weights the training starts from.
         methods: Name to options of `bdclean cleanse`; `method` is the name, if neither it nor `config` is among them.
         networks: Name to options of `bdclean fit` that come after those of a suspect, files after its file.
         images: Name to options of `bdclean cleanse` that come after those of a method, files after its file.
@@ -106,11 +121,8 @@ def make_grid(
     for seed in seeds:
         within("seeds", seed, 0, 2**32 - 1)
     cells = []
-    for seed, (name, options), (network, more) in itertools.product(seeds, suspects.items(), networks.items()):
-        seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
-        if _attacked(options) and _attacked(more):
-            seeded["data.attack.seed"] = seed
-        suspect = Suspect(name, network, seed, arguments(seeded, options, more))
+    for seed, (network, more), name in itertools.product(seeds, networks.items(), suspects):
+        suspect = _suspect(name, suspects, network, more, seed)
         for (method, choice), (kind, where) in itertools.product(methods.items(), images.items()):
             # Curves on validation images would take as long as a cheap method, and a scan longer.
             own: dict[str, Any] = {"seed_everything": seed, "scan": False, "trainer.limit_val_batches": 0}
@@ -118,6 +130,21 @@ def make_grid(
                 own["method"] = method
             cells.append(Cell(suspect, method, kind, arguments(own, choice, where)))
     return cells
+
+
+def _suspect(name: str, suspects: Mapping[str, Options], network: str, more: Options, seed: int) -> Suspect:
+    """A suspect, and the suspects that it starts from."""
+    options = dict(suspects[name])
+    start = options.pop(START, None)
+    if start is not None and start not in suspects:
+        raise InputError("suspects", start, f"{name} starts from it, and there is no such suspect")
+    if start is not None and suspects[start].get(START) is not None:
+        raise InputError("suspects", start, f"{name} starts from it; it must itself start from random weights")
+    seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
+    if _attacked(options) and _attacked(more):
+        seeded["data.attack.seed"] = seed
+    first = None if start is None else _suspect(start, suspects, network, more, seed)
+    return Suspect(name, network, seed, arguments(seeded, options, more), first)
 
 
 def files_of(options: Options) -> list[str]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from bdclean import printable
 from bdclean.benchmark import local, page, tables, work
-from bdclean.benchmark.grid import Cell, make_grid
+from bdclean.benchmark.grid import Cell, Suspect, make_grid
 from bdclean.checkpoint import write_text
 from bdclean.errors import Given, InputError, within
 from bdclean.exits import Interrupted
@@ -44,7 +44,7 @@ def benchmark(
 
     Args:
         suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`.
+            configs/badnet.yaml}`. Their `start` is the name of another suspect, whose weights the training starts from.
         methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
             them.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:
@@ -133,16 +133,17 @@ def _check(command: work.Command, subcommand: str, words: Sequence[str], what: G
 def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
     """Do what is not done yet."""
     cells = {one.key: one for one in grid if not work.done(one, folder, keep)}
-    suspects = {one.suspect.key: one.suspect for one in cells.values() if not one.suspect.path(folder).exists()}
-    for key in {name for one in grid for name in (one.key, one.suspect.key)} - cells.keys() - suspects.keys():
+    trained = {one.key: one for cell in grid for one in cell.suspect.chain}
+    suspects = {one.key: one for cell in cells.values() for one in cell.suspect.chain if not one.path(folder).exists()}
+    for key in {*(one.key for one in grid), *trained} - cells.keys() - suspects.keys():
         work.tidy(folder, key)
     logs = folder / "logs"
     tasks = [
-        local.Task(key, logs / f"{key}.log", (), work.train, (suspect, folder, command))
+        local.Task(key, logs / f"{key}.log", _needs(suspect.start, suspects), work.train, (suspect, folder, command))
         for key, suspect in suspects.items()
     ]
     for key, one in cells.items():
-        needs = (one.suspect.key,) if one.suspect.key in suspects else ()
+        needs = _needs(one.suspect, suspects)
         tasks.append(local.Task(key, logs / f"{key}.log", needs, work.cleanse, (one, folder, command, keep)))
     try:
         _follow(tasks, cells, folder, jobs, command)
@@ -150,6 +151,11 @@ def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Comm
         done = sum(work.done(one, folder, keep) for one in grid)
         kept = f"{folder} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
         raise Interrupted(kept) from interruption
+
+
+def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:
+    """Names of the tasks that train a suspect, if it is not trained yet."""
+    return () if suspect is None or suspect.key not in missing else (suspect.key,)
 
 
 def _follow(

@@ -55,16 +55,17 @@ def alone_in(folder: Path) -> tuple[str, ...]:
 
 
 def train(suspect: Suspect, folder: Path, command: Command) -> Path:
-    """Train a suspect, unless that was done; wait where another process is at it.
+    """Train a suspect and the one that it starts from, unless that was done; wait where another process is at it.
 
     Returns:
         Its checkpoint.
     """
     path = suspect.path(folder)
+    start = () if suspect.start is None else (f"--model.weights={train(suspect.start, folder, command)}",)
     with alone(folder, suspect.key) as scratch:
         if not path.exists():
             output = scratch / "suspect.ckpt"
-            command.run(["fit", *suspect.arguments, *SHORT, *alone_in(scratch), f"--output={output}"])
+            command.run(["fit", *suspect.arguments, *start, *SHORT, *alone_in(scratch), f"--output={output}"])
             os.replace(output, path)
     return path
 
