@@ -1,4 +1,4 @@
-"""Reports in TensorBoard."""
+"""Log reports to TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LAYOUT = {
         "agreement with the suspect": ["Multiline", ["val/agreement"]],
     }
 }
-"""Charts of the tab "Custom scalars": title to kind and tags."""
+"""Charts of the tab "Custom scalars": kind and tags by title."""
 
 
 def log(writer: SummaryWriter, page: Page, step: int) -> None:
-    """Log those parts of a report that have a tag.
+    """Log the parts of a report that have a tag.
 
     Args:
-        writer: Of a logger.
+        writer: Writer of a TensorBoard logger.
         page: The report.
-        step: Of the training, at which it stands.
+        step: Training step.
     """
     writer.add_custom_scalars(LAYOUT)
     for section in page.sections:
@@ -35,5 +35,5 @@ def log(writer: SummaryWriter, page: Page, step: int) -> None:
             writer.add_text(section.tag, markdown(words), step)
         for part in section.parts:
             if isinstance(part, Picture) and part.tag:
-                found = part.draw()
-                writer.add_image(part.tag, found if isinstance(found, Tensor) else drawn(found), step)
+                drawing = part.draw()
+                writer.add_image(part.tag, drawing if isinstance(drawing, Tensor) else drawn(drawing), step)

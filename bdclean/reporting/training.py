@@ -9,7 +9,7 @@ from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 
 
 def page(result: Training) -> Page:
-    """The report, with all that there is to show."""
+    """The report, with all sections that have content."""
     return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT)
 
 
