@@ -8,8 +8,8 @@ from typing import Any
 from bdclean.attacks import ATTACKS
 from bdclean.checkpoint import read
 from bdclean.data import PoisonDataModule
-from bdclean.data.sources import size_of
-from bdclean.modules import Suspect, identify
+from bdclean.modules import Suspect
+from bdclean.suspects.completing import complete
 from bdclean.suspects.restoring import restore
 from bdclean.suspects.vetting import described
 
@@ -48,9 +48,9 @@ def load(
     images = dict(said.data) | {name: value for name, value in given.items() if value is not None}
     if images.get("source") is None and images.get("unlabeled") is None:
         images["unlabeled"] = DRAWN
-    root = images.get("root", "data")
-    size = images.get("image_size") or size_of(images.get("source"), images.get("unlabeled"), root)
-    network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))
+    given_model = dict(model or {})
+    sized = given_model.get("image_size") is not None
+    network = Suspect(**complete(suspect, dict(said.model) | given_model, images, sized=sized))
     datamodule = PoisonDataModule(**images | {"image_size": images.get("image_size") or network.image_size})
     restore(network, datamodule, suspect)
     return network, datamodule
