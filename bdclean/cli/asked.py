@@ -1,4 +1,4 @@
-"""What the user says of an option before anything else is parsed: the defaults of others depend on it."""
+"""Values of options before the command line is parsed, as the defaults of other options depend on them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bdclean.errors import InputError
 
 
 class Asked:
-    """The words of a command line, and the configuration files that they name.
+    """The options on a command line and in its configuration files.
 
     Args:
-        arguments: The words.
+        arguments: Words of the command line.
 
     Raises:
         InputError: If a configuration file cannot be read.
@@ -27,7 +27,7 @@ class Asked:
         self.contents = _contents_of(self.arguments)
 
     def __call__(self, key: str) -> Any:
-        """The value of an option, by its name without dashes; None if the user says nothing of it."""
+        """The value of an option, by its name without dashes; None if the user did not set it."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument(f"--{key}", dest="value", nargs="?")
         values = [parser.parse_known_args(self.arguments)[0].value]
@@ -39,18 +39,18 @@ class Asked:
 
 
 def unquoted(value: Any) -> Any:
-    """The value of an option, which on the command line can be a mapping or a list in YAML."""
+    """Parse the value of an option if it is a mapping or a list in YAML."""
     if not isinstance(value, str) or not value.startswith(("{", "[")):
         return value
     try:
         return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError):
-        # The parser says what is wrong.
+        # The parser reports the error.
         return value
 
 
 def _contents_of(arguments: Sequence[str]) -> list[Any]:
-    """What the configuration files on the command line hold, the last and strongest first."""
+    """Contents of the configuration files on the command line; the last one comes first, as it takes precedence."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[], nargs="?")
     contents = []

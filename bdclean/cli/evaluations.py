@@ -14,7 +14,7 @@ from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 
 
 class Evaluations:
-    """A part of a command line."""
+    """The part of the command line for test and validate."""
 
     model: Classifier
     datamodule: PoisonDataModule
@@ -23,12 +23,12 @@ class Evaluations:
     result: Any
 
     def before_test(self) -> None:
-        """Refuse to measure nothing."""
+        """Refuse data without test images."""
         if not self.datamodule.labelled and self.datamodule.triggered is None:
             raise InputError("data.source", None, "has no labelled test images, so there is nothing to measure")
 
     def before_validate(self) -> None:
-        """As `before_test`."""
+        """Refuse data without validation images."""
         if not self.datamodule.trainable:
             raise InputError("data.source", None, "has no labelled training images to hold a validation set out of")
 

@@ -1,4 +1,4 @@
-"""Options against what the checkpoint says: the user's come first, and a file decides nothing about what is read."""
+"""Complete options from a checkpoint: the user's options come first, and a file never decides which files are read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bdclean.modules import identify
 from bdclean.suspects.vetting import described
 
 MOST_NUMBERS = 2**24
-"""In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
+"""Maximum size of a layer's output for one image of the size that a file names; eight images then take 512 MiB."""
 
 
 def defaults(suspect: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says, as defaults of the options."""
-    said = described(suspect)
-    data = dict(said.data)
-    if said.attack is not None:
-        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
-    sections = {"model": said.model, "data": data}
+    """The options in a checkpoint, as defaults of the command line."""
+    description = described(suspect)
+    data = dict(description.data)
+    if (attack := description.attack) is not None:
+        data["attack"] = {"class_path": f"bdclean.attacks.{attack}", "init_args": description.attack_options}
+    sections = {"model": description.model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
@@ -33,15 +33,15 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
     """Complete the options of the network and the size of its images.
 
     Args:
-        config: The options of a subcommand, which are changed.
+        config: The options of a subcommand; changed in place.
         suspect: The checkpoint.
-        asked: What the user says.
+        asked: The user's options.
 
     Returns:
-        Whether the network was recognised by its weights.
+        Whether the network was recognised from its weights.
 
     Raises:
-        InputError: If the checkpoint is no such network, or would fill the memory.
+        InputError: If the checkpoint does not fit the options, or its network would fill the memory.
     """
     model, data = config.model, config.data
     recognised = model.arch is None
@@ -56,7 +56,7 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
 
 
 def check_cost(suspect: Checkpoint, arch: str | None, stem: Any, arch_kwargs: Any = None) -> None:
-    """Refuse a size of images that the checkpoint names, and that would fill the memory of the network."""
+    """Refuse an image size in a checkpoint with which the network would fill the memory."""
     size = suspect.model.get("image_size")
     if size is None or arch is None or is_own_class(arch):
         return
@@ -71,10 +71,10 @@ def check_cost(suspect: Checkpoint, arch: str | None, stem: Any, arch_kwargs: An
 
 
 def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
-    """Which images the checkpoint names, unless the user names some.
+    """A notice about the images that the checkpoint names, if the user names none.
 
     Raises:
-        InputError: If there are no images at all.
+        InputError: If there are no images.
     """
     named = suspect.data.get("source")
     if data.source is not None or named is None:
