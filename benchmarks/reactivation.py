@@ -4,8 +4,8 @@
 
 Takes checkpoints for `bdclean test`, with a trigger in the checkpoint or among the options. Fine-tunes each of them on
 `--counts` triggered validation images with the target label and a batch of clean images with true labels: SGD with
-learning rate 0.01 and momentum 0.9, all images in each step. Writes ACC and ASR on the test images after several numbers of steps as
-CSV. Compare with a network that never had a backdoor, as it can learn the trigger too.
+learning rate 0.01 and momentum 0.9, all images in each step. Writes ACC and ASR on the test images after
+several numbers of steps as CSV. Compare with a network that never had a backdoor, as it can learn the trigger too.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="value of `--data.source`, with ten classes")
     parser.add_argument("--eps", type=float, nargs="+", default=[25.5])
-    parser.add_argument("--images", type=int, default=30_000, help="attacker's images; the user has half as many others")
+    parser.add_argument("--images", type=int, default=30_000, help="attacker's images; the user has half as many")
     parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
     source, count, epochs = open_source(options.source), options.images, options.epochs
