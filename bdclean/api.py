@@ -23,7 +23,9 @@ from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError, argument, naming
 from bdclean.handed import Handed, gathered, handed, unprocessed
-from bdclean.models import (
+from bdclean.modules import Classifier, Suspect
+from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.networks import (
     Moments,
     channels_of,
     check_finite,
@@ -33,8 +35,6 @@ from bdclean.models import (
     normalization,
     plain,
 )
-from bdclean.modules import Classifier, Suspect
-from bdclean.modules.suspect import count_classes, fitting_size
 from bdclean.registry import METHOD_ALIASES
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA

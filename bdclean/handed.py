@@ -14,8 +14,8 @@ from bdclean.data.memory import as_pixels, collect
 from bdclean.decoding import square
 from bdclean.errors import InputError
 from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
-from bdclean.models import Moments
 from bdclean.modules import Classifier
+from bdclean.networks import Moments
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def image_sets() -> tuple[str, ...]:
 @cache
 def networks() -> tuple[str, ...]:
     """Networks of this package and of torchvision; none if torchvision's could not be found."""
-    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "models" / "cifar.py", table))
+    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "networks" / "cifar.py", table))
     files = files_of("torchvision", "models/*.py")
     # Its syntax trees take a second.
     theirs = [name for path in files for name in re.findall(REGISTERED, path.read_text(encoding="utf-8"))]

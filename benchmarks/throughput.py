@@ -45,8 +45,8 @@ from bdclean.engine.precision import computes_in_bf16
 from bdclean.engine.process import keep_memory
 from bdclean.engine.quiet import quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.models import folded
 from bdclean.modules import AttackModule
+from bdclean.networks import folded
 
 NAMES = ("floor", "ours", "usual")
 MOST = 20_000

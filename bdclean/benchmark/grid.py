@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ Options = Mapping[str, Any]
 """Values of options of a subcommand, by their names without dashes."""
 START = "start"
 """Key in a suspect's options, besides options of `bdclean fit`: the suspect whose weights its training starts from."""
+ONLY = "only"
+"""Key in the options of a suspect, method, network or images: the names of each other part that it is combined with."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def make_grid(
 
     Args:
         suspects: Options of `bdclean fit` by name, and `start`: the name of another suspect, of the same network and
-            seed, whose weights the training starts from.
+            seed, whose weights the training starts from. In this and the next three, `only` lists the names of other
+            parts, by part, with which there are cells.
         methods: Options of `bdclean cleanse` by name; without `method` and `config`, the name is the method.
         networks: Options of `bdclean fit` by name, which override those of a suspect.
         images: Options of `bdclean cleanse` by name, which override those of a method.
@@ -120,16 +123,46 @@ def make_grid(
                 raise InputError(option, name, "names have up to 40 letters, digits, spaces and + - ( )")
     for seed in seeds:
         within("seeds", seed, 0, 2**32 - 1)
+    optional = {"suspects": suspects, "methods": methods, "networks": networks, "images": images}
+    limits = [limit for option, choices in optional.items() for limit in _limits(option, choices, parts)]
+    suspects, methods, networks, images = (
+        {name: {key: value for key, value in options.items() if key != ONLY} for name, options in choices.items()}
+        for choices in optional.values()
+    )
     cells = []
-    for seed, (network, more), name in itertools.product(seeds, networks.items(), suspects):
-        suspect = _suspect(name, suspects, network, more, seed)
-        for (method, choice), (kind, where) in itertools.product(methods.items(), images.items()):
+    for seed, network, name in itertools.product(seeds, networks, suspects):
+        suspect = _suspect(name, suspects, network, networks[network], seed)
+        for method, kind in itertools.product(methods, images):
+            chosen = {"suspects": name, "methods": method, "networks": network, "images": kind, "seeds": seed}
+            if any(chosen[part] == one and chosen[other] not in names for part, one, other, names in limits):
+                continue
             # Validation would take as long as a cheap method, and a scan longer.
             common: dict[str, Any] = {"seed_everything": seed, "scan": False, "trainer.limit_val_batches": 0}
-            if "config" not in choice:
+            if "config" not in methods[method]:
                 common["method"] = method
-            cells.append(Cell(suspect, method, kind, arguments(common, choice, where)))
+            cells.append(Cell(suspect, method, kind, arguments(common, methods[method], images[kind])))
+    if not cells:
+        raise InputError("methods", None, "`only` leaves no cell")
     return cells
+
+
+def _limits(
+    option: str, choices: Mapping[str, Options], parts: Mapping[str, Iterable[Any]]
+) -> Iterator[tuple[str, str, str, list[Any]]]:
+    """Yield the limits that `only` sets: part, name, other part, and the names of the other part that are combined."""
+    for name, options in choices.items():
+        only = options.get(ONLY, {})
+        if not isinstance(only, Mapping) or not all(isinstance(names, list) for names in only.values()):
+            raise InputError(option, only, f"`only` of {name} is no mapping of lists, such as {{seeds: [0]}}")
+        for other, names in only.items():
+            if other not in parts or other == option:
+                raise InputError(
+                    option, other, f"`only` of {name} takes {', '.join(part for part in parts if part != option)}"
+                )
+            for one in names:
+                if one not in parts[other]:
+                    raise InputError(other, one, f"`only` of {name} names it, and there is none of that name")
+            yield option, name, other, names
 
 
 def _suspect(name: str, suspects: Mapping[str, Options], network: str, more: Options, seed: int) -> Suspect:

@@ -44,7 +44,9 @@ def benchmark(
 
     Args:
         suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`. Their `start` is the name of another suspect, whose weights the training starts from.
+            configs/badnet.yaml}`. `start` among them is the name of another suspect, whose weights the training starts
+            from. `only`, here and in the next three, names what the suspect is combined with: `{methods: [CLP],
+            seeds: [0]}`.
         methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
             them.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:

@@ -11,8 +11,8 @@ from bdclean.checkpoint import Checkpoint
 from bdclean.cli.asked import Asked
 from bdclean.data.sources import size_of
 from bdclean.errors import InputError
-from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import identify
+from bdclean.networks import is_own_class, largest_layer
 from bdclean.suspects.vetting import described
 
 MOST_NUMBERS = 2**24

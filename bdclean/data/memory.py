@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bdclean.errors import InputError
-from bdclean.models import Moments
+from bdclean.networks import Moments
 
 
 def collect(batches: Iterable[Any], count: int) -> Tensor:

@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bdclean.models import frozen
 from bdclean.modules import Classifier
+from bdclean.networks import frozen
 
 
 def computes_in_bf16(device: torch.device) -> bool:

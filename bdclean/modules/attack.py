@@ -17,9 +17,9 @@ from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.data.poisoning import poison_in_step
 from bdclean.errors import Given, InputError
-from bdclean.models import Moments, Stem, check_finite, noise
 from bdclean.modules.starting import PARAMETER, Start, start_from
 from bdclean.modules.suspect import Suspect
+from bdclean.networks import Moments, Stem, check_finite, noise
 from bdclean.training import cosine
 
 

@@ -17,7 +17,9 @@ from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
 from bdclean.errors import Given, InputError
 from bdclean.metrics import MeanLoss, Share
-from bdclean.models import (
+from bdclean.modules.judging import Judging
+from bdclean.modules.weights import load_weights
+from bdclean.networks import (
     Normalize,
     Stem,
     check_finite,
@@ -26,8 +28,6 @@ from bdclean.models import (
     read_logits,
     renewed,
 )
-from bdclean.modules.judging import Judging
-from bdclean.modules.weights import load_weights
 from bdclean.training import sgd
 
 

@@ -8,7 +8,7 @@ from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
 from bdclean.hub import TooLargeError, bounded
-from bdclean.models import WithoutData, best_prefix, build_network, last_rows, shapes_of, usual_size
+from bdclean.networks import WithoutData, best_prefix, build_network, last_rows, shapes_of, usual_size
 
 
 def described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: Given) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
 from bdclean.hub import is_transformers
-from bdclean.models import (
+from bdclean.modules.described import described
+from bdclean.modules.suspect import fitting_size
+from bdclean.networks import (
     WithoutData,
     best_prefix,
     build_network,
@@ -23,9 +25,7 @@ from bdclean.models import (
     shapes_of,
     usual_size,
 )
-from bdclean.models.recognise import Recognised
-from bdclean.modules.described import described
-from bdclean.modules.suspect import fitting_size
+from bdclean.networks.recognise import Recognised
 
 
 def identify(

@@ -10,9 +10,9 @@ from torch import nn
 
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.errors import Given
-from bdclean.models import build_network
 from bdclean.modules.identify import identify
 from bdclean.modules.weights import load_weights
+from bdclean.networks import build_network
 
 PARAMETER = "model.weights"
 """The parameter that names the file of the weights."""

@@ -9,7 +9,8 @@ from torch import nn
 from bdclean import first_line
 from bdclean.checkpoint import backdoorbench
 from bdclean.errors import Given, InputError, within
-from bdclean.models import (
+from bdclean.modules.classifier import Classifier
+from bdclean.networks import (
     Moments,
     Stem,
     build_network,
@@ -19,7 +20,6 @@ from bdclean.models import (
     normalization,
     outputs_of,
 )
-from bdclean.modules.classifier import Classifier
 from bdclean.training import LARGEST_SIDE
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)

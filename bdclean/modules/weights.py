@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
-from bdclean.models import best_prefix, closest, shapes_of, without
+from bdclean.networks import best_prefix, closest, shapes_of, without
 
 
 def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpoint: Checkpoint, option: Given) -> str:

@@ -11,8 +11,8 @@ from bdclean import checkpoint, earlier, outputs
 from bdclean.cleansing import Cleanser
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError
-from bdclean.models import frozen, plain
 from bdclean.modules import Classifier
+from bdclean.networks import frozen, plain
 from bdclean.reporting import html
 from bdclean.reporting.cleansing import page
 from bdclean.reporting.files import write_json

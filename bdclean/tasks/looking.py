@@ -12,9 +12,9 @@ from bdclean.data.notices import say
 from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError
-from bdclean.models import check_finite, check_gradient, folded, noise
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
+from bdclean.networks import check_finite, check_gradient, folded, noise
 from bdclean.reporting.parts import Example, Subject
 from bdclean.scanning import ALPHA, SCANNED, Finding, shown, stands_out
 from bdclean.tasks.evaluation import EXAMPLES

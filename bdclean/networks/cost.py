@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bdclean.errors import InputError
-from bdclean.models.networks import Stem, assemble, input_channels
+from bdclean.networks.build import Stem, assemble, input_channels
 
 
 class WithoutData(TorchFunctionMode):
