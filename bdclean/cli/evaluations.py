@@ -1,4 +1,4 @@
-"""Checks before test and validate, and the table after test: LightningCLI calls these methods by name."""
+"""Checks before test and validate, and the table after them: LightningCLI calls these methods by name."""
 
 from __future__ import annotations
 
@@ -33,8 +33,15 @@ class Evaluations:
             raise InputError("data.source", None, "has no labelled training images to hold a validation set out of")
 
     def after_test(self) -> None:
-        """Print the figures, as `fit` does."""
+        """Print the figures on the test images, as `fit` does."""
+        self._print_figures("test", "test")
+
+    def after_validate(self) -> None:
+        """Print the figures on the validation images."""
+        self._print_figures("val", "validation")
+
+    def _print_figures(self, stage: str, images: str) -> None:
         if self.trainer.is_global_zero:
             path = self.checkpoint.path if self.checkpoint else "network"
-            figures = {escaped(str(path)): measured(self.result, self.model.counted())}
-            print("\n".join([figures_table(figures).plain(), *wide_intervals(figures), IN_PERCENT]))
+            figures = {escaped(str(path)): measured(self.result, self.model.judging.counted(stage), stage)}
+            print("\n".join([figures_table(figures).plain(), *wide_intervals(figures), IN_PERCENT.format(images)]))

@@ -104,8 +104,8 @@ class CommandLine(Evaluations, LightningCLI):
                 parser.link_arguments(source, target, made, apply_on="instantiate")
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="File or folder of the network.")
-        if subcommand == "test":
-            # `after_test` prints the figures.
+        if subcommand in ("test", "validate"):
+            # `after_test` and `after_validate` print the figures.
             parser.set_defaults({"verbose": False})
         if subcommand == "cleanse":
             parser.set_defaults({"trainer.check_val_every_n_epoch": 3})
