@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 from bdclean.errors import InputError
 from bdclean.networks.build import Stem, assemble, input_channels
 
-
 FILLS = {
     nn.init.constant_,
     nn.init.kaiming_normal_,
