@@ -1,4 +1,4 @@
-"""Networks and images straight from a user's hands: which normalisation belongs to them, and images of any kind."""
+"""Networks and images that a user passes to the Python API: their normalisation, and images of any kind as a tensor."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bdclean.networks import Moments
 
 
 @dataclass(frozen=True)
-class Handed:
-    """A network, and what is known of the images that it takes.
+class UserNetwork:
+    """A network, and the normalisation and size of the images that it expects.
 
     Attributes:
-        network: Takes normalised images.
-        mean: As in `bdclean.cleanse`; None if nothing says it.
-        std: The same.
-        image_size: Height and width of its images, in pixels; None if nothing says it.
-        explicit: Whether the mean and std are those that float images are to be normalised by; else float images are
-            what the network takes.
+        network: A module that takes normalised images.
+        mean: Mean of the channels, as in `bdclean.cleanse`; None if unknown.
+        std: Standard deviation of the channels, as in `bdclean.cleanse`; None if unknown.
+        image_size: Height and width of its images, in pixels; None if unknown.
+        explicit: Whether float images have to be normalised by `mean` and `std`; otherwise float images are normalised
+            already.
     """
 
     network: nn.Module
@@ -38,18 +38,18 @@ class Handed:
     explicit: bool
 
 
-def handed(model: Any, processor: Any, mean: Moments, std: Moments, image_size: int | None) -> Handed:
-    """A network with the normalisation that belongs to it: what the user says, or a processor, or the network itself.
+def with_normalization(model: Any, processor: Any, mean: Moments, std: Moments, image_size: int | None) -> UserNetwork:
+    """A network with its normalisation, from the user, from a processor, or from the network itself.
 
     Args:
-        model: The network: of timm, transformers or anybody; or a Classifier of this program.
+        model: A module of the user's, of timm or transformers, or a Classifier of this program.
         processor: An image processor of transformers, a data configuration of timm, or None.
-        mean: As the user gives it.
-        std: As the user gives it.
-        image_size: As the user gives it.
+        mean: Mean that the user gave.
+        std: Standard deviation that the user gave.
+        image_size: Height and width that the user gave, in pixels.
 
     Raises:
-        InputError: If the model is no network, or the processor does what this program cannot.
+        InputError: If the model is not a module, or the processor has an unsupported step.
     """
     if not isinstance(model, nn.Module):
         raise InputError("model", None, f"is a {type(model).__name__}, not a torch.nn.Module")
@@ -62,15 +62,15 @@ def handed(model: Any, processor: Any, mean: Moments, std: Moments, image_size: 
     explicit = processor is not None or isinstance(model, Classifier) or mean is not None or std is not None
     if mean is None and std is None:
         mean, std = found.mean, found.std
-    return Handed(network, mean, std, found.image_size if image_size is None else image_size, explicit)
+    return UserNetwork(network, mean, std, found.image_size if image_size is None else image_size, explicit)
 
 
 def _prepared(model: nn.Module, processor: Any) -> Preparation:
-    """What a processor says, or the description that timm gives its networks."""
+    """The normalisation of a processor, or the one that timm stores in its networks."""
     try:
         if processor is None:
-            own = getattr(model, "pretrained_cfg", None)
-            return of_timm(own) if isinstance(own, Mapping) and "mean" in own else Preparation()
+            config = getattr(model, "pretrained_cfg", None)
+            return of_timm(config) if isinstance(config, Mapping) and "mean" in config else Preparation()
         if callable(getattr(processor, "to_dict", None)):
             return of_transformers(processor.to_dict())
         if isinstance(processor, Mapping):
@@ -85,53 +85,53 @@ def _prepared(model: nn.Module, processor: Any) -> Preparation:
     )
 
 
-def unprocessed(pixels: Tensor, mean: Moments, std: Moments) -> Tensor:
-    """Images (N, H, W, C) in [0, 1], of such images or of those that a processor has normalised.
+def undo_normalization(pixels: Tensor, mean: Moments, std: Moments) -> Tensor:
+    """Undo the normalisation of images (N, H, W, C) that a processor has normalised; return others unchanged.
 
     Args:
         pixels: uint8, or float.
-        mean: Of each channel.
-        std: Of each channel.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
     """
-    within = not pixels.is_floating_point() or (pixels.min() >= 0 and pixels.max() <= 1)
-    if within or not isinstance(mean, list) or not isinstance(std, list):
+    in_range = not pixels.is_floating_point() or (pixels.min() >= 0 and pixels.max() <= 1)
+    if in_range or not isinstance(mean, list) or not isinstance(std, list):
         return pixels
     return (pixels * torch.tensor(std) + torch.tensor(mean)).clamp(0, 1)
 
 
-def gathered(images: Any, count: int, image_size: int | None) -> Tensor:
-    """The images of a tensor, a loader, or a list of pictures, (N, H, W, C), uint8 or float.
+def gather(images: Any, count: int, image_size: int | None) -> Tensor:
+    """The images of a tensor, a loader, or a list of Pillow images, as one tensor (N, H, W, C), uint8 or float.
 
     Args:
-        images: A tensor (N, C, H, H); pictures of Pillow; or batches, of which the first entry, or the one called
-            `pixel_values` or `image`, is used.
-        count: How many are used at most.
-        image_size: What pictures are cut and resized to, in pixels.
+        images: A tensor (N, C, H, H); Pillow images; or batches, whose first entry, or the entry `pixel_values` or
+            `image`, is used.
+        count: Maximum number of images.
+        image_size: Height and width in pixels to which Pillow images are cropped and resized.
 
     Raises:
-        InputError: If they are something else.
+        InputError: If the images are of another kind.
     """
     if isinstance(images, Tensor):
         return as_pixels(images)
-    first, rest = _peeked(images)
+    first, entries = _peek(images)
     if not isinstance(_picture(first), Image.Image):
-        return as_pixels(collect((_picture(batch) for batch in rest), count))
+        return as_pixels(collect((_picture(batch) for batch in entries), count))
     if image_size is None:
         raise InputError("image_size", None, "needed, as nothing says how large the network's images are")
     pictures = []
-    for entry in rest:
+    for entry in entries:
         picture = _picture(entry)
         if not isinstance(picture, Image.Image):
             raise InputError("images", None, f"gives {type(picture).__name__} among pictures")
-        # A copy, as it is turned the way its camera was held.
+        # `square` rotates the image in place.
         pictures.append(square(picture.copy(), image_size))
         if len(pictures) >= count:
             break
     return as_pixels(torch.stack(pictures).permute(0, 3, 1, 2))
 
 
-def _peeked(images: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
-    """The first entry, and all of them."""
+def _peek(images: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
+    """The first entry, and an iterable over all entries, including the first."""
     entries = iter(images)
     first = next(entries, None)
 
@@ -144,7 +144,7 @@ def _peeked(images: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
 
 
 def _picture(entry: Any) -> Any:
-    """The images of a batch, or the picture of an entry of a data set."""
+    """The images of a batch, or the image of an entry of a data set."""
     if isinstance(entry, Mapping):
         return next((entry[name] for name in ("pixel_values", "image", "img") if name in entry), entry)
     return entry
