@@ -171,7 +171,7 @@ def _prepared(
     if not isinstance(images, (str, Path, Iterable)):
         raise InputError("images", repr(images), "must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
-        pixels = gathered(images, num_unlabeled or DEFENDER_LIMIT, image_size)
+        pixels = gathered(images, num_unlabeled or DEFENDER_LIMIT, image_size, taken.resize)
         if processor is not None:
             pixels = unprocessed(pixels, mean, std)
         if pixels.is_floating_point() and not taken.explicit:
@@ -193,7 +193,13 @@ def _prepared(
     # Options are names; images that are in memory take the place of those that are named.
     name = "procedural" if given else str(images)
     data = PoisonDataModule(
-        None, unlabeled=name, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+        None,
+        unlabeled=name,
+        num_unlabeled=num_unlabeled,
+        image_size=image_size,
+        resize=None if taken.resize is None else str(taken.resize),
+        batch_size=batch_size,
+        seed=seed,
     )
     data.unlabeled = given or data.unlabeled
     return suspect, data

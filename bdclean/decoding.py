@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from bdclean import first_line
+from bdclean.resizing import Resize
 
 try:
     import resource
@@ -98,18 +99,20 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int) -> Tensor | str:
-    """Decode an image file, cut to the square in its centre and resized.
+def decode(path: Path, size: int, resize: Resize | None = None) -> Tensor | str:
+    """Decode an image file into a square image.
 
     Args:
         path: The file, of any format that Pillow reads.
         size: Height and width of the result, in pixels.
+        resize: As in `square`.
 
     Returns:
         (size, size, 3) uint8, or the reason why there is none.
     """
     try:
-        return bounded(path, lambda image: square(image, size), size=size)
+        # A JPEG that is decoded at a fraction of its size is not quite what a processor resizes.
+        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
@@ -211,11 +214,20 @@ def _held_to(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """The centre of an image as RGB, resized, (size, size, 3) uint8. The image is turned as its camera was held."""
+def square(image: Image.Image, size: int, resize: Resize | None = None) -> Tensor:
+    """A square image of a picture, RGB, (size, size, 3) uint8. The picture is turned as its camera was held.
+
+    Args:
+        image: The picture.
+        size: Height and width of the result, in pixels.
+        resize: How the picture is resized before its centre is cut out; by default the largest square in its centre is
+            resized.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     image = in_8_bits(image)
     colour = image if image.mode == "RGB" else image.convert("RGB")
+    if resize is not None:
+        return resize.picture(colour, size)
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
     box = (left, top, left + side, top + side)

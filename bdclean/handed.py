@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from bdclean.data.memory import as_pixels, collect
 from bdclean.decoding import square
 from bdclean.errors import InputError
-from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
+from bdclean.hub.processors import Preparation, of_timm, of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 from bdclean.models import Moments
 from bdclean.modules import Classifier
+from bdclean.resizing import Resize
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Handed:
         mean: As in `bdclean.cleanse`; None if nothing says it.
         std: The same.
         image_size: Height and width of its images, in pixels; None if nothing says it.
+        resize: How pictures become its images; None if this program's own way is used.
         explicit: Whether the mean and std are those that float images are to be normalised by; else float images are
             what the network takes.
     """
@@ -35,6 +38,7 @@ class Handed:
     mean: Moments
     std: Moments
     image_size: int | None
+    resize: Resize | None
     explicit: bool
 
 
@@ -62,7 +66,9 @@ def handed(model: Any, processor: Any, mean: Moments, std: Moments, image_size: 
     explicit = processor is not None or isinstance(model, Classifier) or mean is not None or std is not None
     if mean is None and std is None:
         mean, std = found.mean, found.std
-    return Handed(network, mean, std, found.image_size if image_size is None else image_size, explicit)
+    if image_size is None or image_size == found.image_size:
+        return Handed(network, mean, std, found.image_size, found.resize, explicit)
+    return Handed(network, mean, std, image_size, None, explicit)
 
 
 def _prepared(model: nn.Module, processor: Any) -> Preparation:
@@ -99,7 +105,7 @@ def unprocessed(pixels: Tensor, mean: Moments, std: Moments) -> Tensor:
     return (pixels * torch.tensor(std) + torch.tensor(mean)).clamp(0, 1)
 
 
-def gathered(images: Any, count: int, image_size: int | None) -> Tensor:
+def gathered(images: Any, count: int, image_size: int | None, resize: Resize | None = None) -> Tensor:
     """The images of a tensor, a loader, or a list of pictures, (N, H, W, C), uint8 or float.
 
     Args:
@@ -107,6 +113,7 @@ def gathered(images: Any, count: int, image_size: int | None) -> Tensor:
             `pixel_values` or `image`, is used.
         count: How many are used at most.
         image_size: What pictures are cut and resized to, in pixels.
+        resize: As in `bdclean.decoding.square`.
 
     Raises:
         InputError: If they are something else.
@@ -124,7 +131,7 @@ def gathered(images: Any, count: int, image_size: int | None) -> Tensor:
         if not isinstance(picture, Image.Image):
             raise InputError("images", None, f"gives {type(picture).__name__} among pictures")
         # A copy, as it is turned the way its camera was held.
-        pictures.append(square(picture.copy(), image_size))
+        pictures.append(square(picture.copy(), image_size, resize))
         if len(pictures) >= count:
             break
     return as_pixels(torch.stack(pictures).permute(0, 3, 1, 2))

@@ -13,7 +13,7 @@ from bdclean.data.sources import size_of
 from bdclean.errors import InputError
 from bdclean.models import is_own_class, largest_layer
 from bdclean.modules import identify
-from bdclean.suspects.vetting import described
+from bdclean.suspects.vetting import described, resize_of
 
 MOST_NUMBERS = 2**24
 """In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
@@ -52,6 +52,8 @@ def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
         model[name] = value
     if data.image_size is None:
         data.image_size = model.image_size
+    if not any(map(asked, ("data.resize", "data"))):
+        data.resize = resize_of(suspect, data.image_size)
     return recognised
 
 

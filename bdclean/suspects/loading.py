@@ -11,7 +11,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.sources import size_of
 from bdclean.modules import Suspect, identify
 from bdclean.suspects.restoring import restore
-from bdclean.suspects.vetting import described
+from bdclean.suspects.vetting import described, resize_of
 
 DRAWN = "procedural"
 """Images that stand in where none are named: the program draws them, and reads no file."""
@@ -51,6 +51,9 @@ def load(
     root = images.get("root", "data")
     size = images.get("image_size") or size_of(images.get("source"), images.get("unlabeled"), root)
     network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))
-    datamodule = PoisonDataModule(**images | {"image_size": images.get("image_size") or network.image_size})
+    images["image_size"] = images.get("image_size") or network.image_size
+    if "resize" not in data:
+        images["resize"] = resize_of(suspect, images["image_size"])
+    datamodule = PoisonDataModule(**images)
     restore(network, datamodule, suspect)
     return network, datamodule
