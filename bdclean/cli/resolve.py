@@ -11,7 +11,7 @@ from bdclean.checkpoint import Checkpoint
 from bdclean.cli.user_options import UserOptions
 from bdclean.errors import InputError
 from bdclean.suspects.completing import complete
-from bdclean.suspects.vetting import described
+from bdclean.suspects.vetting import described, resize_of
 
 
 def defaults(suspect: Checkpoint) -> dict[str, Any]:
@@ -58,7 +58,10 @@ def resolved(config: Namespace, suspect: Checkpoint, user: UserOptions) -> dict[
     sized = user.get("model.image_size") is not None
     model = complete(suspect, dict(config.model), dict(config.data), sized=sized)
     options = {f"model.{name}": value for name, value in model.items()}
-    return options | {"data.image_size": config.data.image_size or model["image_size"]}
+    options["data.image_size"] = config.data.image_size or model["image_size"]
+    if user.get("data.resize") is None:
+        options["data.resize"] = resize_of(suspect, options["data.image_size"])
+    return options
 
 
 def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:

@@ -11,7 +11,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.modules import Suspect
 from bdclean.suspects.completing import complete
 from bdclean.suspects.restoring import restore
-from bdclean.suspects.vetting import described
+from bdclean.suspects.vetting import described, resize_of
 
 DRAWN = "procedural"
 """Images that stand in where none are named: the program draws them, and reads no file."""
@@ -51,6 +51,9 @@ def load(
     given_model = dict(model or {})
     sized = given_model.get("image_size") is not None
     network = Suspect(**complete(suspect, dict(said.model) | given_model, images, sized=sized))
-    datamodule = PoisonDataModule(**images | {"image_size": images.get("image_size") or network.image_size})
+    images["image_size"] = images.get("image_size") or network.image_size
+    if given.get("resize") is None:
+        images["resize"] = resize_of(suspect, images["image_size"])
+    datamodule = PoisonDataModule(**images)
     restore(network, datamodule, suspect)
     return network, datamodule
