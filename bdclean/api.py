@@ -22,7 +22,9 @@ from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError, argument, naming
-from bdclean.models import (
+from bdclean.modules import Classifier, Suspect
+from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.networks import (
     Moments,
     channels_of,
     check_finite,
@@ -32,8 +34,6 @@ from bdclean.models import (
     normalization,
     plain,
 )
-from bdclean.modules import Classifier, Suspect
-from bdclean.modules.suspect import count_classes, fitting_size
 from bdclean.registry import METHOD_ALIASES
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA
@@ -171,7 +171,7 @@ def _prepared(
     if not isinstance(images, (str, Path, Iterable)):
         raise InputError("images", repr(images), "must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
-        pixels = gather(images, num_unlabeled or DEFENDER_LIMIT, image_size)
+        pixels = gather(images, num_unlabeled or DEFENDER_LIMIT, image_size, given.resize)
         if processor is not None:
             pixels = undo_normalization(pixels, mean, std)
         if pixels.is_floating_point() and not given.explicit:
@@ -193,7 +193,13 @@ def _prepared(
     # The module's options are names, so images in memory replace a named source.
     name = "procedural" if in_memory else str(images)
     data = PoisonDataModule(
-        None, unlabeled=name, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+        None,
+        unlabeled=name,
+        num_unlabeled=num_unlabeled,
+        image_size=image_size,
+        resize=None if given.resize is None else str(given.resize),
+        batch_size=batch_size,
+        seed=seed,
     )
     data.unlabeled = in_memory or data.unlabeled
     return suspect, data

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from bdclean import first_line
+from bdclean.resizing import Resize
 
 try:
     import resource
@@ -98,18 +99,20 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int) -> Tensor | str:
-    """Decode an image file, crop it to its central square, and resize it.
+def decode(path: Path, size: int, resize: Resize | None = None) -> Tensor | str:
+    """Decode an image file into a square image.
 
     Args:
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
+        resize: As in `square`.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
-        return bounded(path, lambda image: square(image, size), size=size)
+        # A JPEG that is decoded at a fraction of its size is not quite what a processor resizes.
+        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
@@ -211,11 +214,19 @@ def _memory_limit(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """The central square of an image as RGB, resized, (size, size, 3) uint8. EXIF orientation is applied in place."""
+def square(image: Image.Image, size: int, resize: Resize | None = None) -> Tensor:
+    """Make an image square, as RGB, (size, size, 3) uint8. EXIF orientation is applied in place.
+
+    Args:
+        image: The image.
+        size: Height and width of the result, in pixels.
+        resize: How the image is resized before its centre is cropped; by default its largest central square is resized.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     image = in_8_bits(image)
     colour = image if image.mode == "RGB" else image.convert("RGB")
+    if resize is not None:
+        return resize.picture(colour, size)
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
     box = (left, top, left + side, top + side)

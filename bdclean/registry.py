@@ -66,7 +66,7 @@ def image_sets() -> tuple[str, ...]:
 @cache
 def networks() -> tuple[str, ...]:
     """Names of the networks of this package and of torchvision; empty if torchvision's source is not found."""
-    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "models" / "cifar.py", table))
+    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "networks" / "cifar.py", table))
     files = files_of("torchvision", "models/*.py")
     # Parsing the syntax trees would take a second.
     torchvision = [name for path in files for name in re.findall(REGISTERED, path.read_text(encoding="utf-8"))]

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from bdclean.data.memory import as_pixels, collect
 from bdclean.decoding import square
 from bdclean.errors import InputError
-from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
-from bdclean.models import Moments
+from bdclean.hub.processors import Preparation, of_timm, of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 from bdclean.modules import Classifier
+from bdclean.networks import Moments
+from bdclean.resizing import Resize
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class UserNetwork:
         mean: Mean of the channels, as in `bdclean.cleanse`; None if unknown.
         std: Standard deviation of the channels, as in `bdclean.cleanse`; None if unknown.
         image_size: Height and width of its images, in pixels; None if unknown.
+        resize: How image files become its images; None if their largest central square is resized.
         explicit: Whether float images have to be normalised by `mean` and `std`; otherwise float images are normalised
             already.
     """
@@ -35,6 +38,7 @@ class UserNetwork:
     mean: Moments
     std: Moments
     image_size: int | None
+    resize: Resize | None
     explicit: bool
 
 
@@ -62,7 +66,9 @@ def with_normalization(model: Any, processor: Any, mean: Moments, std: Moments, 
     explicit = processor is not None or isinstance(model, Classifier) or mean is not None or std is not None
     if mean is None and std is None:
         mean, std = found.mean, found.std
-    return UserNetwork(network, mean, std, found.image_size if image_size is None else image_size, explicit)
+    if image_size is None or image_size == found.image_size:
+        return UserNetwork(network, mean, std, found.image_size, found.resize, explicit)
+    return UserNetwork(network, mean, std, image_size, None, explicit)
 
 
 def _prepared(model: nn.Module, processor: Any) -> Preparation:
@@ -99,7 +105,7 @@ def undo_normalization(pixels: Tensor, mean: Moments, std: Moments) -> Tensor:
     return (pixels * torch.tensor(std) + torch.tensor(mean)).clamp(0, 1)
 
 
-def gather(images: Any, count: int, image_size: int | None) -> Tensor:
+def gather(images: Any, count: int, image_size: int | None, resize: Resize | None = None) -> Tensor:
     """The images of a tensor, a loader, or a list of Pillow images, as one tensor (N, H, W, C), uint8 or float.
 
     Args:
@@ -107,6 +113,7 @@ def gather(images: Any, count: int, image_size: int | None) -> Tensor:
             `image`, is used.
         count: Maximum number of images.
         image_size: Height and width in pixels to which Pillow images are cropped and resized.
+        resize: How Pillow images become square, as in `bdclean.decoding.square`.
 
     Raises:
         InputError: If the images are of another kind.
@@ -124,7 +131,7 @@ def gather(images: Any, count: int, image_size: int | None) -> Tensor:
         if not isinstance(picture, Image.Image):
             raise InputError("images", None, f"gives {type(picture).__name__} among pictures")
         # `square` rotates the image in place.
-        pictures.append(square(picture.copy(), image_size))
+        pictures.append(square(picture.copy(), image_size, resize))
         if len(pictures) >= count:
             break
     return as_pixels(torch.stack(pictures).permute(0, 3, 1, 2))

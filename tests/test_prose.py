@@ -44,7 +44,7 @@ DIALECT = {
 """What is an error, and what to write instead."""
 
 
-ROOMS = ("*.py", "attacks", "cleansing", "hub", "inert", "models", "scanning", "suspects")
+ROOMS = ("*.py", "attacks", "cleansing", "hub", "inert", "networks", "scanning", "suspects")
 """Parts of the package whose comments and docstrings are checked: a folder, or a pattern of files."""
 
 

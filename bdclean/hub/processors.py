@@ -1,10 +1,15 @@
-"""Reading mean, std and image size from a processor's configuration."""
+"""Reading normalisation and resizing from a processor's configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from bdclean.hub import resizes
+from bdclean.hub.completing import completed
+from bdclean.hub.resizes import UnknownPreparationError
+from bdclean.resizing import Resize
 
 BYTE = 255
 """Largest value of a channel in a decoded image."""
@@ -18,28 +23,28 @@ class Preparation:
         mean: Mean of each channel, for images in [0, 1].
         std: Standard deviation of each channel, for images in [0, 1].
         image_size: Height and width, in pixels.
+        resize: Resizing of images; None for this program's default.
+        note: Difference from the processor, in one line; None if there is none.
     """
 
     mean: list[float] | None = None
     std: list[float] | None = None
     image_size: int | None = None
+    resize: Resize | None = None
+    note: str | None = None
 
 
-class UnknownPreparationError(ValueError):
-    """A processor has an unsupported step."""
-
-
-def of_transformers(config: Mapping[str, Any]) -> Preparation:
+def of_transformers(config: Mapping[str, Any], model_type: str = "") -> Preparation:
     """Read the configuration of an image processor of transformers.
 
     Args:
         config: Content of its file.
+        model_type: `model_type` of the network, which determines the processor if the file does not.
 
     Raises:
         UnknownPreparationError: If it has steps other than resizing, cropping and normalising, or invalid numbers.
     """
-    inner = config.get("image_processor")
-    config = inner if isinstance(inner, dict) else config
+    config = completed(config, model_type)
     if config.get("do_flip_channel_order"):
         raise UnknownPreparationError("do_flip_channel_order: the network takes BGR images, which bdclean does not")
     if config.get("do_color_quantize"):
@@ -51,7 +56,7 @@ def of_transformers(config: Mapping[str, Any]) -> Preparation:
     mean, std = [0.0], [1.0]
     if config.get("do_normalize", True):
         if config.get("image_mean") is None or config.get("image_std") is None:
-            return Preparation(image_size=_side(config))
+            return _prepared(None, None, resizes.of_transformers(config))
         mean, std = _numbers(config["image_mean"]), _numbers(config["image_std"])
     if scale <= 0:
         raise UnknownPreparationError(f"rescale_factor {config.get('rescale_factor')!r}: must be above 0")
@@ -59,7 +64,7 @@ def of_transformers(config: Mapping[str, Any]) -> Preparation:
     power = 2 if config.get("include_top") else 1
     means = [(offset + value) / scale for value in mean]
     stds = [value**power / scale for value in std]
-    return Preparation(means, stds, _side(config))
+    return _prepared(means, stds, resizes.of_transformers(config))
 
 
 def of_timm(config: Mapping[str, Any]) -> Preparation:
@@ -68,21 +73,13 @@ def of_timm(config: Mapping[str, Any]) -> Preparation:
     Raises:
         UnknownPreparationError: If its numbers are invalid.
     """
-    size = config.get("input_size")
-    side = size[-1] if isinstance(size, (list, tuple)) and len(size) == 3 and size[1] == size[2] else None
     given = None not in (config.get("mean"), config.get("std"))
     mean, std = (_numbers(config[name]) if given else None for name in ("mean", "std"))
-    return Preparation(mean, std, side)
+    return _prepared(mean, std, resizes.of_timm(config))
 
 
-def _side(config: Mapping[str, Any]) -> int | None:
-    """Height and width of the processed images, in pixels; None if they differ or are missing."""
-    cropped = config.get("crop_size") if config.get("do_center_crop") else None
-    size = config.get("size") if cropped is None else cropped
-    if isinstance(size, dict):
-        sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
-        return sides.pop() if len(sides) == 1 else None
-    return size if isinstance(size, int) else None
+def _prepared(mean: list[float] | None, std: list[float] | None, sizes: resizes.Sizes) -> Preparation:
+    return Preparation(mean, std, sizes.image_size, sizes.resize, sizes.note)
 
 
 def _number(value: Any) -> float:

@@ -12,7 +12,7 @@ from bdclean.attacks import ATTACKS, Attack
 from bdclean.checkpoint import Checkpoint
 from bdclean.data.sources.shapes import NAMES as EMBEDDED
 from bdclean.errors import Given, InputError
-from bdclean.models import is_own_class
+from bdclean.networks import is_own_class
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def described(suspect: Checkpoint) -> Described:
             raise InputError("ckpt", suspect.path, f"made with the attack {name}, which this version does not know")
         check_options(ATTACKS[name], options, Given("ckpt", suspect.path))
     return Described(model, data, name, options)
+
+
+def resize_of(suspect: Checkpoint, image_size: int) -> str | None:
+    """How pictures become the images of a network, as its checkpoint says; None for another size than it says."""
+    return suspect.data.get("resize") if suspect.model.get("image_size") == image_size else None
 
 
 def check_options(kind: type[Attack], options: Mapping[str, Any], what: Given) -> None:

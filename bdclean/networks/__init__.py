@@ -1,11 +1,6 @@
 """Building networks by name, recognising them from weights, and finding stages and channels of any network."""
 
-from bdclean.models.channels import Channels, find_channels, scale
-from bdclean.models.copies import check_gradient, check_trainable, duplicate, frozen, renewed
-from bdclean.models.cost import WithoutData, largest_layer
-from bdclean.models.finite import check_finite
-from bdclean.models.folding import folded
-from bdclean.models.networks import (
+from bdclean.networks.build import (
     Stem,
     build_network,
     channels_of,
@@ -14,10 +9,15 @@ from bdclean.models.networks import (
     is_own_class,
     usual_size,
 )
-from bdclean.models.normalization import Moments, Normalize, normalization
-from bdclean.models.outputs import Outputs, noise, outputs_of, plain, read_logits
-from bdclean.models.probe import channel_axis
-from bdclean.models.recognise import (
+from bdclean.networks.channels import Channels, find_channels, scale
+from bdclean.networks.copies import check_gradient, check_trainable, duplicate, frozen, renewed
+from bdclean.networks.cost import WithoutData, largest_layer
+from bdclean.networks.finite import check_finite
+from bdclean.networks.folding import folded
+from bdclean.networks.normalization import Moments, Normalize, normalization
+from bdclean.networks.outputs import Outputs, noise, outputs_of, plain, read_logits
+from bdclean.networks.probe import channel_axis
+from bdclean.networks.recognise import (
     Recognised,
     best_prefix,
     closest,
@@ -26,8 +26,8 @@ from bdclean.models.recognise import (
     shapes_of,
     without,
 )
-from bdclean.models.recognise_timm import of_transformers, recognise_timm
-from bdclean.models.stages import Layer, find_features, find_stages, weights
+from bdclean.networks.recognise_timm import of_transformers, recognise_timm
+from bdclean.networks.stages import Layer, find_features, find_stages, weights
 
 __all__ = [
     "Channels",

@@ -5,8 +5,8 @@ from torchvision import models
 
 from bdclean import InputError
 from bdclean.cleansing.reinitialise import stage_ratios
-from bdclean.models import Normalize, build_network, find_stages, folded, weights
-from bdclean.models.cifar import FIXED, NETWORKS
+from bdclean.networks import Normalize, build_network, find_stages, folded, weights
+from bdclean.networks.cifar import FIXED, NETWORKS
 
 FAMILIES = [
     "alexnet",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from bdclean.models.probe import probe
+from bdclean.networks.probe import probe
 
 LAYERS = (_ConvNd, nn.Linear, nn.MultiheadAttention)
 DEPTH_STAGES = 4

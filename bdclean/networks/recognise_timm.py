@@ -9,9 +9,9 @@ from torch import Tensor
 
 from bdclean import first_ten
 from bdclean.errors import Given, InputError
-from bdclean.models.networks import build_network, input_channels, usual_size
-from bdclean.models.outputs import find_tensor, noise
-from bdclean.models.recognise import Recognised, Shapes, compare, known_shapes, prefixes, shapes_of, without
+from bdclean.networks.build import build_network, input_channels, usual_size
+from bdclean.networks.outputs import find_tensor, noise
+from bdclean.networks.recognise import Recognised, Shapes, compare, known_shapes, prefixes, shapes_of, without
 
 FEWEST = 20
 """Minimum number of tensors of a timm network; fewer are not tried."""

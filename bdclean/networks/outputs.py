@@ -12,7 +12,7 @@ from torch.jit import ScriptModule
 from torch.overrides import TorchFunctionMode
 
 from bdclean.errors import InputError
-from bdclean.models.probe import in_eval_mode
+from bdclean.networks.probe import in_eval_mode
 
 Kind = Literal["logits", "log-probabilities", "probabilities", "sigmoids", "one logit", "one probability"]
 

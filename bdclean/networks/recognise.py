@@ -14,9 +14,9 @@ from torchvision import models
 
 from bdclean import first_line
 from bdclean.errors import InputError
-from bdclean.models.cifar import FIXED, NETWORKS
-from bdclean.models.cost import WithoutData
-from bdclean.models.networks import Stem, assemble, usual_size
+from bdclean.networks.build import Stem, assemble, usual_size
+from bdclean.networks.cifar import FIXED, NETWORKS
+from bdclean.networks.cost import WithoutData
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
 """Prefixes that wrappers add to tensor names; `1.` is a network after a transform in an nn.Sequential."""

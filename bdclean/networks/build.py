@@ -16,10 +16,10 @@ from torchvision import models
 
 from bdclean import first_line, hub
 from bdclean.errors import Given, InputError
-from bdclean.models.cifar import FIXED, NETWORKS
-from bdclean.models.outputs import find_tensor, noise
-from bdclean.models.probe import in_eval_mode
-from bdclean.models.stages import LAYERS
+from bdclean.networks.cifar import FIXED, NETWORKS
+from bdclean.networks.outputs import find_tensor, noise
+from bdclean.networks.probe import in_eval_mode
+from bdclean.networks.stages import LAYERS
 from bdclean.registry import no_network
 from bdclean.suggestions import suggestion
 

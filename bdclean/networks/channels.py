@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from bdclean.models.probe import probe
+from bdclean.networks.probe import probe
 
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

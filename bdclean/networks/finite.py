@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from bdclean.errors import Given, InputError
-from bdclean.models.probe import in_eval_mode
+from bdclean.networks.probe import in_eval_mode
 
 
 @torch.no_grad()
