@@ -61,7 +61,7 @@ def of_transformers(config: Mapping[str, Any]) -> Sizes:
     image_size = crop or _kept(config, kind, pixels)
     interpolation = RESAMPLE.get(config.get("resample", 2))
     if kind in OTHERS or config.get("do_pad") or edges is None:
-        return Sizes(image_size, None, f"its {kind or 'processor'} resizes pictures in a way of its own{INSTEAD}")
+        return Sizes(image_size, None, f"its {kind or 'processor'} resizes pictures in an unsupported way{INSTEAD}")
     if interpolation is None:
         return Sizes(image_size, None, f"its processor resizes with resample {config['resample']}{INSTEAD}")
     if edges == "keep":
@@ -132,11 +132,11 @@ def _square(size: Any) -> int | None:
 
 def _pixels(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST:
-        raise UnknownPreparationError(f"{str(value)[:40]!r} is no size from 1 to {LARGEST} pixels")
+        raise UnknownPreparationError(f"{str(value)[:40]!r} is not a size from 1 to {LARGEST} pixels")
     return value
 
 
 def _share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.01 <= value <= 100:
-        raise UnknownPreparationError(f"crop_pct {str(value)[:40]!r} is no share")
+        raise UnknownPreparationError(f"crop_pct {str(value)[:40]!r} is not a share")
     return float(value)
