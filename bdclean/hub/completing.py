@@ -25,18 +25,18 @@ def completed(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     inner = config.get("image_processor")
     config = inner if isinstance(inner, dict) else config
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or _default_class(model_type)
-    made = _class(str(name).replace("FeatureExtractor", "ImageProcessor"))
-    if made is None:
+    processor = _class(str(name).replace("FeatureExtractor", "ImageProcessor"))
+    if processor is None:
         return {"image_processor_type": name} | {key: value for key, value in config.items() if value is not None}
     sizes = {key: config[key] for key in SIZES if isinstance(config.get(key), (int, dict))}
     try:
-        defaults = dict(made(**sizes).to_dict())
+        defaults = dict(processor(**sizes).to_dict())
     except Exception as error:  # the entries of a file can raise any error
         raise UnknownPreparationError(
             f"{str(sizes)[:80]} is not a size ({' '.join(str(error).split())[:80]})"
         ) from error
     given = {key: value for key, value in config.items() if value is not None and key not in SIZES}
-    return defaults | given | {"image_processor_type": made.__name__}
+    return defaults | given | {"image_processor_type": processor.__name__}
 
 
 def _default_class(model_type: str) -> str:
