@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bdclean.cli import help
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.main import main
 from bdclean.cli.options import SUBCOMMANDS, options
-from bdclean.cli.renamed import OPTIONS, current
+from bdclean.cli.renamed import OPTIONS, announced, current
 from bdclean.source import PACKAGE
 from tests.conftest import CONFIGS, QUICK, computing
 
@@ -131,6 +132,60 @@ def test_old_names_in_a_file_become_new_ones() -> None:
     assert len(notices) == 1
     Path("new.yaml").write_text("method: FST\n")
     assert current(["cleanse", "-c", "new.yaml"]) == (["cleanse", "-c", "new.yaml"], [])
+
+
+def configured(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[Any, list[str]]:
+    """The options of a method as a command would use them, and the lines on standard error."""
+    with pytest.raises(SystemExit):
+        main(["cleanse", *words, "--print_config"])
+    out, err = capsys.readouterr()
+    return yaml.safe_load(out)["method"]["init_args"], err.splitlines()
+
+
+def test_old_names_in_environment_variables_become_new_ones(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__LEAST", "30")
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__INIT_ARGS__FIRST", "0.4")
+    words = ("--ckpt", str(tiny_suspect), "--method", "RNP")
+    options, lines = configured(capsys, *words)
+    assert (options["stop_accuracy"], options["first_phase_fraction"]) == (30, 0.4)
+    deprecated = "bdclean: BDCLEAN_CLEANSE__METHOD__LEAST is deprecated: use BDCLEAN_CLEANSE__METHOD__STOP_ACCURACY"
+    assert deprecated in lines
+    assert len(lines) == 2
+    # The command line comes first.
+    options, _ = configured(capsys, *words, "--method.stop_accuracy", "50")
+    assert options["stop_accuracy"] == 50
+
+
+def test_options_of_classes_in_environment_variables(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BDCLEAN_CLEANSE__CKPT", str(tiny_suspect))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD", "BCU")
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__LR", "0.5")
+    # Options of other commands do not matter.
+    monkeypatch.setenv("BDCLEAN_FIT__DATA__ATTACK__SILENT_SHARE", "0.5")
+    options, lines = configured(capsys)
+    assert options["lr"] == 0.5
+    assert not lines
+    assert announced(["cleanse", "--method.lr=0.5"]) == ["cleanse", "--method.lr=0.5"]
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__NONE", "1")
+    with pytest.raises(SystemExit) as caught:
+        main(["cleanse"])
+    assert caught.value.code == 2
+    assert "error: --method.none: no such option" in capsys.readouterr().err
+
+
+def test_old_names_in_a_file_that_a_variable_names(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"method": {"class_path": "RNP", "init_args": {"least": 30.0}}}
+    Path("old.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__CONFIG", "old.yaml")
+    options, lines = configured(capsys, "--ckpt", str(tiny_suspect))
+    assert options["stop_accuracy"] == 30
+    assert lines == ["bdclean: --method.init_args.least is deprecated: use --method.stop_accuracy"]
 
 
 @pytest.mark.parametrize("new", OPTIONS.values())
