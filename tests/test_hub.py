@@ -18,7 +18,8 @@ import bdclean
 from bdclean import InputError
 from bdclean.checkpoint import read
 from bdclean.cli.main import main
-from bdclean.hub.processors import UnknownPreparationError, of_transformers
+from bdclean.hub.processors import of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 from bdclean.modules import Suspect, identify
 
 transformers = pytest.importorskip("transformers")

@@ -9,6 +9,7 @@ from typing import Any
 
 from bdclean import escaped
 from bdclean.errors import Given, InputError
+from bdclean.resizing import parse
 
 MOST_VALUES = 1000
 """Maximum number of values in an option, including nested containers."""
@@ -48,6 +49,13 @@ def _scalar(value: Any, most: float = 2**63) -> bool:
 def _plain(value: Any) -> bool:
     # Only one level, as a list can contain itself.
     return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
+
+
+def _is_resize(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and parse(value) is not None
+    except ValueError:
+        return False
 
 
 def nested(value: Any) -> bool:
@@ -90,6 +98,7 @@ DATA: dict[str, Callable[[Any], bool]] = {
     "num_val": _optional(_number(1, 10**9)),
     "num_train": _optional(_number(1, 10**9)),
     "image_size": _number(1, LARGEST_IMAGE),
+    "resize": _optional(_is_resize),
     "crop_padding": _optional(_number(0, LARGEST_IMAGE)),
     "flip": lambda value: type(value) is bool,
     "seed": _number(0, 2**63),

@@ -39,7 +39,7 @@ def _read_folder(path: str, folder: Folder, option: Given) -> Checkpoint:
             raise InputError(*option, f"its config.json: {name} cannot be {str(value)[:80]}")
     model = vetted(description.model, MODEL, option, "what its config.json and its processor say")
     content: dict[str, Tensor] = {}
-    notes: tuple[str, ...] = ()
+    notes = description.notes
     for part in folder.weights:
         read_part = load(str(part), option)
         content |= tensors_of(read_part.content, option, part.name)
@@ -50,7 +50,8 @@ def _read_folder(path: str, folder: Folder, option: Given) -> Checkpoint:
         if surplus:
             notes += (f"left out, as the network has no place for them: {first_ten(surplus)}",)
     names = description.class_names if len(description.class_names) == model.get("num_classes") else ()
-    return Checkpoint(path, content, weights, model=model, class_names=names, folder=folder, notes=notes)
+    data = {} if description.resize is None else {"resize": description.resize}
+    return Checkpoint(path, content, weights, model=model, data=data, class_names=names, folder=folder, notes=notes)
 
 
 def _renamed(

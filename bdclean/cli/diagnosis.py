@@ -14,12 +14,12 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from bdclean import first_line
-from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.classes import CLASSES, LINKS
 from bdclean.cli.hints import arguments_of, find_class, kinds_of, takes, types_of, untyped_argument, words_of
 from bdclean.cli.items import FLAGS, Item, all_items, is_group, items_of, stray_word
 from bdclean.cli.messages import TYPES, expected, linked, no_class, no_mapping, no_option, no_value
 from bdclean.cli.options import Options, options
+from bdclean.cli.user_options import UserOptions, unquoted
 from bdclean.errors import Given, InputError
 
 
@@ -43,18 +43,17 @@ class Command:
         return hints.get(name)
 
 
-def diagnose(parser: ArgumentParser | None, subcommand: str, asked: Asked) -> InputError | None:
+def diagnose(parser: ArgumentParser | None, user: UserOptions) -> InputError | None:
     """Describe the first error in a command line; None if no error is found.
 
     Args:
         parser: The parser of the subcommand; None if there is no such subcommand.
-        subcommand: Name of the subcommand.
-        asked: The given options.
+        user: The given options.
     """
     if parser is None:
         return None
-    command = Command(parser, options(subcommand), LINKS.get(subcommand, {}))
-    items = all_items(asked, subcommand, command.known)
+    command = Command(parser, options(user.subcommand), LINKS.get(user.subcommand, {}))
+    items = all_items(user, command.known)
     chosen = _chosen(items, command)
     for kind in chosen.values():
         if (untyped := untyped_argument(kind)) is not None:
@@ -62,23 +61,23 @@ def diagnose(parser: ArgumentParser | None, subcommand: str, asked: Asked) -> In
             return InputError("", None, f"{name}: the argument {untyped} of its constructor has no type")
     if (error := _first(items, chosen, command)) is not None:
         return error
-    stray = stray_word(asked.arguments, subcommand)
+    stray = stray_word(user.words, user.subcommand)
     if stray is not None:
         return InputError("", None, f"{stray}: not expected here")
     return _absent({item.name for item in items}, chosen, command)
 
 
-def check_classes(asked: Asked) -> None:
+def check_classes(user: UserOptions) -> None:
     """Refuse a mapping without a class, for which the parser would silently use the default class.
 
     Args:
-        asked: The given options.
+        user: The given options.
 
     Raises:
         InputError: If an option has such a mapping.
     """
     for option in (*CLASSES, "trainer.plugins"):
-        value = unquoted(asked(option))
+        value = unquoted(user.get(option))
         if value == {} or (isinstance(value, dict) and not isinstance(value.get("class_path", ""), str)):
             raise no_class(option, str(value.get("class_path", value)), CLASSES.get(option, []))
 

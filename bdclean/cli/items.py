@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.options import Options
-from bdclean.cli.words import given_options
+from bdclean.cli.user_options import UserOptions, unquoted
 
 FLAGS = ("help", "version", "print_config", "list")
 """Options without a value."""
@@ -35,15 +33,10 @@ class Item:
         return unquoted(self.value) if self.written else self.value
 
 
-def all_items(asked: Asked, subcommand: str, known: Options) -> list[Item]:
+def all_items(user: UserOptions, known: Options) -> list[Item]:
     """All given options of a subcommand, those on the command line first."""
-    of_files = [
-        # A file that is given before the subcommand has a section for each subcommand.
-        item
-        for content in asked.contents
-        for item in items_of(content.get(subcommand, content), "", known)
-    ]
-    return [*_written(asked.arguments), *_variables(subcommand), *of_files]
+    words = [Item(name, value, True) for name, value in (*user.written, *user.variables)]
+    return [*words, *(item for content in user.files for item in items_of(content, "", known))]
 
 
 def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator[Item]:
@@ -76,17 +69,3 @@ def stray_word(words: Sequence[str], subcommand: str) -> str | None:
             return word
         before = "" if is_value and not word.startswith("--") else word
     return None
-
-
-def _written(words: Sequence[str]) -> Iterator[Item]:
-    for name, value in given_options(words):
-        # An option that follows is no value.
-        lacks = value is None or (value.startswith("--") and " " not in value and f"--{name}={value}" not in words)
-        yield Item(name, None if lacks else value, True)
-
-
-def _variables(subcommand: str) -> Iterator[Item]:
-    prefix = f"BDCLEAN_{subcommand}__".upper()
-    for name, value in os.environ.items():
-        if name.startswith(prefix):
-            yield Item(name.removeprefix(prefix).lower().replace("__", "."), value, True)

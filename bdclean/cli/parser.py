@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from jsonargparse import Namespace
 from jsonargparse._actions import _ActionPrintConfig
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from bdclean.benchmark import benchmark, work
 from bdclean.checkpoint import Checkpoint, read
-from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.classes import ATTACKS, LINKS, METHODS
 from bdclean.cli.diagnosis import check_classes, diagnose
 from bdclean.cli.evaluations import Evaluations
 from bdclean.cli.parts import broken_part
-from bdclean.cli.resolve import complete, defaults, suggest_source
+from bdclean.cli.resolve import check_complete, defaults, resolved, suggest_source
+from bdclean.cli.user_options import UserOptions, unquoted
 from bdclean.data.notices import say
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.errors import InputError
@@ -38,7 +38,7 @@ class CommandLine(Evaluations, LightningCLI):
     checkpoint: Checkpoint | None = None
     recognised = False
     """Whether the network of the checkpoint was recognised from its weights."""
-    asked: Asked
+    user: UserOptions
     """The options that the user gave, without those from the checkpoint."""
     result: Any = None
     """The typed result of the command."""
@@ -46,7 +46,7 @@ class CommandLine(Evaluations, LightningCLI):
     def __init__(self, *args: Any, command: work.Command, **options: Any) -> None:
         self._command = command
         known = {*self.subcommands(), *FUNCTIONS}
-        self._asked = [word for word in options["args"] if word in known]
+        self._named = [word for word in options["args"] if word in known]
         super().__init__(*args, **options)
 
     @staticmethod
@@ -82,7 +82,7 @@ class CommandLine(Evaluations, LightningCLI):
         return super().init_parser(**own | kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        if self._asked and subcommand not in self._asked:
+        if self._named and subcommand not in self._named:
             # Making the parsers of all subcommands takes longer than parsing.
             return self.init_parser(**kwargs)
         # Lightning has one model class for all subcommands, but a Suspect has no options of training.
@@ -113,49 +113,46 @@ class CommandLine(Evaluations, LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; in order of precedence: command line, configuration files, checkpoint, defaults."""
-        subcommand = next(iter(self._asked), "")
-        self.asked = Asked(args)
-        path = self.asked("ckpt") or os.environ.get(f"BDCLEAN_{subcommand.upper()}__CKPT")
-        path = str(path) if path and subcommand not in ("", "fit", *FUNCTIONS) else None
-        if path is not None:
-            self.checkpoint = read(path)
+        subcommand = next(iter(self._named), "")
+        self.user = UserOptions(args, subcommand)
+        if subcommand not in ("", "fit", *FUNCTIONS) and (path := self.user.get("ckpt")):
+            self.checkpoint = read(str(path))
             self._subcommand_parsers[subcommand].set_defaults(defaults(self.checkpoint))
         if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
-                classes = (f"{key}.class_path", key)
-                asked = (value for name in classes if (value := self.asked(name)))
-                self._forget_default(subcommand, key, f"bdclean.{module}", names, next(asked, None))
-        check_classes(self.asked)
+                self._forget_default(subcommand, key, f"bdclean.{module}", names)
+        check_classes(self.user)
+        self.config = self._parsed(parser, args)
+        if self.config.subcommand in FUNCTIONS:
+            return
+        options = self.config[self.config.subcommand]
+        check_complete(options, None if self.checkpoint is None else str(self.user.get("ckpt")))
+        if self.checkpoint is not None:
+            self.recognised = options.model.arch is None
+            for name, value in resolved(options, self.checkpoint, self.user).items():
+                options[name] = value
+            _ActionPrintConfig.print_config_if_requested(parser, self.config)  # type: ignore[no-untyped-call]
+
+    def _parsed(self, parser: LightningArgumentParser, words: Sequence[str]) -> Namespace:
+        """Parse a command line; errors are reported in the terms of this field."""
         # Add the help of each option as comments; other flags of --print_config are kept.
-        arguments = [f"{word}=comments" if word == "--print_config" else word for word in args]
-        # With a checkpoint, print the configuration below, after it is completed.
-        held = nullcontext() if path is None else _ActionPrintConfig.skip_print_config()
+        words = [f"{word}=comments" if word == "--print_config" else word for word in words]
+        # With a checkpoint, `parse_arguments` prints the configuration after it is completed.
+        held = nullcontext() if self.checkpoint is None else _ActionPrintConfig.skip_print_config()
         try:
             with held:
-                self.config = parser.parse_args(arguments)
+                return parser.parse_args(words)
         except Exception as error:
             # Replace the parser's message, which is in terms of Python types.
-            found = diagnose(self._subcommand_parsers.get(subcommand), subcommand, self.asked)
+            found = diagnose(self._subcommand_parsers.get(self.user.subcommand), self.user)
             if found is None:
                 raise
             raise found from error
-        if self.config.subcommand in FUNCTIONS:
-            return
-        for group in ("model", "data", "trainer"):
-            if self.config[self.config.subcommand].get(group) is None:
-                raise InputError(group, "null", "no such value; expected a mapping, {name: value}")
-        given = self.config[self.config.subcommand].get("ckpt")
-        if given != path:
-            raise InputError("ckpt", given, "belongs on the command line, or at the top of the --config file")
-        if self.checkpoint is not None:
-            self.recognised = complete(self.config[subcommand], self.checkpoint, self.asked)
-            _ActionPrintConfig.print_config_if_requested(parser, self.config)  # type: ignore[no-untyped-call]
 
-    def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str], asked: Any) -> None:
+    def _forget_default(self, subcommand: str, key: str, module: str, names: Sequence[str]) -> None:
         """Make the requested class the default, as jsonargparse would pass the default class's options to it."""
-        variable = f"BDCLEAN_{subcommand}__{key.replace('.', '__')}".upper()
-        asked = unquoted(asked or os.environ.get(variable))
-        name = str(asked.get("class_path") if isinstance(asked, dict) else asked).rpartition(".")[2]
+        given = unquoted(self.user.get(f"{key}.class_path") or self.user.get(key))
+        name = str(given.get("class_path") if isinstance(given, dict) else given).rpartition(".")[2]
         parser = self._subcommand_parsers[subcommand]
         default = parser.get_defaults().get(key) if name in names else None
         if default is not None and default.class_path.rpartition(".")[2] != name:
@@ -219,7 +216,7 @@ class CommandLine(Evaluations, LightningCLI):
             return
         suggestion = suggest_source(self.config[self.subcommand].data, self.checkpoint)
         self._make()
-        restore(self.model, self.datamodule, self.checkpoint, bool(self.asked("data.attack.trigger")))
+        restore(self.model, self.datamodule, self.checkpoint, self._names_trigger())
         if self.trainer.is_global_zero:
             outputs = self.model.outputs.describe()
             brief = [f"{self.checkpoint.path}: {outputs}"] if outputs else []
@@ -228,6 +225,10 @@ class CommandLine(Evaluations, LightningCLI):
             for line in [*lines, *suggestion]:
                 say(line)
         self._describe_classes()
+
+    def _names_trigger(self) -> bool:
+        """Whether the user names the picture of the trigger, so that it may be read."""
+        return any(self.user.get(f"data.attack.{name}") is not None for name in ("trigger", "init_args.trigger"))
 
     def _describe_outputs(self) -> None:
         """Print the kind of the network's outputs if they are not logits."""

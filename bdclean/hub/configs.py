@@ -10,7 +10,8 @@ from typing import Any
 from bdclean.errors import Given, InputError
 from bdclean.hub.folders import CONFIG, Folder
 from bdclean.hub.networks import library, network_names
-from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
+from bdclean.hub.processors import Preparation, of_timm, of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 
 CODE = ("auto_map", "custom_pipelines", "quantization_config")
 """Entries by which a description has somebody's code run, or weights that are no numbers."""
@@ -27,10 +28,14 @@ class Description:
     Attributes:
         model: Arguments of a Suspect, unchecked.
         class_names: What its classes are called; empty if that is not said of each.
+        resize: How pictures become its images, as PoisonDataModule takes it; None if that is not said.
+        notes: What is done otherwise than by its processor, a line each.
     """
 
     model: dict[str, Any]
     class_names: tuple[str, ...]
+    resize: str | None
+    notes: tuple[str, ...]
 
 
 def describe(folder: Folder, option: Given) -> Description:
@@ -67,10 +72,12 @@ def _of_transformers(folder: Folder, option: Given) -> Description:
     kwargs = _own_entries(kind, folder.config) | ({"architectures": made} if made else {})
     labels = folder.config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else folder.config.get("num_labels", 2)
-    preparation = of_transformers(folder.processor) if folder.processor else Preparation()
-    size = kwargs.get("image_size", preparation.image_size)
+    preparation = of_transformers(folder.processor, kind) if folder.processor else Preparation()
+    size = kwargs.get("image_size")
     size = size[0] if isinstance(size, (list, tuple)) and len({*map(str, size)}) == 1 else size
-    return Description(_model(f"transformers/{kind}", kwargs, count, size, preparation), _named(labels))
+    # Convolutions take images of any size: what the processor makes is right, whatever the description says.
+    size = preparation.image_size or size
+    return _described(f"transformers/{kind}", kwargs, count, size, preparation, labels)
 
 
 def _of_timm(folder: Folder, option: Given) -> Description:
@@ -97,10 +104,12 @@ def _of_timm(folder: Folder, option: Given) -> Description:
     labels = config.get("label_names", said.get("label_names"))
     names = dict(enumerate(labels)) if isinstance(labels, list) else config.get("id2label")
     count = config.get("num_classes", said.get("num_classes", len(names) if isinstance(names, dict) else None))
-    return Description(_model(f"timm/{arch}", kwargs, count, preparation.image_size, preparation), _named(names))
+    return _described(f"timm/{arch}", kwargs, count, preparation.image_size, preparation, names)
 
 
-def _model(arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared: Preparation) -> dict[str, Any]:
+def _described(
+    arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared: Preparation, labels: Any
+) -> Description:
     said = {
         "arch": arch,
         "arch_kwargs": dict(kwargs) or None,
@@ -109,7 +118,9 @@ def _model(arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared
         "mean": prepared.mean,
         "std": prepared.std,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    model = {name: value for name, value in said.items() if value is not None}
+    resize = None if prepared.resize is None else str(prepared.resize)
+    return Description(model, _named(labels), resize, () if prepared.note is None else (prepared.note,))
 
 
 def _own_entries(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,15 @@
-"""How a processor prepares images: mean, std and size, in this program's terms."""
+"""How a processor prepares images, in this program's terms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from bdclean.hub import resizes
+from bdclean.hub.completing import completed
+from bdclean.hub.resizes import UnknownPreparationError
+from bdclean.resizing import Resize
 
 BYTE = 255
 """The largest value of a channel of a decoded image."""
@@ -18,28 +23,28 @@ class Preparation:
         mean: Subtracted from each channel of an image in [0, 1].
         std: Each channel is divided by it after that.
         image_size: Height and width, in pixels.
+        resize: How pictures become such images; None if this program's own way is used.
+        note: What is done otherwise than by the processor, in a line; None if nothing.
     """
 
     mean: list[float] | None = None
     std: list[float] | None = None
     image_size: int | None = None
+    resize: Resize | None = None
+    note: str | None = None
 
 
-class UnknownPreparationError(ValueError):
-    """A processor does what this program has no words for."""
-
-
-def of_transformers(said: Mapping[str, Any]) -> Preparation:
+def of_transformers(said: Mapping[str, Any], model_type: str = "") -> Preparation:
     """What the image processor of transformers says.
 
     Args:
         said: The content of its file.
+        model_type: Of the network beside it; it says which processor it is, where the file does not.
 
     Raises:
         UnknownPreparationError: If it does more than to resize, to crop and to normalise, or its numbers are none.
     """
-    inner = said.get("image_processor")
-    said = inner if isinstance(inner, dict) else said
+    said = completed(said, model_type)
     if said.get("do_flip_channel_order"):
         raise UnknownPreparationError("do_flip_channel_order: the network takes BGR images, which bdclean does not")
     if said.get("do_color_quantize"):
@@ -51,7 +56,7 @@ def of_transformers(said: Mapping[str, Any]) -> Preparation:
     mean, std = [0.0], [1.0]
     if said.get("do_normalize", True):
         if said.get("image_mean") is None or said.get("image_std") is None:
-            return Preparation(image_size=_side(said))
+            return _prepared(None, None, resizes.of_transformers(said))
         mean, std = _numbers(said["image_mean"]), _numbers(said["image_std"])
     if scale <= 0:
         raise UnknownPreparationError(f"rescale_factor {said.get('rescale_factor')!r}: must be above 0")
@@ -59,7 +64,7 @@ def of_transformers(said: Mapping[str, Any]) -> Preparation:
     power = 2 if said.get("include_top") else 1
     means = [(offset + value) / scale for value in mean]
     stds = [value**power / scale for value in std]
-    return Preparation(means, stds, _side(said))
+    return _prepared(means, stds, resizes.of_transformers(said))
 
 
 def of_timm(said: Mapping[str, Any]) -> Preparation:
@@ -68,21 +73,13 @@ def of_timm(said: Mapping[str, Any]) -> Preparation:
     Raises:
         UnknownPreparationError: If its numbers are none.
     """
-    size = said.get("input_size")
-    side = size[-1] if isinstance(size, (list, tuple)) and len(size) == 3 and size[1] == size[2] else None
     given = None not in (said.get("mean"), said.get("std"))
     mean, std = (_numbers(said[name]) if given else None for name in ("mean", "std"))
-    return Preparation(mean, std, side)
+    return _prepared(mean, std, resizes.of_timm(said))
 
 
-def _side(said: Mapping[str, Any]) -> int | None:
-    """Height and width of what comes out, in pixels; None if they differ or are not said."""
-    cropped = said.get("crop_size") if said.get("do_center_crop") else None
-    size = said.get("size") if cropped is None else cropped
-    if isinstance(size, dict):
-        sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
-        return sides.pop() if len(sides) == 1 else None
-    return size if isinstance(size, int) else None
+def _prepared(mean: list[float] | None, std: list[float] | None, sizes: resizes.Sizes) -> Preparation:
+    return Preparation(mean, std, sizes.image_size, sizes.resize, sizes.note)
 
 
 def _number(value: Any) -> float:

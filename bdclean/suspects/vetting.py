@@ -53,6 +53,11 @@ def described(suspect: Checkpoint) -> Described:
     return Described(model, data, name, options)
 
 
+def resize_of(suspect: Checkpoint, image_size: int) -> str | None:
+    """How pictures become the images of a network, as its checkpoint says; None for another size than it says."""
+    return suspect.data.get("resize") if suspect.model.get("image_size") == image_size else None
+
+
 def check_options(kind: type[Attack], options: Mapping[str, Any], what: Given) -> None:
     """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
 

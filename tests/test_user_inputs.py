@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import bdclean
-from bdclean.handed import gathered, handed, unprocessed
 from bdclean.reporting.results import Cleansing
+from bdclean.user_inputs import gather, undo_normalization, with_normalization
 from tests.strangers import SmallVGG
 
 transformers = pytest.importorskip("transformers")
@@ -48,8 +48,8 @@ def test_a_network_of_transformers_is_cleansed_with_its_processor() -> None:
 def test_what_a_processor_made_is_what_the_network_takes() -> None:
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[0.25] * 3)
     processed = processor(pictures(), return_tensors="pt")["pixel_values"]
-    found = handed(make_vit(), processor, None, None, None)
-    pixels = unprocessed(gathered(processed, 100, None), found.mean, found.std)
+    found = with_normalization(make_vit(), processor, None, None, None)
+    pixels = undo_normalization(gather(processed, 100, None), found.mean, found.std)
     assert pixels.min() >= 0
     assert pixels.max() <= 1
     again = (pixels - torch.tensor(found.mean)) / torch.tensor(found.std)
@@ -58,7 +58,7 @@ def test_what_a_processor_made_is_what_the_network_takes() -> None:
 
 def test_a_network_of_timm_brings_its_normalisation() -> None:
     model = timm.create_model("test_resnet", num_classes=3, pretrained=False).eval()
-    found = handed(model, None, None, None, None)
+    found = with_normalization(model, None, None, None, None)
     assert (found.mean, found.image_size) == (
         list(model.pretrained_cfg["mean"]),
         model.pretrained_cfg["input_size"][-1],
@@ -89,7 +89,7 @@ def test_images_of_every_kind(form: str) -> None:
         "batches": [(floats[:12], torch.zeros(12)), (floats[12:], torch.zeros(12))],
         "tensor": floats,
     }[form]
-    found = gathered(given, 20 if form != "tensor" else 24, 32)
+    found = gather(given, 20 if form != "tensor" else 24, 32)
     assert found.shape == (20 if form != "tensor" else 24, 32, 32, 3)
     assert found.dtype == (torch.uint8 if form in ("pictures", "entries") else torch.float32)
 
