@@ -46,7 +46,7 @@ def test_the_help_lists_options_that_exist(command: str) -> None:
     listed = set(re.findall(r"^  --([\w.]+)", help.of_command(command), re.MULTILINE))
     assert listed <= options(command).names
     own = {name for name in options(command).names if "." not in name and name not in ("model", "data", "trainer")}
-    # Behind --help-all, or for processes that the program starts itself.
+    # Listed by --help-all, or only for processes that the program starts itself.
     hidden = {"help", "help-all", "cell", "command", "datamodule", "verbose", "weights_only"}
     hidden |= {"dataloaders", "train_dataloaders", "val_dataloaders"}
     hidden |= {"ckpt_path", "return_predictions"} if command != "fit" else set()
@@ -60,7 +60,7 @@ def test_the_help_of_cleansing_lists_methods_and_no_internal_bases(capsys: pytes
     assert "--trainer.detect_anomaly" not in page
 
 
-def test_all_options_are_behind_another_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_lists_all_options(capsys: pytest.CaptureFixture[str]) -> None:
     page = printed(capsys, "cleanse", "--help-all")
     assert "--trainer.detect_anomaly" in page
     assert "BDCLEAN_CLEANSE__OUTPUT" in page
@@ -79,7 +79,7 @@ def test_help_may_be_cut_off() -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        # Before it has written anything.
+        # The pipe is closed before the program writes to it.
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (0, b"")
@@ -99,7 +99,7 @@ def test_the_help_of_a_class_stands_by_itself(option: str, name: str) -> None:
 @pytest.mark.parametrize(("option", "name"), NAMED)
 def test_every_option_of_a_class_is_in_its_help(option: str, name: str) -> None:
     folder = help.GROUPS[option].folder
-    # Bases that are not for users pass their arguments on, too.
+    # Arguments of internal base classes are options too.
     page = help.of_class(option, name) or ""
     node = help.classes(folder)[name]
     made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
@@ -202,7 +202,7 @@ def test_checkpoints_with_old_names_are_read() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_quiet_command_prints_its_result_alone(
+def test_a_quiet_command_prints_only_its_result(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "0")
