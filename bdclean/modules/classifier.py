@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 from bdclean import __version__
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
-from bdclean.errors import Given, InputError
+from bdclean.errors import Given, InputError, within
 from bdclean.metrics import MeanLoss, Share
 from bdclean.models import (
     Normalize,
@@ -51,6 +51,7 @@ class Classifier(LightningModule):
         num_classes: How many classes it tells apart.
         outputs: What the network outputs by itself.
         origin: The checkpoint that the weights come from, if they come from one.
+        class_names: What the classes are called; empty if nothing says it.
         prefix: What stood before the name of each tensor there.
     """
 
@@ -70,8 +71,7 @@ class Classifier(LightningModule):
         arch_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise InputError("model.num_classes", num_classes, "must be at least 1")
+        within("model.num_classes", num_classes, 1)
         description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
@@ -89,6 +89,7 @@ class Classifier(LightningModule):
         self.image_size = image_size
         self.origin: Checkpoint | None = None
         self.prefix = ""
+        self.class_names: tuple[str, ...] = ()
         self.normalize = Normalize(mean, std)
         # Twice as fast as the default layout on CPUs, and on GPUs at reduced precision.
         self.network = network.to(memory_format=torch.channels_last)
@@ -135,7 +136,7 @@ class Classifier(LightningModule):
         """
         option = Given(parameter, checkpoint.path)
         self.prefix = load_weights(self.network, self.hparams["arch"], self.num_classes, checkpoint, option)
-        self.origin = checkpoint
+        self.origin, self.class_names = checkpoint, checkpoint.class_names
         check_finite(self, noise(3, self.image_size), option)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

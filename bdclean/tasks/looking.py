@@ -51,8 +51,8 @@ def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> S
 
 
 def class_names(model: Classifier, datamodule: PoisonDataModule) -> tuple[str, ...]:
-    """What the classes are called: by the labelled images, or else by the network's checkpoint."""
-    return tuple(datamodule.class_names) or (() if model.origin is None else model.origin.class_names)
+    """What the classes are called: by the labelled images, or else by the network."""
+    return tuple(datamodule.class_names) or model.class_names
 
 
 def check_trains(model: Classifier) -> None:
