@@ -25,7 +25,7 @@ from torch import Tensor
 from bdclean import attacks
 from bdclean.cli.main import main
 from bdclean.data.sources import shapes as embedded
-from bdclean.models.cifar import NETWORKS
+from bdclean.networks.cifar import NETWORKS
 from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -51,10 +51,10 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The residual networks have an eighth of their widths: for tests of what does not depend on them."""
-    monkeypatch.setattr("bdclean.models.cifar._WIDE", (8, 16, 32, 64))
+    monkeypatch.setattr("bdclean.networks.cifar._WIDE", (8, 16, 32, 64))
     monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
     # What is remembered of the wide ones.
-    recognise = importlib.import_module("bdclean.models.recognise")
+    recognise = importlib.import_module("bdclean.networks.recognise")
     monkeypatch.setattr(recognise, "known_shapes", functools.cache(recognise.known_shapes.__wrapped__))
 
 
@@ -105,6 +105,13 @@ def computing(seconds: float) -> Iterator[None]:
     before = sum(os.times()[:4])
     yield
     assert sum(os.times()[:4]) - before < seconds
+
+
+def on_shapes(name: str) -> list[str]:
+    """Options that train an attack on the embedded images, by the name of its file in `configs/attack`."""
+    own = CONFIGS / "attack" / f"{name}_shapes.yaml"
+    attack = own if own.exists() else CONFIGS / "attack" / f"{name}.yaml"
+    return ["--config", str(CONFIGS / "setup" / "shapes.yaml"), "--config", str(attack)]
 
 
 def quick_attack(name: str) -> list[str]:

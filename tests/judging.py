@@ -21,8 +21,8 @@ from bdclean import InputError, attacks
 from bdclean.checkpoint import Checkpoint, read, write
 from bdclean.errors import Given
 from bdclean.inert import guard
-from bdclean.models import build_network, recognise_timm
 from bdclean.modules import Suspect, identify
+from bdclean.networks import build_network, recognise_timm
 from bdclean.suspects.vetting import described
 
 MEMORY = 1 << 30

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from bdclean.benchmark import local, tables
@@ -163,6 +164,46 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
 
 
+def test_a_suspect_starts_from_the_weights_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    suspects = {
+        "tuned": {**TINY, "data.attack": "BadNets", "start": "clean", "model.lr": 1e-9},
+        "clean": {**TINY, "data.attack": None},
+    }
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID | {"suspects": suspects, "methods": {"CLP": {}}}))
+    main(["benchmark", "--config", "grid.yaml"])
+    tuned, clean = (torch.load(next(Path("bench/suspects").glob(f"{name}.*"))) for name in suspects)
+    # With so low a rate the weights stay as they were. Statistics of batch norms do not.
+    weights = [name for name in clean["state_dict"] if name.endswith("weight")]
+    assert weights
+    assert all(torch.allclose(tuned["state_dict"][name], clean["state_dict"][name], atol=1e-5) for name in weights)
+    assert {suspect for suspect, _ in results()} == {"tuned", "clean"}
+
+
+def test_methods_and_images_are_combined_with_chosen_names_only() -> None:
+    suspects: dict[str, Any] = {"a": {}, "b": {}, "c": {"only": {"seeds": [1], "methods": ["FineTune"]}}}
+    methods: dict[str, Any] = {"CLP": {"only": {"seeds": [0]}}, "FineTune": {}}
+    images: dict[str, Any] = {"i": {}, "j": {"only": {"methods": ["FineTune"], "suspects": ["b"]}}}
+    cells = make_grid(suspects, methods, {"n": {}}, images, [0, 1])
+    found = {(cell.suspect.name, cell.method, cell.images, cell.suspect.seed) for cell in cells}
+    assert found == {
+        *((suspect, "CLP", "i", 0) for suspect in "ab"),
+        *((suspect, "FineTune", "i", seed) for suspect in "ab" for seed in (0, 1)),
+        *(("b", "FineTune", "j", seed) for seed in (0, 1)),
+        ("c", "FineTune", "i", 1),
+    }
+    assert len(cells) == len(found)
+    assert not any("only" in word for cell in cells for word in (*cell.arguments, *cell.suspect.arguments))
+
+
+def test_a_key_changes_with_the_suspect_that_training_starts_from() -> None:
+    def keys(lr: float) -> tuple[str, str]:
+        suspects: dict[str, Any] = {"a": {"start": "b"}, "b": {"model.lr": lr}}
+        cell = make_grid(suspects, {"CLP": {}}, {"n": {}}, {"i": {}}, [0])[0]
+        return cell.suspect.key, cell.key
+
+    assert all(one != other for one, other in zip(keys(0.1), keys(0.2), strict=True))
+
+
 def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["benchmark", "--config", "grid.yaml", "--list"])
     lines = capsys.readouterr().out.splitlines()
@@ -187,6 +228,21 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ({"methods": {"a" * 41: {}}}, f"--methods {'a' * 41}: names have up to 40 letters"),
         ({"seeds": [1, 1]}, "--seeds [1, 1]: duplicate entries"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
+        ({"suspects": {"a": {"start": "b"}}}, "--suspects b: a starts from it, and there is no such suspect"),
+        (
+            {"methods": {"CLP": {"only": {"seeds": [5]}}}},
+            "--seeds 5: `only` of CLP names it, and there is none of that name",
+        ),
+        ({"methods": {"CLP": {"only": {"seeds": 0}}}}, "--methods {'seeds': 0}: `only` of CLP is no mapping of lists"),
+        (
+            {"methods": {"CLP": {"only": {"seed": [0]}}}},
+            "--methods seed: `only` of CLP takes suspects, networks, images, seeds",
+        ),
+        ({"methods": {"CLP": {"only": {"seeds": []}}}}, "--methods: `only` leaves no cell"),
+        (
+            {"suspects": {"a": {"start": "b"}, "b": {"start": "a"}}},
+            "--suspects b: a starts from it; it must itself start from random weights",
+        ),
     ],
 )
 def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]) -> None:

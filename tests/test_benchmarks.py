@@ -86,7 +86,7 @@ def test_parts_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     main(["benchmark", "--config", "benchmarks/ablation.yaml", "--folder", folder, "--list"])
     assert "without the scan" in capsys.readouterr().out
     ablation = importlib.import_module("ablation")
-    assert all(hasattr(ablation, name) for name in ("Blind", "FoundInSuspect", "FoundInStudent", "AsTrained"))
+    assert all(hasattr(ablation, name) for name in ("Untargeted", "FoundInSuspect", "FoundInStudent", "AsTrained"))
 
 
 @pytest.mark.slow

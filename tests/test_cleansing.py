@@ -10,8 +10,8 @@ from torch.nn.utils import prune
 from bdclean import InputError
 from bdclean.cleansing import DistillCleanseModule
 from bdclean.cleansing.reinitialise import reinitialise, stage_ratios
-from bdclean.models import find_stages
 from bdclean.modules import Classifier, Suspect
+from bdclean.networks import find_stages
 from bdclean.tables import Table
 from bdclean.training import kd_loss
 

@@ -10,7 +10,7 @@ import yaml
 
 from bdclean.benchmark.grid import arguments
 from bdclean.cli.main import main
-from tests.conftest import CONFIGS, QUIET, cleanse
+from tests.conftest import CONFIGS, QUIET, cleanse, on_shapes
 
 BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {
     "DistillCleanse": ({}, 6, 20),
@@ -56,7 +56,7 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suspect of the benchmark: about a minute."""
     folder = tmp_path_factory.mktemp("blended")
     seeds = ["--seed_everything", "0", "--data.seed", "0", "--data.attack.seed", "0"]
-    words = ["--config", str(CONFIGS / "blended.yaml"), *seeds, *QUIET, *PRECISION]
+    words = [*on_shapes("blended"), *seeds, *QUIET, *PRECISION]
     main(["fit", *words, "--output", str(folder / "suspect.ckpt")])
     return folder / "suspect.ckpt"
 

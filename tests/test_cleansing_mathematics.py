@@ -23,9 +23,9 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.batch import Batch
 from bdclean.engine.quiet import quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.models import find_channels, find_features, scale
-from bdclean.models.cifar import NETWORKS, PreActBlock, ResNet
 from bdclean.modules import Classifier
+from bdclean.networks import find_channels, find_features, scale
+from bdclean.networks.cifar import NETWORKS, PreActBlock, ResNet
 from bdclean.tables import markdown
 
 NAMES = [name for name in cleansing.__all__ if name not in ("Cleanser", "Distill", "StrongDistillCleanseModule")]

@@ -22,7 +22,7 @@ from bdclean.perturbations import add
 from bdclean.reporting.conclusion import conclude
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.difference import Difference, differences
-from bdclean.scanning.goals import Apart
+from bdclean.scanning.goals import FlipOneNetwork
 from bdclean.tables import markdown
 from tests.conftest import QUICK, bright_quarters, cleanse
 from tests.results import cleansing
@@ -65,7 +65,7 @@ def test_the_goal_is_what_the_formula_says_of_each_image(images: Tensor) -> None
     torch.manual_seed(0)
     network, reference = (nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)) for _ in range(2))
     classes, size = torch.tensor([1, 3]), 5
-    goal = Apart(network, reference, images, [members(1), members(3)[:7]], classes, size)
+    goal = FlipOneNetwork(network, reference, images, [members(1), members(3)[:7]], classes, size)
     for start in (0, 5):  # the second batch of class 3 begins anew after seven images
         shifts = 0.3 * torch.randn(2, 3, SIDE, SIDE)
         expected = 0.0
@@ -76,21 +76,21 @@ def test_the_goal_is_what_the_formula_says_of_each_image(images: Tensor) -> None
                 expected += (math.log(1 - p) + max(math.log(q), -5.0)) / size
         assert goal.gain(add, shifts).item() == pytest.approx(expected, rel=1e-4)
     goal.restart()
-    goal.narrow(torch.tensor([False, True]))
+    goal.keep(torch.tensor([False, True]))
     assert len(goal) == 1
     shift = torch.zeros(1, 3, SIDE, SIDE)
-    alone = Apart(network, reference, images, [members(3)[:7]], torch.tensor([3]), size)
+    alone = FlipOneNetwork(network, reference, images, [members(3)[:7]], torch.tensor([3]), size)
     assert torch.equal(goal.gain(add, shift), alone.gain(add, shift))
 
 
 def test_a_patch_is_placed_where_it_flips_the_network_and_not_the_reference(images: Tensor) -> None:
-    goal = Apart(Quarters(True), Quarters(False), images, [members(2)], torch.tensor([2]), 8)
+    goal = FlipOneNetwork(Quarters(True), Quarters(False), images, [members(2)], torch.tensor([2]), 8)
     pixel = torch.zeros(1, 3, SIDE, SIDE)
     pixel[..., 2, 7] = 1
-    assert float(goal.glimpse(add, pixel)) > 0.9
-    assert float(goal.glimpse(add, torch.zeros_like(pixel))) < 0.1
-    both = Apart(Quarters(True), Quarters(True), images, [members(2)], torch.tensor([2]), 8)
-    assert float(both.glimpse(add, pixel)) < 0.1
+    assert float(goal.quick_gain(add, pixel)) > 0.9
+    assert float(goal.quick_gain(add, torch.zeros_like(pixel))) < 0.1
+    both = FlipOneNetwork(Quarters(True), Quarters(True), images, [members(2)], torch.tensor([2]), 8)
+    assert float(both.quick_gain(add, pixel)) < 0.1
 
 
 def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images: Tensor) -> None:

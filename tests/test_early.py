@@ -24,8 +24,8 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.sources import KINDS
 from bdclean.errors import naming
 from bdclean.exits import MEANINGS
-from bdclean.models.networks import known_architectures
 from bdclean.modules import AttackModule
+from bdclean.networks.build import known_architectures
 from bdclean.suggestions import suggestion
 from tests.conftest import CONFIGS, computing
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.checkpoint import read, write
-from bdclean.models import build_network
-from bdclean.models.recognise import best_prefix, shapes_of
+from bdclean.networks import build_network
+from bdclean.networks.recognise import best_prefix, shapes_of
 
 State = dict[str, Tensor]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.fuzzing import mutated
 from tests.judging import Case, judge_apart
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bdclean.scanning import ALPHA, MANY, DenseInversion, SparseInversion, scan
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, Chosen, choose, find_among, selected
-from bdclean.scanning.screening import Anywhere, screen
+from bdclean.scanning.screening import FlipToGroup, screen
 
 CLASSES, TARGET = 100, 38
 
@@ -86,9 +86,9 @@ def test_the_screen_goes_to_the_easiest_class_of_each_group(images: Tensor) -> N
     own = torch.zeros(len(images), dtype=torch.long)
     found = screen(network, images * 0, own, CLASSES, [DenseInversion((2.8, 2.0))])
     assert found.argmax() == TARGET
-    goal = Anywhere(network, images, own, torch.eye(2, CLASSES).bool(), 4)
+    goal = FlipToGroup(network, images, own, torch.eye(2, CLASSES).bool(), 4)
     # Classes 0 and 1: images of class 0 do not count for it.
-    assert goal.glimpse(lambda images, _: images * 0, torch.zeros(2, 1)).tolist() == pytest.approx(
+    assert goal.quick_gain(lambda images, _: images * 0, torch.zeros(2, 1)).tolist() == pytest.approx(
         [0.0, -math.log(CLASSES)], abs=1e-4
     )
 

@@ -9,7 +9,7 @@ from lightning.pytorch import loggers
 
 from bdclean.benchmark import local
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK
 
 

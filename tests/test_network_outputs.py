@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import bdclean
 from bdclean import InputError
-from bdclean.models import noise, outputs_of, plain, read_logits
-from bdclean.models.outputs import to_logits
 from bdclean.modules import Classifier
+from bdclean.networks import noise, outputs_of, plain, read_logits
+from bdclean.networks.outputs import to_logits
 from tests.strangers import Pooled
 
 

@@ -25,7 +25,7 @@ from bdclean.scanning import (
     WarpInversion,
 )
 from bdclean.scanning.base import Network
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 from tests.conftest import QUICK, cleanse
 
 
@@ -149,7 +149,7 @@ def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
         PatchInversion((4.0,), 2),
         WarpInversion((1.0,), 2),
     ):
-        goal = Towards(network, images, own, classes, inversion.batch_size)
+        goal = FlipToClass(network, images, own, classes, inversion.batch_size)
         assert all(found.isfinite().all() for found in inversion.shrink(goal))
 
 

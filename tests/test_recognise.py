@@ -11,7 +11,8 @@ from torchvision import models
 from bdclean import InputError
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.cli.main import main
-from bdclean.models import (
+from bdclean.modules import Suspect, identify
+from bdclean.networks import (
     Recognised,
     build_network,
     closest,
@@ -20,8 +21,7 @@ from bdclean.models import (
     normalization,
     recognise,
 )
-from bdclean.models.cifar import PreActBlock, ResNet
-from bdclean.modules import Suspect, identify
+from bdclean.networks.cifar import PreActBlock, ResNet
 from tests.conftest import QUIET
 from tests.strangers import VGG, Pooled, Sorted
 

@@ -15,7 +15,7 @@ from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.perturbations import add, overlay
 from bdclean.scanning import SparseInversion
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 
 CORNER = torch.zeros(1, 4, 32, 32)
 CORNER[..., :3, :3] = 1
@@ -72,7 +72,7 @@ def test_a_plainer_change_is_searched_for_once_and_unlearned_as_often(
 ) -> None:
     asked = []
 
-    def simplify(self: Any, goal: Towards, parameters: Tensor) -> Tensor:
+    def simplify(self: Any, goal: FlipToClass, parameters: Tensor) -> Tensor:
         asked.append((goal.network, goal.classes.tolist()))
         return torch.full_like(parameters, 0.75)
 

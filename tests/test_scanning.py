@@ -30,7 +30,7 @@ from bdclean.scanning import (
     taken,
 )
 from bdclean.scanning.base import Network, grubbs
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
 from tests.conftest import QUIET, bright_quarters, cleanse
@@ -243,9 +243,9 @@ class Square(nn.Module):
         return torch.stack([torch.zeros_like(off), off - 9, off - 9, 5 - 4000 * off], 1)
 
 
-def towards(network: Network, images: Tensor, own: Tensor) -> Towards:
+def towards(network: Network, images: Tensor, own: Tensor) -> FlipToClass:
     """The goal of class 3."""
-    return Towards(network, images, own, torch.tensor([3]), 16)
+    return FlipToClass(network, images, own, torch.tensor([3]), 16)
 
 
 @pytest.mark.parametrize("side", [3, 6])

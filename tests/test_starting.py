@@ -7,8 +7,8 @@ import torch
 
 from bdclean import InputError
 from bdclean.cli.main import main
-from bdclean.models import build_network
 from bdclean.modules import AttackModule
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUIET
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torchvision import models
 
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET
 from tests.strangers import VGG, SmallVGG
 

@@ -11,8 +11,8 @@ from torch import nn
 from bdclean import InputError
 from bdclean.cli.main import main
 from bdclean.errors import Given
-from bdclean.models import check_finite, noise
 from bdclean.modules.symptoms import find_symptom, is_constant
+from bdclean.networks import check_finite, noise
 from tests.conftest import QUIET
 from tests.strangers import SmallVGG
 

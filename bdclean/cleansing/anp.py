@@ -13,8 +13,8 @@ from torch.func import functional_call
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.data.batch import Batch
-from bdclean.models import scale
 from bdclean.modules import Classifier
+from bdclean.networks import scale
 
 
 class ANP(MaskingCleanser):

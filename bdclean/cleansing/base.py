@@ -17,8 +17,8 @@ from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower,
 from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.metrics import Share
-from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import duplicate, folded, frozen
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description

@@ -13,8 +13,8 @@ from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.finetune import FineTune
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages
 from bdclean.tables import Description, Table
 
 

@@ -13,8 +13,8 @@ from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.reinitialise import reinitialise, run_seed
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages, weights
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages, weights
 
 
 class FST(FineTune):

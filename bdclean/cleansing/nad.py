@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.phases import TwoPhases
 from bdclean.errors import InputError
-from bdclean.models import channel_axis, duplicate, find_features, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import channel_axis, duplicate, find_features, frozen
 
 
 def attention_map(features: Tensor, p: float) -> Tensor:

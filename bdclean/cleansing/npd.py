@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages
 from bdclean.perturbations import radius
 
 MOST_CHANNELS = 4096

@@ -11,8 +11,8 @@ from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.choosing import Choosing
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
+from bdclean.networks import Channels, find_channels, scale
 from bdclean.tables import Description, Table
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bdclean.errors import InputError, within
-from bdclean.models import find_stages, weights
+from bdclean.networks import find_stages, weights
 from bdclean.tables import Description, Table
 
 

@@ -15,8 +15,8 @@ from bdclean.cleansing.phases import first_epochs
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.data.batch import Batch
 from bdclean.metrics import correct
-from bdclean.models import scale
 from bdclean.modules import Classifier
+from bdclean.networks import scale
 
 
 class RNP(MaskingCleanser):

@@ -1,4 +1,4 @@
-"""Old names of options, which still work and print one line, and short names of methods."""
+"""Old names of options, which still work and print a deprecation line, and short names of methods."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OPTIONS = {
     "method.first_lr": "method.first_phase_lr",
     "data.attack.silent_share": "data.attack.warmup_fraction",
 }
-"""Old name of each renamed option to its new one."""
+"""New name of each renamed option, by its old name."""
 
 
 def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line with today's names, those in its configuration files included.
+    """Replace old names in a command line and in its configuration files.
 
     Args:
-        words: Those of the command line after the program's name.
+        words: The command line, without the program's name.
 
     Returns:
         The words, and a line for each old name.
@@ -48,7 +48,7 @@ def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def announced(words: Sequence[str]) -> list[str]:
-    """The same words, after a line on standard error for each old name."""
+    """Replace old names as `current`, and print a line on standard error for each of them."""
     found, notices = current(words)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in notices:
@@ -65,8 +65,8 @@ def _option(name: str, notices: dict[str, None]) -> str:
 
 
 def _file(path: str, notices: dict[str, None]) -> str:
-    """A configuration file, or what it holds with current names if it has old ones."""
-    import yaml  # here: what is answered at once needs no other package
+    """A configuration file, or its content with current names if it has old ones."""
+    import yaml  # here, as help and version need no other package
 
     if not os.path.isfile(path):
         return path
@@ -74,7 +74,7 @@ def _file(path: str, notices: dict[str, None]) -> str:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        # The parser reports what is wrong with it.
+        # The parser reports the error.
         return path
     before = len(notices)
     renamed = _renamed(content, "", notices)
@@ -83,7 +83,7 @@ def _file(path: str, notices: dict[str, None]) -> str:
 
 
 def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
-    """Options of a configuration file with current names."""
+    """Replace old names in the options of a configuration file."""
     if not isinstance(content, dict):
         return content
     found = {}
@@ -96,7 +96,7 @@ def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
 
 
 def _shortened(content: dict[str, Any]) -> bool:
-    """Replace the short name of a method in a configuration, in place, and say whether there was one."""
+    """Replace the short name of a method in a configuration, in place; return whether there was one."""
     method = content.get("method")
     if isinstance(method, str) and method in METHOD_ALIASES:
         content["method"] = METHOD_ALIASES[method]

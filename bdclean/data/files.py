@@ -1,4 +1,4 @@
-"""Sets of images that are files, decoded when they are wanted."""
+"""Sets of image files, decoded on demand."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bdclean.resizing import Resize
 
 
 class FileImages(Images):
-    """Image files of any size and format that Pillow reads, which become square images.
+    """Image files of any size and any format that Pillow reads, which become square images.
 
     Args:
         paths: The files.
-        size: Height and width of the images they become, in pixels.
+        size: Height and width of the resized images, in pixels.
         option: The parameter that named their folder, for messages.
-        labels: (N,) int64 true classes; without them the images are unlabeled.
-        resize: As in `bdclean.decoding.square`.
+        labels: (N,) int64 true classes; None for unlabeled images.
+        resize: How an image becomes square, as in `bdclean.decoding.square`.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class FileImages(Images):
         """The first images that can be decoded.
 
         Args:
-            wanted: At most so many.
-            num_workers: Processes that decode.
-            keep: Whether they are kept in memory, decoded.
+            wanted: Maximum number of images.
+            num_workers: Number of processes that decode.
+            keep: Whether to keep the decoded images in memory.
 
         Returns:
-            The images, and the files among those looked at that are none.
+            The images, and the unreadable files among those that were tried.
 
         Raises:
-            InputError: If these are more than half of them.
+            InputError: If more than half of the tried files are unreadable.
         """
         images, unreadable = self._read(wanted, num_workers, keep)
         if len(unreadable) > len(images):
@@ -98,7 +98,7 @@ class FileImages(Images):
         chosen: list[int] = []
         unreadable: list[Path] = []
         loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers)
-        # Without a terminal there is no bar.
+        # `disable=None` shows the bar only in a terminal.
         progress = tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH, disable=None)
         for good, bad, chunk in progress:
             good = good[: wanted - len(chosen)]
@@ -113,7 +113,7 @@ class FileImages(Images):
 
 
 class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):
-    """Runs of consecutive files, for workers to decode: which are images, which are not, and the images."""
+    """Chunks of consecutive files for workers to decode: indices of readable and unreadable files, and the images."""
 
     LENGTH = 64
 

@@ -1,4 +1,4 @@
-"""The data of a backdoor experiment: clean, poisoned, triggered, unlabeled."""
+"""The images of a backdoor experiment: clean, poisoned, triggered and unlabeled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bdclean.resizing import Resize, parse
 from bdclean.training import LARGEST_SIDE
 
 MOST_WORKERS = 1024
-"""Processes that decode images: more would fill the memory of any machine."""
+"""Maximum number of processes that decode images; more would fill the memory of any machine."""
 
 
 class PoisonDataModule(Loaders):
@@ -155,10 +155,10 @@ class PoisonDataModule(Loaders):
 
     @cached_property
     def predicted(self) -> tuple[Images, list[str]]:
-        """The images that are predicted, and a name for each: as `named`.
+        """The images to predict, and a name for each: see `named`.
 
         Raises:
-            InputError: If there are none.
+            InputError: If there are no images.
         """
         if self.unlabeled is not None:
             return named(self.drawn(self.unlabeled), self.placement)
@@ -167,7 +167,7 @@ class PoisonDataModule(Loaders):
         raise InputError("data.unlabeled", None, "needed, as there are no test images to predict")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """All unlabeled images if another source was given, else the test images; images only, in their order."""
+        """The unlabeled images if `unlabeled` is set, else the test images; in order, without labels."""
         return self.loader(Batches(self.placement.place(self.predicted[0])))
 
     # Checkpoints
@@ -177,7 +177,7 @@ class PoisonDataModule(Loaders):
         return {"trigger": {} if self.attack is None else self.attack.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the trigger of an interrupted run, which may have learned."""
+        """Restore the trigger of an interrupted run, which training may have changed."""
         if self.attack is not None:
             name = type(self.attack).__name__
             try:
@@ -194,7 +194,7 @@ def _read_resize(text: str | None) -> Resize | None:
 
 
 def _checked_size(labelled: Source | None, others: Source | None, image_size: int | None) -> int:
-    """The size of the images, in pixels, where there are any that can serve."""
+    """Check that there are images, and return their size, in pixels."""
     first = labelled or others
     if first is None:
         raise InputError("data.source", "null", f"needs {Given('data.unlabeled')}, or there are no images at all")

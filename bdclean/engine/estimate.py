@@ -1,4 +1,4 @@
-"""About how long a task takes, from one timed pass of the network."""
+"""Estimate the duration of a task from one timed forward pass."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch
 from torch import nn
 
 TIMED = 8
-"""Images of the timed pass."""
+"""Number of images in the timed pass."""
 REPEATS = 5
-"""Timed passes, of which the shortest counts."""
+"""Number of timed passes, of which the shortest counts."""
 LONG = 0.5
-"""Seconds: a pass that takes longer is not repeated."""
+"""Maximum duration of a pass that is repeated, in seconds."""
 FORWARD_PASSES = 4
-"""A training step of student and teacher, in forward passes of one of them."""
+"""Cost of a training step of student and teacher, in forward passes of one network."""
 
 
 @torch.no_grad()
 def seconds_per_step(network: nn.Module, image_size: int) -> float:
-    """Seconds of a training step for each of its images, on the device of the network.
+    """Duration of a training step per image, in seconds, on the network's device.
 
     Args:
         network: From images in [0, 1] to logits, in eval mode.
         image_size: Height and width of its images, in pixels.
     """
     device = next((one.device for one in network.parameters()), torch.device("cpu"))
-    # A generator apart: a seeded run draws the same numbers, whether or not a task is timed before it.
+    # Use a separate generator, so that timing does not change the random numbers of a seeded run.
     images = torch.rand(TIMED, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
-    # The first pass allocates memory, and is not counted.
+    # Warm up: the first pass allocates memory.
     network(images)
     took = []
     for _ in range(REPEATS):
@@ -38,12 +38,12 @@ def seconds_per_step(network: nn.Module, image_size: int) -> float:
         took.append(time.perf_counter() - started)
         if took[0] > LONG:
             break
-    # Other work on the machine only adds to it.
+    # The minimum, as other load on the machine only adds time.
     return FORWARD_PASSES * min(took) / TIMED
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, as exactly as it can be known beforehand."""
+    """A rough duration in words."""
     if seconds < 60:
         return "less than a minute"
     if seconds < 90 * 60:

@@ -8,8 +8,8 @@ from typing import Any
 from bdclean.attacks import ATTACKS
 from bdclean.checkpoint import read
 from bdclean.data import PoisonDataModule
-from bdclean.data.sources import size_of
-from bdclean.modules import Suspect, identify
+from bdclean.modules import Suspect
+from bdclean.suspects.completing import complete
 from bdclean.suspects.restoring import restore
 from bdclean.suspects.vetting import described, resize_of
 
@@ -48,11 +48,11 @@ def load(
     images = dict(said.data) | {name: value for name, value in given.items() if value is not None}
     if images.get("source") is None and images.get("unlabeled") is None:
         images["unlabeled"] = DRAWN
-    root = images.get("root", "data")
-    size = images.get("image_size") or size_of(images.get("source"), images.get("unlabeled"), root)
-    network = Suspect(**identify(suspect, dict(said.model) | dict(model or {}), size))
+    given_model = dict(model or {})
+    sized = given_model.get("image_size") is not None
+    network = Suspect(**complete(suspect, dict(said.model) | given_model, images, sized=sized))
     images["image_size"] = images.get("image_size") or network.image_size
-    if "resize" not in data:
+    if given.get("resize") is None:
         images["resize"] = resize_of(suspect, images["image_size"])
     datamodule = PoisonDataModule(**images)
     restore(network, datamodule, suspect)

@@ -12,7 +12,7 @@ from bdclean.attacks import ATTACKS, Attack
 from bdclean.checkpoint import Checkpoint
 from bdclean.data.sources.shapes import NAMES as EMBEDDED
 from bdclean.errors import Given, InputError
-from bdclean.models import is_own_class
+from bdclean.networks import is_own_class
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training a backdoored network."""
+"""Train a backdoored network."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def train(
         trainer: The Trainer.
         model: The network, an AttackModule.
         datamodule: Its images.
-        output: File that the network is written to when training has finished.
-        overwrite: Whether `output` may replace a file that the same training did not write.
-        ckpt_path: Checkpoint of an interrupted training, to continue it.
+        output: File for the trained network.
+        overwrite: Whether to replace a file that the same training did not write.
+        ckpt_path: Checkpoint of an interrupted training to resume.
 
     Raises:
-        InputError: If there would be no training, the file cannot be written, or the checkpoint is another network's.
+        InputError: If no step would be trained, the file cannot be written, or the checkpoint does not fit the network.
     """
     outputs.check_name("fit", output)
     if option := trainer.without_training:
@@ -57,13 +57,13 @@ def train(
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()
-        # Where processes were forked, they were told of it, and this one was not.
+        # With a forking strategy, only the forked processes set this attribute.
         trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning's attribute
         trainer.save_checkpoint(files.result, weights_only=True)
         figures = evaluate(trainer, model, datamodule)
         shown = list(examples(datamodule))
-        if found := datamodule.attacker.poisoned_examples(EXAMPLES):
-            shown.append(Example("Training images", *found))
+        if poisoned := datamodule.attacker.poisoned_examples(EXAMPLES):
+            shown.append(Example("Training images", *poisoned))
         result = Training(escaped(output), figures, confusions(model, "suspect"), tuple(shown))
         log(trainer, training.page(result), model, datamodule, figures)
     return result

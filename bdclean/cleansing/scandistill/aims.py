@@ -21,7 +21,7 @@ from bdclean.scanning import (
     WarpInversion,
     stands_out,
 )
-from bdclean.scanning.goals import Apart, Goal, Towards
+from bdclean.scanning.goals import FlipOneNetwork, FlipToClass, Goal
 
 SEARCH_BATCH = 32
 """Images in a step of a search."""
@@ -153,7 +153,7 @@ class AllToOne(Aim):
         return Changes(self.inversion.change, self.inversion.simplify(goal, found.parameters[-1:]))
 
     def _goal(self, network: Network, images: Tensor, own: Tensor) -> Goal:
-        return Towards(network, images, own, own.new_tensor([self.target]), self.inversion.batch_size)
+        return FlipToClass(network, images, own, own.new_tensor([self.target]), self.inversion.batch_size)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class BySource(Aim):
     def _goal(self, network: Network, classes: list[int], own: Tensor) -> Goal:
         lengths = [len(self.members[number]) for number in classes]
         starts = [sum(lengths[:place]) for place in range(len(lengths))]
-        return Apart(
+        return FlipOneNetwork(
             network,
             self.reference,
             torch.cat([self.members[number] for number in classes]),

@@ -14,8 +14,8 @@ from bdclean.cleansing.scandistill.description import compared, scanned
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
 from bdclean.cleansing.scandistill.unlearning import Unlearning
 from bdclean.data.notices import say
-from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import duplicate, folded, frozen
 from bdclean.scanning import Network, PatchInversion, SparseInversion
 from bdclean.scanning.difference import differences, source_classes
 from bdclean.tables import Description

@@ -1,0 +1,48 @@
+"""The arguments of a network that are not given: from its checkpoint, from its weights, and from the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bdclean.checkpoint import Checkpoint
+from bdclean.data.sources import size_of
+from bdclean.errors import Given, InputError
+from bdclean.modules.identify import identify
+from bdclean.networks import is_own_class, largest_layer
+
+LARGEST_LAYER = 2**24
+"""Numbers in a layer's output for one image whose size a file names; eight such images at once take 512 MiB."""
+
+
+def complete(suspect: Checkpoint, model: Mapping[str, Any], data: Mapping[str, Any], *, sized: bool) -> dict[str, Any]:
+    """Complete the arguments of a Suspect.
+
+    Args:
+        suspect: The checkpoint.
+        model: Arguments of the Suspect from the user and the checkpoint, with None for what neither says.
+        data: Arguments of its PoisonDataModule.
+        sized: Whether the user gave the size of the network's images.
+
+    Raises:
+        InputError: If the checkpoint is not such a network, or the size that it names would fill the memory.
+    """
+    if not sized:
+        _check_cost(suspect, model)
+    images = data.get("image_size") or size_of(data.get("source"), data.get("unlabeled"), data.get("root") or "data")
+    return identify(suspect, model, images)
+
+
+def _check_cost(suspect: Checkpoint, model: Mapping[str, Any]) -> None:
+    """Refuse a size of images that the checkpoint names and that would fill the memory."""
+    size, arch = suspect.model.get("image_size"), model.get("arch")
+    if size is None or arch is None or is_own_class(arch):
+        return
+    numbers = largest_layer(arch, size, model.get("stem"), model.get("arch_kwargs"))
+    if numbers > LARGEST_LAYER:
+        raise InputError(
+            "ckpt",
+            suspect.path,
+            f"with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
+            f"numbers for each; give {Given('model.image_size', size)} if that is right",
+        )
