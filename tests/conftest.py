@@ -66,8 +66,8 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     inversions = (DenseInversion, SparseInversion, PatchInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
-    monkeypatch.setattr("bdclean.scanning.inversion.patch.STEPS", 1)
-    monkeypatch.setattr("bdclean.scanning.inversion.patch.PLACES", 1)
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.PATCH_STEPS", 1)
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.POSITIONS", 1)
     monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.MAX_EPOCHS", 3)
     monkeypatch.setattr(
         "bdclean.cleansing.scandistill.aims.INVERSIONS", tuple(kind((1.0,), 1, 8) for kind in inversions)

@@ -33,10 +33,10 @@ from bdclean.attacks import (
 )
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
-from bdclean.attacks.input_aware import repetition
+from bdclean.attacks.input_aware import diversity_loss
 from bdclean.attacks.label_consistent import pgd
 from bdclean.attacks.roles import CLEAN, COVER
-from bdclean.attacks.scar import change_along
+from bdclean.attacks.scar import output_change
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
@@ -404,9 +404,9 @@ def test_repetition_is_the_mean_over_neighbours_of_the_ratio_of_distances() -> N
         answered = math.sqrt(np.mean((answers[place].numpy() - answers[before].numpy()) ** 2))
         total += apart / answered
     # The program keeps away from dividing by 0.
-    assert repetition(images, answers).item() == pytest.approx(total / 5, rel=0.01)
+    assert diversity_loss(images, answers).item() == pytest.approx(total / 5, rel=0.01)
     same = answers[:1].expand(5, -1, -1, -1).clone().requires_grad_()
-    alike = repetition(images, same)
+    alike = diversity_loss(images, same)
     assert alike > 10 * total / 5
     torch.autograd.backward(alike)
     assert same.grad is not None
@@ -442,7 +442,7 @@ def test_input_aware_penalty_is_weighed_and_reaches_the_pattern_network_alone() 
     targets = torch.zeros(len(some), dtype=torch.long)
     penalty = attack.penalty(some, places, targets, tiny())
     assert isinstance(penalty, Tensor)
-    assert penalty.item() == pytest.approx(2.5 * repetition(images, attack.pattern(images)).item(), rel=1e-5)
+    assert penalty.item() == pytest.approx(2.5 * diversity_loss(images, attack.pattern(images)).item(), rel=1e-5)
     assert attack.penalty(some, places[:1], targets, tiny()) == 0
     torch.autograd.backward(penalty + attack.apply(images).sum())
     assert all(x.grad is not None and x.grad.isfinite().all() for x in attack.pattern_network.parameters())
@@ -860,7 +860,7 @@ def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask_as_far_as_it_wor
     images, places, targets = random_images(6, 32, 32), torch.tensor([1, 4]), torch.tensor([0, 1, 0, 0, 1, 0])
     penalty = attack.penalty(images, places, targets, tiny())
     assert isinstance(penalty, Tensor)
-    shares = attack.shadow.answers(attack.apply(images[places])).softmax(1)[:, 1]
+    shares = attack.shadow.logits(attack.apply(images[places])).softmax(1)[:, 1]
     works = (shares[0] * shares[1]).sqrt()
     expected = -shares.log().sum() + 3 * float(works) * attack.mask.sigmoid().mean()
     torch.testing.assert_close(penalty, expected)
@@ -894,7 +894,7 @@ def test_answers_that_lower_a_students_loss_are_those_of_a_step_of_least_squares
     student = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     shadow = Shadow(student, 0.05)
     loss = F.cross_entropy(shadow.network(images * 0.5), torch.zeros(8, dtype=torch.long))
-    found = change_along(loss, shadow, images)
+    found = output_change(loss, shadow, images)
 
     rate = 1e-6
     told = shadow.network(images).detach().requires_grad_()
@@ -920,7 +920,7 @@ def test_a_shadow_of_scar_says_the_more_the_more_it_knows() -> None:
     (told,) = torch.autograd.grad(penalty, answers)
     (own,) = torch.autograd.grad(F.cross_entropy(answers, targets), answers)
     (shadow,) = attack.learning
-    known = (shadow.answers(images).argmax(1) == targets).float().mean()
+    known = (shadow.logits(images).argmax(1) == targets).float().mean()
     assert known > 0
     torch.testing.assert_close(told.norm(), 0.25 * known * own.norm())
     assert not attack.learns

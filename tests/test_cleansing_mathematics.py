@@ -556,9 +556,9 @@ def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]
     seen: dict[str, Any] = {"rates": [], "momenta": []}
 
     def watch(cleanser: Any) -> None:
-        turn, step, finish = cleanser.turn, cleanser.training_step, cleanser.finish
+        turn, step, finish = cleanser.start_second_phase, cleanser.training_step, cleanser.finish
 
-        def turned() -> None:
+        def switched() -> None:
             seen["tuned"] = state(cleanser.network)
             turn()
             seen["start"] = state(cleanser.network)
@@ -573,7 +573,7 @@ def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]
             seen["end"] = state(cleanser.network)
             finish()
 
-        cleanser.turn, cleanser.training_step, cleanser.finish = turned, stepped, finished
+        cleanser.start_second_phase, cleanser.training_step, cleanser.finish = switched, stepped, finished
 
     suspect = suspect_of(stirred(convnet()))
     cleanser = run(method, suspect, 4, watch, first_phase_fraction=0.5, first_phase_lr=first_lr, lr=0.03)
@@ -608,7 +608,7 @@ def curve(network: nn.Module, **options: object) -> tuple[Any, dict[str, tuple[T
     cleanser = unit(cleansing.MCR, network, **options)
     cleanser.optimizers = lambda: SimpleNamespace(param_groups=[{"weight_decay": 1.0}])
     ends = {name: value.detach().clone() for name, value in cleanser.network.named_parameters()}
-    cleanser.turn()
+    cleanser.start_second_phase()
     stirred(cleanser.network, seed=7, amount=0.1)
     starts, bends = dict(cleanser.teacher.named_parameters()), dict(cleanser.network.named_parameters())
     return cleanser, {name: (starts[name], bends[name].detach().clone(), ends[name]) for name in ends}

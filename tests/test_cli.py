@@ -122,7 +122,10 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
     assert "agreement" in out
 
     main(["validate", "--ckpt", "cleansed.ckpt", *QUIET])
-    assert "val/asr" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"^cleansed\.ckpt +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$", out, re.MULTILINE)
+    assert "on the validation images." in out
+    assert "val/" not in out
     main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cleansed.ckpt "))
     assert line.split()[1:] == [f"{report['cleansed'][name]:.2f}" for name in ("acc", "asr", "ra")]
@@ -309,7 +312,11 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
     ):
         events = EventAccumulator(str(folder), {"images": 0, "tensors": 0, "scalars": 0}).Reload()
         tags = events.Tags()
-        assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc", "final/asr"} <= set(tags["scalars"])
+        assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc"} <= set(tags["scalars"])
+        assert not [tag for tag in tags["scalars"] if tag.startswith(("final/", "hp_metric"))]
+        metrics = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+        assert all(name in metrics for name in (b"test/acc", b"test/asr", b"test/ra"))
+        assert ("figures/text_summary" in tags["tensors"]) == (network == "AttackModule")
         pictures = {f"confusion/{part} {name}" for part in ("clean", "triggered") for name in names}
         trained = {"trigger/training images"} if network == "AttackModule" else set()
         assert set(tags["images"]) == pictures | {"trigger/clean, triggered, difference"} | trained

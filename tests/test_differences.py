@@ -152,7 +152,7 @@ def test_a_change_is_put_on_images_of_its_class_alone() -> None:
     shifts = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
     changes = Changes(add, shifts, torch.tensor([5, 6, 6]))
     own = torch.tensor([5, 6, 7, 6, 5] * 20)
-    moved = changes.put_on(torch.zeros(100, 3, 4, 4), own).mean((1, 2, 3))
+    moved = changes.perturb(torch.zeros(100, 3, 4, 4), own).mean((1, 2, 3))
     for source, expected in ((5, {1.0}), (6, {2.0, 3.0}), (7, {0.0})):
         assert set(moved[own == source].tolist()) == expected
 
@@ -206,7 +206,7 @@ def cleanser(images: Tensor) -> ScanDistill:
     suspect.image_size = SIDE
     made = ScanDistill(suspect)
     made.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.ones(CLASSES))]
-    made.sample, made.own = images, Quarters(False)(images).argmax(1)
+    made.sample, made.pseudo_labels = images, Quarters(False)(images).argmax(1)
     made.judge = Judge(images, Quarters(False)(images).softmax(1))
     weights = torch.optim.SGD(made.network.parameters(), 0.1, momentum=0.9)
     made._trainer = SimpleNamespace(  # type: ignore[assignment]

@@ -104,7 +104,7 @@ def test_an_interruption_after_the_network_says_that_it_is_written(
 def test_an_interrupted_benchmark_says_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "_follow", interrupt)
+    monkeypatch.setattr(benchmark, "_run_tasks", interrupt)
     words = ["benchmark", "--suspects", "{a: {}}", "--methods", "{CLP: {}, BNP: {}}", "--folder", "bench"]
     code, line = ended(words, capsys)
     kept = "bench has 0 of 2 cells and no tables; the same command goes on from there"

@@ -44,9 +44,9 @@ def made(images: Tensor, share: tuple[float, float] = (0.1, 0.4), aims: int = 1)
 
 def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are() -> None:
     triggers = made(torch.rand(16, 3, 32, 32), (0.25, 0.5))
-    triggers.danger = 0.5
+    triggers.student_asr = 0.5
     triggers.in_suspect = [Changes(add, torch.full((number, 3, 32, 32), float(number))) for number in (1, 2)]
-    shifts = (triggers.put_on(triggers.images, triggers.own) - triggers.images).mean((1, 2, 3))
+    shifts = (triggers.perturb(triggers.images, triggers.pseudo_labels) - triggers.images).mean((1, 2, 3))
     first = 1.0 if shifts[0] < 1.5 else 2.0
     assert torch.allclose(shifts, torch.tensor([first] * 3 + [3 - first] * 3 + [0.0] * 10), atol=1e-5)
 
@@ -55,8 +55,8 @@ def test_every_kind_of_change_has_its_turn_in_small_batches() -> None:
     torch.manual_seed(0)
     triggers = made(torch.rand(2, 3, 32, 32), (0.5, 0.5))
     triggers.in_student = [Changes(add, torch.full((1, 3, 32, 32), float(shift))) for shift in (1, 2, 3)]
-    batch, own = triggers.images, triggers.own
-    shifts = {round(float((triggers.put_on(batch, own) - batch)[0].mean())) for _ in range(40)}
+    batch, own = triggers.images, triggers.pseudo_labels
+    shifts = {round(float((triggers.perturb(batch, own) - batch)[0].mean())) for _ in range(40)}
     assert shifts == {1, 2, 3}
 
 
@@ -89,7 +89,7 @@ def test_a_plainer_change_is_searched_for_once_and_unlearned_as_often(
 
 def test_the_effect_is_the_mean_share_of_images_that_flip(images: Tensor) -> None:
     triggers = made(images)
-    own = triggers.own.clone()
+    own = triggers.pseudo_labels.clone()
     own[:10] = 2  # which do not count
     nothing = torch.zeros_like(CORNER)
     for parameters, expected in ((torch.cat([CORNER, nothing]), 0.5), (torch.cat([CORNER, nothing, nothing]), 1 / 3)):
@@ -110,12 +110,12 @@ def test_a_judge_counts_images() -> None:
     loss = sum(row[a] - row[b] for row, a, b in rows) / 200
     assert judge.kept(predicted) == pytest.approx(kept)
     assert judge.expected_loss(predicted) == pytest.approx(loss)
-    assert judge.expected_loss(judge.own) == 0
+    assert judge.expected_loss(judge.pseudo_labels) == 0
     assert judge.harm(predicted).disagreement == pytest.approx(1 - kept)
     assert judge.harm(predicted).uncertainty == pytest.approx(1 - sum(map(max, probabilities.tolist())) / 200)
-    assert not judge.harm(judge.own).reasons
+    assert not judge.harm(judge.pseudo_labels).reasons
     # All images get class 1.
-    assert judge.harm(torch.ones_like(judge.own)).reasons
+    assert judge.harm(torch.ones_like(judge.pseudo_labels)).reasons
 
 
 def test_the_expected_loss_is_the_loss_if_the_suspect_is_as_sure_as_it_is_right() -> None:
@@ -124,7 +124,7 @@ def test_the_expected_loss_is_the_loss_if_the_suspect_is_as_sure_as_it_is_right(
     labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     student = (probabilities.log() + torch.randn(50_000, 5, generator=generator)).argmax(1)
     judge = Judge(torch.zeros(50_000, 1, 1, 1), probabilities)
-    lost = float((judge.own == labels).float().mean() - (student == labels).float().mean())
+    lost = float((judge.pseudo_labels == labels).float().mean() - (student == labels).float().mean())
     assert judge.expected_loss(student) == pytest.approx(lost, abs=0.005)
     assert lost > 0.02
 

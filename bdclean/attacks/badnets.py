@@ -66,7 +66,7 @@ class BadNets(Attack):
         self.register_buffer("patch", self._draw(image_size))
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put the patch on a batch: (N, C, H, W) float in [0, 1].
+        """Apply the patch to a batch: (N, C, H, W) float in [0, 1].
 
         Raises:
             InputError: If the patch does not fit into the image.

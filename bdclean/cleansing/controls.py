@@ -1,4 +1,4 @@
-"""Two controls: what each half of the paper's method does by itself."""
+"""Two controls, for the effect of each half of the paper's method by itself."""
 
 from __future__ import annotations
 

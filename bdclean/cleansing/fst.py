@@ -64,8 +64,8 @@ class FST(FineTune):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        likeness = (self.get_parameter(self.head) * self.before).sum()
-        loss = F.cross_entropy(self(images), targets) + self.alpha * likeness
+        similarity = (self.get_parameter(self.head) * self.before).sum()
+        loss = F.cross_entropy(self(images), targets) + self.alpha * similarity
         self.log_loss(loss, images)
         return loss
 
