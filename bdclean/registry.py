@@ -20,6 +20,8 @@ REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """How torchvision says that a function makes a network."""
 METHOD_ALIASES = {"BCU": "DistillCleanseModule"}
 """Short name of a method to the name of its class."""
+RENAMED_ATTACK_OPTIONS = {"silent_share": "warmup_fraction"}
+"""Old names of attacks' options, on command lines and in checkpoints, to the current ones."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 """Networks that are suggested where nothing is alike."""
 

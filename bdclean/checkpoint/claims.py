@@ -9,6 +9,7 @@ from typing import Any
 
 from bdclean import escaped
 from bdclean.errors import Given, InputError
+from bdclean.registry import RENAMED_ATTACK_OPTIONS
 
 MOST_VALUES = 1000
 """An option may hold so many values, and things that hold them."""
@@ -97,13 +98,9 @@ DATA: dict[str, Callable[[Any], bool]] = {
 """What a checkpoint says of its images and its attack, and what each value can be."""
 
 
-RENAMED = {"silent_share": "warmup_fraction"}
-"""Options of attacks that earlier versions wrote under other names."""
-
-
 def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its images, with today's names of its attack's options."""
-    options = {RENAMED.get(name, name): value for name, value in data.get("attack_options", {}).items()}
+    options = {RENAMED_ATTACK_OPTIONS.get(name, name): value for name, value in data.get("attack_options", {}).items()}
     return data | ({"attack_options": options} if options else {})
 
 

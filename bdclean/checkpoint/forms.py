@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
@@ -50,6 +50,7 @@ class Checkpoint:
         triggered: Its triggered test images, if it comes with any.
         resumable: Whether training can go on from it.
         notes: What was left out or changed when it was read, a line each.
+        skeleton: The network of transformers without its weights, which knows their names in the folder.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Checkpoint:
     triggered: Triggered | None = None
     resumable: bool = False
     notes: tuple[str, ...] = ()
+    skeleton: nn.Module | None = None
 
 
 def read_file(path: str, option: Given) -> Checkpoint:
