@@ -1,4 +1,4 @@
-"""Cleansing and scanning with one call."""
+"""The Python API: cleansing in one call."""
 
 import subprocess
 import sys
@@ -90,7 +90,7 @@ class Stops(Callback):
 
 
 @pytest.mark.parametrize("given", [{"callbacks": [Stops()]}, {"limit_train_batches": 0.0001}])
-def test_a_training_without_a_step_gives_no_network(model: nn.Module, given: dict[str, Any]) -> None:
+def test_a_training_without_a_step_returns_no_network(model: nn.Module, given: dict[str, Any]) -> None:
     with pytest.raises(bdclean.InputError, match="ended before the first step of training|limit_train_batches"):
         bdclean.cleanse(model, torch.rand(40, 3, 32, 32), method="Distill", **OPTIONS | given)
 
@@ -134,7 +134,7 @@ def test_dtypes_and_frozen_weights_are_kept() -> None:
     assert model.conv.weight.dtype == torch.bfloat16
 
 
-def test_a_network_may_return_a_tuple_in_training() -> None:
+def test_a_network_may_return_more_outputs_in_training() -> None:
     cleansed = bdclean.cleanse(Auxiliary(), torch.rand(20, 3, 16, 16), **OPTIONS)
     assert isinstance(cleansed.train()(torch.rand(2, 3, 16, 16)), tuple)
 
@@ -195,7 +195,7 @@ def test_wrong_arguments_are_named(options: dict[str, Any], reason: str) -> None
     ("images", "reason"),
     [(None, "images None: must be"), (3, "images 3"), (torch.full((9, 3, 8, 8), torch.nan), "nan")],
 )
-def test_invalid_images_are_named(images: Any, reason: str) -> None:
+def test_arguments_that_are_not_images_are_named(images: Any, reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.cleanse(Pooled(), images, enable_progress_bar=False)
 

@@ -22,7 +22,7 @@ def test_an_error_uses_the_callers_name_of_its_parameter() -> None:
         error = refused()
         assert str(Given("trainer.strategy", "ddp")) == "--trainer.strategy ddp"
     assert str(error) == "--data.num_unlabeled -1: must be at least 1"
-    # As from another process, without the names of the command line.
+    # As from another process, which does not have the command line's names.
     copied = pickle.loads(pickle.dumps(error))
     assert (str(copied), copied.parameter) == (str(error), error.parameter)
 
@@ -57,7 +57,7 @@ def test_ranges(value: float, low: float, high: float, above: bool, reason: str)
     assert caught.value.reason == reason
 
 
-def test_importing_errors_is_fast() -> None:
+def test_errors_import_fast() -> None:
     assert bdclean.InputError is InputError
     code = "import sys, bdclean; bdclean.InputError; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

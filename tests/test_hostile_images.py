@@ -1,4 +1,4 @@
-"""Images, arrays and folders that are made to fill the memory or to block the program."""
+"""Images, arrays and folders that are made to fill the memory, or to keep the program busy forever."""
 
 import io
 import os
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def outcome(call: Callable[[], Any], extra: int) -> str:
-    """The result or the error of a call, as a string, in a process with limited additional memory."""
+    """Call a function in a process with limited additional memory: its result or its error, as text."""
     resource = pytest.importorskip("resource")
     status = Path("/proc/self/statm")
     if not status.exists():
@@ -60,7 +60,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytearray:
 
 
 def jpeg2000(side: int, in_header: bool) -> bytes:
-    """A few hundred bytes that claim large images, in the codestream and optionally in the header before it."""
+    """A few hundred bytes that claim a huge image, in the codestream and optionally in the header before it."""
     file = encoded(Image.new("RGB", (64, 64)), "JPEG2000")
     if in_header:
         struct.pack_into(">II", file, file.index(b"ihdr") + 4, side, side)
@@ -71,7 +71,7 @@ def jpeg2000(side: int, in_header: bool) -> bytes:
 
 
 def webp(side: int) -> bytes:
-    """A canvas with large sides, which Pillow allocates when it opens the file."""
+    """A huge canvas, which Pillow allocates when it opens the file."""
     frame = encoded(Image.new("RGB", (2, 2)), "WEBP", lossless=True)[12:]
     canvas = (side - 1).to_bytes(3, "little")
     chunks = b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + 2 * canvas + b"ANIM" + struct.pack("<I", 6) + bytes(6)
@@ -80,7 +80,7 @@ def webp(side: int) -> bytes:
 
 
 def icon(side: int) -> bytes:
-    """An icon of 16 pixels that holds a larger picture."""
+    """An icon of 16 pixels that contains a larger picture."""
     picture = encoded(Image.new("1", (side, side)), "PNG")
     return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
 
@@ -102,19 +102,19 @@ def test_bombs_are_refused(content: bytes, reason: str) -> None:
     assert reason in decoded(content)
 
 
-def test_a_comment_of_normal_length_is_not_a_bomb() -> None:
+def test_a_comment_of_usual_length_is_accepted() -> None:
     assert decoded(b"P6 # made by a camera\n# of mine\n2 2 # small\n255\n" + bytes(12)) == "decoded"
     assert decoded(b"P4\n8 1\n\0") == "decoded"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_non_finite_pixels(value: float) -> None:
+def test_floats_that_are_not_grey_levels(value: float) -> None:
     pixels = np.ones((20, 20), np.float32)
     pixels[3, 3], pixels[4, 4] = value, -abs(value)
     assert "its pixels are not finite, or too far apart" in decoded(bytes(encoded(Image.fromarray(pixels), "TIFF")))
 
 
-def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MOST_BYTES", 64 * MIB)
     waited: list[str] = []
 
@@ -137,11 +137,11 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
     assert result == "3000x3000 pixels take 77 MiB to decode"
 
 
-def test_the_memory_of_a_decoder_is_limited_for_any_header() -> None:
+def test_a_decoders_memory_is_limited_whatever_the_header_claims() -> None:
     if decoding._LIMIT is None:
         pytest.skip("only Linux holds a process to its memory")
     Image.new("RGB", (6000, 6000)).save("a.png")
-    # In another process, because this one may have freed memory, which the limit does not count.
+    # In a separate process: this one may have freed memory that the limit does not count.
     code = (
         "from pathlib import Path; import numpy as np; from bdclean import decoding\n"
         "decoding.MOST_BYTES, decoding._needed = 64 * 2**20, lambda image, in_file: 0\n"
@@ -178,7 +178,7 @@ def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_pictures_of_triggers(value: float) -> None:
+def test_pictures_of_triggers_that_are_not_grey_levels(value: float) -> None:
     Image.fromarray(np.full((4, 4), value, np.float32)).save("trigger.tif")
     with pytest.raises(InputError, match=r"trigger.tif: not a readable image \(its pixels are not finite"):
         BadNets(trigger="trigger.tif").build(8)
@@ -188,7 +188,7 @@ def test_non_finite_pictures_of_triggers(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2, -1])
-def test_float_arrays_out_of_range(value: float) -> None:
+def test_float_arrays_that_are_not_images(value: float) -> None:
     pixels = np.zeros((4, 8, 8, 3), np.float32)
     pixels[1] = value
     np.savez("floats.npz", x_test=pixels, y_test=np.arange(4) % 2)
@@ -197,7 +197,7 @@ def test_float_arrays_out_of_range(value: float) -> None:
 
 
 def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_test") -> None:
-    """Write an archive of zeros with labels, of any size, without allocating it."""
+    """Write an archive of zeros with labels, of any size, without allocating them."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": kind, "fortran_order": False, "shape": shape})
     left = int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
@@ -246,7 +246,7 @@ def test_an_npy_file_that_claims_more_data_than_it_contains() -> None:
     assert "short.npy: the array claims 3.07 GB in memory" in text
 
 
-def test_images_that_pack_well_are_read() -> None:
+def test_images_that_compress_well_are_read() -> None:
     np.savez_compressed("blank.npz", x_test=np.zeros((3000, 32, 32, 3), np.uint8), y_test=np.arange(3000) % 2)
     assert len(open_source("blank.npz").load("test", 32)) == 3000
 
@@ -275,17 +275,17 @@ def test_folders_that_link_to_each_other_are_visited_once() -> None:
         Path("web", name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(f"web/{name}/0.png")
         for other in names:
-            # Nine folders that all link to each other: 10^6 paths.
+            # Nine folders, each with links to all others: 10^6 paths.
             Path("web", name, f"to{other}").symlink_to(Path("web", other).resolve())
     with computing(2):
         files, unreadable = walk(Path("web"))
     assert (len(files), unreadable) == (9, [])
     assert len(open_source("web", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 9
-    # As classes, each has what its folder leads to, once.
+    # As classes, each folder has its files once.
     assert open_source("web").num_classes == 9
 
 
-def test_circular_and_dangling_links_are_named_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
+def test_cyclic_and_broken_links_are_reported_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     for name in ("cat", "dog"):
         Path("photos", name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(f"photos/{name}/0.png")
@@ -311,7 +311,7 @@ def test_folders_that_cannot_be_read_are_named() -> None:
 
     def find() -> object:
         if os.getuid() == 0:
-            # Root reads every folder.
+            # Root can read every folder.
             os.setuid(65534)
         return walk(Path("photos"))
 

@@ -1,4 +1,4 @@
-"""Files that are not PyTorch checkpoints: the message names the format and what to do."""
+"""Files that are not checkpoints of PyTorch: the error names their kind, and gives advice."""
 
 import bz2
 import gzip
@@ -125,7 +125,7 @@ def test_folders(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "gone.pth", "a" * 300, "a\0b"])
-def test_paths_of_no_file(path: str) -> None:
+def test_paths_that_are_not_files(path: str) -> None:
     with pytest.raises(InputError, match="ckpt "):
         read(path)
 

@@ -388,8 +388,7 @@ def test_findings_are_reported() -> None:
     ],
 )
 def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
-    verdicts = (Verdict((finding(p),), 0.05) for p in (before, after))
-    comparison = Comparison(*verdicts, (Moved(*shares),))
+    comparison = Comparison(Verdict((finding(before),), 0.05, (), (finding(after),)), (Moved(*shares),))
     assert bool(comparison.doubts) == doubted
     assert comparison.to_json()["suspect"]["detectors"][0]["taken"] == shares[0]
 

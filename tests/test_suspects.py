@@ -1,4 +1,4 @@
-"""Suspects from files, in Python."""
+"""Suspects from files, with the Python API."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def test_a_suspect_is_read_with_its_images_and_its_trigger(tiny_suspect: Path) -
     cleanser, result = tasks.cleanse(trainer(), model, data, CLP, scan=False)
     assert result.suspect == figures
     assert result.paths.checkpoint == str(tiny_suspect)
-    # Nothing is written, unless a name is given.
+    # Without an output, nothing is written.
     assert not [path for path in Path.cwd().iterdir() if path.suffix]
     assert cleanser.network is not model.network
 
@@ -67,7 +67,7 @@ def test_options_of_an_attack_are_those_of_its_constructor(options: dict[str, An
         check_options(BadNets, options, Given("ckpt", "here"))
 
 
-def test_files_that_a_checkpoint_names_are_not_read(tiny_suspect: Path) -> None:
+def test_images_that_a_checkpoint_names_are_not_read(tiny_suspect: Path) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
     assert described(read(str(tiny_suspect))).data["source"] == "shapes"
     (key,) = (key for key, value in content.items() if isinstance(value, dict) and "attack_options" in value)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import bdclean
+from bdclean.hub import names_of
 from bdclean.reporting.results import Cleansing
 from bdclean.user_inputs import gather, undo_normalization, with_normalization
 from tests.strangers import SmallVGG
@@ -108,3 +109,35 @@ def test_images_of_every_kind(form: str) -> None:
 def test_impossible_arguments_are_named(images: list[Any] | Tensor, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.scan(SmallVGG(), images, **options, **QUIET)
+
+
+def test_classes_are_called_what_the_network_calls_them() -> None:
+    model = make_vit()
+    model.config.id2label = {0: "cat", 1: "dog"}
+    options = {"mean": "half", "std": "half", **QUIET}
+    _, result = bdclean.cleanse(
+        model, torch.rand(24, 3, 32, 32), epochs=1, method="Distill", return_result=True, **options
+    )
+    assert result.subject.class_names == ("cat", "dog")
+    assert [one.name for one in result.classes] == ["cat", "dog"]
+    # Names that transformers makes up say nothing.
+    assert names_of(make_vit().config.id2label) == ()
+    assert with_normalization(make_vit(), None, 0.5, 0.5, None).class_names == ()
+
+
+def test_pictures_are_resized_as_the_processor_does_it() -> None:
+    processor = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+    found = with_normalization(make_vit(), processor, None, None, None)
+    ours = gather(pictures(), 100, found.image_size, found.resize).permute(0, 3, 1, 2) / 127.5 - 1
+    theirs = processor(pictures(), return_tensors="pt")["pixel_values"]
+    assert 127.5 * (ours - theirs).abs().max() <= 2
+    # Of another size nothing is said.
+    assert with_normalization(make_vit(), processor, None, None, 48).resize is None
+
+
+def test_what_a_processor_does_otherwise_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    processor = transformers.ViTImageProcessor(size={"shortest_edge": 32})
+    with_normalization(make_vit(), processor, None, None, None)
+    assert "processor: its processor keeps the shape of pictures; their centre is used" in caplog.text

@@ -120,7 +120,7 @@ def _described(
     }
     model = {name: value for name, value in arguments.items() if value is not None}
     resize = None if prepared.resize is None else str(prepared.resize)
-    return Description(model, _named(labels), resize, () if prepared.note is None else (prepared.note,))
+    return Description(model, names_of(labels), resize, () if prepared.note is None else (prepared.note,))
 
 
 def _declared_entries(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +138,19 @@ def _declared_entries(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return declared(CONFIG_MAPPING[kind], config)
 
 
-def _named(labels: Any) -> tuple[str, ...]:
-    """The names of the classes in order, from a mapping of numbers to names."""
+def names_of(labels: Any) -> tuple[str, ...]:
+    """The names of the classes in order.
+
+    Args:
+        labels: A mapping of class numbers to names.
+
+    Returns:
+        The names; empty if a class has no name, or if all names are the defaults of transformers.
+    """
     if not isinstance(labels, dict):
         return ()
     named = {str(number): name for number, name in labels.items()}
     names = [named.get(str(number)) for number in range(len(named))]
-    return tuple(str(name)[:LONGEST_NAME] for name in names) if all(isinstance(name, str) for name in names) else ()
+    if not all(isinstance(name, str) for name in names) or names == [f"LABEL_{n}" for n in range(len(names))]:
+        return ()
+    return tuple(str(name)[:LONGEST_NAME] for name in names)
