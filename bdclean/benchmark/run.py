@@ -38,15 +38,14 @@ def benchmark(
     """Cleanse many suspects with many methods and compare the results.
 
     Suspects are trained once and kept. A cell, one method on one suspect, is run once, and its result is written
-    completely or not at all. Started again, the command runs missing and failed cells. At the end the folder has
+    atomically. When the command is repeated, it runs only missing and failed cells. At the end the folder has
     `results.csv`, `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for
     TensorBoard.
 
     Args:
         suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`. `start` among them is the name of another suspect, whose weights the training starts
-            from. `only`, here and in the next three, names what the suspect is combined with: `{methods: [CLP],
-            seeds: [0]}`.
+            configs/badnet.yaml}`. `start` names another suspect, whose weights the training starts from. `only`, here
+            and in the next three, limits the combinations: `{methods: [CLP], seeds: [0]}`.
         methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
             them.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:

@@ -60,7 +60,7 @@ def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dic
         theirs, _ = loaded(
             model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
         )
-        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of theirs
+        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of transformers
     common = _common_type(like.content)
     return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}
 
