@@ -107,7 +107,7 @@ def test_an_interrupted_benchmark_reports_its_progress(
     monkeypatch.setattr(benchmark, "_run_tasks", interrupt)
     words = ["benchmark", "--suspects", "{a: {}}", "--methods", "{CLP: {}, BNP: {}}", "--folder", "bench"]
     code, line = ended(words, capsys)
-    kept = "bench has 0 of 2 cells and no tables; the same command goes on from there"
+    kept = "bench has 0 of 2 cells and no tables; repeat the command to resume"
     assert (code, line) == (130, f"bdclean: interrupted: {kept}")
 
 

@@ -67,7 +67,7 @@ def benchmark(
     within("jobs", 1 if jobs is None else jobs, 1)
     if not folder:
         raise InputError("folder", "", "needs a name")
-    place = Path(folder)
+    path = Path(folder)
     parts = {
         "suspects": suspects,
         "methods": methods,
@@ -83,18 +83,18 @@ def benchmark(
         raise InputError("cell", cell, "no such cell")
     options = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
     others = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
-    _make_folder(place, options | others if cell is None else None)
-    repeat = ["bdclean", "benchmark", "--config", str(place / GRID)]
+    _make_folder(path, options | others if cell is None else None)
+    repeat = ["bdclean", "benchmark", "--config", str(path / GRID)]
     if list:
         for one in grid:
             print(shlex.join([*repeat, "--cell", one.key]))
     elif selected is not None:
-        result = work.cleanse(selected, place, command, keep_networks)
+        result = work.cleanse(selected, path, command, keep_networks)
         if "error" in result:
             raise InputError("cell", cell, str(result["error"]))
     else:
-        _run_missing(grid, place, jobs, command, keep_networks)
-        _report(grid, place, shlex.join(repeat))
+        _run_missing(grid, path, jobs, command, keep_networks)
+        _report(grid, path, shlex.join(repeat))
 
 
 def _make_folder(folder: Path, grid: Mapping[str, Any] | None) -> None:
@@ -150,8 +150,8 @@ def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: 
         _run_tasks(tasks, cells, folder, jobs, command)
     except KeyboardInterrupt as interruption:
         done = sum(work.done(one, folder, keep) for one in grid)
-        kept = f"{folder} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
-        raise Interrupted(kept) from interruption
+        message = f"{folder} has {done} of {len(grid)} cells and no tables; repeat the command to resume"
+        raise Interrupted(message) from interruption
 
 
 def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:
