@@ -188,6 +188,8 @@ def _prepared(
     means, stds = normalization(mean, std, channels)
     suspect = Classifier(network, count_classes(network, image_size, channels, MODEL), image_size, means, stds)
     check_finite(suspect, noise(channels, image_size), MODEL)
+    if len(given.class_names) == suspect.num_classes:
+        suspect.class_names = given.class_names
     if outputs := suspect.outputs.describe():
         print(f"model: {outputs}")
     # The module's options are names, so images in memory replace a named source.

@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bdclean.data.memory import as_pixels, collect
+from bdclean.data.notices import say
 from bdclean.decoding import square
 from bdclean.errors import InputError
+from bdclean.hub import names_of
 from bdclean.hub.processors import Preparation, of_timm, of_transformers
 from bdclean.hub.resizes import UnknownPreparationError
 from bdclean.modules import Classifier
@@ -32,6 +34,7 @@ class UserNetwork:
         resize: How image files become its images; None if their largest central square is resized.
         explicit: Whether float images have to be normalised by `mean` and `std`; otherwise float images are normalised
             already.
+        class_names: Names of the classes; empty if unknown.
     """
 
     network: nn.Module
@@ -40,6 +43,7 @@ class UserNetwork:
     image_size: int | None
     resize: Resize | None
     explicit: bool
+    class_names: tuple[str, ...]
 
 
 def with_normalization(model: Any, processor: Any, mean: Moments, std: Moments, image_size: int | None) -> UserNetwork:
@@ -61,14 +65,18 @@ def with_normalization(model: Any, processor: Any, mean: Moments, std: Moments, 
         raise InputError("processor", None, "says mean and std already; give one of them")
     if isinstance(model, Classifier):
         network, found = model.network, Preparation(model.hparams["mean"], model.hparams["std"], model.image_size)
+        names = model.class_names
     else:
         network, found = model, _prepared(model, processor)
+        if found.note:
+            say(f"processor: {found.note}")
+        names = names_of(getattr(getattr(model, "config", None), "id2label", None))
     explicit = processor is not None or isinstance(model, Classifier) or mean is not None or std is not None
     if mean is None and std is None:
         mean, std = found.mean, found.std
     if image_size is None or image_size == found.image_size:
-        return UserNetwork(network, mean, std, found.image_size, found.resize, explicit)
-    return UserNetwork(network, mean, std, image_size, None, explicit)
+        return UserNetwork(network, mean, std, found.image_size, found.resize, explicit, names)
+    return UserNetwork(network, mean, std, image_size, None, explicit, names)
 
 
 def _prepared(model: nn.Module, processor: Any) -> Preparation:
@@ -78,7 +86,9 @@ def _prepared(model: nn.Module, processor: Any) -> Preparation:
             config = getattr(model, "pretrained_cfg", None)
             return of_timm(config) if isinstance(config, Mapping) and "mean" in config else Preparation()
         if callable(getattr(processor, "to_dict", None)):
-            return of_transformers(processor.to_dict())
+            said = processor.to_dict()
+            # A network of timm in transformers has a processor of its own kind.
+            return of_timm(said["data_config"]) if "data_config" in said else of_transformers(said)
         if isinstance(processor, Mapping):
             return of_timm(processor) if "mean" in processor else of_transformers(processor)
     except UnknownPreparationError as error:

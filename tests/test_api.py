@@ -139,7 +139,7 @@ def test_a_network_may_return_more_outputs_in_training() -> None:
     assert isinstance(cleansed.train()(torch.rand(2, 3, 16, 16)), tuple)
 
 
-def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
+def test_global_random_state_is_unchanged(model: nn.Module) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -169,7 +169,7 @@ def test_impossible_arguments_are_named(model: nn.Module, images: object, option
         bdclean.cleanse(model, images, **options, **OPTIONS)  # type: ignore[arg-type]
 
 
-def test_importing_is_instant() -> None:
+def test_importing_is_fast() -> None:
     code = "import sys, bdclean; bdclean.cleanse; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
 
@@ -212,7 +212,7 @@ def test_a_network_in_memory_is_scanned(model: nn.Module) -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_suspect_comes_from_its_file(tiny_suspect: Path) -> None:
+def test_a_suspect_is_loaded_from_a_file(tiny_suspect: Path) -> None:
     model, data = bdclean.load(str(tiny_suspect), num_held_out=50)
     assert model.num_classes == data.num_classes == 10
     assert (type(data.attack).__name__, data.hparams["num_held_out"]) == ("BadNets", 50)

@@ -17,9 +17,10 @@ import pytest
 import torch
 import yaml
 
-from bdclean.benchmark import local, tables
+from bdclean.benchmark import hours, local, tables
 from bdclean.benchmark.grid import arguments, make_grid
-from bdclean.cli.main import main
+from bdclean.benchmark.work import Command
+from bdclean.cli.main import check, estimate, execute, main
 from bdclean.engine.process import peak_memory
 from bdclean.errors import InputError
 
@@ -162,6 +163,28 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
     assert results() == found
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
+
+
+def test_the_duration_is_estimated_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["benchmark", "--config", "grid.yaml", "--jobs", "1"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == ("2 suspects to train and 6 cells to run: less than a minute, without preparations of attacks")
+
+
+def test_the_estimate_counts_images_epochs_methods_and_seeds() -> None:
+    def seconds(epochs: int, seeds: list[int], methods: dict[str, Any]) -> float:
+        suspects = {"a": {**TINY, "data.attack": "BadNets", "trainer.max_epochs": epochs}}
+        grid = make_grid(suspects, methods, {"n": {}}, {"i": {}}, seeds)
+        return hours.estimate({cell.suspect for cell in grid}, grid, Command(execute, check, estimate))
+
+    once = seconds(1000, [0], {"CLP": {}})
+    # Ratios of durations on a busy machine.
+    assert once > 0
+    assert 1 < seconds(1000, [0, 1, 2], {"CLP": {}}) / once < 9
+    assert seconds(1, [0], {"FineTune": {"trainer.max_epochs": 5000}}) > seconds(
+        1, [0], {"FineTune": {"trainer.max_epochs": 1}}
+    )
+    assert seconds(1, [0], {"CLP": {"method.u": -1}}) < once
 
 
 def test_a_suspect_starts_from_the_weights_of_another(capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,7 +244,7 @@ def test_a_checkpoint_cannot_name_a_picture_to_read(tiny_suspect: Path, capsys: 
         ("datamodule_hyper_parameters", {"crop_padding": 4096}, "crop_padding cannot be 4096"),
         ("datamodule_hyper_parameters", {"crop_padding": 33}, "crop_padding cannot be 33 for images of 32 pixels"),
         ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": None}}, "poison_rate cannot be None"),
-        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": "0.1"}}, "poison_rate is a text"),
+        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": "0.1"}}, "poison_rate is a string"),
         ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": [1]}}, "poison_rate"),
         ("datamodule_hyper_parameters", {"attack_options": {"target_class": 2**70}}, "attack_options cannot be"),
         ("datamodule_hyper_parameters", {"attack_options": {"alpha": float("inf")}}, "attack_options cannot be"),

@@ -26,9 +26,7 @@ from tests.strangers import Pooled
 
 HARMLESS = Harm(5000, 0.014, 0.02, ())
 PATCH, MARGIN = finding(0.001, 1, "PatchInversion"), finding(1.0, 3, "MaximumMargin")
-SCAN = Comparison(
-    Verdict((PATCH, MARGIN), 0.01), Verdict((MARGIN, MARGIN), 0.01), (Moved(99.0, 1.0), Moved(None, None))
-)
+SCAN = Comparison(Verdict((PATCH, MARGIN), 0.01, (), (MARGIN, MARGIN)), (Moved(99.0, 1.0), Moved(None, None)))
 
 
 def test_evidence_for_the_network() -> None:
@@ -60,7 +58,7 @@ def test_a_comparison_is_evidence_too(forward: tuple[float, float], expected: st
 
 def test_all_evidence_against_the_network_is_listed() -> None:
     harm = Harm(500, 0.13, 0.01, (LostClass(1, 54, 0, 0),))
-    scan = replace(SCAN, cleansed=Verdict((finding(0.001, 2), MARGIN), 0.01))
+    scan = replace(SCAN, suspect=replace(SCAN.suspect, reference=(finding(0.001, 2), MARGIN)))
     found = conclude(cleansing(harm=harm, scan=scan, subject=Subject({}, warnings=("the images look wrong",))))
     assert not found.trusted
     assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")

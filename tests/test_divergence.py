@@ -68,7 +68,7 @@ def test_a_training_that_always_diverges_fails() -> None:
         run(*range(20))
 
 
-def test_the_gradient_of_a_step_is_bounded_whatever_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_norm_of_a_step_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bdclean.cleansing.distill.LARGEST_GRADIENT", 0.1)
     norms: list[tuple[float, float]] = []
 

@@ -16,7 +16,7 @@ from bdclean.benchmark.work import Command
 from bdclean.cli import early
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.flags import flag
-from bdclean.cli.main import check, execute, main
+from bdclean.cli.main import check, estimate, execute, main
 from bdclean.cli.options import SUBCOMMANDS, options, untrained
 from bdclean.cli.parser import FUNCTIONS, CommandLine
 from bdclean.cli.verbs import Verbs
@@ -195,7 +195,7 @@ def parsers() -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     assert issubclass(Parsers, LightningCLI)
-    command = Command(execute, check)
+    command = Command(execute, check, estimate)
     options = {"trainer_class": Verbs, "auto_configure_optimizers": False, "args": [], "command": command}
     with pytest.raises(StopError):
         Parsers(AttackModule, PoisonDataModule, **options)

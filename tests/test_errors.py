@@ -9,7 +9,7 @@ from bdclean.cli.flags import flag
 from bdclean.errors import Given, InputError, naming, within
 
 
-def test_an_error_names_its_parameter_as_the_caller_knows_it() -> None:
+def test_an_error_uses_the_callers_name_of_its_parameter() -> None:
     def refused() -> InputError:
         with pytest.raises(InputError) as caught:
             within("data.num_unlabeled", -1, 1)

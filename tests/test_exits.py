@@ -111,7 +111,7 @@ def test_an_interrupted_benchmark_reports_its_progress(
     assert (code, line) == (130, f"bdclean: interrupted: {kept}")
 
 
-def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
+def test_an_interruption_is_raised_in_python(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
     from bdclean import tasks
     from bdclean.data import PoisonDataModule
     from bdclean.engine.trainer import Trainer

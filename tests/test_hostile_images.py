@@ -237,7 +237,7 @@ def test_labels_that_unpack_to_gigabytes() -> None:
     assert text.startswith("InputError: source bomb.npz: y_test claims 8.00 GB in memory")
 
 
-def test_an_npy_file_that_claims_more_than_it_has() -> None:
+def test_an_npy_file_that_claims_more_data_than_it_contains() -> None:
     with open("short.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 32, 32, 3)}
@@ -269,7 +269,7 @@ def test_arrays_of_objects_are_not_read() -> None:
 # Folders
 
 
-def test_folders_that_link_to_each_other_are_walked_once() -> None:
+def test_folders_that_link_to_each_other_are_visited_once() -> None:
     names = [f"f{number}" for number in range(9)]
     for name in names:
         Path("web", name).mkdir(parents=True)
@@ -321,7 +321,7 @@ def test_folders_that_cannot_be_read_are_named() -> None:
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
-def test_a_broken_tiff_prints_nothing_by_itself(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_libtiff_prints_nothing_for_a_broken_tiff(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "TIFF", compression=compression)

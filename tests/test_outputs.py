@@ -145,7 +145,7 @@ def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", ["fit", "cleanse", "scan"])
-def test_the_same_command_may_be_run_again(name: str, tiny_suspect: Path) -> None:
+def test_the_same_command_can_be_repeated(name: str, tiny_suspect: Path) -> None:
     shutil.copy(tiny_suspect, "own.ckpt")
     for _ in range(2):
         main(command(name, Path("own.ckpt")))

@@ -13,7 +13,7 @@ from bdclean.metrics import Share
 from bdclean.reporting import cleansing as cleansing_report
 from bdclean.reporting import html, terminal
 from bdclean.reporting.conclusion import conclude
-from bdclean.reporting.figures import changed_square, confusion_figure, drawn, trigger_figure, trigger_picture
+from bdclean.reporting.figures import amplified, changed_square, confusion_figure, drawn, image_grid, trigger_figure
 from bdclean.reporting.files import write_json
 from bdclean.reporting.measures import Figure, Figures, measured
 from bdclean.reporting.parts import ClassCount
@@ -107,13 +107,14 @@ def test_every_format_of_a_report_has_the_conclusion(labelled: bool) -> None:
     assert "<p>No evidence against" in shown
 
 
-def test_trigger_picture_amplifies_the_difference() -> None:
-    clean = torch.full((2, 3, 8, 8), 0.5)
-    triggered = clean.clone()
-    triggered[:, :, 0, 0] += 0.01
-    picture = trigger_picture(clean, triggered)
-    assert picture.shape == (3, (3 * (8 + 2) + 2) * 12, (2 * (8 + 2) + 2) * 12)
-    assert picture[:, -9 * 12 - 6, 2 * 12 + 6].tolist() == [1, 1, 1]
+def test_images_are_arranged_and_enlarged_and_differences_amplified() -> None:
+    difference = torch.zeros(2, 3, 8, 8)
+    difference[:, :, 0, 0] += 0.01
+    shown = amplified(difference)
+    assert shown[0, 0, 0, :2].tolist() == [1, 0.5]
+    picture = image_grid(shown, 2)
+    assert picture.shape == (3, (8 + 2 * 2) * 12, (2 * (8 + 2) + 2) * 12)
+    assert picture[:, 2 * 12 + 6, 2 * 12 + 6].tolist() == [1, 1, 1]
 
 
 def test_a_small_trigger_is_shown_enlarged() -> None:
@@ -129,17 +130,18 @@ def test_a_small_trigger_is_shown_enlarged() -> None:
 
 
 def test_a_verdict_reports_whether_the_backdoor_was_removed() -> None:
-    found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat")), Verdict((finding(1.0),), 0.01)
+    after = (finding(1.0),)
+    found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat"), after), Verdict(after, 0.01, (), after)
     harmless = Conclusion((), ("it agrees",), 5000)
 
     def verdict_of(**parts: Any) -> tuple[str, str]:
         return verdict(cleansing(**{"conclusion": harmless} | parts))
 
-    removed = Comparison(found, clean, (Moved(99.0, 1.0),))
+    removed = Comparison(found, (Moved(99.0, 1.0),))
     assert verdict_of(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
-    left = Comparison(found, clean, (Moved(99.0, 60.0),))
+    left = Comparison(found, (Moved(99.0, 60.0),))
     assert verdict_of(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
-    assert verdict_of(scan=Comparison(clean, clean, (Moved(None, None),))) == ("No backdoor found", "good")
+    assert verdict_of(scan=Comparison(clean, (Moved(None, None),))) == ("No backdoor found", "good")
     harmful = Conclusion(("class 1 vanished",), (), 5000)
     assert verdict_of(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
     assert verdict_of(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")

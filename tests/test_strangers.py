@@ -146,7 +146,7 @@ def test_predictions_name_files(stranger: Path) -> None:
     assert len(Path("predictions.csv").read_text().splitlines()) == 41
 
 
-def test_a_known_network_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_known_architecture_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_network("resnet20", 10, 32).state_dict(), "stranger.pth")
     options = ["--model.mean", "cifar10", "--data.unlabeled", "photos", "--method", "Distill", *QUICK]
     main(["cleanse", "--ckpt", "stranger.pth", *options])

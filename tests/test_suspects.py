@@ -57,7 +57,7 @@ def test_a_trigger_that_does_not_fit_is_refused(tiny_suspect: Path) -> None:
     ("options", "message"),
     [
         ({"poison_rate": None}, "its attack's poison_rate cannot be None"),
-        ({"size": "4"}, "its attack's size is a text"),
+        ({"size": "4"}, "its attack's size is a string"),
         ({"size": [4]}, r"its attack's size cannot be \[4\]"),
         ({"colour": 4}, "its attack's colour cannot be 4"),
     ],

@@ -52,7 +52,7 @@ def test_an_error_after_the_logger_has_opened_leaves_no_folder(logger: str, tiny
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_method_that_needs_batch_norms_leaves_no_folder_where_there_are_none(
+def test_a_method_that_needs_batch_norms_leaves_no_folder_without_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
@@ -73,7 +73,7 @@ def test_a_training_that_diverges_in_its_first_epoch_leaves_no_folder() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interruption_before_the_first_epoch_has_ended_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_in_the_first_epoch_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 

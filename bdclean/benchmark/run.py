@@ -11,9 +11,10 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import printable
-from bdclean.benchmark import local, page, tables, work
+from bdclean.benchmark import hours, local, page, tables, work
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
 from bdclean.checkpoint import write_text
+from bdclean.engine.estimate import duration
 from bdclean.errors import Given, InputError, within
 from bdclean.exits import Interrupted
 
@@ -138,6 +139,8 @@ def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: 
     suspects = {one.key: one for cell in cells.values() for one in cell.suspect.chain if not one.path(folder).exists()}
     for key in {*(one.key for one in grid), *trained} - cells.keys() - suspects.keys():
         work.tidy(folder, key)
+    if cells:
+        print(_announcement(suspects, cells, command))
     logs = folder / "logs"
     tasks = [
         local.Task(key, logs / f"{key}.log", _needs(suspect.start, suspects), work.train, (suspect, folder, command))
@@ -152,6 +155,12 @@ def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: 
         done = sum(work.done(one, folder, keep) for one in grid)
         message = f"{folder} has {done} of {len(grid)} cells and no tables; repeat the command to resume"
         raise Interrupted(message) from interruption
+
+
+def _announcement(suspects: Mapping[str, Suspect], cells: Mapping[str, Cell], command: work.Command) -> str:
+    seconds = hours.estimate(suspects.values(), cells.values(), command)
+    took = duration(seconds / max(1, len(local.gpus())))
+    return f"{len(suspects)} suspects to train and {len(cells)} cells to run: {took}, without preparations of attacks"
 
 
 def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from filelock import FileLock
 from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
 from bdclean.errors import InputError
+from bdclean.modules import Classifier
 from bdclean.reporting.files import write_json
 from bdclean.reporting.results import Cleansing
 
@@ -31,16 +32,33 @@ SHORT = (
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """The estimated duration of a command.
+
+    Attributes:
+        seconds: The duration, in seconds.
+        model: The network of the command, not trained.
+        source: The labelled images of the command.
+    """
+
+    seconds: float
+    model: Classifier
+    source: str | None
+
+
+@dataclass(frozen=True)
 class Command:
-    """The command line. Both functions raise an InputError for wrong words.
+    """The command line. All functions raise an InputError for wrong words.
 
     Attributes:
         run: Runs the words of a command line, and returns a typed result.
         check: Refuses words that are certainly wrong, without running them.
+        estimate: Estimates the duration of `fit` or `cleanse`, without running it.
     """
 
     run: Callable[[Sequence[str]], object]
     check: Callable[[Sequence[str]], None]
+    estimate: Callable[[Sequence[str]], Estimate]
 
 
 def alone_in(folder: Path) -> tuple[str, ...]:

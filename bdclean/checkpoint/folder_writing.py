@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bdclean.checkpoint.forms import Checkpoint
 from bdclean.errors import Given, InputError
-from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers, loaded, model_type
+from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers
 
 OWN = (CONFIG, *PROCESSORS, WEIGHTS[0])
 """The files in a written folder; a folder with other files is not replaced."""
@@ -55,12 +55,8 @@ def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dic
     if is_transformers(arch):
         from transformers.core_model_loading import revert_weight_conversion
 
-        kwargs, size = like.model.get("arch_kwargs") or {}, like.model.get("image_size", 224)
-        # Only a network that was loaded from the old names can convert back to them.
-        theirs, _ = loaded(
-            model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
-        )
-        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of transformers
+        # Only the network that was loaded from the old names can convert back to them.
+        state = dict(revert_weight_conversion(like.skeleton, state))  # type: ignore[arg-type]  # a network of transformers
     common = _common_type(like.content)
     return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}
 

@@ -66,7 +66,7 @@ class Cleanser(Classifier):
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
         self.supervision = supervision
-        self.origin, self.prefix = suspect.origin, suspect.prefix
+        self.origin, self.prefix, self.class_names = suspect.origin, suspect.prefix, suspect.class_names
         self.teacher = frozen(suspect.network)
         self.quick = folded(nn.Sequential(self.normalize, self.teacher), self.image_size)
         """The teacher for training: normalises images in [0, 1], with batch norms folded."""

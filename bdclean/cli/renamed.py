@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bdclean.cli.options import SUBCOMMANDS, Classes, options
-from bdclean.registry import METHOD_ALIASES
+from bdclean.registry import METHOD_ALIASES, RENAMED_ATTACK_OPTIONS
 
 OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
     "method.first_lr": "method.first_phase_lr",
-    "data.attack.silent_share": "data.attack.warmup_fraction",
+    **{f"data.attack.{old}": f"data.attack.{new}" for old, new in RENAMED_ATTACK_OPTIONS.items()},
 }
 """New name of each renamed option, by its old name."""
 
