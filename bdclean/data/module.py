@@ -66,7 +66,7 @@ class PoisonDataModule(Loaders):
         resize: Resizing of images of another size before the centre crop: `shortest-256-bicubic` resizes the shortest
             edge to 256 pixels, `stretch-224-bilinear` both edges to 224, `keep` neither; filters are `nearest`,
             `bilinear`, `bicubic` and `lanczos`. By default that of the network's processor, or else the largest square
-            in the centre is resized. With `-floor` at the end, the corner of the crop is rounded down as in transformers.
+            in the centre is resized. With `-floor` at the end, the crop's corner is rounded down as in transformers.
         batch_size: Number of images in a step, over all processes together; by default 128. Images above 64 pixels go
             through the network in pieces whose gradients are added.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.
