@@ -23,19 +23,21 @@ def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModul
         # Using a GPU, or loading images, in this process would disturb the forked ones.
         return f"Training {name} {attack} in {trainer.world_size} processes on {trainer.device.type}"
     images = len(datamodule.sets.attackers)
-    took = duration(training_seconds(trainer, model, datamodule))
+    # Without a limit of epochs or steps, the duration is unknown.
+    limited = trainer.max_epochs or trainer.max_steps > 0
+    took = f"; {duration(training_seconds(trainer, model, datamodule))}" if limited else ""
     trains = f", {_counted(trainer.max_epochs, 'epoch')}" if trainer.max_epochs else ""
-    return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+    return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}{took}"
 
 
 def training_seconds(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> float:
     """Estimate the duration of a training, without the attack's preparation, in seconds."""
     epochs = trainer.max_epochs or 0
-    steps = len(datamodule.sets.attackers) * epochs
+    images = len(datamodule.sets.attackers) * epochs
     if trainer.max_steps > 0:
         limit = trainer.max_steps * datamodule.batch_size
-        steps = min(steps, limit) if epochs else limit
-    return TRAINING_PASSES * steps * _seconds(trainer, model) / trainer.world_size
+        images = min(images, limit) if epochs else limit
+    return TRAINING_PASSES * images * _seconds(trainer, model) / trainer.world_size
 
 
 def of_scan(trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool) -> str:
