@@ -105,13 +105,13 @@ def decode(path: Path, size: int, resize: Resize | None = None) -> Tensor | str:
     Args:
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
-        resize: As in `square`.
+        resize: Resizing of the image, as in `square`.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
-        # A JPEG that is decoded at a fraction of its size is not quite what a processor resizes.
+        # A JPEG that is decoded at a fraction of its size would give a slightly different result than the processor.
         return bounded(path, lambda image: square(image, size, resize), size=None if resize else size)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)

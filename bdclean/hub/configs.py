@@ -66,10 +66,10 @@ def _of_transformers(folder: Folder, option: Given) -> Description:
     if not names:
         raise InputError(*option, f"model_type {str(kind)[:80]!r} is not an image classifier of transformers")
     given = folder.config.get("architectures")
-    made = [name for name in given if name in names] if isinstance(given, list) else []
-    if isinstance(given, list) and given and not made:
+    classes = [name for name in given if name in names] if isinstance(given, list) else []
+    if isinstance(given, list) and given and not classes:
         raise InputError(*option, f"holds {str(given[0])[:80]}, no image classifier; expected {names[0]}")
-    kwargs = _declared_entries(kind, folder.config) | ({"architectures": made} if made else {})
+    kwargs = _declared_entries(kind, folder.config) | ({"architectures": classes} if classes else {})
     labels = folder.config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else folder.config.get("num_labels", 2)
     preparation = of_transformers(folder.processor, kind) if folder.processor else Preparation()

@@ -102,14 +102,14 @@ def loaded(
     """
     with bounded(weights), torch.device("meta"):
         try:
-            made = build(kind, kwargs, num_classes, image_size, option)
+            empty = build(kind, kwargs, num_classes, image_size, option)
         except TooLargeError as error:
             raise InputError(*option, f"{error}") from error
     with _quiet():
         try:
-            network, info = type(made).from_pretrained(  # type: ignore[attr-defined]  # all classes have it
+            network, info = type(empty).from_pretrained(  # type: ignore[attr-defined]  # all classes have it
                 None,
-                config=made.config,
+                config=empty.config,
                 state_dict=dict(weights),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

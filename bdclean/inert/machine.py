@@ -72,14 +72,14 @@ class Machine:
 
     # Building blocks of operations
 
-    def count_copy(self, made: Any) -> None:
+    def count_copy(self, value: Any) -> None:
         """Refuse pickles that copy the same bytes or values repeatedly."""
-        if type(made) in (Array, Picture):
-            self.copyable -= len(made.data)
-        elif type(made) is Storage:
-            self.copyable -= made.nbytes
-        elif type(made) in (bytes, bytearray, set, frozenset, OrderedDict, Counter):
-            self.copyable -= len(made)
+        if type(value) in (Array, Picture):
+            self.copyable -= len(value.data)
+        elif type(value) is Storage:
+            self.copyable -= value.nbytes
+        elif type(value) in (bytes, bytearray, set, frozenset, OrderedDict, Counter):
+            self.copyable -= len(value)
         if self.copyable < 0:
             raise RefusedError("it copies the same values repeatedly")
 
@@ -123,9 +123,9 @@ class Machine:
             raise RefusedError("it calls something that is not a function")
         known = self.calls.get(function.full)
         if known is not None:
-            made = known(arguments)
-            self.count_copy(made)
-            return made
+            value = known(arguments)
+            self.count_copy(value)
+            return value
         if not names.HARMLESS.fullmatch(function.full):
             self.blocked.add(function.full)
         return Object(function.full)

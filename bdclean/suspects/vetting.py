@@ -54,7 +54,7 @@ def described(suspect: Checkpoint) -> Described:
 
 
 def resize_of(suspect: Checkpoint, image_size: int) -> str | None:
-    """How pictures become the images of a network, as its checkpoint says; None for another size than it says."""
+    """The resizing in a checkpoint; None if the image size differs from the checkpoint's."""
     return suspect.data.get("resize") if suspect.model.get("image_size") == image_size else None
 
 
