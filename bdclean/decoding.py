@@ -98,24 +98,29 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int) -> Tensor | str:
+def decode(path: Path, size: int, most: int = MOST_BYTES) -> Tensor | str:
     """Decode an image file, cut to the square in its centre and resized.
 
     Args:
         path: The file, of any format that Pillow reads.
         size: Height and width of the result, in pixels.
+        most: Bytes that decoding may take.
 
     Returns:
         (size, size, 3) uint8, or the reason why there is none.
     """
     try:
-        return bounded(path, lambda image: square(image, size), size=size)
+        return bounded(path, lambda image: square(image, size), size=size, most=most)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
 
 def bounded(
-    path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...] = FORMATS, size: int | None = None
+    path: Path,
+    read: Callable[[Image.Image], Result],
+    formats: tuple[str, ...] = FORMATS,
+    size: int | None = None,
+    most: int = MOST_BYTES,
 ) -> Result:
     """Open an image file, and read it in bounded memory.
 
@@ -124,13 +129,14 @@ def bounded(
         read: From the opened image, of which nothing has been decoded, to the result.
         formats: What Pillow may take the file for.
         size: Height and width in pixels that are enough: a JPEG is decoded at the fraction of its size that is closest.
+        most: Bytes that decoding may take.
 
     Raises:
-        MemoryError: If that takes more than `MOST_BYTES`.
+        MemoryError: If that takes more than `most`.
         Exception: What Pillow and `read` raise.
     """
     worker = get_worker_info()
-    share = MOST_BYTES // max(USUAL_WORKERS, worker.num_workers if worker else 0)
+    share = most // max(USUAL_WORKERS, worker.num_workers if worker else 0)
     try:
         with _held_to(share):
             return _read(path, read, formats, size, share)
@@ -139,11 +145,11 @@ def bounded(
     except Exception:  # decoders that get no memory say so in many ways
         _give_back()
     try:
-        with FileLock(_lock(), poll_interval=0.01), _held_to(MOST_BYTES):
-            return _read(path, read, formats, size, MOST_BYTES)
+        with FileLock(_lock(), poll_interval=0.01), _held_to(most):
+            return _read(path, read, formats, size, most)
     except MemoryError as error:
         # What the system raises has no text.
-        raise MemoryError(str(error) or f"takes more than {MOST_BYTES // 2**20} MiB to decode") from error
+        raise MemoryError(str(error) or f"takes more than {most // 2**20} MiB to decode") from error
 
 
 def _read(

@@ -21,7 +21,6 @@ included, peak memory, and what came of it; see `commands.py`.
 from __future__ import annotations
 
 import argparse
-import shlex
 import tempfile
 import time
 import warnings
@@ -184,7 +183,7 @@ def main() -> None:
     parser.add_argument(
         "--commands", nargs="*", default=["small_cnn"], metavar="ARCH", help="networks of whole commands"
     )
-    parser.add_argument("--options", type=shlex.split, default=[], help="of whole commands, in quotes")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of whole commands; all that follows")
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore")

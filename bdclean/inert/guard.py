@@ -25,13 +25,15 @@ CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from bdclean.inert.child i
 
 
 @contextmanager
-def enduring(file: BinaryIO) -> Iterator[None]:
+def enduring(file: BinaryIO, code: str = CHILD, seconds: float = WALL_SECONDS) -> Iterator[None]:
     """Read a file in another process meanwhile, which takes some 60 ms, and learn only whether that ends well.
 
     A file that is refused in the ordinary way ends well: reading it again here gives the reason.
 
     Args:
         file: The file, open.
+        code: What the process runs, in Python.
+        seconds: How long it may take.
 
     Raises:
         RefusedError: At the end, if the process died, of its file, its memory or its time.
@@ -43,15 +45,15 @@ def enduring(file: BinaryIO) -> Iterator[None]:
         return
     # With the settings of the allocator that this process may have, memory has other bounds.
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    command = [sys.executable, "-I", "-S", "-c", CHILD, str(PACKAGES)]
+    command = [sys.executable, "-I", "-S", "-c", code, str(PACKAGES)]
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdin=file, stdout=pipe, stderr=nowhere) as process:
         try:
             yield
             # Nothing is said: the end of the pipe is noticed at once, where a wait with a limit asks now and then.
-            process.communicate(timeout=WALL_SECONDS)
+            process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
-            raise RefusedError(f"it takes longer than {WALL_SECONDS} s to read") from error
+            raise RefusedError(f"it takes longer than {seconds} s to read") from error
         finally:
             process.kill()
     if ended := process.returncode:
