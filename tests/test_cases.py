@@ -1,4 +1,4 @@
-"""Small hostile files that once took gigabytes, or killed the program: each ends in one line, or is read."""
+"""Small hostile files that once took gigabytes or killed the program: each is one line of error, or is read."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ ANSWERS = {
     "hugemean.ckpt": "--model.mean [-1e+308, -1e+308, -1e+308]",
     "negvar.ckpt": "its running_var falls to -1",
 }
-"""What is said of each; None for the one that is read."""
+"""The message about each file; None for a file that is read."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_suspect: Path) -> Pat
 
 
 def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
-    """Exit status, what was said, seconds and bytes of memory of a run of the command line."""
+    """Run the command line in a child process: exit status, messages, seconds and bytes of memory."""
     read, write = os.pipe()
     if not (child := os.fork()):
         os.dup2(write, 2)
@@ -66,7 +66,7 @@ def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
             code = int(end.code or 0)
         finally:
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            # Of all processors and processes, whatever else the machine is doing.
+            # CPU time of all processes, which does not depend on other load.
             print(f"\nmemory {grown} seconds {sum(os.times()[:4]) - began}", flush=True)
             os._exit(code)
     os.close(write)

@@ -1,4 +1,4 @@
-"""Results, and what reports make of them."""
+"""Results and reports."""
 
 import hashlib
 import json
@@ -27,13 +27,13 @@ from bdclean.tables import Cell, Table, markdown
 from tests.results import cleansing, finding
 
 
-def test_figures_are_null_where_there_are_none() -> None:
+def test_unknown_figures_are_null() -> None:
     found = measured([{"test/acc": 91.234}, {"test/asr": float("nan")}], {})
     assert found.percents() == {"acc": 91.23, "asr": None, "ra": None}
     assert found.intervals() == {"acc": None, "asr": None, "ra": None}
 
 
-def test_intervals_are_printed_where_they_are_wide() -> None:
+def test_wide_intervals_are_printed() -> None:
     suspect = measured([], {"acc": Share(9_000, 10_000), "asr": None})
     assert suspect.intervals()["acc"] == {"low": 89.4, "high": 90.57, "images": 10_000}
     assert wide_intervals({"suspect": suspect}) == []
@@ -43,7 +43,7 @@ def test_intervals_are_printed_where_they_are_wide() -> None:
     assert wide_intervals({"": cleansed})[0].count(": ACC 69.90") == 1
 
 
-def test_figures_stand_side_by_side() -> None:
+def test_figures_are_side_by_side() -> None:
     suspect = Figures(Figure(90.0), Figure(None), Figure(1.0))
     lines = figures_table({"suspect": suspect, "cleansed": Figures(Figure(89.5), Figure(0.25), Figure(88.0))}).plain()
     assert [line.split() for line in lines.splitlines()] == [
@@ -53,7 +53,7 @@ def test_figures_stand_side_by_side() -> None:
     ]
 
 
-def test_a_table_has_every_form() -> None:
+def test_a_table_renders_in_every_format() -> None:
     table = Table(("layer", ""), (("conv1", Cell("16", note="few")), ("a long name", "2")))
     assert table.markdown().splitlines() == ["| layer |  |", "|---|---|", "| conv1 | 16 |", "| a long name | 2 |"]
     assert table.plain().splitlines() == ["      layer", "      conv1  16", "a long name  2"]
@@ -64,7 +64,7 @@ def test_a_table_has_every_form() -> None:
     assert '<th scope="row">conv1</th>' in page
 
 
-def test_json_is_written_whole() -> None:
+def test_json_is_written_atomically() -> None:
     write_json(Path("report.json"), {"asr": None})
     assert json.loads(Path("report.json").read_text()) == {"asr": None}
     assert [path.name for path in Path.cwd().iterdir()] == ["report.json"]
@@ -81,7 +81,7 @@ def test_a_result_is_plain_json_with_a_schema() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
+def test_every_format_of_a_report_has_the_conclusion(labelled: bool) -> None:
     acc = Figure(90.0 if labelled else None)
     result = cleansing(
         suspect=Figures(acc=acc, asr=acc),
@@ -97,7 +97,7 @@ def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
     printed = terminal.render(finished)
     assert printed.endswith(sentence)
     assert ("DER 50.00" in printed) == labelled
-    # Those who have no labels see which classes lost most.
+    # Without labels, the terminal lists the classes that lost most.
     assert ("Classes that kept the smallest share" in printed) != labelled
     shown = html.render(finished)
     headings = ["Figures", "Predictions by class", "Input and method", "Training", "Limits", "Provenance"]
@@ -117,7 +117,7 @@ def test_images_are_arranged_and_enlarged_and_differences_amplified() -> None:
     assert picture[:, 2 * 12 + 6, 2 * 12 + 6].tolist() == [1, 1, 1]
 
 
-def test_a_trigger_is_shown_enlarged_where_it_is_small() -> None:
+def test_a_small_trigger_is_shown_enlarged() -> None:
     clean = torch.full((2, 3, 32, 32), 0.5)
     triggered = clean.clone()
     triggered[:, :, 27:31, 20:23] = 1.0
@@ -125,11 +125,11 @@ def test_a_trigger_is_shown_enlarged_where_it_is_small() -> None:
     assert changed_square(torch.zeros(1, 3, 8, 8)) == (0, 8, 0, 8)
     small, whole = trigger_figure(clean, triggered), trigger_figure(clean, torch.ones_like(clean))
     assert small.dtype == torch.uint8
-    # A row more.
+    # One more row.
     assert small.shape[1] == pytest.approx(whole.shape[1] * 4 / 3, abs=4)
 
 
-def test_a_verdict_says_what_became_of_the_backdoor() -> None:
+def test_a_verdict_reports_whether_the_backdoor_was_removed() -> None:
     after = (finding(1.0),)
     found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat"), after), Verdict(after, 0.01, (), after)
     harmless = Conclusion((), ("it agrees",), 5000)
@@ -148,7 +148,7 @@ def test_a_verdict_says_what_became_of_the_backdoor() -> None:
     assert said() == ("Cleansed, without a scan", "good")
 
 
-def test_a_report_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_has_its_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("suspect.pth").write_bytes(b"weights")
     monkeypatch.setattr("sys.argv", ["/usr/bin/bdclean", "cleanse", "--ckpt", "my suspect.pth"])
     (table,) = provenance("suspect.pth", "cpu", "cleansed.pth").parts
@@ -159,7 +159,7 @@ def test_a_report_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> N
     assert "SHA-256" not in dict(provenance("gone.pth", "cpu").parts[0].rows)
 
 
-def test_figures_that_cannot_be_known_have_no_tile() -> None:
+def test_unknown_figures_have_no_tile() -> None:
     unlabeled = html.render(cleansing_report.page(cleansing()))
     assert '<div class="name">agreement</div><div class="value">98.60 %</div>' in unlabeled
     assert '<div class="name">ACC</div>' not in unlabeled
@@ -177,7 +177,7 @@ def test_confusions_are_shares_of_each_true_class(classes: int) -> None:
     shares = torch.as_tensor(axes.images[0].get_array().data)
     assert shares[0, :2].tolist() == [25, 75]
     assert shares.diagonal()[1:].tolist() == [100] * (classes - 1)
-    # Numbers, where there is room for them.
+    # Cells have numbers if there are few classes.
     assert [text.get_text() for text in axes.texts] == (["25", "75", "100", "100"] if classes == 3 else [])
     picture = drawn(figure)
     assert picture.dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""What every backdoor attack shares. Attacks know tensors and nothing else."""
+"""The base class of backdoor attacks. Attacks depend on tensors only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bdclean.errors import Given, InputError
 
 LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
 DRAWS = 4093
-"""Training images take turns with so many random draws."""
+"""Number of random draws, which training images share in turn."""
 
 
 class Attack(nn.Module, ABC):
@@ -103,7 +103,7 @@ class Attack(nn.Module, ABC):
             raise InputError("data.attack", name, "its trigger is made by `bdclean fit`, and is in that checkpoint")
 
     def restore(self, trigger: Mapping[str, Tensor]) -> None:
-        """Load a trigger from a checkpoint, whatever its size, instead of making one.
+        """Load a trigger of any size from a checkpoint, instead of making one.
 
         Args:
             trigger: A `state_dict` of the attack.
@@ -116,8 +116,8 @@ class Attack(nn.Module, ABC):
         self.load_state_dict(trigger)
 
     @abstractmethod
-    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
-        """Put the trigger on a batch of test images, the same one each time.
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # Module.apply is not used for attacks
+        """Apply the trigger to a batch of test images, deterministically.
 
         Args:
             images: (N, C, H, W) float in [0, 1], on the attack's device.
@@ -148,7 +148,7 @@ class Attack(nn.Module, ABC):
             images: Returns clean training images of the attacker by number, on the device of the network.
             labels: (N,) their true classes.
             num_classes: Number of classes.
-            network: From images in [0, 1] to logits: untrained, of the architecture that is to be backdoored.
+            network: An untrained network of the backdoored architecture, which maps images in [0, 1] to logits.
         """
 
     @property
@@ -181,22 +181,22 @@ class Attack(nn.Module, ABC):
             images: (N, C, H, W) float in [0, 1], all images of the batch, before poisoning.
             places: (M,) positions of poisoned and cover images.
             targets: (N,) classes that the network is trained towards.
-            network: The network in training, from images in [0, 1] to logits; each call updates its batch norm
+            network: The network in training, which maps images in [0, 1] to logits; each call updates its batch norm
                 statistics.
         """
         return 0.0
 
-    # Which images
+    # The poisoned images
 
     def target_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """The class that the attacker wants for a triggered image of each true class.
+        """The target class of a triggered image, for each true class.
 
         Args:
             labels: (N,) true classes.
-            num_classes: How many classes there are.
+            num_classes: Number of classes.
 
         Raises:
-            InputError: If the target is none of the classes.
+            InputError: If the target class does not exist.
         """
         if self.label_mode == "all-to-all":
             return (labels + 1) % num_classes
@@ -207,17 +207,17 @@ class Attack(nn.Module, ABC):
         return torch.full_like(labels, self.target_class)
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
-        """What each training image is, (N,): CLEAN, POISONED or COVER, as `draw_roles` says.
+        """Draw the role of each training image, (N,): CLEAN, POISONED or COVER, by `draw_roles`.
 
         Args:
             labels: (N,) true classes of the training images.
-            num_classes: How many classes there are.
+            num_classes: Number of classes.
 
         Raises:
-            InputError: If a rate above 0 poisons no image, or wants more than there are.
+            InputError: If a rate above 0 poisons no image, or needs more images than exist.
         """
-        own = self.target_labels(labels, num_classes) == labels
-        if self.label_mode == "clean-label" and self.poison_rate > 0 and not own.any():
+        is_target = self.target_labels(labels, num_classes) == labels
+        if self.label_mode == "clean-label" and self.poison_rate > 0 and not is_target.any():
             raise InputError(
                 "data.attack.target_class",
                 self.target_class,
@@ -225,21 +225,21 @@ class Attack(nn.Module, ABC):
             )
         cover = Given(f"data.attack.{self.cover_option}", getattr(self, self.cover_option, None))
         clean_label = self.label_mode == "clean-label"
-        return draw_roles(own, clean_label, self.poison_rate, self.cover_ratio, self.seed, cover)
+        return draw_roles(is_target, clean_label, self.poison_rate, self.cover_ratio, self.seed, cover)
 
     def per_poisoned(self, rate: float) -> float:
-        """A share of all training images as a `cover_ratio`."""
+        """Convert a share of all training images to a `cover_ratio`."""
         return rate / self.poison_rate if self.poison_rate else 0.0
 
     def draws(self, indices: Tensor, count: int) -> Tensor:
-        """Random numbers for training images, for each always the same: (N, count) in [0, 1), on the CPU."""
+        """Random numbers that are fixed for each training image: (N, count) in [0, 1), on the CPU."""
         table = torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(self.seed))
         return table[indices.cpu() % DRAWS]
 
-    # What is kept
+    # Checkpoints
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values, as a checkpoint keeps them."""
+        """The constructor's arguments as plain values, for a checkpoint."""
         names: dict[str, None] = {}
         for part in type(self).mro():
             parameters = inspect.signature(part).parameters.values()

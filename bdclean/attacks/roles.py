@@ -1,4 +1,4 @@
-"""Which training images an attack poisons, and which carry its trigger with their true labels."""
+"""Choosing the training images that an attack poisons, and the cover images that keep their labels."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor
 from bdclean.errors import Given, InputError
 
 CLEAN, POISONED, COVER = 0, 1, 2
-"""What a training image is: as it was; with trigger and target class; with trigger (or noise) and its true class."""
+"""Roles of training images: unchanged; with trigger and target class; with trigger (or noise) and true class."""
 
 
 def draw_roles(
-    own: Tensor, clean_label: bool, poison_rate: float, cover_ratio: float, seed: int, cover_option: Given
+    is_target: Tensor, clean_label: bool, poison_rate: float, cover_ratio: float, seed: int, cover_option: Given
 ) -> Tensor:
-    """Draw what each training image is: CLEAN, POISONED or COVER.
+    """Draw the role of each training image: CLEAN, POISONED or COVER.
 
     Args:
-        own: (N,) whether each image is of the class that the attacker wants for it.
-        clean_label: Whether those are poisoned, or else the others.
-        poison_rate: How many: a share of all images, or with `clean_label` of those of their own target class.
-        cover_ratio: Cover for each poisoned image, among all that are not poisoned.
-        seed: Of the draw.
-        cover_option: The parameter that says how much cover there is, for messages.
+        is_target: (N,) whether the class of each image is its target class.
+        clean_label: Whether images of the target class are poisoned, instead of the others.
+        poison_rate: Share of all images that are poisoned, or with `clean_label` of the images of the target class.
+        cover_ratio: Number of cover images for each poisoned image, drawn from all images that are not poisoned.
+        seed: Seed of the draw.
+        cover_option: The parameter that sets the amount of cover, for messages.
 
     Returns:
         (N,) int64.
 
     Raises:
-        InputError: If a rate above 0 poisons no image, or wants more than there are.
+        InputError: If a rate above 0 poisons no image, or needs more images than exist.
     """
-    option, total = Given("data.attack.poison_rate", poison_rate), len(own)
-    eligible = (own if clean_label else ~own).nonzero().squeeze(1)
+    option, total = Given("data.attack.poison_rate", poison_rate), len(is_target)
+    eligible = (is_target if clean_label else ~is_target).nonzero().squeeze(1)
     count = round(poison_rate * (len(eligible) if clean_label else total))
     if poison_rate > 0 and count == 0:
         raise InputError(*option, f"poisons none of {total} images")

@@ -1,4 +1,4 @@
-"""The options that were given, wherever they stand: on the command line, in variables, in files."""
+"""The given options, from the command line, environment variables and configuration files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bdclean.cli.options import Options
 from bdclean.cli.user_options import UserOptions, unquoted
 
 FLAGS = ("help", "version", "print_config", "list")
-"""Options that need no value."""
+"""Options without a value."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An option that was given.
+    """A given option.
 
     Attributes:
         name: Its name, without dashes.
-        value: Its value; None if there is none.
+        value: Its value; None if it has none.
         written: Whether the value is a word, which the parser reads as YAML.
     """
 
@@ -29,12 +29,12 @@ class Item:
 
     @property
     def read(self) -> Any:
-        """The value as the parser reads it, where that is a list or a mapping."""
+        """The value, with lists and mappings parsed."""
         return unquoted(self.value) if self.written else self.value
 
 
 def all_items(user: UserOptions, known: Options) -> list[Item]:
-    """Everything that the user gave, words of the command line first."""
+    """All given options of a subcommand, those on the command line first."""
     words = [Item(name, value, True) for name, value in (*user.written, *user.variables)]
     return [*words, *(item for content in user.files for item in items_of(content, "", known))]
 
@@ -43,9 +43,9 @@ def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator
     """The options in a mapping.
 
     Args:
-        content: Names to values, or to the options of a group.
-        group: What stands before the names, with a dot; empty for nothing.
-        known: The options that there are.
+        content: Values, or mappings of the options of a group, by name.
+        group: Prefix of the names, with a dot; may be empty.
+        known: The existing options.
     """
     for key, value in content.items():
         name = f"{group}{key}"
@@ -56,12 +56,12 @@ def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator
 
 
 def is_group(name: str, known: Options) -> bool:
-    """Whether a name is that of a group of options, and not of a class with options."""
+    """Whether a name is a group of options, and not an option that names a class."""
     return name not in known.classes and any(other.startswith(f"{name}.") for other in known.names)
 
 
 def stray_word(words: Sequence[str], subcommand: str) -> str | None:
-    """The first word that is no option, no value of one, and not the subcommand, if there is one."""
+    """The first word that is not an option, a value of an option or the subcommand; None without one."""
     before = ""
     for word in words:
         is_value = before.startswith("-") and "=" not in before and before.lstrip("-") not in FLAGS

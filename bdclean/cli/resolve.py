@@ -1,4 +1,4 @@
-"""Options against what the checkpoint says: the user's come first, and a file decides nothing about what is read."""
+"""Complete options from a checkpoint: the user's options come first, and a file never decides which files are read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bdclean.checkpoint import Checkpoint
 from bdclean.cli.user_options import UserOptions
 from bdclean.errors import InputError
 from bdclean.suspects.completing import complete
-from bdclean.suspects.vetting import described
+from bdclean.suspects.vetting import described, resize_of
 
 
 def defaults(suspect: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says, as defaults of the options."""
-    said = described(suspect)
-    data = dict(said.data)
-    if said.attack is not None:
-        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
-    sections = {"model": said.model, "data": data}
+    """The options in a checkpoint, as defaults of the command line."""
+    description = described(suspect)
+    data = dict(description.data)
+    if (attack := description.attack) is not None:
+        data["attack"] = {"class_path": f"bdclean.attacks.{attack}", "init_args": description.attack_options}
+    sections = {"model": description.model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
 def check_complete(config: Namespace, ckpt: str | None) -> None:
-    """Refuse options that the parser takes and no command can work with.
+    """Refuse options that the parser accepts and no command can use.
 
     Args:
         config: The options of a subcommand.
@@ -42,7 +42,7 @@ def check_complete(config: Namespace, ckpt: str | None) -> None:
 
 
 def resolved(config: Namespace, suspect: Checkpoint, user: UserOptions) -> dict[str, Any]:
-    """Options of the network and the size of the images, with what the checkpoint and its weights say.
+    """Complete the options of the network and the image size from the checkpoint and its weights.
 
     Args:
         config: The options of a subcommand.
@@ -58,14 +58,17 @@ def resolved(config: Namespace, suspect: Checkpoint, user: UserOptions) -> dict[
     sized = user.get("model.image_size") is not None
     model = complete(suspect, dict(config.model), dict(config.data), sized=sized)
     options = {f"model.{name}": value for name, value in model.items()}
-    return options | {"data.image_size": config.data.image_size or model["image_size"]}
+    options["data.image_size"] = config.data.image_size or model["image_size"]
+    if user.get("data.resize") is None:
+        options["data.resize"] = resize_of(suspect, options["data.image_size"])
+    return options
 
 
 def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
-    """Which images the checkpoint names, unless the user names some.
+    """A notice about the images that the checkpoint names, if the user names none.
 
     Raises:
-        InputError: If there are no images at all.
+        InputError: If there are no images.
     """
     named = suspect.data.get("source")
     if data.source is not None or named is None:

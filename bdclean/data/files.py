@@ -14,29 +14,43 @@ from bdclean import first_ten
 from bdclean.data.images import Images, MemoryImages, digest
 from bdclean.decoding import decode
 from bdclean.errors import Given, InputError
+from bdclean.resizing import Resize
 
 
 class FileImages(Images):
-    """Image files of any size and any format that Pillow reads, centre-cropped to a square and resized.
+    """Image files of any size and any format that Pillow reads, which become square images.
 
     Args:
         paths: The files.
         size: Height and width of the resized images, in pixels.
         option: The parameter that named their folder, for messages.
         labels: (N,) int64 true classes; None for unlabeled images.
+        resize: How an image becomes square, as in `bdclean.decoding.square`.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, option: Given, labels: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: int,
+        option: Given,
+        labels: Tensor | None = None,
+        resize: Resize | None = None,
+    ) -> None:
         super().__init__(torch.full((len(paths),), -1) if labels is None else labels)
         self.paths = paths
         self.size = size
         self.option = option
+        self.resize = resize
+
+    def resized(self, resize: Resize | None) -> FileImages:
+        return FileImages(self.paths, self.size, self.option, self.labels, resize)
 
     def subset(self, indices: Tensor) -> FileImages:
-        return FileImages([self.paths[i] for i in indices.tolist()], self.size, self.option, self.labels[indices])
+        paths = [self.paths[i] for i in indices.tolist()]
+        return FileImages(paths, self.size, self.option, self.labels[indices], self.resize)
 
     def batch(self, indices: Tensor) -> Tensor:
-        pixels = [decode(self.paths[i], self.size) for i in indices.tolist()]
+        pixels = [decode(self.paths[i], self.size, self.resize) for i in indices.tolist()]
         for image, index in zip(pixels, indices.tolist(), strict=True):
             if isinstance(image, str):
                 raise InputError(*self.option, f"{self.paths[index]} is not a readable image ({image})")
@@ -48,14 +62,14 @@ class FileImages(Images):
     def in_memory(self, num_workers: int) -> MemoryImages:
         images, unreadable = self._read(len(self), num_workers, keep=True)
         if unreadable:
-            reason = decode(unreadable[0], self.size)
+            reason = decode(unreadable[0], self.size, self.resize)
             raise InputError(*self.option, f"{unreadable[0]} is not a readable image ({reason})")
         assert isinstance(images, MemoryImages)
         return images
 
     def fingerprint(self) -> str:
         files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
-        return digest(self.labels, [repr(files).encode()])
+        return digest(self.labels, [repr((files, self.resize)).encode()])
 
     def readable(self, wanted: int, num_workers: int, keep: bool) -> tuple[Images, list[Path]]:
         """The first images that can be decoded.
@@ -114,8 +128,8 @@ class _Chunks(Dataset[tuple[list[int], list[int], Tensor]]):
         if index >= len(self):
             raise IndexError(index)
         numbers = range(index * self.LENGTH, min((index + 1) * self.LENGTH, len(self.images)))
-        paths, size = self.images.paths, self.images.size
-        decoded = {number: decode(paths[number], size) for number in numbers}
+        paths, size, resize = self.images.paths, self.images.size, self.images.resize
+        decoded = {number: decode(paths[number], size, resize) for number in numbers}
         pixels = {number: image for number, image in decoded.items() if isinstance(image, Tensor)}
         kept = torch.stack([*pixels.values()]) if pixels and self.keep else torch.empty(0)
         return [*pixels], [number for number in numbers if number not in pixels], kept

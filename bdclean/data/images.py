@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from bdclean.resizing import Resize
+
 Stored = TypeVar("Stored", bound="StoredImages")
 
 
@@ -43,6 +45,10 @@ class Images(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def resized(self, resize: Resize | None) -> Images:
+        """The same images, made from pictures of another size in another way; images of the right size stay."""
+        return self
 
     @abstractmethod
     def subset(self, indices: Tensor) -> Images:
@@ -143,11 +149,19 @@ class ArrayImages(StoredImages):
     def __init__(self, pixels: Tensor, size: int, labels: Tensor | None = None) -> None:
         super().__init__(pixels, labels)
         self.size = size
+        self.resize: Resize | None = None
+
+    def resized(self, resize: Resize | None) -> ArrayImages:
+        images = copy.copy(self)
+        images.resize = resize
+        return images
 
     def batch(self, indices: Tensor) -> Tensor:
         pixels = self.stored(indices).expand(-1, -1, -1, 3)
         if pixels.shape[1:3] == (self.size, self.size):
             return pixels
+        if self.resize is not None:
+            return self.resize.pixels_of(pixels, self.size)
         resized = transforms.resize(pixels.permute(0, 3, 1, 2), [self.size, self.size], antialias=True)
         return resized.permute(0, 2, 3, 1)
 

@@ -20,7 +20,7 @@ from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
 from bdclean.data.batches import Batches, make_loader
 from bdclean.data.defender import Defence, Defender
-from bdclean.data.images import to_float
+from bdclean.data.images import Images, to_float
 from bdclean.data.placement import Placement
 from bdclean.data.sampler import BatchSampler
 from bdclean.data.sources import Source
@@ -161,6 +161,11 @@ class Loaders(LightningDataModule):
 
     # The defender's images
 
+    def drawn(self, unlabeled: Source) -> Images:
+        """All images of a source without labels, or as many as the program draws."""
+        count = self.num_unlabeled or DEFENDER_LIMIT
+        return unlabeled.load_unlabeled(self.image_size, count, self.seed).resized(self.sets.resize)
+
     @cached_property
     def defender(self) -> Defender:
         """The defender's images."""
@@ -173,8 +178,7 @@ class Loaders(LightningDataModule):
                 )
             images, most = self.sets.held_out, None
         else:
-            most = DEFENDER_LIMIT
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
+            images, most = self.drawn(self.unlabeled), DEFENDER_LIMIT
         measured = 0 if self.labelled else None
         agreement = measured if self.num_agreement is None else self.num_agreement
         loose = self.unlabeled is not None

@@ -20,8 +20,9 @@ from bdclean.data.loaders import Loaders
 from bdclean.data.notices import say
 from bdclean.data.placement import Placement
 from bdclean.data.sources import Source, open_source
-from bdclean.data.splits import DEFENDER_LIMIT, Labelled
+from bdclean.data.splits import Labelled
 from bdclean.errors import Given, InputError, within
+from bdclean.resizing import Resize, parse
 from bdclean.training import LARGEST_SIDE
 
 MOST_WORKERS = 1024
@@ -62,6 +63,10 @@ class PoisonDataModule(Loaders):
         num_val: Number of training images used for validation; by default 5 %, at most 1,000.
         num_train: Largest number of the attacker's training images; by default all.
         image_size: Height and width of the images, in pixels; by default the source's.
+        resize: How pictures of another size are resized before their centre is cut out: `shortest-256-bicubic` resizes
+            the shortest edge to 256 pixels, `stretch-224-bilinear` both edges to 224, `keep` neither; there are
+            `nearest`, `bilinear`, `bicubic` and `lanczos`. By default as the network's processor says, or else the
+            largest square in the centre is resized. With `-floor` in the end the centre is where transformers finds it.
         batch_size: Number of images in a step, over all processes together; by default 128. Images above 64 pixels go
             through the network in pieces whose gradients are added.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.
@@ -87,6 +92,7 @@ class PoisonDataModule(Loaders):
         num_val: int | None = None,
         num_train: int | None = None,
         image_size: int | None = None,
+        resize: str | None = None,
         batch_size: int | None = None,
         crop_padding: int | None = None,
         flip: bool = True,
@@ -118,7 +124,7 @@ class PoisonDataModule(Loaders):
             say(notice)
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         super().__init__(
-            Labelled(labelled, size, seed, num_val, num_held_out, num_train),
+            Labelled(labelled, size, seed, num_val, num_held_out, num_train, _read_resize(resize)),
             others,
             attack,
             Placement(in_memory, workers),
@@ -137,6 +143,7 @@ class PoisonDataModule(Loaders):
             "num_val": num_val,
             "num_train": num_train,
             "image_size": size,
+            "resize": resize,
             "crop_padding": crop_padding,
             "flip": flip,
             "seed": seed,
@@ -154,8 +161,7 @@ class PoisonDataModule(Loaders):
             InputError: If there are no images.
         """
         if self.unlabeled is not None:
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
-            return named(images, self.placement)
+            return named(self.drawn(self.unlabeled), self.placement)
         if self.labelled:
             return named(self.sets.test(), self.placement)
         raise InputError("data.unlabeled", None, "needed, as there are no test images to predict")
@@ -178,6 +184,13 @@ class PoisonDataModule(Loaders):
                 self.attack.restore(state_dict["trigger"])
             except (RuntimeError, KeyError) as error:
                 raise InputError("ckpt_path", None, f"its trigger does not fit {name} ({first_line(error)})") from error
+
+
+def _read_resize(text: str | None) -> Resize | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise InputError("data.resize", text, str(error)) from error
 
 
 def _checked_size(labelled: Source | None, others: Source | None, image_size: int | None) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bdclean.data.images import Images
 from bdclean.data.sources import Source
 from bdclean.errors import Given, InputError
+from bdclean.resizing import Resize
 
 VALIDATION_SHARE = 0.05
 """Default share of the training images for validation."""
@@ -33,6 +34,7 @@ class Labelled:
         num_val: As in PoisonDataModule.
         num_held_out: As in PoisonDataModule.
         num_train: As in PoisonDataModule.
+        resize: How pictures are resized; as in `bdclean.decoding.square`.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Labelled:
         num_val: int | None,
         num_held_out: int | None,
         num_train: int | None,
+        resize: Resize | None,
     ) -> None:
         self.source = source
         self.image_size = image_size
+        self.resize = resize
         self.seed = seed
         self.sizes = (num_val, num_held_out, num_train)
         self.num_classes = None if source is None else source.num_classes
@@ -58,13 +62,13 @@ class Labelled:
     def test(self) -> Images:
         """The test part."""
         assert self.source is not None
-        return self.source.load("test", self.image_size)
+        return self.source.load("test", self.image_size).resized(self.resize)
 
     @cached_property
     def training(self) -> Images:
         """The training part."""
         assert self.source is not None
-        return self.source.load("train", self.image_size)
+        return self.source.load("train", self.image_size).resized(self.resize)
 
     @cached_property
     def numbers(self) -> tuple[Tensor, Tensor, Tensor]:

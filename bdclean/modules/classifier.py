@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 from bdclean import __version__
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
-from bdclean.errors import Given, InputError
+from bdclean.errors import Given, InputError, within
 from bdclean.metrics import MeanLoss, Share
 from bdclean.modules.judging import Judging
 from bdclean.modules.weights import load_weights
@@ -51,6 +51,7 @@ class Classifier(LightningModule):
         num_classes: Number of classes.
         outputs: The kind of outputs that the network had originally.
         origin: The checkpoint of the weights; None if they come from memory.
+        class_names: Names of the classes; empty if unknown.
         prefix: Prefix of the names of the tensors in that checkpoint.
     """
 
@@ -70,8 +71,7 @@ class Classifier(LightningModule):
         arch_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise InputError("model.num_classes", num_classes, "must be at least 1")
+        within("model.num_classes", num_classes, 1)
         description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
@@ -89,6 +89,7 @@ class Classifier(LightningModule):
         self.image_size = image_size
         self.origin: Checkpoint | None = None
         self.prefix = ""
+        self.class_names: tuple[str, ...] = ()
         self.normalize = Normalize(mean, std)
         # Twice as fast as the default layout on CPUs, and on GPUs at reduced precision.
         self.network = network.to(memory_format=torch.channels_last)
@@ -135,7 +136,7 @@ class Classifier(LightningModule):
         """
         option = Given(parameter, checkpoint.path)
         self.prefix = load_weights(self.network, self.hparams["arch"], self.num_classes, checkpoint, option)
-        self.origin = checkpoint
+        self.origin, self.class_names = checkpoint, checkpoint.class_names
         check_finite(self, noise(3, self.image_size), option)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -54,9 +54,10 @@ class Judging(nn.Module):
             cast(Metric, self.matrices[part]).update(logits, batch.labels)
         return metrics
 
-    def counted(self) -> dict[str, Share | None]:
-        """Image counts of the figures of the last test, by name."""
-        metrics = (one for part in self.test for one in cast(MetricCollection, part).items(keep_base=True))
+    def counted(self, stage: str = "test") -> dict[str, Share | None]:
+        """Image counts of the figures of the last `test` or validation (`val`), by name."""
+        parts = self.val if stage == "val" else self.test
+        metrics = (one for part in parts for one in cast(MetricCollection, part).items(keep_base=True))
         return {name: cast(Any, metric).share for name, metric in metrics}
 
     def confusions(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Networks by name, which network weights belong to, and the stages and channels of any network."""
+"""Building networks by name, recognising them from weights, and finding stages and channels of any network."""
 
 from bdclean.networks.build import (
     Stem,

@@ -1,4 +1,4 @@
-"""Networks by name: this field's small ones, every classification network of torchvision, timm's, the user's own."""
+"""Building networks by name: of the backdoor literature, torchvision, timm, transformers, or a user's class."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from bdclean.registry import no_network
 from bdclean.suggestions import suggestion
 
 SMALL_IMAGE = 64
-"""Up to this size, in pixels, a network made for photographs gets a stem of stride 1."""
+"""Largest image size, in pixels, for which a torchvision network gets a stem of stride 1."""
 
 Stem = Literal["photo", "small"]
-"""The first layers of a network, for images of some hundred or of some ten pixels."""
+"""The first layers of a network: `photo` for images of hundreds of pixels, `small` for tens of pixels."""
 
 
 def channels_of(network: nn.Module, image_size: int) -> int:
-    """How many channels the images have that a network takes, 1 or 3: from its first convolution, or by trial."""
+    """Number of channels of a network's images, 1 or 3: from its first convolution, or else by trial."""
     convolutions = (part.in_channels for part in network.modules() if isinstance(part, nn.Conv2d))
     found = next((channels for channels in convolutions if channels in (1, 3)), None)
     if found is not None:
@@ -40,33 +40,33 @@ def channels_of(network: nn.Module, image_size: int) -> int:
     try:
         with torch.no_grad(), in_eval_mode(network):
             network(images.to(next(network.parameters(), images)))
-    except Exception:  # a network can fail in any way
+    except Exception:  # a user's network can raise any error
         return 1
     return 3
 
 
 def known_architectures() -> list[str]:
-    """The names of the networks that can be recognised."""
+    """Names of the networks that `recognise` knows."""
     return sorted([*NETWORKS, *models.list_models(module=models)])
 
 
 def is_own_class(arch: str) -> bool:
-    """Whether a name is that of a class of the user's, to be imported."""
+    """Whether a name is the import path of a user's class."""
     return "." in arch and not has_library(arch)
 
 
 def has_library(arch: str) -> bool:
-    """Whether a name is that of a network of timm or transformers."""
+    """Whether a name is a network of timm or transformers."""
     return arch.startswith("timm/") or hub.is_transformers(arch)
 
 
 def input_channels(arch: str) -> int:
-    """How many channels the images of a known network have."""
+    """Number of channels of a known network's images."""
     return FIXED[arch][0] if arch in FIXED else 3
 
 
 def usual_size(arch: str, stem: Stem | None) -> int:
-    """Height and width of the images that a known network is made for, in pixels."""
+    """Default height and width of a known network's images, in pixels."""
     if arch in FIXED:
         return FIXED[arch][1]
     if arch in NETWORKS or stem == "small":
@@ -86,26 +86,25 @@ def build_network(
     stem: Stem | None = None,
     arch_kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a network with fresh weights, fitted to the size of the images and the number of classes.
+    """Build a newly initialised network for a given image size and number of classes.
 
     Args:
-        arch: One of `known_architectures()`, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path of a class of
-            the user's: that is code, and must never come from a checkpoint.
-        num_classes: Width of the answer. A class of the user's gets it if it takes an argument of that name.
+        arch: One of `known_architectures()`, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path of a user's
+            class. Importing runs code, so an import path must never come from a checkpoint.
+        num_classes: Number of logits. It is passed to a user's class that has an argument `num_classes`.
         image_size: Height and width of the images, in pixels.
-        stem: `small` gives a network of torchvision the stem that is usual for CIFAR, 3x3 with stride 1 and without
-            the residual networks' pooling after it, `photo` leaves it as it is. By default `small` up to 64 pixels.
-        arch_kwargs: Arguments of a class of the user's, or of a network of timm, or entries of the configuration of
-            one of transformers.
+        stem: `small` replaces the stem of a torchvision network by the usual one for CIFAR, 3x3 with stride 1 and
+            without the pooling of residual networks; `photo` keeps it. By default `small` up to 64 pixels.
+        arch_kwargs: Arguments of a user's class or a timm network, or entries of a transformers configuration.
 
     Returns:
-        A module from normalised images (N, 3, image_size, image_size) to logits (N, num_classes).
+        A module that maps normalised images (N, 3, image_size, image_size) to logits (N, num_classes).
 
     Raises:
-        InputError: If there is no such network, or it does not take images of that size.
+        InputError: If the network is unknown, or does not accept images of this size.
     """
     if is_own_class(arch):
-        return _own(arch, num_classes, dict(arch_kwargs or {}))
+        return _imported(arch, num_classes, dict(arch_kwargs or {}))
     if arch_kwargs and not has_library(arch):
         raise InputError(
             "model.arch_kwargs",
@@ -114,11 +113,11 @@ def build_network(
         )
     try:
         network = assemble(arch, num_classes, image_size, stem, arch_kwargs)
-        # Meta tensors have shapes and no data: the trial costs no computation.
+        # Meta tensors have shapes and no data, so the trial costs no computation.
         images = torch.empty(1, input_channels(arch), image_size, image_size, device="meta")
-        answer = find_tensor(copy.deepcopy(network).to("meta").eval()(images), num_classes)[0]
-        if answer.shape != (1, num_classes):
-            raise RuntimeError(f"answers {tuple(answer.shape)}")
+        logits = find_tensor(copy.deepcopy(network).to("meta").eval()(images), num_classes)[0]
+        if logits.shape != (1, num_classes):
+            raise RuntimeError(f"outputs {tuple(logits.shape)}")
     except InputError:
         raise
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -130,7 +129,10 @@ def build_network(
 def assemble(
     arch: str, num_classes: int, image_size: int, stem: Stem | None, arch_kwargs: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """As `build_network`, for a known name, without trying whether the network takes such images."""
+    """Build a network by a known name, without checking that it accepts images of this size.
+
+    The arguments are those of `build_network`.
+    """
     if arch in NETWORKS:
         return NETWORKS[arch](num_classes)
     if arch.startswith("timm/"):
@@ -140,18 +142,20 @@ def assemble(
     return _torchvision(arch, num_classes, image_size, stem)
 
 
-def _own(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+def _imported(arch: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
     module, _, name = arch.rpartition(".")
     if os.getcwd() not in sys.path:
-        # As `python script.py` has it; the installed `bdclean` starts elsewhere.
+        # `python script.py` adds the script's folder to the path; the installed `bdclean` adds its own instead.
         sys.path.insert(0, os.getcwd())
     try:
         make = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # somebody's module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's module can raise any error
         raise InputError("model.arch", arch, f"cannot be imported ({type(error).__name__}: {error})") from error
     try:
-        taken = inspect.signature(make).parameters
-        if "num_classes" in taken or any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        arguments = inspect.signature(make).parameters
+        if "num_classes" in arguments or any(
+            parameter.kind is parameter.VAR_KEYWORD for parameter in arguments.values()
+        ):
             kwargs = {"num_classes": num_classes, **kwargs}
         network = make(**kwargs)
     except (Exception, SystemExit) as error:
@@ -169,7 +173,7 @@ def _timm(arch: str, num_classes: int, image_size: int, kwargs: Mapping[str, Any
     except ImportError as error:
         raise InputError("model.arch", arch, 'needs timm: pip install "bdclean[timm]"') from error
     name = arch.removeprefix("timm/")
-    # Other names make timm read files and ask hubs.
+    # For unknown names timm reads files and contacts hubs.
     if not timm.is_model(name):
         raise InputError("model.arch", arch, f"timm has no such network{suggestion(name, timm.list_models())}")
     config = timm.get_pretrained_cfg(name)
@@ -188,7 +192,7 @@ def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None
         raise no_network(arch, known_architectures())
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if arch in ("googlenet", "inception_v3"):
-        # Without them the answer in training is a tuple, and initialisation takes minutes.
+        # With the defaults, the output in training is a tuple, and initialisation takes minutes.
         options |= {"aux_logits": False, "init_weights": False}
     if arch.startswith("vit_"):
         return models.get_model(arch, image_size=image_size, **options)
@@ -196,14 +200,14 @@ def _torchvision(arch: str, num_classes: int, image_size: int, stem: Stem | None
     if stem == "small" or (stem is None and image_size <= SMALL_IMAGE):
         _small_stem(network)
         if isinstance(network, models.VGG):
-            # Five poolings leave one pixel of 32: the classifier made for 7x7 would see 49 copies of it.
+            # Five poolings reduce 32 pixels to one: the original classifier for 7x7 would get 49 copies of it.
             network.avgpool = nn.AdaptiveAvgPool2d(1)
             network.classifier = nn.Sequential(nn.Linear(512, num_classes))
     return network
 
 
 def _small_stem(network: nn.Module) -> None:
-    """Give a network a 3x3 stem of stride 1, unless it cuts patches, and no `maxpool`."""
+    """Replace a stem by a 3x3 convolution of stride 1 and remove `maxpool`, unless the stem cuts patches."""
     name, stem = next((n, m) for n, m in network.named_modules() if isinstance(m, LAYERS))
     if not isinstance(stem, nn.Conv2d) or stem.stride == (1, 1) or stem.kernel_size == stem.stride:
         return

@@ -1,4 +1,4 @@
-"""The output channels of the layers of any network: what pruning calls neurons."""
+"""The output channels of the layers of any network, which the pruning literature calls neurons."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Channels:
-    """The output channels of a convolution or linear layer, and the norm layer that acts on just these, if one does.
+    """The output channels of a convolution or linear layer, and the norm layer after it, if there is one.
 
-    Where there is one, its scales (`weight`) and shifts (`bias`) are those of the channels, else the layer's own.
+    The scales and shifts of the channels are `weight` and `bias` of the norm layer, or else of the layer itself.
+
+    Attributes:
+        layer: Name of the layer.
+        norm: Name of the norm layer; None if there is none.
+        count: Number of channels.
     """
 
     layer: str
@@ -37,24 +42,24 @@ class Channels:
 
 
 def find_channels(network: nn.Module, image_size: int) -> list[Channels]:
-    """Find the output channels of each layer of a network but the head, in the order the layers act.
+    """Find the output channels of each layer except the head, in the order of the forward pass.
 
-    Left out are layers whose weights are made of others, by a parametrisation, if no norm layer follows them.
+    Layers with parametrised weights are left out if no norm layer follows them.
 
     Args:
-        network: Takes (N, 3, image_size, image_size). Its mode and statistics stay.
-        image_size: Height and width of the images it is made for, in pixels.
+        network: Takes (N, 3, image_size, image_size). Its mode and statistics are not changed.
+        image_size: Height and width of its images, in pixels.
     """
     layers: dict[str, Channels] = {}
-    last, answers = "", {}
+    last, layer_of_output = "", {}
     for call in probe(network, image_size):
         if isinstance(call.module, (_ConvNd, nn.Linear)) and not isinstance(call.module, _ConvTransposeNd):
             last = call.name
             width = call.module.out_channels if isinstance(call.module, _ConvNd) else call.module.out_features
             layers.setdefault(call.name, Channels(call.name, None, width))
-            answers[id(call.answer)] = call.name
-        elif isinstance(call.module, NORMS) and call.taken is not None:
-            before = layers.get(answers.get(id(call.taken), ""))
+            layer_of_output[id(call.output)] = call.name
+        elif isinstance(call.module, NORMS) and call.input is not None:
+            before = layers.get(layer_of_output.get(id(call.input), ""))
             scales = getattr(call.module, "weight", None)
             if before is not None and scales is not None and scales.shape == (before.count,):
                 layers[before.layer] = Channels(before.layer, call.name, before.count)
@@ -69,16 +74,16 @@ def scale(
     weights: Iterable[Tensor],
     biases: Iterable[Tensor] = (),
 ) -> dict[str, Tensor]:
-    """The parameters of channels, multiplied channel by channel.
+    """Multiply the parameters of channels, channel by channel.
 
     Args:
-        parameters: Of the network, by name.
-        layers: Which channels.
-        weights: For each of these layers (count,) factors of the scales.
-        biases: The same of the shifts; without them these stay.
+        parameters: Parameters of the network, by name.
+        layers: The channels to scale.
+        weights: For each of these layers, (count,) factors of the scales.
+        biases: For each of these layers, (count,) factors of the shifts; by default the shifts are not changed.
 
     Returns:
-        The changed ones alone, for `torch.func.functional_call`.
+        The changed parameters only, for `torch.func.functional_call`.
     """
     layers = list(layers)
     changed = {}

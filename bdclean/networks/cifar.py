@@ -1,4 +1,4 @@
-"""The small networks of this field, with their layers named as in the files that others publish."""
+"""Small networks of the backdoor literature, with layers named as in published checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Block = Callable[[int, int, int], nn.Module]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each with its norm, and a shortcut.
+    """Two 3x3 convolutions, each with a norm, and a shortcut.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-        stride: By how much the image shrinks.
+        inputs: Input channels.
+        outputs: Output channels.
+        stride: Stride of the first convolution.
         padded: Whether a shortcut between different widths drops pixels and adds empty channels (the paper's option A),
             instead of being a 1x1 convolution (its option B).
     """
@@ -65,7 +65,7 @@ class PreActBlock(nn.Module):
             self.add_shortcut(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
 
     def add_shortcut(self, convolution: nn.Conv2d) -> None:
-        """Put the convolution of the shortcut where its file has it."""
+        """Register the convolution of the shortcut under its name in checkpoints."""
         self.shortcut: nn.Module = nn.Sequential(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,18 +75,18 @@ class PreActBlock(nn.Module):
         return residual + (self.project(activated) if self.projects else x)
 
     def project(self, activated: Tensor) -> Tensor:
-        """The shortcut between different sizes, which starts after the first activation."""
+        """The shortcut between different shapes, which starts after the first activation."""
         return self.shortcut(activated)
 
 
 class ResNet(nn.Module):
-    """A residual network for small images: a 3x3 stem, stages of which each but the first halves the image, a head.
+    """A residual network for small images: a 3x3 stem, stages that halve the image (except the first), and a head.
 
     Args:
         block: Makes a block.
-        widths: Of the stages; the stem has that of the first.
-        depth: Blocks a stage.
-        num_classes: Width of the answer.
+        widths: Channels of each stage; the stem has those of the first.
+        depth: Blocks per stage.
+        num_classes: Number of logits.
         stem_norm: Whether the stem has a norm and an activation.
     """
 
@@ -116,7 +116,7 @@ class ResNet(nn.Module):
 
 
 class WideBlock(PreActBlock):
-    """The same in the files of wide residual networks, where the shortcut has another name."""
+    """A PreActBlock for checkpoints of wide residual networks, where the shortcut has another name."""
 
     def add_shortcut(self, convolution: nn.Conv2d) -> None:
         self.convShortcut = convolution
@@ -126,7 +126,7 @@ class WideBlock(PreActBlock):
 
 
 class WideStage(nn.Module):
-    """Some blocks, of which the first changes width and size."""
+    """A sequence of blocks; the first changes width and resolution."""
 
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class WideResNet(nn.Module):
     Args:
         depth: Number of layers, 6 n + 4.
         widen: Factor of the widths 16, 32, 64.
-        num_classes: Width of the answer.
+        num_classes: Number of logits.
     """
 
     def __init__(self, depth: int, widen: int, num_classes: int) -> None:
@@ -184,8 +184,8 @@ class BadNetsCNN(nn.Module):
     Vulnerabilities in the Machine Learning Model Supply Chain", 2017.
 
     Args:
-        num_classes: Width of the output.
-        channels: Of the images.
+        num_classes: Number of outputs.
+        channels: Channels of the images.
         image_size: Height and width of the images, in pixels.
     """
 
@@ -212,7 +212,7 @@ FIXED: dict[str, tuple[int, int]] = {
     "badnets_cnn_3x28": (3, 28),
     "badnets_cnn_3x32": (3, 32),
 }
-"""Networks that take images of one kind alone: their channels, and their height and width in pixels."""
+"""Networks with a fixed image shape: channels, and height and width in pixels."""
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     **{name: partial(BadNetsCNN, channels=channels, image_size=size) for name, (channels, size) in FIXED.items()},
     "cifar_resnet18": lambda n: ResNet(BasicBlock, _WIDE, (2, 2, 2, 2), n),
@@ -229,4 +229,4 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "wrn_40_1": lambda n: WideResNet(40, 1, n),
     "wrn_40_2": lambda n: WideResNet(40, 2, n),
 }
-"""Name of each network, and what makes it from the number of classes."""
+"""Maps the name of each network to a function that makes it from the number of classes."""

@@ -1,4 +1,4 @@
-"""Copies of networks that a user wrote, and which networks cannot be trained at all."""
+"""Copying a user's networks, and refusing networks that cannot be trained."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bdclean.errors import InputError
 
 
 def duplicate(network: nn.Module) -> nn.Module:
-    """A copy of a network with values of its own.
+    """A copy of a network that shares no tensors with it.
 
-    Old-style pruning and weight norm keep a weight that they computed, with its gradient's history, which `deepcopy`
-    refuses to copy: the copy gets its value.
+    `torch.nn.utils.prune` and the old `weight_norm` store a computed weight with its autograd history, which `deepcopy`
+    refuses to copy: the copy gets the weight without the history.
 
     Raises:
-        InputError: If it cannot be copied.
+        InputError: If the network cannot be copied.
     """
     try:
         return copy.deepcopy(network, {id(value): value.detach().clone() for value in _computed(network)})
@@ -29,23 +29,23 @@ def duplicate(network: nn.Module) -> nn.Module:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """The same network in eval mode and without gradients, as modules of their own that share its values."""
+    """A copy of a network in eval mode and without gradients, which shares the memory of its tensors."""
     shared: dict[int, Any] = {id(value): value.detach() for value in (*network.buffers(), *_computed(network))}
     shared |= {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in network.parameters()}
     return copy.deepcopy(network, shared).eval()
 
 
 def _computed(network: nn.Module) -> list[Tensor]:
-    """Tensors that modules keep and autograd has made."""
-    kept = (value for module in network.modules() for value in vars(module).values())
-    return [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
+    """Tensors in the attributes of modules that autograd has computed."""
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    return [value for value in attributes if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def check_trainable(network: nn.Module) -> None:
-    """Refuse a network whose weights cannot be trained as real numbers.
+    """Refuse a network whose weights cannot be trained.
 
     Raises:
-        InputError: If it has weights without values or of a kind that has no gradient; the message names one.
+        InputError: If it has weights without values, or complex or quantised weights; the message names one.
     """
     if isinstance(network, ScriptModule):
         raise InputError("model.arch", None, "is a TorchScript program: take the module that it was compiled from")
@@ -69,10 +69,10 @@ def check_trainable(network: nn.Module) -> None:
 
 
 def check_gradient(network: nn.Module, images: Tensor) -> None:
-    """Refuse a network that hides how its outputs depend on its inputs.
+    """Refuse a network whose outputs carry no gradient with respect to its inputs.
 
     Args:
-        network: From images to logits.
+        network: Maps images to logits.
         images: (N, C, H, W).
 
     Raises:
@@ -89,7 +89,7 @@ def check_gradient(network: nn.Module, images: Tensor) -> None:
 
 
 def renewed(network: nn.Module) -> nn.Module:
-    """A copy of a network with new weights, as its layers begin."""
+    """A copy of a network with newly initialised weights."""
     copied = duplicate(network)
     for module in copied.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):

@@ -1,4 +1,4 @@
-"""Networks whose logits are not finite numbers, and which of their parts makes them so."""
+"""Refusing networks whose logits are not finite, with the name of the layer that causes it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bdclean.networks.probe import in_eval_mode
 
 @torch.no_grad()
 def check_finite(network: nn.Module, images: Tensor, what: Given) -> Tensor:
-    """Refuse a network that outputs nan or inf for images. Its mode and statistics stay.
+    """Refuse a network that outputs nan or inf. Its mode and statistics are not changed.
 
     Args:
-        network: From images in [0, 1] to logits.
+        network: Maps images in [0, 1] to logits.
         images: (N, C, H, W).
-        what: The parameter that brought the network, for the message.
+        what: The parameter that the message names.
 
     Returns:
         The logits, (N, classes).
 
     Raises:
-        InputError: If one of them is not finite; the message names the first part that makes it so.
+        InputError: If a logit is not finite; the message names the first layer with such outputs.
     """
     with in_eval_mode(network):
         logits: Tensor = network(images)
@@ -39,15 +39,15 @@ def check_finite(network: nn.Module, images: Tensor, what: Given) -> Tensor:
 
 
 def _first_culprit(network: nn.Module, images: Tensor) -> str:
-    """The first part with finite inputs and other outputs, as the end of a sentence; empty if none was seen."""
+    """The first layer with finite inputs and non-finite outputs, as the end of a sentence; empty if there is none."""
     found: list[tuple[str, nn.Module]] = []
 
     def watch(name: str, part: nn.Module) -> RemovableHandle:
-        def note(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def record(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and not output.isfinite().all() and all(map(_is_finite, inputs)):
                 found.append((name, part))
 
-        return part.register_forward_hook(note)
+        return part.register_forward_hook(record)
 
     parts = {name: part for name, part in network.named_modules() if not isinstance(part, ScriptModule)}
     hooks = [watch(name, part) for name, part in parts.items() if name and not list(part.children())]
@@ -67,7 +67,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _reason(module: nn.Module) -> str:
-    """Which of a part's values is out of the ordinary, as the end of a sentence."""
+    """The extreme value among a layer's parameters and buffers, as the end of a sentence."""
     if isinstance(module, _BatchNorm) and module.running_var is not None and module.running_var.min() < 0:
         return f": its running_var falls to {float(module.running_var.min()):.3g}"
     values = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]

@@ -1,4 +1,4 @@
-"""Images in [0, 1] to what a network was trained on."""
+"""Normalising images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from bdclean.errors import Given, InputError
 from bdclean.suggestions import suggestion
 
 LARGEST_INPUT = 1e6
-"""Normalised images with larger numbers than this one are a mistake: networks take some hundred at most."""
+"""Largest plausible value of a normalised image: networks take a few hundred at most."""
 LARGEST_STD = 5.0
-"""Larger ones are meant for images in [0, 255], where they are about 60."""
+"""Largest plausible std of images in [0, 1]; for images in [0, 255] it is about 60."""
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    # Most repositories on traffic signs; BackdoorBench does not normalise them.
+    # Common in repositories on traffic signs; BackdoorBench does not normalise them.
     "gtsrb": ((0.3337, 0.3064, 0.3171), (0.2672, 0.2564, 0.2629)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    # The same for all channels, of which a network may take one or three.
+    # One number for all channels: a network may take one or three.
     "mnist": ((0.1307,), (0.3081,)),
     "half": ((0.5,), (0.5,)),
     "byte": ((0.0,), (1 / 255,)),
     "none": ((0.0,), (1.0,)),
 }
-"""Mean and standard deviation of the channels, by the name that `--model.mean` takes: `byte` is for networks that take
-images in [0, 255], `half` for those that take [-1, 1], `none` for those that take [0, 1]."""
+"""Mean and standard deviation of the channels, by their name for `--model.mean`: `byte` is for networks that take
+images in [0, 255], `half` for [-1, 1], `none` for [0, 1]."""
 
 Numbers = float | Sequence[float]
-"""A number for all channels, or one each."""
+"""One number for all channels, or one each."""
 Moments = Numbers | str | None
-"""A mean or a standard deviation as the user gives it: a number for all channels, one each, or a known name."""
+"""A mean or a standard deviation from the user: one number for all channels, one each, or a name."""
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel: the first layer of every classifier, so that triggers live in pixel space.
+    """(x - mean) / std per channel, the first layer of every classifier, so that triggers are in pixel space.
 
-    With one number for mean and std images become grey first. The numbers are settings, not weights: they are not part
-    of the `state_dict`.
+    With one number for mean and std, images are converted to grey first. The numbers are settings, not weights, and so
+    not part of the `state_dict`.
     """
 
     mean: Tensor
@@ -52,12 +52,12 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) images in [0, 1]."""
+        """Normalise images (N, C, H, W) in [0, 1]."""
         if self.mean.shape[1] == 1 and images.shape[1] > 1:
             images = images.mean(1, keepdim=True)
-        # For each pixel, in the images' layout: numbers that are there three at a time are worked off three at a time.
-        behind = images.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if behind else torch.contiguous_format
+        # Expanded to each pixel in the layout of the images: broadcasting over three channels would not be vectorised.
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         mean, std = (
             value.expand(-1, -1, *images.shape[2:]).contiguous(memory_format=layout) for value in (self.mean, self.std)
         )
@@ -68,12 +68,12 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
     """Mean and standard deviation of each channel, from `--model.mean` and `--model.std`.
 
     Args:
-        mean: A number for all channels, a number for each, or a name of `NORMALIZATIONS`, which stands for both.
-        std: The same.
-        channels: How many channels the images have that the network takes.
+        mean: One number for all channels, one each, or a name in `NORMALIZATIONS`, which stands for both.
+        std: The same for the standard deviation.
+        channels: Number of channels of the network's images.
 
     Raises:
-        InputError: If they say nothing, contradict each other, or cannot be.
+        InputError: If mean or std is missing, they contradict each other, or a value is impossible.
     """
     mean_and_std = Given("model.mean", mean), Given("model.std", std)
     named = {value for value in (mean, std) if isinstance(value, str)}
@@ -83,7 +83,7 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
         raise _wrong(
             mean_and_std, f"the network takes {'grey' if channels == 1 else 'colour'} images, of {channels} channels"
         )
-    # In the precision that they are used in: 1e-45 is 0 there, and 1e308 infinite.
+    # In the precision of the computation, where 1e-45 is 0 and 1e308 is infinite.
     numbers = torch.tensor([means, stds])
     if not numbers.isfinite().all() or numbers[1].min() <= 0:
         raise _wrong(mean_and_std, "must be finite numbers, and the std above 0, in single precision")
@@ -95,7 +95,7 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
 
 
 def _by_name(named: set[str], mean_and_std: tuple[Given, Given]) -> tuple[Numbers, Numbers]:
-    """Mean and standard deviation of a name."""
+    """Mean and standard deviation by name."""
     for name in sorted(named - {*NORMALIZATIONS}):
         listed = ", ".join(NORMALIZATIONS)
         close = suggestion(name, NORMALIZATIONS)
@@ -131,6 +131,6 @@ def _wrong(mean_and_std: tuple[Given, Given], reason: str) -> InputError:
 
 
 def _each(values: float | Sequence[float], channels: int) -> list[float]:
-    """One number a channel."""
+    """One number per channel."""
     numbers = [values] if isinstance(values, (int, float)) else list(values)
     return [float(value) for value in (numbers * channels if len(numbers) == 1 else numbers)]

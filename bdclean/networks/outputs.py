@@ -1,4 +1,4 @@
-"""Logits, whatever a network outputs: probabilities, one number for two classes, a tuple, a dictionary."""
+"""Reading logits from networks that output probabilities, one number for two classes, a tuple or a dictionary."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SENTENCES: dict[Kind, str] = {
     "one logit": "it outputs one number, read as the logit of class 1 against class 0",
     "one probability": "it outputs one sigmoid, read as the probability of class 1 against class 0",
 }
-"""What the user is told about each kind of output."""
+"""The sentence in messages about each kind of output."""
 SMALLEST_PROBABILITY = 1e-38
-"""Smaller ones count as this one: the logarithm of 0 is infinite, and subnormal numbers may be flushed to 0."""
+"""Lower bound of probabilities: the logarithm of 0 is infinite, and subnormal numbers may be flushed to 0."""
 TOLERANCE = 1e-3
-"""By how much the sum of a row of probabilities may differ from 1."""
+"""Largest deviation of a row's sum of probabilities from 1."""
 SAMPLES = 2
-"""Noise images that a network is tried on."""
+"""Number of noise images for trial forward passes."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network outputs for a batch of images.
+    """The kind of a network's outputs.
 
     Attributes:
-        kind: What the numbers are.
-        width: How many numbers there are for an image.
-        place: Where in a tuple, a dictionary or an object they are, as Python would write it; empty for a tensor.
+        kind: Kind of the numbers.
+        width: Numbers per image.
+        place: Python expression for their place in a tuple, dictionary or object; empty for a tensor.
     """
 
     kind: Kind
@@ -49,19 +49,19 @@ class Outputs:
 
     @property
     def num_classes(self) -> int:
-        """How many classes they stand for: two where there is one number."""
+        """Number of classes: two if there is one number per image."""
         return max(2, self.width)
 
     def describe(self) -> str:
-        """What is unusual about the outputs, as one sentence without a full stop; empty for a tensor of logits."""
-        taken = f"its outputs are read from output{self.place}" if self.place else ""
-        return "; ".join(part for part in (taken, SENTENCES[self.kind]) if part)
+        """Describe unusual outputs, in a sentence without a full stop; empty for a tensor of logits."""
+        source = f"its outputs are read from output{self.place}" if self.place else ""
+        return "; ".join(part for part in (source, SENTENCES[self.kind]) if part)
 
 
 class _Sigmoids(TorchFunctionMode):
     """Collects the results of sigmoid functions while it is active.
 
-    Numbers between 0 and 1 do not show that they are probabilities: the logit of a network may be small, too.
+    Numbers between 0 and 1 need not be probabilities, since logits may be small too.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _Sigmoids(TorchFunctionMode):
 
 
 class _ReadLogits:
-    """A forward hook of a network that outputs something else: it returns logits (N, classes) instead."""
+    """A forward hook that converts a network's outputs to logits (N, classes)."""
 
     def __init__(self, kind: Kind, width: int) -> None:
         self.kind, self.width = kind, width
@@ -86,9 +86,9 @@ class _ReadLogits:
 
 
 class _SkipEnding:
-    """A forward hook of a last Softmax or Sigmoid module: it returns numbers that saturate less.
+    """A forward hook of a final Softmax or Sigmoid module that returns log-probabilities or logits instead.
 
-    The logarithm of a softmax that has rounded to 0 has lost what log_softmax still knows.
+    If a softmax has rounded to 0, its logarithm has lost the information that log_softmax keeps.
     """
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], _outputs: Tensor) -> Tensor:
@@ -96,17 +96,17 @@ class _SkipEnding:
 
 
 def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
-    """The tensor of logits or probabilities, (N, C), in whatever a network returns, and where it is.
+    """Find the tensor of logits or probabilities, (N, C), in a network's output, and its place there.
 
-    Of several it is the one called `logits`, else the first of `width` columns, else the first of those with fewest:
-    the others are features.
+    Among several tensors, the one called `logits` is preferred, then the first with `width` columns, then the first
+    with the fewest columns: the others are probably features.
 
     Args:
-        outputs: What the network returned.
-        width: How many columns it should have, if that is known.
+        outputs: Output of the network.
+        width: Expected number of columns, if known.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such tensor.
     """
     if isinstance(outputs, Tensor):
         if not outputs.is_floating_point():
@@ -131,51 +131,51 @@ def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
 
 
 def to_logits(outputs: Tensor, kind: Kind) -> Tensor:
-    """Logits (N, classes) from outputs (N, C) of some kind, with a gradient."""
+    """Convert outputs (N, C) of a given kind to logits (N, classes), differentiably."""
     if kind == "probabilities":
         return outputs.clamp(min=SMALLEST_PROBABILITY).log()
     if kind in ("sigmoids", "one probability"):
         eps = torch.finfo(outputs.dtype).eps
         outputs = outputs.logit(eps=eps)
     if kind in ("one logit", "one probability"):
-        # As a softmax over these two, the probability of class 1 is the sigmoid of the number.
+        # The softmax over these two logits gives class 1 the sigmoid of the number.
         return torch.cat([torch.zeros_like(outputs), outputs], 1)
     return outputs
 
 
 def noise(channels: int, image_size: int) -> Tensor:
-    """The same random images each time, (SAMPLES, channels, image_size, image_size) in [0, 1]."""
+    """Random images with a fixed seed, (SAMPLES, channels, image_size, image_size) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(SAMPLES, channels, image_size, image_size, generator=generator)
 
 
 def outputs_of(network: nn.Module, images: Tensor, width: int | None = None) -> Outputs:
-    """Find out what a network outputs. Its mode and statistics stay.
+    """Find the kind of a network's outputs. Its mode and statistics are not changed.
 
     Args:
         network: Takes the images.
-        images: (N, C, H, W), two or more.
-        width: As in `find_tensor`.
+        images: (N, C, H, W), N at least 2.
+        width: Expected number of outputs per image, if known.
 
     Raises:
         InputError: If the outputs hold no tensor (N, C).
     """
-    return _watch(network, images, width)[0]
+    return _inspect(network, images, width)[0]
 
 
 def read_logits(network: nn.Module, images: Tensor, width: int | None = None) -> Outputs:
-    """Have a network return logits (N, classes) from now on; its `state_dict` stays. `plain` undoes it.
+    """Make a network return logits (N, classes), by forward hooks; its `state_dict` does not change. `plain` undoes it.
 
     Args:
         network: Takes the images.
-        images: As in `outputs_of`.
-        width: As in `find_tensor`.
+        images: (N, C, H, W), N at least 2.
+        width: Expected number of outputs per image, if known.
 
     Raises:
         InputError: If the outputs hold no tensor (N, C).
     """
     plain(network)
-    outputs, ending = _watch(network, images, width)
+    outputs, ending = _inspect(network, images, width)
     kind = outputs.kind
     if ending is not None:
         ending.register_forward_hook(_SkipEnding())
@@ -185,7 +185,7 @@ def read_logits(network: nn.Module, images: Tensor, width: int | None = None) ->
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """The same network, returning what it returned before `read_logits`."""
+    """Undo `read_logits`, and return the same network."""
     for module in network.modules():
         hooks = {} if isinstance(module, ScriptModule) else module._forward_hooks
         for number in [number for number, hook in hooks.items() if isinstance(hook, (_ReadLogits, _SkipEnding))]:
@@ -193,15 +193,15 @@ def plain(network: nn.Module) -> nn.Module:
     return network
 
 
-def _watch(network: nn.Module, images: Tensor, width: int | None) -> tuple[Outputs, nn.Module | None]:
-    """What a network outputs, and the Softmax or Sigmoid module that it ends in, if that acts once."""
+def _inspect(network: nn.Module, images: Tensor, width: int | None) -> tuple[Outputs, nn.Module | None]:
+    """The kind of a network's outputs, and its final Softmax or Sigmoid module, if that is called once."""
     results: list[tuple[nn.Module, Tensor]] = []
 
-    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
         results.append((module, output))
 
     parts = [part for part in network.modules() if type(part) in (nn.Softmax, nn.Sigmoid)]
-    hooks = [part.register_forward_hook(note) for part in parts]
+    hooks = [part.register_forward_hook(record) for part in parts]
     try:
         with torch.no_grad(), in_eval_mode(network), _Sigmoids() as sigmoids:
             raw = network(images.to(next(network.parameters(), images)))
@@ -214,14 +214,14 @@ def _watch(network: nn.Module, images: Tensor, width: int | None) -> tuple[Outpu
             "model.arch", None, f"outputs {tuple(values.shape)} for {len(images)} images, not (images, classes)"
         )
     kind = _kind(values.float(), any(_same(values, one) for one in sigmoids.results))
-    ending = [module for module, result in results if _same(values, result)]
-    once = len(ending) == 1 and sum(module is ending[0] for module, _ in results) == 1
-    skipped = ending[0] if once and kind in ("probabilities", "sigmoids", "one probability") else None
-    return Outputs(kind, values.shape[1], place), skipped
+    endings = [module for module, result in results if _same(values, result)]
+    called_once = len(endings) == 1 and sum(module is endings[0] for module, _ in results) == 1
+    ending = endings[0] if called_once and kind in ("probabilities", "sigmoids", "one probability") else None
+    return Outputs(kind, values.shape[1], place), ending
 
 
 def _kind(values: Tensor, from_sigmoid: bool) -> Kind:
-    """What kind of numbers (N, C) are."""
+    """The kind of outputs (N, C)."""
     if values.shape[1] == 1:
         return "one probability" if from_sigmoid else "one logit"
     if from_sigmoid:
@@ -234,5 +234,5 @@ def _kind(values: Tensor, from_sigmoid: bool) -> Kind:
 
 
 def _same(values: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same numbers in memory, as those before and after a `squeeze`."""
+    """Whether two tensors share their memory, as before and after a `squeeze`."""
     return values.data_ptr() == other.data_ptr() and values.numel() == other.numel()

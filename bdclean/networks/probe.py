@@ -1,4 +1,4 @@
-"""What happens inside a network while an image goes through it."""
+"""Recording the module calls of a forward pass."""
 
 from __future__ import annotations
 
@@ -15,30 +15,37 @@ from torch.nn.modules.conv import _ConvNd
 
 @dataclass(frozen=True)
 class Call:
-    """A module that took tensors and answered one."""
+    """A call of a module with a tensor as its output.
+
+    Attributes:
+        name: Name of the module.
+        module: The module.
+        input: Its first input; None if that is not a tensor.
+        output: Its output, or the first tensor of a tuple.
+    """
 
     name: str
     module: nn.Module
-    taken: Tensor | None
-    answer: Tensor
+    input: Tensor | None
+    output: Tensor
 
     @property
     def positions(self) -> int:
-        """At how many places (pixels, patches, tokens) it answers."""
+        """Number of positions (pixels, patches, tokens) of the output."""
         conv, linear = isinstance(self.module, _ConvNd), isinstance(self.module, nn.Linear)
-        axis = 1 if conv else -1 if linear else channel_axis(self.answer)
-        return self.answer.numel() // self.answer.shape[axis]
+        axis = 1 if conv else -1 if linear else channel_axis(self.output)
+        return self.output.numel() // self.output.shape[axis]
 
 
-def channel_axis(answer: Tensor) -> int:
-    """Where the channels of (N, C, H, W), (N, H, W, C) or (N, ..., C) are: images are as high as they are wide."""
-    last = answer.ndim != 4 or answer.shape[1] == answer.shape[2] != answer.shape[3]
+def channel_axis(output: Tensor) -> int:
+    """The axis of the channels of (N, C, H, W), (N, H, W, C) or (N, ..., C), given that H = W."""
+    last = output.ndim != 4 or output.shape[1] == output.shape[2] != output.shape[3]
     return -1 if last else 1
 
 
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
-    """Within it a network is in eval mode; afterwards each of its modules is in the mode that it was in."""
+    """Put a network into eval mode within the context; afterwards each module gets its previous mode."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -49,27 +56,27 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 def probe(network: nn.Module, image_size: int) -> list[Call]:
-    """Send an empty image through a network, and watch.
+    """Record the module calls of a forward pass with a black image.
 
     Args:
-        network: Takes (N, 3, image_size, image_size). Its mode and statistics stay.
-        image_size: Height and width of the images it is made for, in pixels.
+        network: Takes (N, 3, image_size, image_size). Its mode and statistics are not changed.
+        image_size: Height and width of its images, in pixels.
 
     Returns:
-        Every call of a module, parts and wholes, in the order in which they ended, but of compiled ones (TorchScript).
+        The calls of all modules, nested ones too, in the order in which they ended, except TorchScript modules.
     """
     calls: list[Call] = []
 
     def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def note(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            answer = output if isinstance(output, Tensor) else output[0] if isinstance(output, (tuple, list)) else None
-            taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-            if isinstance(answer, Tensor) and answer.ndim > 1:
-                calls.append(Call(name, module, taken, answer))
+        def record(_module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
+            output = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+            first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            if isinstance(output, Tensor) and output.ndim > 1:
+                calls.append(Call(name, module, first, output))
 
-        return module.register_forward_hook(note)
+        return module.register_forward_hook(record)
 
-    # What TorchScript compiled takes no hooks.
+    # TorchScript modules do not support hooks.
     watched = {name: part for name, part in network.named_modules() if name and not isinstance(part, ScriptModule)}
     hooks = [watch(name, module) for name, module in watched.items()]
     image = torch.zeros(1, 3, image_size, image_size)

@@ -1,4 +1,4 @@
-"""Which network some weights belong to: found from the tensors' names and shapes, among the known ones."""
+"""Recognising the architecture of weights from the names and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from bdclean.networks.cifar import FIXED, NETWORKS
 from bdclean.networks.cost import WithoutData
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "1.")
-"""What wrappers put before the name of each tensor; `1.` is a network behind a transform, in an nn.Sequential."""
+"""Prefixes that wrappers add to tensor names; `1.` is a network after a transform in an nn.Sequential."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-"""Heads that only training uses: a file may hold them, the network has none."""
+"""Prefixes of heads that are used in training only: a file may contain them, the built network does not."""
 CLOSE = 0.5
-"""Of the tensors of some weights and of a network, so many differ at most if these are close: most are in both."""
+"""Largest share of differing tensors, among those of the weights and the network, for a close match."""
 MANY = 7919
-"""A number of classes that is no other size: where a shape holds it, there is the class count."""
+"""A number of classes that no other dimension has: in a shape it marks the class count."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A known network that some weights fit.
+    """A known network that fits given weights.
 
     Attributes:
-        arch: Its name.
-        stem: Which stem it has, where there are two.
-        num_classes: Width of its answer.
-        image_size: Height and width of its images, where the weights say it.
+        arch: Name of the network.
+        stem: Its stem, for networks with two stems.
+        num_classes: Number of logits.
+        image_size: Height and width of its images, in pixels, if the weights depend on it.
     """
 
     arch: str
@@ -53,9 +53,9 @@ def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
 
 
 def prefixes(names: Sequence[str]) -> list[str]:
-    """The prefixes that most names share, from none to the longest that wrappers are known to put there.
+    """The prefixes that most names share, from the empty one to the longest known combination.
 
-    Not all need have it: beside its network a training module may keep the weights of a loss.
+    Some names may lack a prefix: a training module may contain the weights of a loss beside the network.
     """
     found = [""]
     while more := [p for p in PREFIXES if 2 * sum(name.startswith(found[-1] + p) for name in names) > len(names)]:
@@ -64,9 +64,9 @@ def prefixes(names: Sequence[str]) -> list[str]:
 
 
 def differences(wanted: Shapes, given: Shapes) -> list[str]:
-    """What keeps weights of the shapes `given` from being loaded into a network of the shapes `wanted`.
+    """The differences that prevent loading weights of shapes `given` into a network of shapes `wanted`.
 
-    The counters of batch norms may be missing: old versions of PyTorch had none.
+    Counters of batch norms may be missing, since old versions of PyTorch had none.
     """
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     surplus = [name for name in given if name not in wanted]
@@ -76,33 +76,33 @@ def differences(wanted: Shapes, given: Shapes) -> list[str]:
         if name in given and tuple(given[name]) != tuple(shape)
     ]
     kinds = [f"missing {name}" for name in missing], [f"surplus {name}" for name in surplus], shaped
-    # By turns, so that the first few show every kind.
+    # Alternating, so that the first few differences include every kind.
     return [difference for row in itertools.zip_longest(*kinds) for difference in row if difference is not None]
 
 
 def best_prefix(wanted: Shapes, given: Shapes, arch: str | None = None) -> tuple[str, list[str]]:
-    """The prefix without which the given names differ least from the wanted ones, and what still differs."""
+    """The prefix whose removal makes the given names closest to the wanted ones, and the remaining differences."""
     tried = [(prefix, differences(wanted, _used(without(given, prefix), arch))) for prefix in prefixes([*given])]
     return min(tried, key=lambda pair: len(pair[1]))
 
 
 def without(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The values whose names have the prefix, under names without it."""
+    """The entries whose names have a prefix, with the prefix removed."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def recognise(
     weights: Mapping[str, Tensor], archs: Sequence[str] | None = None, image_size: int | None = None
 ) -> Recognised | None:
-    """Find the known network that weights belong to.
+    """Find the known network that fits weights.
 
     Args:
-        weights: A `state_dict`, with any of the usual prefixes.
-        archs: The networks to try; by default all that are known, those of the same family first.
-        image_size: Of its images, in pixels, if that is known: weights of some transformers of timm depend on it.
+        weights: A `state_dict`, with any known prefixes.
+        archs: Networks to try; by default all known ones, similar families first.
+        image_size: Height and width of its images, in pixels, if known: the weights of some timm networks depend on it.
 
     Returns:
-        The network, or None if the weights fit none of them.
+        The network; None if none fits.
     """
     given = without(shapes_of(weights), prefixes([*weights])[-1])
     for arch in _likely(given) if archs is None else archs:
@@ -114,14 +114,14 @@ def recognise(
 
 
 def closest(weights: Mapping[str, Tensor], archs: Sequence[str] | None = None) -> tuple[Recognised | None, list[str]]:
-    """The known network that differs least from weights, and what differs; None if none of all is close.
+    """The known network that differs least from weights, and the differences; None if no network is close.
 
     Args:
-        weights: As in `recognise`.
-        archs: The networks to try, one of which is returned, close or not; by default all.
+        weights: A `state_dict`, with any prefixes.
+        archs: Networks to try, one of which is returned even if it is not close; by default all known ones.
     """
     given = without(shapes_of(weights), prefixes([*weights])[-1])
-    # Whatever stands before all names, known or not.
+    # Any prefix that all names share, known or not.
     while len(first := {name.partition(".")[0] for name in given}) == 1 and all("." in name for name in given):
         given = without(given, first.pop() + ".")
     best: tuple[Recognised | None, list[str]] = None, []
@@ -140,13 +140,13 @@ def _stems(arch: str) -> tuple[Stem | None, ...]:
 
 
 def compare(arch: str, stem: Stem | None, given: Shapes, image_size: int | None = None) -> tuple[Recognised, list[str]]:
-    """A known network with the class count and the image size of some weights, and what differs.
+    """A known network with the class count and the image size of given weights, and the differences.
 
     Args:
-        arch: Its name.
-        stem: Which stem it has, where there are two.
-        given: The shapes of the weights.
-        image_size: Of its images, in pixels, for networks of timm whose shapes depend on it.
+        arch: Name of the network.
+        stem: Its stem, for networks with two stems.
+        given: Shapes of the weights.
+        image_size: Height and width of its images, in pixels, for timm networks whose shapes depend on it.
     """
     given = _used(given, arch)
     size = usual_size(arch, stem) if arch in FIXED else _patched_size(given) if arch.startswith("vit_") else None
@@ -163,19 +163,19 @@ def compare(arch: str, stem: Stem | None, given: Shapes, image_size: int | None 
 
 
 def _used(given: Shapes, arch: str | None) -> Shapes:
-    """Without the heads that only training uses."""
+    """The shapes without the heads that are used in training only."""
     unused = AUXILIARY.get(arch or "", ())
     return {name: shape for name, shape in given.items() if not name.startswith(unused)}
 
 
 def last_rows(given: Shapes) -> int:
-    """How many numbers the last matrix gives: most often the class count of a network that is not known."""
+    """Rows of the last matrix: usually the class count of an unknown network."""
     return next((shape[0] for shape in reversed(given.values()) if len(shape) > 1), 0)
 
 
 @functools.cache
 def known_shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes:
-    """Of a known network with `MANY` classes."""
+    """Shapes of a known network with `MANY` classes."""
     size = image_size or 224
     try:
         with WithoutData():
@@ -187,7 +187,7 @@ def known_shapes(arch: str, stem: Stem | None, image_size: int | None) -> Shapes
 
 
 def _patched_size(given: Shapes) -> int | None:
-    """The image size of torchvision's vision transformers: their position embedding has a row for each patch."""
+    """The image size of torchvision's vision transformers, whose position embedding has a row per patch."""
     rows, patches = given.get("encoder.pos_embedding"), given.get("conv_proj.weight")
     if rows is None or patches is None or len(rows) != 3 or len(patches) != 4:
         return None
@@ -197,7 +197,7 @@ def _patched_size(given: Shapes) -> int | None:
 
 
 def _families() -> list[list[str]]:
-    """Names of torchvision's networks by the module that makes them, our own one by one."""
+    """Groups of known networks: torchvision's by module, each of this package by itself."""
     families: dict[str, list[str]] = {name: [name] for name in NETWORKS}
     for name in models.list_models(module=models):
         families.setdefault(models.get_model_builder(name).__module__, []).append(name)
@@ -205,12 +205,12 @@ def _families() -> list[list[str]]:
 
 
 def _likely(given: Shapes) -> list[str]:
-    """The known networks of which the first of the family names its parts like these, most names in common first."""
+    """Members of the families whose first network has similar names of parts, most common names first."""
     parts = {name.partition(".")[0] for name in given}
     likely: dict[float, list[str]] = {}
     for members in _families():
         names = {*known_shapes(members[0], None, None)}
-        theirs = {name.partition(".")[0] for name in names}
-        if 2 * len(parts & theirs) >= len(theirs):
+        known_parts = {name.partition(".")[0] for name in names}
+        if 2 * len(parts & known_parts) >= len(known_parts):
             likely.setdefault(len(names & {*given}) / len(names), []).extend(members)
     return [name for share in sorted(likely, reverse=True) for name in likely[share]]

@@ -1,4 +1,4 @@
-"""Which network of timm some weights belong to, or whether they are transformers'."""
+"""Recognising weights of timm and transformers."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from bdclean.networks.outputs import find_tensor, noise
 from bdclean.networks.recognise import Recognised, Shapes, compare, known_shapes, prefixes, shapes_of, without
 
 FEWEST = 20
-"""Tensors that each network of timm has; below that none is tried."""
+"""Minimum number of tensors of a timm network; fewer are not tried."""
 SHARED = 0.5
-"""Of the names of a family's parts, so many are in the weights of one of its networks."""
+"""Minimum share of a family's part names that the weights of its networks contain."""
 TOLERANCE = 1e-3
-"""By how much the logits of two networks may differ, relative to the largest, if they compute the same."""
+"""Largest difference of logits, relative to the largest logit, of networks that compute the same function."""
 BEGINNINGS = ("embeddings.", "embedder.", "patch_embeddings.", "conv_stem.")
-"""The first part of transformers' networks, after the name of the whole."""
+"""First parts of transformers networks, after the name of the base model."""
 PARTS = (*BEGINNINGS, "encoder.", "layers.", "layer.", "layernorm.", "norm.", "pooler.")
-"""All of their parts."""
+"""All parts of transformers networks."""
 
 
 def recognise_timm(weights: Mapping[str, Tensor], option: Given) -> Recognised | None:
-    """Find the network of timm that weights belong to.
+    """Find the timm network that fits weights.
 
     Args:
-        weights: A `state_dict`, with any of the usual prefixes.
-        option: The parameter that named it, for messages.
+        weights: A `state_dict`, with any known prefixes.
+        option: The parameter that named the file, for messages.
 
     Returns:
-        The network; None if the weights fit none of them, or timm is not installed.
+        The network; None if none fits or timm is not installed.
 
     Raises:
-        InputError: If they fit several, which compute different things.
+        InputError: If several networks fit that compute different functions.
     """
     try:
         import timm
@@ -48,7 +48,7 @@ def recognise_timm(weights: Mapping[str, Tensor], option: Given) -> Recognised |
     families: dict[str, list[str]] = {}
     for name in timm.list_models():
         families.setdefault(timm.models.model_entrypoint(name).__module__, []).append(name)
-    # The plainest name of networks that are the same comes first.
+    # Among equal networks, the shortest name comes first.
     for members in sorted(families.values(), key=len, reverse=True):
         members.sort(key=lambda name: (len(name), name))
         if _alike(members[0], given) and (fits := [found for name in members if (found := _fitting(name, given))]):
@@ -57,26 +57,26 @@ def recognise_timm(weights: Mapping[str, Tensor], option: Given) -> Recognised |
 
 
 def of_transformers(names: Sequence[str]) -> str | None:
-    """What transformers calls the network whose tensors have such names; None if they are not transformers'."""
+    """The base model's name in transformers, from the names of tensors; None if the names are of another library."""
     first = [name.partition(".")[0] for name in names]
-    whole = max({*first}, key=first.count)
-    own = [name.removeprefix(f"{whole}.") for name in names if name.startswith(f"{whole}.")]
+    base = max({*first}, key=first.count)
+    inside = [name.removeprefix(f"{base}.") for name in names if name.startswith(f"{base}.")]
     has_head = any(name.startswith(("classifier.", "head.")) for name in names)
-    described = any(name.startswith(BEGINNINGS) for name in own) and all(name.startswith(PARTS) for name in own)
-    return whole if has_head and described else None
+    has_parts = any(name.startswith(BEGINNINGS) for name in inside) and all(name.startswith(PARTS) for name in inside)
+    return base if has_head and has_parts else None
 
 
 def _alike(name: str, given: Shapes) -> bool:
-    """Whether the parts of a family's first network have names of the weights."""
+    """Whether the weights contain most part names of a family's first network."""
     found = _shapes(name)
-    theirs, parts = ({one.partition(".")[0] for one in shapes} for shapes in (found, given))
-    return bool(theirs) and len(theirs & parts) >= SHARED * len(theirs)
+    known_parts, parts = ({one.partition(".")[0] for one in shapes} for shapes in (found, given))
+    return bool(known_parts) and len(known_parts & parts) >= SHARED * len(known_parts)
 
 
 def _shapes(name: str) -> Shapes:
     try:
         return known_shapes(f"timm/{name}", None, usual_size(f"timm/{name}", None))
-    except Exception:  # some cannot be made without data, or need other libraries
+    except Exception:  # some networks cannot be built without data, or need other libraries
         return {}
 
 
@@ -90,7 +90,7 @@ def _fitting(name: str, given: Shapes) -> Recognised | None:
 
 @torch.no_grad()
 def _the_same(fits: Sequence[Recognised], weights: Mapping[str, Tensor], option: Given) -> Recognised:
-    """The first of some networks that weights fit, if all compute the same with them."""
+    """The first of the fitting networks, after checking that all of them compute the same logits."""
     best, *others = fits
     size = usual_size(best.arch, None)
     state = without(weights, prefixes([*weights])[-1])

@@ -1,9 +1,9 @@
-"""The stages of any network, found from its structure instead of from names.
+"""The stages of any network, found from its structure instead of its names.
 
-A probe image goes through the network and shows in which order its layers act, and at how many positions (pixels,
-patches, tokens) each one answers. The first layer is the stem, the last one the head; between them a stage ends where
-the number of positions falls for good. Networks that keep one resolution, such as vision transformers, are cut into
-four stages of equal depth.
+A forward pass with a probe image gives the order of the layers and the number of positions (pixels, patches, tokens) of
+each layer's output. The first layer is the stem, the last layer the head; between them a stage ends where the number of
+positions falls for good. Networks with a constant resolution, such as vision transformers, are divided into four stages
+of equal depth.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ DEPTH_STAGES = 4
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights, and the stage it is in: 0 is the stem, then the stages in order, the last is the head.
+    """A layer with weights, and its stage: 0 is the stem, then come the stages in order, and last the head.
 
     Attributes:
-        acts: Whether the network was seen to use it.
+        name: Name of the layer.
+        module: The layer.
+        stage: Number of its stage.
+        acts: Whether the probe's forward pass used the layer.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Layer:
 
 
 def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of a convolution, linear or attention layer: its own parameters, or those they are made of."""
+    """The weights of a convolution, linear or attention layer, including the parameters of parametrisations."""
     own = {name for name, _ in layer.named_parameters(recurse=False)}
     return {
         name: value
@@ -44,17 +47,17 @@ def weights(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
-    """Find every convolution, linear and attention layer of a network, in the order they act, and their stages.
+    """Find all convolution, linear and attention layers in the order of the forward pass, and their stages.
 
-    Layers that the probe does not reach stand with the layer before them in the order of registration; none is the
-    head.
+    A layer that the probe does not reach is placed after the preceding layer in the order of registration; it is never
+    the head.
 
     Args:
-        network: Takes (N, 3, image_size, image_size) and answers (N, classes). Its mode and statistics stay.
-        image_size: Height and width of the images it is made for, in pixels.
+        network: Maps (N, 3, image_size, image_size) to (N, classes). Its mode and statistics are not changed.
+        image_size: Height and width of its images, in pixels.
 
     Returns:
-        The layers; the number of stages is that of the last one plus one. Empty if the network has no such layer.
+        The layers; the number of stages is the last layer's stage plus 1. Empty if the network has no such layer.
     """
     modules: dict[str, nn.Module] = {name: m for name, m in network.named_modules() if isinstance(m, LAYERS)}
     positions: dict[str, int] = {}
@@ -73,7 +76,7 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
 
     inner = order[1:-1]
     resolutions: list[int] = []
-    # Seen from the end, so that a squeeze-and-excitation layer (one position) counts with the layers that follow it.
+    # From the end, so that a squeeze-and-excitation layer (one position) belongs to the layers that follow it.
     for name in reversed(inner):
         resolutions.append(max(positions[name], resolutions[-1] if resolutions else 0))
     levels = sorted(set(resolutions), reverse=True)
@@ -86,17 +89,17 @@ def find_stages(network: nn.Module, image_size: int) -> list[Layer]:
 
 
 def find_features(network: nn.Module, image_size: int) -> list[str]:
-    """Find the modules whose answers are what each stage hands on, from the first stage after the stem on.
+    """Find the modules whose outputs are the feature maps at the end of each stage after the stem.
 
-    That is the last module to end, block or layer, before the next stage begins, whose answer has more than one
-    position: before the head, what is there before the positions are pooled.
+    For each stage, this is the last module, block or layer, whose output has more than one position and that ends
+    before the next stage begins: for the last stage, the feature map before pooling.
 
     Args:
-        network: As in `find_stages`.
-        image_size: As in `find_stages`.
+        network: Maps (N, 3, image_size, image_size) to (N, classes). Its mode and statistics are not changed.
+        image_size: Height and width of its images, in pixels.
 
     Returns:
-        Names of modules, at most one a stage; empty if no stage has positions.
+        Names of modules, at most one per stage; empty if no stage has spatial feature maps.
     """
     layers = find_stages(network, image_size)
     stages = {layer.name: layer.stage for layer in layers}

@@ -72,16 +72,19 @@ class Figures:
         return {name: None if interval is None else interval.to_json() for name, interval in found.items()}
 
 
-def measured(tested: Iterable[Mapping[str, float]], counted: Mapping[str, Share | None]) -> Figures:
-    """Collect the figures of a test run.
+def measured(
+    tested: Iterable[Mapping[str, float]], counted: Mapping[str, Share | None], stage: str = "test"
+) -> Figures:
+    """Collect the figures of a test or validation run.
 
     Args:
-        tested: The return value of Lightning's `test`.
+        tested: The return value of Lightning's `test` or `validate`.
         counted: Image counts of each figure; includes the agreement if it was measured.
+        stage: `test` or `val`.
     """
     merged = {name: value for part in tested for name, value in part.items()}
     names = ("acc", "asr", "ra", *(("agreement",) if "agreement" in counted else ()))
-    return Figures(**{name: _figure(merged.get(f"test/{name}", math.nan), counted.get(name)) for name in names})
+    return Figures(**{name: _figure(merged.get(f"{stage}/{name}", math.nan), counted.get(name)) for name in names})
 
 
 def _figure(value: float, share: Share | None) -> Figure:

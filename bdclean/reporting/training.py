@@ -10,12 +10,12 @@ from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 
 def page(result: Training) -> Page:
     """The report, with all sections that have content."""
-    return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT)
+    return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT.format("test"))
 
 
 def _figures(result: Training) -> Section:
     table = figures_table({result.output: result.figures})
-    return Section("Figures", (table,), "\n".join([table.plain(), *wide_intervals({"": result.figures})]))
+    return Section("Figures", (table,), "\n".join([table.plain(), *wide_intervals({"": result.figures})]), "figures")
 
 
 def _pictures(result: Training) -> Section | None:

@@ -10,8 +10,8 @@ from bdclean.tables import Cell, Table
 
 WIDE = 1.0
 """Half width of a 95 % interval in percent, from which on the terminal shows the interval."""
-IN_PERCENT = "All figures in percent, on the test images."
-"""Last line of a table in the terminal."""
+IN_PERCENT = "All figures in percent, on the {} images."
+"""Last line of a table in the terminal, to format with the name of the images."""
 EXPLAINED = (
     "ACC: accuracy on clean test images. ASR: share of triggered test images, of classes other than the target, that "
     "are predicted as the target class. RA: share of these that are predicted as their true class. Agreement: share of "

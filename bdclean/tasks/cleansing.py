@@ -25,7 +25,7 @@ from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
 from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
-from bdclean.tasks.announcing import announcement
+from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -157,7 +157,7 @@ def _make_cleanser(
         raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not scan for a backdoor")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
-    say(announcement(trainer, cleanser, datamodule))
+    say(announcing.of_cleansing(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:

@@ -29,8 +29,11 @@ def log(trainer: Trainer, page: Page, model: Classifier, datamodule: PoisonDataM
     plain |= {"trainer/max_epochs": trainer.max_epochs, "module": type(model).__name__}
     if datamodule.unlabeled is not None:
         plain["data/unlabeled"] = datamodule.unlabeled.name
-    metrics = {f"final/{name}": value for name, value in figures.percents().items() if value is not None}
+    options = {key: escaped(str(value)) for key, value in plain.items()}
+    # The test has logged these scalars, so that the figures are not logged once more.
+    metrics = [f"test/{name}" for name, value in figures.percents().items() if value is not None]
     for logger in trainer.tensorboards:
         tensorboard.log(logger.experiment, page, trainer.global_step)
-        logger.log_hyperparams({key: escaped(str(value)) for key, value in plain.items()}, metrics)
+        tensorboard.log_hparams(logger.experiment, options, metrics)
+        logger.log_hyperparams(options, {})
         logger.save()

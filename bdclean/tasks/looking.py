@@ -51,8 +51,8 @@ def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> S
 
 
 def class_names(model: Classifier, datamodule: PoisonDataModule) -> tuple[str, ...]:
-    """Names of the classes, from the labelled images or else from the network's checkpoint."""
-    return tuple(datamodule.class_names) or (() if model.origin is None else model.origin.class_names)
+    """Names of the classes, from the labelled images or else from the network."""
+    return tuple(datamodule.class_names) or model.class_names
 
 
 def check_trains(model: Classifier) -> None:

@@ -6,6 +6,7 @@ import time
 
 from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import within
@@ -17,6 +18,7 @@ from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
 from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
+from bdclean.tasks import announcing
 from bdclean.tasks.comparing import scan_student
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
@@ -57,6 +59,7 @@ def scan(
     trainer.see_to_precision(model)
     uses_images = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
+        say(announcing.of_scan(trainer, model, detector, uses_images))
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()

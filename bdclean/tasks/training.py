@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting import training
 from bdclean.reporting.parts import Example
 from bdclean.reporting.results import Training
+from bdclean.tasks import announcing
 from bdclean.tasks.evaluation import EXAMPLES, confusions, evaluate, examples
 from bdclean.tasks.logs import log
 
@@ -54,6 +56,9 @@ def train(
             f"{type(attack).__name__} is trained with the network, in processes whose memory would be lost; use ddp",
         )
     with trainer.writing(files):
+        if trainer.local_rank == 0:
+            datamodule.prepare_data()
+            say(announcing.of_training(trainer, model, datamodule))
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()
