@@ -5,7 +5,7 @@ from __future__ import annotations
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
 from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_per_image
-from bdclean.engine.precision import whole
+from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.scanning import DETECTORS, MANY, SCANNED, Detector
@@ -74,7 +74,8 @@ def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) ->
 
 
 def _seconds(trainer: Trainer, model: Classifier) -> float:
-    return seconds_per_image(whole(model).to(trainer.device), model.image_size)
+    network = whole(model).to(trainer.device)
+    return seconds_per_image(InBf16(network) if trainer.precision == "bf16-mixed" else network, model.image_size)
 
 
 def _counted(number: int, noun: str) -> str:
