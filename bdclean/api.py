@@ -131,6 +131,7 @@ def scan(
     image_size: int | None = None,
     num_unlabeled: int | None = None,
     alpha: float = ALPHA,
+    budget: str | None = None,
     seed: int = 0,
     **trainer: Any,
 ) -> Scan:
@@ -141,7 +142,7 @@ def scan(
     suspect, data = _prepared(given, processor, images, num_unlabeled, None, seed)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
+        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha, budget=budget)
 
 
 @naming(_in_file)

@@ -95,6 +95,7 @@ class Verbs(Trainer):
         exit_code: bool = False,
         output: str = "scan.json",
         overwrite: bool = False,
+        budget: str | None = None,
     ) -> Scan:
         """Report whether a network has a backdoor, and towards which class.
 
@@ -107,11 +108,13 @@ class Verbs(Trainer):
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
+            budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors that do not fit are left out, and the report
+                names them; one is run in any case.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
-        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite)
+        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget)
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:

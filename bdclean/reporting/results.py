@@ -89,6 +89,7 @@ class Scan:
         cost: Time and device.
         recovered: Recovered triggers on some images.
         paths: Paths of the checkpoint and of the result.
+        left_out: What did not fit into the time limit.
     """
 
     verdict: Verdict
@@ -97,10 +98,16 @@ class Scan:
     cost: Cost
     recovered: tuple[Example, ...] = ()
     paths: Paths = field(default_factory=Paths)
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        took = {"images": self.images, "seconds": self.cost.seconds, "device": self.cost.device}
+        took = {
+            "left_out": list(self.left_out),
+            "images": self.images,
+            "seconds": self.cost.seconds,
+            "device": self.cost.device,
+        }
         return {"schema": SCHEMA} | self.paths.to_json() | took | self.subject.to_json() | self.verdict.to_json()
 
 

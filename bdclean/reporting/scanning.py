@@ -25,6 +25,8 @@ EXPLAINED = {
 def page(result: Scan) -> Page:
     """The report, with all sections that have content."""
     warnings = [f"WARNING: {one}." for one in result.subject.warnings]
+    if result.left_out:
+        warnings.append(f"Left out, to keep the time limit: {', '.join(result.left_out)}.")
     kind: Kind = {True: "warning", False: "good", None: "unknown"}[result.verdict.backdoor]  # type: ignore[assignment]
     banners = (Banner(EXPLAINED[kind], kind, result.verdict.headline), *(Banner(one, "warning") for one in warnings))
     closing = "\n".join([f"{result.verdict.sentence}.", *warnings])

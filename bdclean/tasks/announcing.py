@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
-from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_per_image
+from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
 from bdclean.engine.precision import whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
-from bdclean.scanning import DETECTORS, MANY, SCANNED, Detector
-from bdclean.scanning.chosen import CANDIDATES, CONTROLS
-
-SCAN_PASSES = 5_000
-"""Cost of the search for one class by all detectors, in forward passes of one image."""
+from bdclean.scanning import DETECTORS, MANY, SCANNED, SCREENING_PASSES, Budget, Detector, searched
 
 
 def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:
@@ -33,14 +29,31 @@ def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModul
     return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}; {took}"
 
 
-def of_scan(trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool) -> str:
-    """Describe a scan and estimate its duration."""
+def of_scan(
+    trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool, limit: str | None = None
+) -> tuple[str, Budget | None]:
+    """Describe a scan and estimate its duration.
+
+    Args:
+        trainer: The Trainer.
+        model: The network.
+        detector: The detector; None if all are run.
+        uses_images: Whether images are needed.
+        limit: The time limit as the user gives it.
+
+    Returns:
+        The description, and the time limit, if there is one.
+    """
     detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
-    classes = model.num_classes if model.num_classes <= MANY else CANDIDATES + CONTROLS
-    share = 1.0 if detector is None else 1 / len(DETECTORS)
-    took = duration(SCAN_PASSES * classes * share * _seconds(trainer, model))
+    classes = searched(model.num_classes)
+    some = "" if classes == model.num_classes else f", of which {classes} are searched"
+    per_pass, seconds = _seconds(trainer, model), None if limit is None else seconds_of(limit)
+    passes = sum(kind().passes for kind in DETECTORS) if detector is None else detector.passes
+    took = duration(per_pass * (passes * classes + (SCREENING_PASSES if model.num_classes > MANY else 0)))
     images = f", up to {SCANNED} images" if uses_images else ""
-    return f"Scan: {detectors}, {model.num_classes:,} classes{images}, on {trainer.device_name}; {took}"
+    limited = "" if limit is None else f", limited to {limit}"
+    line = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}, on {trainer.device_name}; {took}{limited}"
+    return line, None if seconds is None else Budget(seconds, per_pass)
 
 
 def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
