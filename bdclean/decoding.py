@@ -99,26 +99,31 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int, resize: Resize | None = None) -> Tensor | str:
+def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST_BYTES) -> Tensor | str:
     """Decode an image file into a square image.
 
     Args:
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
-        resize: As in `square`.
+        resize: Resizing of the image, as in `square`.
+        most: As in `bounded`.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
-        # A JPEG that is decoded at a fraction of its size is not quite what a processor resizes.
-        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size)
+        # A JPEG that is decoded at a fraction of its size would give a slightly different result than the processor.
+        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size, most=most)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
 
 def bounded(
-    path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...] = FORMATS, size: int | None = None
+    path: Path,
+    read: Callable[[Image.Image], Result],
+    formats: tuple[str, ...] = FORMATS,
+    size: int | None = None,
+    most: int = MOST_BYTES,
 ) -> Result:
     """Open an image file and read it in bounded memory.
 
@@ -127,13 +132,14 @@ def bounded(
         read: Maps the opened image, which is not decoded yet, to the result.
         formats: Formats that Pillow tries.
         size: Height and width in pixels that suffice: a JPEG is decoded at the closest fraction of its size.
+        most: Maximum memory to decode one image, in bytes.
 
     Raises:
-        MemoryError: If this takes more than `MOST_BYTES`.
+        MemoryError: If this takes more than `most`.
         Exception: Any error of Pillow or `read`.
     """
     worker = get_worker_info()
-    share = MOST_BYTES // max(USUAL_WORKERS, worker.num_workers if worker else 0)
+    share = most // max(USUAL_WORKERS, worker.num_workers if worker else 0)
     try:
         with _memory_limit(share):
             return _read(path, read, formats, size, share)
@@ -142,11 +148,11 @@ def bounded(
     except Exception:  # decoders raise different errors when they run out of memory
         _return_memory()
     try:
-        with FileLock(_lock(), poll_interval=0.01), _memory_limit(MOST_BYTES):
-            return _read(path, read, formats, size, MOST_BYTES)
+        with FileLock(_lock(), poll_interval=0.01), _memory_limit(most):
+            return _read(path, read, formats, size, most)
     except MemoryError as error:
         # A MemoryError that Python raises has no text.
-        raise MemoryError(str(error) or f"takes more than {MOST_BYTES // 2**20} MiB to decode") from error
+        raise MemoryError(str(error) or f"takes more than {most // 2**20} MiB to decode") from error
 
 
 def _read(

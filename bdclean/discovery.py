@@ -17,7 +17,7 @@ def find_classes(package: str, paths: Iterable[str], base: type) -> list[Any]:
         paths: Its `__path__`.
         base: The base class.
     """
-    modules = [importlib.import_module(found.name) for found in pkgutil.iter_modules(paths, f"{package}.")]
+    modules = [importlib.import_module(info.name) for info in pkgutil.iter_modules(paths, f"{package}.")]
     classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one)}
-    own = {one for one in classes if one.__module__.startswith(f"{package}.") and issubclass(one, base)}
-    return sorted((one for one in own if not inspect.isabstract(one)), key=lambda kind: kind.__name__)
+    found = {one for one in classes if one.__module__.startswith(f"{package}.") and issubclass(one, base)}
+    return sorted((one for one in found if not inspect.isabstract(one)), key=lambda kind: kind.__name__)

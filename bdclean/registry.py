@@ -20,6 +20,8 @@ REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """Matches a function of torchvision that makes a network."""
 METHOD_ALIASES = {"BCU": "DistillCleanseModule"}
 """Maps the short name of a method to the name of its class."""
+RENAMED_ATTACK_OPTIONS = {"silent_share": "warmup_fraction"}
+"""Maps old names of attack options, on command lines and in checkpoints, to the current names."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 """Networks to suggest if no name is similar."""
 

@@ -1,4 +1,4 @@
-"""How pictures become square images: resized, then cut to their centre, as the processor of a network does it."""
+"""Resizing pictures and cropping their centre to square images, as a network's processor does."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ INTERPOLATIONS = {
 }
 """Interpolations by name: Pillow's, and torchvision's for tensors."""
 LARGEST = 2048
-"""Largest edge that a picture is resized to, in pixels."""
+"""Largest edge of a resized picture, in pixels."""
 FORM = re.compile(rf"(?:(shortest|stretch)-(\d{{1,6}})-({'|'.join(INTERPOLATIONS)})|(keep))(-floor)?")
 EXPECTED = "shortest-256-bicubic, stretch-224-bilinear, keep"
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How a picture is resized before its centre is cut out.
+    """The resizing of a picture before its centre is cropped.
 
     Attributes:
-        edges: `shortest` resizes the shortest edge to `pixels` and keeps the shape, `stretch` resizes both edges to
-            it, `keep` resizes nothing.
+        edges: `shortest` resizes the shortest edge to `pixels` and keeps the aspect ratio, `stretch` resizes both edges
+            to `pixels`, `keep` does not resize.
         pixels: Length of the edge or edges after resizing, in pixels; 0 for `keep`.
         interpolation: A name of `INTERPOLATIONS`.
-        floor: Whether the corner of the centre is rounded down, as transformers does it, and not to the nearest pixel,
-            as torchvision and timm do it.
+        floor: Whether the corner of the crop is rounded down, as in transformers, instead of to the nearest pixel, as
+            in torchvision and timm.
     """
 
     edges: Edges
@@ -60,10 +60,10 @@ class Resize:
         return (longest, self.pixels) if height > width else (self.pixels, longest)
 
     def picture(self, image: Image.Image, size: int) -> Tensor:
-        """The centre of an RGB picture after resizing, (size, size, 3) uint8, with black around it if it is smaller."""
+        """The centre of an RGB picture after resizing, (size, size, 3) uint8, padded with black if it is smaller."""
         height, width = self.resized(image.height, image.width)
         (top, rows), (left, columns) = self._centre(height, size), self._centre(width, size)
-        # Pillow resizes the centre alone as it would be in the whole: its filters reach beyond the box.
+        # Pillow resizes the box with the same result as in the whole picture: its filters reach beyond the box.
         down, across = image.height / height, image.width / width
         box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
         resampling, _ = INTERPOLATIONS[self.interpolation]
@@ -71,7 +71,7 @@ class Resize:
         return _padded(pixels.permute(2, 0, 1), size).permute(1, 2, 0)
 
     def pixels_of(self, images: Tensor, size: int) -> Tensor:
-        """The same of pictures of one shape, (N, H, W, 3) uint8: (N, size, size, 3)."""
+        """The centres of pictures of one shape after resizing: (N, H, W, 3) uint8 to (N, size, size, 3)."""
         channels_first = images.permute(0, 3, 1, 2)
         height, width = self.resized(*images.shape[1:3])
         _, mode = INTERPOLATIONS[self.interpolation]
@@ -80,16 +80,16 @@ class Resize:
         return _padded(resized[:, :, top : top + rows, left : left + columns], size).permute(0, 2, 3, 1)
 
     def _centre(self, length: int, size: int) -> tuple[int, int]:
-        """Where the centre of an edge begins, and how long it is, in pixels."""
+        """The start of the centre of an edge, and its length, in pixels."""
         margin = max(0, length - size)
         return margin // 2 if self.floor else round(margin / 2), min(length, size)
 
 
 def parse(text: str) -> Resize:
-    """Read a text such as `shortest-256-bicubic`.
+    """Parse a string such as `shortest-256-bicubic`.
 
     Raises:
-        ValueError: If it is none, or asks for edges above `LARGEST` pixels.
+        ValueError: If its form is wrong, or an edge has more than `LARGEST` pixels.
     """
     found = FORM.fullmatch(text)
     if found is None:
@@ -103,7 +103,7 @@ def parse(text: str) -> Resize:
 
 
 def _padded(images: Tensor, size: int) -> Tensor:
-    """Images (..., H, W) with black around them, up to a size."""
+    """Pad images (..., H, W) with black up to a size."""
     rows, columns = (size - length for length in images.shape[-2:])
     if not rows and not columns:
         return images

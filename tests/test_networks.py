@@ -93,7 +93,7 @@ def test_squeeze_and_excitation_counts_with_its_block() -> None:
     assert stages["features.2.0.block.2.fc1"] == stages["features.2.0.block.3.0"]
 
 
-def test_a_transformer_is_cut_into_four_by_depth() -> None:
+def test_a_transformer_has_four_stages_of_equal_depth() -> None:
     with torch.device("meta"):
         network = models.vit_b_16()
     stages = stages_of(network, 224)
@@ -121,7 +121,7 @@ def test_every_layer_of_every_torchvision_network_is_in_a_stage(arch: str) -> No
 
 
 class TwoNorms(nn.Module):
-    """A convolution whose answer is used behind a batch norm and without it, or that acts twice."""
+    """A convolution whose output is used with and without a batch norm, or that is called twice."""
 
     def __init__(self, twice: bool) -> None:
         super().__init__()
@@ -136,21 +136,21 @@ class TwoNorms(nn.Module):
 
 
 class AsksItsNorm(TwoNorms):
-    """Looks at its norm layer, and not only at what that answers."""
+    """Reads its norm layer, not only the layer's output."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * self.after.momentum
 
 
 class AsksItsWeight(TwoNorms):
-    """Looks at a weight, which is another once it is folded."""
+    """Reads a weight that folding changes."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * self.second.weight.abs().mean()
 
 
 class GoesByTheBatch(TwoNorms):
-    """Has batch norms that do not know eval mode."""
+    """Has batch norms that stay in train mode."""
 
     def train(self, mode: bool = True) -> "GoesByTheBatch":
         super().train(mode)
@@ -173,7 +173,7 @@ def norms(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("arch", "left"), [("resnet20", 0), ("preact_resnet18", 8), ("mobilenet_v2", 0)])
-def test_folded_batch_norms_answer_the_same(arch: str, left: int) -> None:
+def test_folded_batch_norms_give_the_same_logits(arch: str, left: int) -> None:
     network = with_statistics(build_network(arch, 7, 32))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     quick, images = folded(network, 32), torch.rand(5, 3, 32, 32)
@@ -184,7 +184,7 @@ def test_folded_batch_norms_answer_the_same(arch: str, left: int) -> None:
     assert not any(parameter.requires_grad for parameter in quick.parameters())
 
 
-def test_what_is_not_the_same_folded_stays() -> None:
+def test_networks_that_folding_would_change_are_not_folded() -> None:
     for twice in (True, False):
         quick = folded(with_statistics(TwoNorms(twice)), 8)
         assert isinstance(quick.norm, nn.BatchNorm2d)
@@ -195,14 +195,14 @@ def test_what_is_not_the_same_folded_stays() -> None:
     network = with_statistics(TwoNorms(True))
     network.second.train()
     assert folded(network, 8) is network
-    # What TorchScript compiled cannot be looked into.
+    # Hooks do not work in TorchScript modules.
     compiled = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval())
     network = nn.Sequential(compiled, nn.Flatten(), nn.Linear(256, 2)).eval()
     assert folded(network, 8) is network
     assert norms(folded(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), 8)) == 0
 
 
-def test_a_probe_leaves_the_network_as_it_was() -> None:
+def test_a_probe_does_not_change_the_network() -> None:
     network = build_network("resnet20", 10, 32)
     network.train()
     network.layer1[0].eval()

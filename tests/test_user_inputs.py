@@ -1,4 +1,4 @@
-"""Networks of timm and transformers, and images of every kind, straight from a user's hands."""
+"""Networks of timm and transformers, and images of every kind, in the Python API."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_network_of_transformers_is_cleansed_with_its_processor() -> None:
     assert not torch.equal(cleansed.classifier.weight, model.classifier.weight)
 
 
-def test_what_a_processor_made_is_what_the_network_takes() -> None:
+def test_processed_images_are_accepted() -> None:
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[0.25] * 3)
     processed = processor(pictures(), return_tensors="pt")["pixel_values"]
     found = with_normalization(make_vit(), processor, None, None, None)
@@ -57,7 +57,7 @@ def test_what_a_processor_made_is_what_the_network_takes() -> None:
     assert torch.allclose(again.permute(0, 3, 1, 2), processed, atol=1e-5)
 
 
-def test_a_network_of_timm_brings_its_normalisation() -> None:
+def test_a_timm_network_provides_its_normalisation() -> None:
     model = timm.create_model("test_resnet", num_classes=3, pretrained=False).eval()
     found = with_normalization(model, None, None, None, None)
     assert (found.mean, found.image_size) == (
@@ -66,12 +66,12 @@ def test_a_network_of_timm_brings_its_normalisation() -> None:
     )
     scanned = bdclean.scan(model, pictures(), image_size=64, **QUIET)
     assert scanned.subject.description["std"] == pytest.approx(list(model.pretrained_cfg["std"]))
-    # Float tensors are what the network takes, whatever it says.
+    # Float tensors are used as they are, in spite of the network's normalisation.
     scanned = bdclean.scan(model, torch.randn(24, 3, 64, 64), **QUIET)
     assert scanned.subject.description["std"] != pytest.approx(list(model.pretrained_cfg["std"]))
 
 
-def test_a_loaded_suspect_brings_its_normalisation() -> None:
+def test_a_loaded_suspect_provides_its_normalisation() -> None:
     torch.manual_seed(0)
     make_vit().save_pretrained("given")
     transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_std=[0.25] * 3).save_pretrained("given")
@@ -106,7 +106,7 @@ def test_images_of_every_kind(form: str) -> None:
         (torch.rand(9, 3, 32, 32), {"processor": {"do_flip_channel_order": True}}, "^processor: do_flip_channel_order"),
     ],
 )
-def test_what_cannot_be_is_named(images: list[Any] | Tensor, options: dict[str, Any], reason: str) -> None:
+def test_impossible_arguments_are_named(images: list[Any] | Tensor, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.scan(SmallVGG(), images, **options, **QUIET)
 

@@ -1,4 +1,4 @@
-"""Adaptive-Blend: parts of a picture in training images, some with true labels, and the whole picture in test images."""
+"""Adaptive-Blend: parts of a picture in training images, some with true labels, and all of it in test images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdaptiveBlend(Blended):
         cover_rate: Share of the training images that carry the trigger with their true labels.
         pieces: Number of rows, and of columns, of the grid that the picture is cut into.
         kept: Share of the pieces that each training image gets.
-        **options: As in Blended.
+        **options: Options of Blended.
 
     Raises:
         InputError: If a number is out of range, or the file cannot be read.

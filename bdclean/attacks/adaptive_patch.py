@@ -30,7 +30,7 @@ class AdaptivePatch(Attack):
         margin: Distance between the patches and the edges of the image, in pixels.
         training_opacity: Opacity a of the patches in training images, from 0 to 1.
         opacity: Opacity a of the patches in test images, from 0 to 1.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.

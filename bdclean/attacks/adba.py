@@ -31,7 +31,7 @@ class ADBA(Attack):
         trigger_lr: Learning rate of the trigger (Adam, on values before a sigmoid).
         learning_share: Share of the training during which the trigger is trained.
         shadow_lr: Learning rate of the shadow (SGD).
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -81,7 +81,7 @@ class ADBA(Attack):
     def penalty(
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
-        """The shadow's loss on triggered images, and the mask's size, after a training step of the shadow on clean images."""
+        """The shadow's loss on triggered images, and the mask's size, after the shadow's step on clean images."""
         assert self.shadow is not None
         with torch.no_grad():
             logits = network(images)

@@ -21,7 +21,7 @@ class Blended(Attack):
     Args:
         trigger: The picture: `random` for random pixels, or an image file, which is scaled to the size of the images.
         alpha: Opacity a of the picture, above 0 and at most 1.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If alpha is out of range, or the file cannot be read.

@@ -27,7 +27,7 @@ class BppAttack(Attack):
         levels: Number of levels m of each channel, at least 2.
         dithering: Whether the quantisation error of each pixel is spread over its neighbours.
         negative_ratio: Number of negative examples for each poisoned image; 0 for none.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

@@ -31,7 +31,7 @@ class FTrojan(Attack):
         window: Side of the blocks in pixels. Smaller images are one block; blocks at the edge may be cut off.
         frequencies: Which coefficients: each number is both row and column in a block of 32, from 0 to 31, and in
             proportion in blocks of other sizes.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

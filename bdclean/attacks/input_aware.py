@@ -34,7 +34,7 @@ class InputAware(Attack):
         mask_epochs: Number of epochs for which the mask network is trained; fractions are possible.
         generator_lr: Learning rate of both generating networks (Adam).
         width: Number of channels of their first layers.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

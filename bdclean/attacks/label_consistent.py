@@ -37,7 +37,7 @@ class LabelConsistent(Attack):
         margin: Distance between the patches and the edges of the image, in pixels.
         surrogate_epochs: Number of epochs for which the clean network is trained.
         surrogate_lr: Highest learning rate of the clean network.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.

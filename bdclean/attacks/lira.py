@@ -27,7 +27,7 @@ class LIRA(Attack):
         learning_share: Share of the training that is the first stage.
         generator_lr: Learning rate of the generator (Adam).
         width: Number of channels of the generator's first layer.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

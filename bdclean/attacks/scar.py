@@ -56,7 +56,7 @@ class SCAR(Attack):
         shadows: Number of shadows that are trained at a time.
         shadow_life: Number of steps after which a shadow is replaced by a new one.
         shadow_lr: Learning rate of the shadows (SGD).
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -150,8 +150,8 @@ class SCAR(Attack):
         clean = shadow.logits(some)
         loss = F.cross_entropy(clean, labels) + F.cross_entropy(shadow.logits(self.apply(some)), wanted)
         change = output_change(loss, shadow, images)
-        # Scaled to the norm of the cross-entropy's gradient, because the norm of `change` varies by orders of magnitude,
-        # and to the accuracy of the shadow, because an untrained shadow gives a useless direction.
+        # Scaled to the norm of the cross-entropy's gradient, because `change` varies by orders of magnitude, and to the
+        # accuracy of the shadow, because an untrained shadow gives a useless direction.
         cross_entropy = (logits.softmax(1) - F.one_hot(targets, logits.shape[1])) / len(logits)
         accuracy = (clean.argmax(1) == labels).float().mean()
         return accuracy * cross_entropy.norm() * change / change.norm().clamp(min=torch.finfo(change.dtype).tiny)

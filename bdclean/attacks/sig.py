@@ -25,7 +25,7 @@ class SIG(Attack):
             the other modes the share of all training images.
         delta: Amplitude d of the sinusoid, in grey levels of 255.
         frequency: Number f of periods across the width of the image.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

@@ -38,7 +38,7 @@ class TrojanNN(Attack):
         lr: Step size of the optimisation, in pixel values from 0 to 1.
         surrogate_epochs: Number of epochs for which the clean network is trained.
         surrogate_lr: Highest learning rate of the clean network.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, the patch does not fit into the image, or the network has no linear

@@ -26,7 +26,7 @@ class WaNet(Attack):
         k: Side of the grid of random vectors.
         grid_rescale: Factor r of all positions, which are in [-1, 1].
         cross_ratio: Number of noise-mode images for each poisoned image; 0 for none.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

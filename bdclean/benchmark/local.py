@@ -107,7 +107,7 @@ class _Pool:
     """
 
     def __init__(self, jobs: int | None, preload: Sequence[str]) -> None:
-        devices = _devices()
+        devices = gpus()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = jobs or len(devices) or max(1, min(cores, _memory() // MEMORY_PER_JOB))
         self.places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
@@ -149,7 +149,7 @@ class _Pool:
             one.process.terminate()
 
 
-def _devices() -> list[str]:
+def gpus() -> list[str]:
     """The available GPUs, as named in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not torch.cuda.is_available():

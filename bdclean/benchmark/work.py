@@ -19,6 +19,7 @@ from filelock import FileLock
 from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
 from bdclean.errors import InputError
+from bdclean.modules import Classifier
 from bdclean.reporting.files import write_json
 from bdclean.reporting.results import Cleansing
 
@@ -31,16 +32,33 @@ SHORT = (
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """The estimated duration of a command.
+
+    Attributes:
+        seconds: The duration, in seconds.
+        model: The network of the command, not trained.
+        source: The labelled images of the command.
+    """
+
+    seconds: float
+    model: Classifier
+    source: str | None
+
+
+@dataclass(frozen=True)
 class Command:
-    """The command line. Both functions raise an InputError for wrong words.
+    """The command line. All functions raise an InputError for wrong words.
 
     Attributes:
         run: Runs the words of a command line, and returns a typed result.
         check: Refuses words that are certainly wrong, without running them.
+        estimate: Estimates the duration of `fit` or `cleanse`, without running it.
     """
 
     run: Callable[[Sequence[str]], object]
     check: Callable[[Sequence[str]], None]
+    estimate: Callable[[Sequence[str]], Estimate]
 
 
 def alone_in(folder: Path) -> tuple[str, ...]:
@@ -83,11 +101,11 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
         The result: the report of `bdclean cleanse`, or the reason of the failure as `error`.
     """
     path = cell.path(folder)
-    asked = time.time()
+    started = time.time()
     with alone(folder, cell.key) as scratch:
         result = read(path)
         # Retry a failed cell, unless another process has retried it in the meantime.
-        if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > asked):
+        if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > started):
             return result
         output = scratch / "cleansed.ckpt"
         try:
@@ -138,14 +156,14 @@ def read(path: Path) -> dict[str, Any] | None:
 @contextmanager
 def alone(folder: Path, key: str) -> Iterator[Path]:
     """An empty scratch folder that one process at a time can use; it is removed afterwards."""
-    place = folder / "unfinished" / key
-    with FileLock(f"{place}.lock"):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+    scratch = folder / "unfinished" / key
+    with FileLock(f"{scratch}.lock"):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
         try:
-            yield place
+            yield scratch
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def tidy(folder: Path, key: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bdclean import escaped
 from bdclean.errors import Given, InputError
+from bdclean.registry import RENAMED_ATTACK_OPTIONS
 from bdclean.resizing import parse
 
 MOST_VALUES = 1000
@@ -106,13 +107,9 @@ DATA: dict[str, Callable[[Any], bool]] = {
 """Check of each value that describes the images and the attack."""
 
 
-RENAMED = {"silent_share": "warmup_fraction"}
-"""New names of attack options, by the names that earlier versions wrote."""
-
-
 def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
     """Replace old names of attack options in a checkpoint's description of its images."""
-    options = {RENAMED.get(name, name): value for name, value in data.get("attack_options", {}).items()}
+    options = {RENAMED_ATTACK_OPTIONS.get(name, name): value for name, value in data.get("attack_options", {}).items()}
     return data | ({"attack_options": options} if options else {})
 
 

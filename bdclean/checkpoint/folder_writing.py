@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bdclean.checkpoint.forms import Checkpoint
 from bdclean.errors import Given, InputError
-from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers, loaded, model_type
+from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers
 
 OWN = (CONFIG, *PROCESSORS, WEIGHTS[0])
 """The files in a written folder; a folder with other files is not replaced."""
@@ -55,12 +55,8 @@ def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dic
     if is_transformers(arch):
         from transformers.core_model_loading import revert_weight_conversion
 
-        kwargs, size = like.model.get("arch_kwargs") or {}, like.model.get("image_size", 224)
-        # Only a network that was loaded from the old names can convert back to them.
-        theirs, _ = loaded(
-            model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
-        )
-        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of theirs
+        # Only the network that was loaded from the old names can convert back to them.
+        state = dict(revert_weight_conversion(like.skeleton, state))  # type: ignore[arg-type]  # a network of transformers
     common = _common_type(like.content)
     return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}
 
@@ -77,20 +73,20 @@ def write_folder(path: Path, state: Mapping[str, Tensor], like: Checkpoint) -> N
 
     assert like.folder is not None
     final = Path(os.path.realpath(path))
-    place = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
-    old = place.with_name(f"{place.name}.old")
+    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
-        place.mkdir()
+        temporary.mkdir()
         # Clone each tensor, as safetensors does not support shared memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        save_file(separate, place / WEIGHTS[0], {"format": "pt"})
+        save_file(separate, temporary / WEIGHTS[0], {"format": "pt"})
         for source in like.folder.copied:
-            shutil.copyfile(source, place / source.name)
+            shutil.copyfile(source, temporary / source.name)
         if final.exists():
             final.rename(old)
-        place.rename(final)
+        temporary.rename(final)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

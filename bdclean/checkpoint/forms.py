@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
@@ -50,6 +50,7 @@ class Checkpoint:
         triggered: Triggered test images; None if it has none.
         resumable: Whether training can resume from it.
         notes: Notices about parts that were left out or changed, one line each.
+        skeleton: A network of transformers without weights, which can convert names back to those of the folder.
     """
 
     path: str
@@ -65,6 +66,7 @@ class Checkpoint:
     triggered: Triggered | None = None
     resumable: bool = False
     notes: tuple[str, ...] = ()
+    skeleton: nn.Module | None = None
 
 
 def read_file(path: str, option: Given) -> Checkpoint:

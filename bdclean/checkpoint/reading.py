@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean import first_ten
 from bdclean.checkpoint.claims import MODEL, nested, vetted
@@ -44,20 +44,31 @@ def _read_folder(path: str, folder: Folder, option: Given) -> Checkpoint:
         read_part = load(str(part), option)
         content |= tensors_of(read_part.content, option, part.name)
         notes += read_part.notes
-    weights = content
+    weights, skeleton = content, None
     if is_transformers(model["arch"]):
-        weights, surplus = _renamed(model, content, option)
+        weights, surplus, skeleton = _renamed(model, content, option)
         if surplus:
             notes += (f"left out, as the network has no place for them: {first_ten(surplus)}",)
     names = description.class_names if len(description.class_names) == model.get("num_classes") else ()
     data = {} if description.resize is None else {"resize": description.resize}
-    return Checkpoint(path, content, weights, model=model, data=data, class_names=names, folder=folder, notes=notes)
+    return Checkpoint(
+        path,
+        content,
+        weights,
+        model=model,
+        data=data,
+        class_names=names,
+        folder=folder,
+        notes=notes,
+        skeleton=skeleton,
+    )
 
 
 def _renamed(
     model: Mapping[str, Any], content: Mapping[str, Tensor], option: Given
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights with the names of the installed version of transformers, and the names that it does not use."""
+) -> tuple[dict[str, Tensor], list[str], nn.Module]:
+    """Weights named as in the installed version of transformers, the unused names, and the network without weights."""
     kind, size = model_type(model["arch"]), model.get("image_size", 224)
     network, surplus = loaded(kind, model.get("arch_kwargs") or {}, model["num_classes"], size, content, option)
-    return {name: value.detach() for name, value in network.state_dict().items()}, surplus
+    weights = {name: value.detach() for name, value in network.state_dict().items()}
+    return weights, surplus, network.to("meta")

@@ -153,9 +153,9 @@ class Cleanser(Classifier):
     @torch.no_grad()
     def change(self, changes: Mapping[str, Tensor]) -> None:
         """Give parameters and buffers other values, in place."""
-        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        values = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, value in changes.items():
-            own[name].copy_(value)
+            values[name].copy_(value)
 
     def teach(self, images: Tensor) -> Tensor:
         """The suspect's logits of a batch of images in [0, 1], without a gradient."""

@@ -34,7 +34,7 @@ class FinePrune(Choosing, FineTune):
             labels.
         tolerance: Percent of the selection images on which pruning may change the prediction (with labels: lose the
             right one).
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If the head is not a linear layer, or an option is out of range.

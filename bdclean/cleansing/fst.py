@@ -32,7 +32,7 @@ class FST(FineTune):
         alpha: Weight of the penalty; the paper uses 0.2 for CIFAR-10, 0.1 for GTSRB and 0.001 for CIFAR-100.
         weight_decay: Weight decay of SGD (L2 penalty); none by default, as in the paper.
         seed: Seed of the new head's weights; by default --seed_everything.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If the network has no separate head with weights, or an option is out of range.

@@ -49,7 +49,7 @@ class FTSAM(FineTune):
         supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
             labels.
         rho: Radius of the weight perturbation; the default is the paper's.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If an option is out of range.

@@ -43,7 +43,7 @@ class MCR(Choosing, TwoPhases):
             lose the right one).
         first_phase_fraction: Share of the epochs in which w_1 is fine-tuned; the curve is trained in the others.
         first_phase_lr: Learning rate of the fine-tuning of w_1; by default `lr`.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If an option is out of range.

@@ -50,7 +50,7 @@ class NAD(TwoPhases):
         first_phase_fraction: Share of the epochs in which the tutor is fine-tuned; the attention is trained in the
             others.
         first_phase_lr: Learning rate of the tutor's fine-tuning; by default `lr`.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If no stage has spatial feature maps, or an option is out of range.

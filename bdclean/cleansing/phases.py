@@ -42,7 +42,7 @@ class TwoPhases(FineTune):
         first_phase_fraction: Share of the epochs of the first phase, rounded to whole epochs; each phase has at least
             one.
         first_phase_lr: Learning rate of the first phase; None is that of the second.
-        **options: As in FineTune.
+        **options: Options of FineTune.
     """
 
     def __init__(

@@ -125,15 +125,15 @@ def _fresh(layer: nn.Module) -> dict[str, Tensor]:
 
     If the weight is computed from other tensors (normalised, pruned), the tensors of its shape are initialised instead.
     """
-    own = weights(layer)
-    if "weight" in own or not isinstance(layer, (nn.Linear, _ConvNd)):
+    current = weights(layer)
+    if "weight" in current or not isinstance(layer, (nn.Linear, _ConvNd)):
         fresh = copy.deepcopy(layer).cpu()
         # The initialiser of attention is private.
         initialise: Any = getattr(fresh, "reset_parameters", None) or fresh._reset_parameters
         initialise()
-        return {key: fresh.get_parameter(key) for key in own}
+        return {key: fresh.get_parameter(key) for key in current}
     shape = layer.weight.shape
-    drawn = {key: torch.empty(value.shape) for key, value in own.items() if value.shape == shape}
+    drawn = {key: torch.empty(value.shape) for key, value in current.items() if value.shape == shape}
     for value in drawn.values():
         # PyTorch's initialisation of linear and convolutional layers.
         nn.init.kaiming_uniform_(value, a=math.sqrt(5))

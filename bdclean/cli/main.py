@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bdclean import __version__, printable
-from bdclean.benchmark.work import Command
+from bdclean.benchmark.work import Command, Estimate
 from bdclean.cli import early, instant, renamed
 from bdclean.cli.configuration import LogConfig
+from bdclean.cli.estimating import EstimatingCommandLine
 from bdclean.cli.flags import flag
 from bdclean.cli.mistakes import mistake
 from bdclean.cli.options import QUIET, TRAINED
@@ -25,11 +26,12 @@ from bdclean.exits import Exit, interruption
 from bdclean.modules import AttackModule
 
 
-def execute(words: Sequence[str]) -> Any:
+def execute(words: Sequence[str], kind: type[CommandLine] = CommandLine) -> Any:
     """Run a command.
 
     Args:
         words: The command line, without the program's name.
+        kind: The command line that parses and runs it.
 
     Returns:
         The typed result of the command, if it has one.
@@ -50,7 +52,7 @@ def execute(words: Sequence[str]) -> Any:
             early.check(words)
             words, notices = quiet(words)
             with notices:
-                return CommandLine(
+                return kind(
                     AttackModule,
                     PoisonDataModule,
                     trainer_class=Verbs,
@@ -62,7 +64,7 @@ def execute(words: Sequence[str]) -> Any:
                     auto_configure_optimizers=False,
                     load_from_checkpoint_support=False,
                     args=["--help" if word == "--help-all" else word for word in words],
-                    command=Command(execute, check),
+                    command=Command(execute, check, estimate),
                 ).result
         except Exception as error:
             found = mistake(error)
@@ -95,6 +97,16 @@ def check(words: Sequence[str]) -> None:
         words, _ = renamed.current(words)
         early.check(words)
         early.check_classes(words)
+
+
+def estimate(words: Sequence[str]) -> Estimate:
+    """Estimate the duration of `fit` or `cleanse`, without running it.
+
+    Raises:
+        InputError: If the command is wrong.
+    """
+    result: Estimate = execute(words, EstimatingCommandLine)
+    return result
 
 
 def main(args: list[str] | None = None) -> None:

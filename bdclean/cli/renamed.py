@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bdclean.registry import METHOD_ALIASES
+from bdclean.cli.options import SUBCOMMANDS, Classes, options
+from bdclean.registry import METHOD_ALIASES, RENAMED_ATTACK_OPTIONS
 
 OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
     "method.first_lr": "method.first_phase_lr",
-    "data.attack.silent_share": "data.attack.warmup_fraction",
+    **{f"data.attack.{old}": f"data.attack.{new}" for old, new in RENAMED_ATTACK_OPTIONS.items()},
 }
 """New name of each renamed option, by its old name."""
 
@@ -48,12 +49,60 @@ def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def announced(words: Sequence[str]) -> list[str]:
-    """Replace old names as `current`, and print a line on standard error for each of them."""
+    """Replace old names as `current`, also in environment variables, and print a line on standard error for each.
+
+    Environment variables of options of classes become words after the subcommand, as the parser does not read them.
+    """
     found, notices = current(words)
+    if (subcommand := next((word for word in found if word in SUBCOMMANDS), None)) is not None:
+        place = found.index(subcommand) + 1
+        variables, more = _variables(subcommand, found)
+        found[place:place] = variables
+        notices += more
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in notices:
             print(f"bdclean: {line}", file=sys.stderr)
     return found
+
+
+def _variables(subcommand: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of classes in environment variables, as words; old names in other variables are replaced in place.
+
+    Args:
+        subcommand: The subcommand.
+        words: The command line, which may have some of these words already.
+
+    Returns:
+        The missing words, and a line for each old name.
+    """
+    classes = options(subcommand).classes
+    found: list[str] = []
+    notices: dict[str, None] = {}
+    prefix = f"BDCLEAN_{subcommand}__".upper()
+    for variable, value in list(os.environ.items()):
+        name = variable.removeprefix(prefix).lower().replace("__", ".")
+        option = next((one for one in classes if name.startswith(f"{one}.")), None)
+        if not variable.startswith(prefix):
+            continue
+        if name == "config":
+            os.environ[variable] = _file(value, notices)
+        elif name == "method":
+            os.environ[variable] = METHOD_ALIASES.get(value, value)
+        elif option is not None:
+            new = _option(name, {})
+            word = f"--{_spelled(new, option, classes[option])}={value}"
+            if word in words:
+                continue
+            found.append(word)
+            if new != name:
+                notices[f"{variable} is deprecated: use {prefix}{new.replace('.', '__').upper()}"] = None
+    return found, list(notices)
+
+
+def _spelled(name: str, option: str, known: Classes) -> str:
+    """The name of an option of a class in its own spelling, from a name in lower case."""
+    spellings = {f"{option}.{one}".lower(): f"{option}.{one}" for one in known.parameters or ()}
+    return spellings.get(name, name)
 
 
 def _option(name: str, notices: dict[str, None]) -> str:

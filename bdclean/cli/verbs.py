@@ -22,7 +22,7 @@ from bdclean.tasks.cleansed_files import default_output
 class Verbs(Trainer):
     """The Trainer of the command line, which prints results."""
 
-    def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
+    def fit(  # type: ignore[override]  # the options replace two arguments of Lightning, and are passed by keyword
         self,
         model: Classifier,
         datamodule: PoisonDataModule,
@@ -63,15 +63,15 @@ class Verbs(Trainer):
             model: The suspect.
             datamodule: Unlabeled images, and the images that the report is measured on.
             method: Cleansing method; `--method.help NAME` describes one and its options.
-            scan: Whether the report scans suspect and cleansed network. ScanDistill scans the suspect in any case.
+            scan: Whether to scan suspect and cleansed network for the report. ScanDistill always scans the suspect.
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
-                loses more accuracy and more of what was not found. For methods that scan (ScanDistill).
+                loses more accuracy, and more of a backdoor that was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
                 `.ckpt` or `.onnx`, or a name without a suffix for a folder, if the suspect is one; by default
-                `cleansed` with the suffix and the form of the suspect's file. The report is written beside it, with
+                `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
             overwrite: Whether to replace files that are not results of cleansing the same suspect.
 

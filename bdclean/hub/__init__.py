@@ -1,4 +1,4 @@
-"""Networks as the libraries transformers and timm keep them: a folder with a description, weights and a processor."""
+"""Networks in the format of transformers and timm: a folder with a configuration, weights and a processor."""
 
 from bdclean.hub.bounds import TooLargeError, bounded
 from bdclean.hub.configs import Description, describe, names_of

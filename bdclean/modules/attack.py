@@ -31,12 +31,12 @@ class AttackModule(Suspect):
     Args:
         arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
             any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
-            `my_package.my_module.MyNet`. By default that of `weights`, or else resnet20.
+            `my_package.my_module.MyNet`. By default the architecture of `weights`, or else resnet20.
         num_classes: Number of classes.
         image_size: Height and width of the images, in pixels.
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
             name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
-            By default those of `weights` if the file says them, or else 0.5 with a std of 0.25.
+            By default the values in `weights` if the file has them, or else 0.5 with a std of 0.25.
         std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
         momentum: Momentum of SGD.

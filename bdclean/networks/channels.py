@@ -64,8 +64,8 @@ def find_channels(network: nn.Module, image_size: int) -> list[Channels]:
             if before is not None and scales is not None and scales.shape == (before.count,):
                 layers[before.layer] = Channels(before.layer, call.name, before.count)
     layers.pop(last, None)
-    own = dict(network.named_parameters())
-    return [channels for channels in layers.values() if channels.weight in own]
+    parameters = dict(network.named_parameters())
+    return [channels for channels in layers.values() if channels.weight in parameters]
 
 
 def scale(

@@ -31,21 +31,8 @@ LONGEST = 14
 """Maximum length of a class name on the axes of a confusion matrix, in characters."""
 
 
-def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
-    """Three rows of images: clean, triggered, and their difference, amplified and centred on grey.
-
-    Args:
-        clean: (N, 3, H, W) in [0, 1].
-        triggered: The same images with the trigger.
-
-    Returns:
-        One image, (3, height, width) in [0, 1].
-    """
-    return image_grid(torch.cat([clean, triggered, amplified(triggered - clean)]), len(clean))
-
-
 def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
-    """Draw `trigger_picture` for reports: few large images, labelled, with the difference enlarged around the mask.
+    """Draw few clean images, the same with the trigger, and their difference, labelled and enlarged around the mask.
 
     Args:
         clean: (N, 3, H, W) in [0, 1].

@@ -67,8 +67,8 @@ class Verdict:
         findings: One finding of each detector.
         alpha: A backdoor is reported if the p-value over all detectors is at most this.
         class_names: Names of the classes; empty if unknown.
-        reference: With two classes, the findings in a partly re-initialised copy that was distilled from the network;
-            empty without a copy.
+        reference: The findings in another network, which decide with two classes: the cleansed network, or a partly
+            re-initialised copy that was distilled from the scanned one; empty without such a network.
     """
 
     findings: tuple[Finding, ...]
@@ -189,14 +189,17 @@ class Comparison:
     """Verdicts on a suspect and on the cleansed network.
 
     Attributes:
-        suspect: The verdict on the suspect.
-        cleansed: The verdict on the cleansed network.
+        suspect: The verdict on the suspect; its reference is the cleansed network.
         moved: ASR in both networks of the trigger that each detector recovered from the suspect.
     """
 
     suspect: Verdict
-    cleansed: Verdict
     moved: tuple[Moved, ...]
+
+    @cached_property
+    def cleansed(self) -> Verdict:
+        """The verdict on the cleansed network."""
+        return Verdict(self.suspect.reference, self.suspect.alpha, self.suspect.class_names)
 
     @property
     def outstanding(self) -> tuple[bool, ...]:

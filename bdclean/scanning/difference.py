@@ -25,7 +25,7 @@ MIN_RATIO = 3.0
 MAX_P_VALUE = 0.005
 """A backdoor of a single source class is found if it stands out with at most this p-value."""
 NOISE = 0.035
-"""Differences between shares that mean nothing: about two images of `JUDGED_IMAGES`."""
+"""Lower bound of the standard deviation of shares in the outlier test: about two images of `JUDGED_IMAGES`."""
 CLASS_EXCESS = 0.1
 """If so, every class counts whose share exceeds the largest share of the reference by this much."""
 

@@ -1,4 +1,4 @@
-"""The arguments of a network that are not given: from its checkpoint, from its weights, and from the images."""
+"""Completing the arguments of a network from its checkpoint, its weights, and the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdclean.modules.identify import identify
 from bdclean.networks import is_own_class, largest_layer
 
 LARGEST_LAYER = 2**24
-"""Numbers in a layer's output for one image whose size a file names; eight such images at once take 512 MiB."""
+"""Maximum elements of a layer's output for one image of the size in a file; eight such images take 512 MiB."""
 
 
 def complete(suspect: Checkpoint, model: Mapping[str, Any], data: Mapping[str, Any], *, sized: bool) -> dict[str, Any]:
@@ -20,12 +20,12 @@ def complete(suspect: Checkpoint, model: Mapping[str, Any], data: Mapping[str, A
 
     Args:
         suspect: The checkpoint.
-        model: Arguments of the Suspect from the user and the checkpoint, with None for what neither says.
+        model: Arguments of the Suspect from the user and the checkpoint; None for values that neither gives.
         data: Arguments of its PoisonDataModule.
         sized: Whether the user gave the size of the network's images.
 
     Raises:
-        InputError: If the checkpoint is not such a network, or the size that it names would fill the memory.
+        InputError: If the checkpoint is not such a network, or the image size that it names would exceed the memory.
     """
     if not sized:
         _check_cost(suspect, model)
@@ -34,7 +34,7 @@ def complete(suspect: Checkpoint, model: Mapping[str, Any], data: Mapping[str, A
 
 
 def _check_cost(suspect: Checkpoint, model: Mapping[str, Any]) -> None:
-    """Refuse a size of images that the checkpoint names and that would fill the memory."""
+    """Refuse an image size in the checkpoint that would exceed the memory."""
     size, arch = suspect.model.get("image_size"), model.get("arch")
     if size is None or arch is None or is_own_class(arch):
         return

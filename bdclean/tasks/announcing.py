@@ -19,14 +19,21 @@ def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModul
         # Using a GPU, or loading images, in this process would disturb the forked ones.
         return f"Training {name} {attack} in {trainer.world_size} processes on {trainer.device.type}"
     images = len(datamodule.sets.attackers)
+    # Without a limit of epochs or steps, the duration is unknown.
+    limited = trainer.max_epochs or trainer.max_steps > 0
+    took = f"; {duration(training_seconds(trainer, model, datamodule))}" if limited else ""
+    trains = f", {_counted(trainer.max_epochs, 'epoch')}" if trainer.max_epochs else ""
+    return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}{took}"
+
+
+def training_seconds(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> float:
+    """Estimate the duration of a training, without the attack's preparation, in seconds."""
     epochs = trainer.max_epochs or 0
-    steps = images * epochs
+    images = len(datamodule.sets.attackers) * epochs
     if trainer.max_steps > 0:
         limit = trainer.max_steps * datamodule.batch_size
-        steps = min(steps, limit) if epochs else limit
-    took = duration(TRAINING_PASSES * steps * _seconds(trainer, model) / trainer.world_size)
-    trains = f", {_counted(epochs, 'epoch')}" if epochs else ""
-    return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+        images = min(images, limit) if epochs else limit
+    return TRAINING_PASSES * images * _seconds(trainer, model) / trainer.world_size
 
 
 def of_scan(
@@ -58,14 +65,25 @@ def of_scan(
 
 def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
     """Describe a cleansing and estimate its duration, without the scan for its report."""
-    images = len(datamodule.defender.own) if cleanser.uses_images else 0
-    epochs = trainer.max_epochs or cleanser.epochs_of(images)
-    step = DISTILLATION_PASSES * _seconds(trainer, cleanser)
-    took = duration(step * images * max(1, epochs) * cleanser.relative_time)
+    images, epochs = _work(trainer, cleanser, datamodule)
+    took = duration(cleansing_seconds(trainer, cleanser, datamodule))
     # For some methods the number of epochs depends on the result of the scan.
     known = cleanser.epochs and (trainer.max_epochs or not cleanser.scans)
     trains = f", {_counted(epochs, 'epoch')}" if known else ""
     return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+
+
+def cleansing_seconds(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> float:
+    """Estimate the duration of a cleansing, without the scan for its report, in seconds."""
+    images, epochs = _work(trainer, cleanser, datamodule)
+    step = DISTILLATION_PASSES * _seconds(trainer, cleanser)
+    return step * images * max(1, epochs) * cleanser.relative_time
+
+
+def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[int, int]:
+    """Numbers of images and of epochs of a cleansing."""
+    images = len(datamodule.defender.own) if cleanser.uses_images else 0
+    return images, trainer.max_epochs or cleanser.epochs_of(images)
 
 
 def _seconds(trainer: Trainer, model: Classifier) -> float:

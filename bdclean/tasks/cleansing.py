@@ -225,10 +225,8 @@ def _scan_both(
     after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
     before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    # With two classes, the cleansed network is the reference.
     verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
-    scan = Comparison(verdict, Verdict(tuple(after), ALPHA, names), moved)
-    return replace(result, scan=scan, recovered=recovered(before, images))
+    return replace(result, scan=Comparison(verdict, moved), recovered=recovered(before, images))
 
 
 def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[ClassCount, ...]:

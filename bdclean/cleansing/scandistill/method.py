@@ -67,8 +67,8 @@ class ScanDistill(Unlearning):
             image, if they flip all].
         temperature: Temperature of the logits after re-initialisation: [at the start, at the end]. Constant by default,
             because at 4 a student learns some backdoors again from the suspect's small probabilities.
-        **options: As in StrongDistillCleanseModule, for the training after re-initialisation; its learning rate is for
-            batches of 64 images or more. Momentum and weight decay also apply while triggers are unlearned.
+        **options: Options of StrongDistillCleanseModule, for the training after re-initialisation; its learning rate is
+            for batches of 64 images or more. Momentum and weight decay also apply while triggers are unlearned.
 
     Raises:
         InputError: If an option is out of range.

@@ -24,7 +24,7 @@ from bdclean.training import batch_size, pieces
 EVALUATION_IMAGES = 128
 """Number of images on which a perturbation is evaluated."""
 SOURCE_GROUPS = 10
-"""Number of groups of source classes, if there are so many classes that most have at most one image."""
+"""Number of groups of source classes, if most of the many classes have at most one image."""
 IGNORED_SOURCES = 0.125
 """Share of the source classes with the fewest flips that the score ignores: with few images, some flips always fail."""
 
