@@ -80,6 +80,7 @@ def cleanse(
             - `method`: the name of a class in `bdclean.cleansing`, or a function from a Classifier to a Cleanser.
             - `when_clean`: result if no backdoor is found: `keep`, `gentle` (default) or `strong`.
             - `epochs` (or `max_epochs`): number of epochs, by default the method's.
+            - `budget`: a time limit such as `20m`; what does not fit is left out, and the result's `left_out` names it.
             - `seed`: seed of all random numbers, 0 by default.
 
     Returns:

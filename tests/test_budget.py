@@ -16,7 +16,7 @@ from bdclean.cli.main import main
 from bdclean.engine.estimate import seconds_of
 from bdclean.scanning import DETECTORS, MANY, USEFUL, Budget, Detector, scan, searched
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS
-from tests.conftest import QUIET
+from tests.conftest import QUICK, QUIET
 from tests.strangers import SmallVGG
 
 
@@ -95,7 +95,7 @@ def test_a_report_names_what_was_left_out(
     monkeypatch.setattr("bdclean.tasks.announcing.seconds_per_image", lambda *_: 1.0)
     main(["scan", "--ckpt", str(tiny_suspect), *QUIET, "--budget", "20m"])
     text = capsys.readouterr().out
-    assert "; about 15 hours, limited to 20m" in text
+    assert "; about 15 hours, limited to 0:20:00" in text
     left_out = ["DenseInversion", "SparseInversion", "WarpInversion", "MaximumMargin"]
     assert f"Left out, to keep the time limit: {', '.join(left_out)}." in text
     result = json.loads(Path("scan.json").read_text())
@@ -132,3 +132,29 @@ def test_without_a_terminal_there_is_a_line_a_minute(
             assert item >= 0
     assert caplog.messages == ["scan: 2 of 6, 3 min left", "scan: 4 of 6, 2 min left"]
     assert list(progress.bar([], "scan")) == []
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_cleansing_trains_fewer_epochs(
+    tiny_suspect: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each epoch of the few images takes an hour or so; the scan at the end takes longer.
+    monkeypatch.setattr("bdclean.tasks.announcing.seconds_per_image", lambda *_: 10.0)
+    words = [word for word in QUICK if word not in ("--trainer.max_epochs", "1")]
+    main(["cleanse", "--ckpt", str(tiny_suspect), *words, "--method", "FineTune", "--scan", "true", "--budget", "20m"])
+    text = capsys.readouterr().out
+    assert "limited to 0:20:00" in text
+    result = json.loads(Path("cleansed.json").read_text())
+    epochs, ending = result["left_out"]
+    assert epochs.endswith(" epochs")
+    assert ending == "the scan of the cleansed network"
+    assert f"Left out, to keep the time limit: {epochs}, {ending}." in text
+    assert result["scan"] is None
+    assert result["epochs"] == 1
+
+
+def test_a_default_cleansing_keeps_its_limit() -> None:
+    options = {"enable_progress_bar": False, "accelerator": "cpu", "return_result": True}
+    _, result = bdclean.cleanse(SmallVGG(4), torch.rand(40, 3, 32, 32), budget="1s", **options)
+    assert any(part.endswith("epochs") for part in result.left_out)
+    assert result.cost.seconds < 60

@@ -44,7 +44,7 @@ def scan(
         images: (N, 3, H, W) in [0, 1], on the network's device.
         num_classes: Number of classes.
         detectors: The detectors to run; by default all.
-        budget: A time limit. The detectors run in the order of `USEFUL`, and those that do not fit are left out.
+        budget: A time limit; with it, detectors run in the order of `USEFUL`, and those that do not fit are left out.
 
     Returns:
         One finding per detector that was run.
@@ -65,6 +65,19 @@ def scan(
                 else find_among(detector, network, images, num_classes, chosen)
             )
     return [findings[detector] for detector in used if detector in findings]
+
+
+def detectors_of(findings: Sequence[Finding]) -> list[Detector]:
+    """The detectors with the names of some findings, with their default options."""
+    names = [finding.detector for finding in findings]
+    return [one for kind in DETECTORS if type(one := kind()).__name__ in names]
+
+
+def scan_passes(num_classes: int, detectors: Sequence[Detector] | None = None) -> int:
+    """Approximate cost of a scan, in forward passes of one image; by default of all detectors."""
+    used = [kind() for kind in DETECTORS] if detectors is None else detectors
+    screening = SCREENING_PASSES if num_classes > MANY else 0
+    return screening + searched(num_classes) * sum(one.passes for one in used)
 
 
 def searched(num_classes: int) -> int:
@@ -94,8 +107,10 @@ __all__ = [
     "PatchInversion",
     "SparseInversion",
     "WarpInversion",
+    "detectors_of",
     "p_value",
     "scan",
+    "scan_passes",
     "searched",
     "shown",
     "stands_out",

@@ -24,6 +24,22 @@ class Budget:
         self._allowed = 0.0
         """Forward passes of the parts that were allowed."""
 
+    @property
+    def remaining(self) -> float:
+        """Remaining time, in seconds; at least 0."""
+        return max(0.0, self.seconds - (time.perf_counter() - self._started))
+
+    @property
+    def remaining_passes(self) -> float:
+        """Estimated number of forward passes of one image that still fit."""
+        return self.remaining / self.per_pass
+
+    def part(self, share: float) -> Budget:
+        """A limit of a share of the remaining time, which notes what it leaves out here."""
+        part = Budget(share * self.remaining, self.per_pass)
+        part.left_out = self.left_out
+        return part
+
     def allows(self, part: str, passes: float, required: bool = False) -> bool:
         """Whether a part still fits; note it as left out if it does not.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
 from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
 from bdclean.engine.precision import whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
-from bdclean.scanning import DETECTORS, MANY, SCANNED, SCREENING_PASSES, Budget, Detector, searched
+from bdclean.scanning import DETECTORS, SCANNED, Budget, Detector, scan_passes, searched
 
 
 def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:
@@ -37,47 +39,52 @@ def training_seconds(trainer: Trainer, model: Classifier, datamodule: PoisonData
 
 
 def of_scan(
-    trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool, limit: str | None = None
-) -> tuple[str, Budget | None]:
-    """Describe a scan and estimate its duration.
+    trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool, budget: Budget | None
+) -> str:
+    """Describe a scan and estimate its duration."""
+    detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
+    classes = searched(model.num_classes)
+    some = "" if classes == model.num_classes else f", of which {classes} are searched"
+    passes = scan_passes(model.num_classes, None if detector is None else [detector])
+    took = duration(passes * _seconds(trainer, model))
+    images = f", up to {SCANNED} images" if uses_images else ""
+    work = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}"
+    return f"{work}, on {trainer.device_name}; {took}{_limited(budget)}"
+
+
+def limit(trainer: Trainer, model: Classifier, budget: str | None) -> Budget | None:
+    """The time limit of a task, which starts now; None without one.
 
     Args:
         trainer: The Trainer.
         model: The network.
-        detector: The detector; None if all are run.
-        uses_images: Whether images are needed.
-        limit: The time limit as the user gives it.
+        budget: The limit as the user gives it, such as `20m`.
 
-    Returns:
-        The description, and the time limit, if there is one.
+    Raises:
+        InputError: If it is no time.
     """
-    detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
-    classes = searched(model.num_classes)
-    some = "" if classes == model.num_classes else f", of which {classes} are searched"
-    per_pass, seconds = _seconds(trainer, model), None if limit is None else seconds_of(limit)
-    passes = sum(kind().passes for kind in DETECTORS) if detector is None else detector.passes
-    took = duration(per_pass * (passes * classes + (SCREENING_PASSES if model.num_classes > MANY else 0)))
-    images = f", up to {SCANNED} images" if uses_images else ""
-    limited = "" if limit is None else f", limited to {limit}"
-    line = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}, on {trainer.device_name}; {took}{limited}"
-    return line, None if seconds is None else Budget(seconds, per_pass)
+    return None if budget is None else Budget(seconds_of(budget), _seconds(trainer, model))
 
 
-def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
+def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule, budget: Budget | None) -> str:
     """Describe a cleansing and estimate its duration, without the scan for its report."""
     images, epochs = _work(trainer, cleanser, datamodule)
     took = duration(cleansing_seconds(trainer, cleanser, datamodule))
     # For some methods the number of epochs depends on the result of the scan.
     known = cleanser.epochs and (trainer.max_epochs or not cleanser.scans)
     trains = f", {_counted(epochs, 'epoch')}" if known else ""
-    return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+    return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}{_limited(budget)}"
 
 
 def cleansing_seconds(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> float:
     """Estimate the duration of a cleansing, without the scan for its report, in seconds."""
     images, epochs = _work(trainer, cleanser, datamodule)
-    step = DISTILLATION_PASSES * _seconds(trainer, cleanser)
-    return step * images * max(1, epochs) * cleanser.relative_time
+    return _seconds(trainer, cleanser) * training_passes(cleanser, images, max(1, epochs))
+
+
+def training_passes(cleanser: Cleanser, images: int, epochs: int) -> float:
+    """Estimate the cost of a method that trains on images for some epochs, in forward passes of one image."""
+    return DISTILLATION_PASSES * images * epochs * cleanser.relative_time
 
 
 def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[int, int]:
@@ -88,6 +95,10 @@ def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) ->
 
 def _seconds(trainer: Trainer, model: Classifier) -> float:
     return seconds_per_image(whole(model).to(trainer.device), model.image_size)
+
+
+def _limited(budget: Budget | None) -> str:
+    return "" if budget is None else f", limited to {timedelta(seconds=budget.seconds)}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.engine.estimate import DISTILLATION_PASSES
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
-from bdclean.scanning import DETECTORS, Budget, Finding
+from bdclean.scanning import Budget, Finding, detectors_of, scan_passes
 from bdclean.scanning.base import Network
 from bdclean.tasks.looking import scanned_images, scanned_network
 
@@ -53,10 +53,9 @@ def scan_student(
     student.found = findings
     defence = datamodule.defence(False, student.needs_selection_images)
     epochs = trainer.max_epochs or student.epochs_of(defence.trained_count)
-    names = [finding.detector for finding in findings]
-    detectors = [one for kind in DETECTORS if type(one := kind()).__name__ in names]
-    passes = sum(one.passes for one in detectors) * model.num_classes
-    passes += DISTILLATION_PASSES * epochs * defence.trained_count
+    passes = (
+        scan_passes(model.num_classes, detectors_of(findings)) + DISTILLATION_PASSES * epochs * defence.trained_count
+    )
     if budget is not None and not budget.allows("the comparison with a re-initialised copy", passes):
         return []
     trainer.limit_val_batches = 0
@@ -68,4 +67,4 @@ def scan_student(
     trainer.train(student, defence)
     trainer.check_trained()
     images = scanned_images(trainer, datamodule)
-    return scanning.scan(scanned_network(trainer, student, images), images, model.num_classes, detectors)
+    return scanning.scan(scanned_network(trainer, student, images), images, model.num_classes, detectors_of(findings))

@@ -64,8 +64,8 @@ def scan(
     trainer.see_to_precision(model)
     uses_images = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
-        line, limit = announcing.of_scan(trainer, model, detector, uses_images, budget)
-        say(line)
+        limit = announcing.limit(trainer, model, budget)
+        say(announcing.of_scan(trainer, model, detector, uses_images, limit))
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()
