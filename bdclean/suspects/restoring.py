@@ -13,7 +13,7 @@ from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.suspects.vetting import listed
 
-TRAINING = ("target_class", "label_mode", "poison_rate")
+TRAINING = ("target_class", "source_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
 TRIED = 32
 """Pixels of the image on which a trigger of networks is tried: a file can ask for large ones."""
