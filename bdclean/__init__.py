@@ -27,17 +27,17 @@ def printable(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The same with a backslash where something is no UTF-8, as names of files can be."""
+    """The text with invalid UTF-8 bytes, which file names can hold, as backslash escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, for a message of ours."""
+    """The first line of another library's error, for a message of this program."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def first_ten(things: Sequence[object]) -> str:
-    """The first ten of some things, for a message, and how many more there are."""
+    """The first ten things, for a message, and the number of the remaining ones."""
     return ", ".join(map(str, things[:10])) + (f" and {len(things) - 10} more" if len(things) > 10 else "")
 
 
@@ -56,35 +56,40 @@ def cleanse(
 def cleanse(
     model: nn.Module, images: Tensor | str | Path | Iterable[Any], *, return_result: bool = False, **options: Any
 ) -> nn.Module | tuple[nn.Module, Cleansing]:
-    """Cleanse a network of a backdoor, with images that need no labels.
+    """Remove a backdoor from a network, with unlabeled images.
 
     Args:
-        model: From images (N, C, H, H) to logits (N, classes), or to probabilities, log-probabilities, one number for
-            two classes, or a tuple, dictionary or object that holds them: anybody's, one of timm or transformers, or
-            the network that `load` returns. It is not changed.
-        images: A float tensor (N, C, H, H) or a DataLoader of such: what the network takes. Batches of a loader may be
-            tuples, of which the first entry is used, or dictionaries with `pixel_values` or `image`. Or images in
-            [0, 1], as a uint8 tensor, a list or a data set of Pillow's pictures, or the name of a folder, of an `.npz`
-            or `.npy` file, of a set of torchvision, or `procedural`: these need a normalisation, `processor` or `mean`
-            and `std`; networks of timm and those of `load` bring their own.
-        return_result: Whether to return what came of it as well.
-        **options: `processor`, an image processor of transformers or a data configuration of timm, which says mean, std
-            and size; images may be ones that it has processed; `mean` and `std`, one number for all channels or one
-            each, or a name for both: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or
-            `none`; `image_size` in pixels, for images of any size; `num_unlabeled`, the most images that are used,
-            5,000 by default; `batch_size`; `method`, the name of a class in `bdclean.cleansing` or a function from a
-            Classifier to a Cleanser; `when_clean`, `keep`, `gentle` (default) or `strong`, what to do if no backdoor is
-            found; `epochs` (or `max_epochs`), by default the method's own; `seed`; and any option of Lightning's
-            Trainer, such as `accelerator`.
+        model: A module that maps images (N, C, H, H) to logits (N, classes), or to probabilities, log-probabilities,
+            one number for two classes, or a tuple, dictionary or object that holds them: a network of your own, of
+            timm or transformers, or the network that `load` returns. It is not changed.
+        images: A float tensor (N, C, H, H) or a DataLoader of such tensors, normalised as the network expects. A batch
+            may be a tuple, whose first entry is used, or a dictionary with `pixel_values` or `image`. Or images in
+            [0, 1]: a uint8 tensor, a list or data set of Pillow images, or the name of a folder, of an `.npz` or
+            `.npy` file, of a torchvision data set, or `procedural`. Images in [0, 1] need a normalisation, `processor`
+            or `mean` and `std`, unless the network is from timm or `load`, which provide it.
+        return_result: Whether to return the result as well.
+        **options: Any of these, and any option of Lightning's Trainer, such as `accelerator`:
+
+            - `processor`: an image processor of transformers or a data configuration of timm, which provides mean, std
+              and size. `images` may be images that it has processed.
+            - `mean`, `std`: one number for all channels or one each, or a name for both: `imagenet`, `cifar10`,
+              `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte` or `none`.
+            - `image_size`: height and width in pixels to which images are resized.
+            - `num_unlabeled`: maximum number of images, 5,000 by default.
+            - `batch_size`: images per training step.
+            - `method`: the name of a class in `bdclean.cleansing`, or a function from a Classifier to a Cleanser.
+            - `when_clean`: result if no backdoor is found: `keep`, `gentle` (default) or `strong`.
+            - `epochs` (or `max_epochs`): number of epochs, by default the method's.
+            - `seed`: seed of all random numbers, 0 by default.
 
     Returns:
-        The cleansed network: a copy of `model` with other weights, in eval mode, on the device of the model. If it is
-        not to be trusted, a warning says why. With `return_result` a pair: the network, and a
-        `bdclean.reporting.results.Cleansing`, whose `conclusion` says whether to trust it.
+        The cleansed network: a copy of `model` with other weights, in eval mode, on the model's device. If the
+        network should not be trusted, a warning gives the reason. With `return_result`, a pair: the network, and a
+        `bdclean.reporting.results.Cleansing`, whose `conclusion` tells whether to trust the network.
 
     Raises:
-        InputError: If the network does not take the images, cannot be trained (its weights are quantised, complex or
-            not there, or its outputs carry no gradient), outputs nan or inf, or an argument is missing or wrong.
+        InputError: If the network does not accept the images, cannot be trained (its weights are quantised, complex or
+            uninitialised, or its outputs carry no gradient), outputs nan or inf, or an argument is missing or wrong.
     """
     # Importing bdclean is instant, and torch is not.
     from bdclean.api import cleanse as run
@@ -93,21 +98,22 @@ def cleanse(
 
 
 def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **options: Any) -> Scan:
-    """Find out whether a network has a backdoor, and towards which class.
+    """Scan a network for a backdoor, and find its target class.
 
     Args:
-        model: As in `cleanse`.
-        images: As in `cleanse`.
-        **options: `processor`, `mean`, `std`, `image_size`, `num_unlabeled` and `seed` as in `cleanse`;
-            `alpha`, from which p-value down a backdoor is said to be found; and any option of Lightning's Trainer, such
-            as `accelerator`.
+        model: The network, of any kind that `cleanse` accepts. It is not changed.
+        images: Unlabeled images, of any kind that `cleanse` accepts.
+        **options: `processor`, `mean`, `std`, `image_size`, `num_unlabeled` and `seed`, with the same meaning as in
+            `cleanse`; `alpha`, the largest p-value at which a backdoor is reported; and any option of Lightning's
+            Trainer, such as `accelerator`.
 
     Returns:
-        What was found: `verdict` has `backdoor`, whether there is one, `suspected`, its class, `p_value`, a `sentence`,
-        and `findings`, of which each `trigger` puts onto images what was recovered; `recovered` has pictures of it.
+        The result. `verdict` has `backdoor` (whether there is one), `suspected` (its target class), `p_value`, a
+        `sentence`, and `findings`, whose `trigger` applies a recovered trigger to images; `recovered` has pictures of
+        the recovered triggers.
 
     Raises:
-        InputError: As in `cleanse`.
+        InputError: For the same reasons as `cleanse`.
     """
     from bdclean.api import scan as run
 
@@ -117,20 +123,20 @@ def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **option
 def load(
     path: str, source: str | None = None, unlabeled: str | None = None, **options: Any
 ) -> tuple[Suspect, PoisonDataModule]:
-    """Read a suspect from a file, with its images and its trigger, as `bdclean.tasks` take them.
+    """Read a suspect from a file, with its images and its trigger, for the functions of `bdclean.tasks`.
 
     Args:
-        path: The file: one of `bdclean fit`, anybody's, or a folder of transformers or timm.
-        source: Labelled images; by default those that the file names, if the program draws them.
-        unlabeled: Other images for the defender; by default the program draws some, where there is no source.
-        **options: `model`, a mapping with arguments of a Suspect that the file does not say; any others are arguments
-            of a PoisonDataModule.
+        path: A file of weights, written by `bdclean fit` or another program, or a folder of transformers or timm.
+        source: Labelled images; by default the ones that the file names, if the program generates them.
+        unlabeled: Other images for the defender; without a source, the program generates them by default.
+        **options: `model`, a mapping with arguments of a Suspect that the file does not give; all others are
+            arguments of a PoisonDataModule.
 
     Returns:
         The network and its images.
 
     Raises:
-        InputError: If the file is no network, or does not say enough of it.
+        InputError: If the file is not a network, or does not describe it completely.
     """
     from bdclean.api import load as run
 

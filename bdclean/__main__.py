@@ -1,4 +1,4 @@
-"""The program's start: help and the commonest mistakes at once, everything else after torch has been imported."""
+"""Entry point: prints help and refuses common mistakes before the slow import of torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
 
 PR_SET_PDEATHSIG = 1
-"""Number of the operation of Linux's prctl that sets which signal a process gets when its parent ends."""
+"""Operation of Linux's prctl that sets the signal which a process gets when its parent ends."""
 
 
 def end_with_parent() -> None:
-    """Let Linux kill this process when the one that started it is gone, if it is one of several that train together.
+    """Let Linux kill this process when its parent ends, if several processes train together.
 
-    Killed with SIGKILL, the first process cannot end the others, which would wait for it and keep their memory.
+    A first process that is killed with SIGKILL cannot end the others, which would wait for it and keep their memory.
     """
     if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
         parent = os.getppid()
@@ -35,21 +35,21 @@ def end_with_parent() -> None:
 
 
 def report_thread(ended: threading.ExceptHookArgs) -> None:
-    """Print what ended a thread, but a refusal of the system: the main thread comes upon it too, and says it."""
+    """Print the error that ended a thread, except a refusal of the system, which the main thread meets and reports."""
     if not (isinstance(ended.exc_value, OSError) and ended.exc_value.errno in REFUSALS):
         threading.__excepthook__(ended)
 
 
 def report_unraisable(ended: sys.UnraisableHookArgs) -> None:
-    """Print what Python could not raise, but not of objects that end unfinished: what ended them is said already."""
+    """Print an error that Python could not raise, except from `__del__`: its cause has been reported already."""
     if getattr(ended.object, "__name__", "") != "__del__":
         sys.__unraisablehook__(ended)
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, after what was registered for its end.
+    """End this process with an exit code, after running its exit handlers.
 
-    An interruption that passes through some native modules makes Python end by a signal later, whatever the exit code.
+    After an interruption in some native modules, Python would end by a signal later, regardless of the exit code.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -58,30 +58,30 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def answered(words: list[str]) -> bool:
-    """Print help or the version, if that is asked for, also to a reader that stops early, as `head` does."""
+def print_instant(words: list[str]) -> bool:
+    """Print help or the version if requested; the reader may close the pipe early, as `head` does."""
     try:
-        found = instant.answer(words)
-        if found:
+        printed = instant.answer(words)
+        if printed:
             sys.stdout.flush()
     except BrokenPipeError:
         leave(Exit.DONE)
-    return found
+    return printed
 
 
 def run() -> None:
-    """What the shell's `bdclean` calls."""
+    """Run the command `bdclean` of the shell."""
     words = sys.argv[1:]
     try:
-        # Whoever stops the program is answered as Ctrl-C is.
+        # SIGTERM interrupts the program as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if sys.platform == "linux":
             end_with_parent()
         threading.excepthook = report_thread
         sys.unraisablehook = report_unraisable
-        if answered(words):
+        if print_instant(words):
             return
-        # What is answered at once needs none of the packages that these import.
+        # These import packages that help and the version do not need.
         from bdclean.cli import early, renamed
 
         with naming(flag):

@@ -1,4 +1,4 @@
-"""Cleansing and scanning in one call, for networks that are in memory."""
+"""Cleanse or scan a network in memory with one call."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.engine.quiet import printed, quieten
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError, argument, naming
-from bdclean.handed import Handed, gathered, handed, unprocessed
-from bdclean.models import (
+from bdclean.modules import Classifier, Suspect
+from bdclean.modules.suspect import count_classes, fitting_size
+from bdclean.networks import (
     Moments,
     channels_of,
     check_finite,
@@ -33,19 +34,18 @@ from bdclean.models import (
     normalization,
     plain,
 )
-from bdclean.modules import Classifier, Suspect
-from bdclean.modules.suspect import count_classes, fitting_size
 from bdclean.registry import METHOD_ALIASES
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.scanning import ALPHA
 from bdclean.suspects.loading import load as load_suspect
+from bdclean.user_inputs import UserNetwork, gather, undo_normalization, with_normalization
 
 MODEL = Given("model.arch")
-"""The network, as messages name it."""
+"""The parameter that error messages about the network name."""
 
 
 class GivenImages(Source):
-    """Images that are in memory already.
+    """Images in memory.
 
     Args:
         pixels: (N, H, W, C), uint8, or float in [0, 1].
@@ -65,12 +65,12 @@ class GivenImages(Source):
 
 
 def _in_memory(parameter: str) -> str:
-    """What `cleanse` and `scan` call a parameter."""
+    """The name of a parameter in `cleanse` and `scan`."""
     return {"model.arch": "model", "data.unlabeled": "images"}.get(parameter) or argument(parameter)
 
 
 def _in_file(parameter: str) -> str:
-    """What `load` calls a parameter."""
+    """The name of a parameter in `load`."""
     return "path" if parameter == "ckpt" else argument(parameter)
 
 
@@ -92,7 +92,7 @@ def cleanse(
     return_result: bool = False,
     **trainer: Any,
 ) -> nn.Module | tuple[nn.Module, Cleansing]:
-    """As `bdclean.cleanse`."""
+    """See `bdclean.cleanse`."""
     quieten()
     if "max_epochs" in trainer:
         if epochs is not None:
@@ -103,20 +103,20 @@ def cleanse(
         raise InputError("when_clean", repr(when_clean), f"must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
         raise InputError("method", repr(method), "must be a name, or a function from a Classifier to a Cleanser")
-    taken = handed(model, processor, mean, std, image_size)
-    suspect, data = _prepared(taken, processor, images, num_unlabeled, batch_size, seed)
-    made = getattr(cleansing, _known(method)) if isinstance(method, str) else method
+    given = with_normalization(model, processor, mean, std, image_size)
+    suspect, data = _prepared(given, processor, images, num_unlabeled, batch_size, seed)
+    make = getattr(cleansing, _known(method)) if isinstance(method, str) else method
     runner = _trainer(trainer, epochs)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        cleanser, result = tasks.cleanse(runner, suspect, data, made, when_clean, scan=False)
+        cleanser, result = tasks.cleanse(runner, suspect, data, make, when_clean, scan=False)
     if result.conclusion is not None and result.conclusion.trusted is False:
         warnings.warn(result.conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
-    for new, old in zip(cleansed.parameters(), taken.network.parameters(), strict=True):
+    for new, old in zip(cleansed.parameters(), given.network.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
-    one = next(model.parameters(), torch.zeros(0))
-    cleansed = cleansed.to(one.device, one.dtype)
+    first = next(model.parameters(), torch.zeros(0))
+    cleansed = cleansed.to(first.device, first.dtype)
     return (cleansed, result) if return_result else cleansed
 
 
@@ -134,11 +134,11 @@ def scan(
     seed: int = 0,
     **trainer: Any,
 ) -> Scan:
-    """As `bdclean.scan`."""
+    """See `bdclean.scan`."""
     quieten()
     _check_whole(num_unlabeled=num_unlabeled, seed=seed)
-    taken = handed(model, processor, mean, std, image_size)
-    suspect, data = _prepared(taken, processor, images, num_unlabeled, None, seed)
+    given = with_normalization(model, processor, mean, std, image_size)
+    suspect, data = _prepared(given, processor, images, num_unlabeled, None, seed)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
         return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
@@ -146,62 +146,70 @@ def scan(
 
 @naming(_in_file)
 def load(path: str, source: str | None, unlabeled: str | None, **options: Any) -> tuple[Suspect, PoisonDataModule]:
-    """As `bdclean.load`."""
+    """See `bdclean.load`."""
     return load_suspect(path, source, unlabeled, **options)
 
 
 def _check_whole(**values: Any) -> None:
-    """Refuse arguments that are no whole numbers; None is not given."""
+    """Refuse arguments that are not whole numbers; None means that an argument is not given."""
     for name, value in values.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise InputError(name, repr(value), "must be a whole number")
 
 
 def _prepared(
-    taken: Handed,
+    given: UserNetwork,
     processor: Any,
     images: Tensor | str | Path | Iterable[Any],
     num_unlabeled: int | None,
     batch_size: int | None,
     seed: int,
 ) -> tuple[Classifier, PoisonDataModule]:
-    """A copy of a network that takes images in [0, 1], and such images."""
-    mean, std, image_size = taken.mean, taken.std, taken.image_size
-    given: GivenImages | None = None
+    """A copy of a network with its normalisation, and images in [0, 1] for it."""
+    mean, std, image_size = given.mean, given.std, given.image_size
+    in_memory: GivenImages | None = None
     if not isinstance(images, (str, Path, Iterable)):
         raise InputError("images", repr(images), "must be a tensor, a DataLoader, or the name of a set of images")
     if not isinstance(images, (str, Path)):
-        pixels = gathered(images, num_unlabeled or DEFENDER_LIMIT, image_size)
+        pixels = gather(images, num_unlabeled or DEFENDER_LIMIT, image_size, given.resize)
         if processor is not None:
-            pixels = unprocessed(pixels, mean, std)
-        if pixels.is_floating_point() and not taken.explicit:
+            pixels = undo_normalization(pixels, mean, std)
+        if pixels.is_floating_point() and not given.explicit:
             mean = std = None
         pixels, mean, std = scaled(pixels, mean, std)
-        given = GivenImages(pixels)
-        image_size = given.image_size
-    model = taken.network
+        in_memory = GivenImages(pixels)
+        image_size = in_memory.image_size
+    model = given.network
     check_trainable(model)
     network = duplicate(model).cpu().float()
     if image_size is None:
         image_size = fitting_size(network, open_source(str(images), parameter="data.unlabeled").image_size, MODEL)
-    channels = given.pixels.shape[-1] if given else channels_of(network, image_size)
+    channels = in_memory.pixels.shape[-1] if in_memory else channels_of(network, image_size)
     means, stds = normalization(mean, std, channels)
     suspect = Classifier(network, count_classes(network, image_size, channels, MODEL), image_size, means, stds)
     check_finite(suspect, noise(channels, image_size), MODEL)
+    if len(given.class_names) == suspect.num_classes:
+        suspect.class_names = given.class_names
     if outputs := suspect.outputs.describe():
         print(f"model: {outputs}")
-    # Options are names; images that are in memory take the place of those that are named.
-    name = "procedural" if given else str(images)
+    # The module's options are names, so images in memory replace a named source.
+    name = "procedural" if in_memory else str(images)
     data = PoisonDataModule(
-        None, unlabeled=name, num_unlabeled=num_unlabeled, image_size=image_size, batch_size=batch_size, seed=seed
+        None,
+        unlabeled=name,
+        num_unlabeled=num_unlabeled,
+        image_size=image_size,
+        resize=None if given.resize is None else str(given.resize),
+        batch_size=batch_size,
+        seed=seed,
     )
-    data.unlabeled = given or data.unlabeled
+    data.unlabeled = in_memory or data.unlabeled
     return suspect, data
 
 
 def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
-    """A Trainer that writes nothing, unless the user wants it to."""
-    usual = {
+    """A Trainer that writes no files, unless the user's options make it."""
+    defaults = {
         "num_sanity_val_steps": 0,
         "limit_val_batches": 0,
         "logger": False,
@@ -209,7 +217,7 @@ def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
         "enable_model_summary": False,
     }
     try:
-        return Trainer(max_epochs=epochs, **usual | dict(options))
+        return Trainer(max_epochs=epochs, **defaults | dict(options))
     except InputError:
         raise
     except OF_LIGHTNING as error:

@@ -1,9 +1,9 @@
-"""One image file into pixels, in bounded memory: a few bytes can claim gigabytes.
+"""Decoding image files in bounded memory: a file of a few bytes can claim gigabytes.
 
-What decoding takes is bounded over all worker processes together. Half of `MEMORY` is shared out evenly among the
-workers. An image that needs more than a worker's share waits until no other such image is being decoded, and gets the
-other half; an image that needs more than that is refused. The need is estimated from the image's header before anything
-is decoded, and where the operating system can, the process is held to it: a header may lie.
+All worker processes together use at most `MEMORY`. Half of it is divided evenly among the workers. An image that needs
+more than a worker's share waits until no other such image is being decoded, and gets the other half; an image that
+needs more than that is refused. The need is estimated from the image's header before decoding. Because a header may
+lie, the process is also limited to it where the operating system can do so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from bdclean import first_line
+from bdclean.resizing import Resize
 
 try:
     import resource
@@ -36,38 +37,38 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 Image.init()
-# What Pillow may take a file for: all it reads by itself. EPS starts Ghostscript, the others only name a file's format.
+# All formats that Pillow decodes itself. EPS starts Ghostscript; for the other excluded formats Pillow has no decoder.
 _OTHERS = sorted({*Image.OPEN} - {"JPEG", "PNG", "EPS", "BUFR", "EMF", "GRIB", "HDF5", "MPEG", "WMF"})
-# In the order in which Pillow tries them, for every image.
+# Pillow tries the formats in this order, so the most frequent come first.
 FORMATS = ("JPEG", "PNG", *_OTHERS)
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 MOST_PIXELS = 100_000_000
-"""A larger image is not decoded."""
+"""Pixels above which an image is not decoded."""
 MEMORY = 2**31
-"""Bytes that decoding takes at most, over all workers together."""
+"""Maximum bytes for decoding, of all workers together."""
 MOST_BYTES = MEMORY // 2
-"""Bytes that decoding one image takes at most."""
+"""Maximum bytes for decoding one image."""
 KEPT = 2**25
-"""Bytes that a worker may keep for its next image; what a larger image took is given back to the system."""
+"""Bytes that a worker keeps for its next image; the memory of a larger image is returned to the system."""
 USUAL_WORKERS = 8
-"""Workers among which memory is shared out, if there are not more of them."""
+"""Minimum number of workers among which memory is divided."""
 BYTES_PER_PIXEL = {"AVIF": 14, "ICNS": 28, "JPEG2000": 28, "TIFF": 20, "WEBP": 18}
-"""What decoders take, measured with Pillow 13 and rounded up; every other format takes `USUAL_BYTES`."""
+"""Bytes per pixel of a decoder, measured with Pillow 13 and rounded up; other formats take `USUAL_BYTES`."""
 USUAL_BYTES = 9
 DEEP_BYTES = 20
-"""Bytes per pixel of an image of 16 or 32 bits, which is scaled to 8."""
+"""Bytes per pixel of an image of 16 or 32 bits, which is scaled to 8 bits."""
 PROGRESSIVE_BYTES = 9
-"""Bytes per pixel of a progressive JPEG, however small it is decoded."""
+"""Bytes per pixel of a progressive JPEG, even if it is decoded at a smaller size."""
 HEADER_SECONDS = 0.5
-"""Computing time that it may take to read the header of an image."""
+"""Maximum CPU time for reading the header of an image."""
 READS = 1024
-"""Reads after which the time is looked at; the header of an image of today takes some tens."""
-# The stack of each thread counts as memory, and there are as many workers as cores already.
+"""Reads between checks of the time; the header of a typical image takes some tens of reads."""
+# The stack of each thread counts towards the limit, and the workers use all cores already.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-# An image is judged by whether it can be decoded, not by what Pillow thinks of it.
+# An image that can be decoded is accepted in spite of Pillow's warnings.
 warnings.filterwarnings("ignore", module="PIL")
 with suppress(AttributeError, OSError):
-    # libtiff would print what it thinks of a file on standard error. Where it is a part of Pillow it stays so.
+    # libtiff prints warnings on standard error. If it is linked statically into Pillow, they cannot be disabled.
     _libtiff = ctypes.CDLL(_imaging.__file__)
     _libtiff.TIFFSetErrorHandler(None)
     _libtiff.TIFFSetWarningHandler(None)
@@ -79,11 +80,11 @@ Result = TypeVar("Result")
 
 
 class RefusedError(ValueError):
-    """An image that is not decoded however much memory there is."""
+    """An image that is not decoded, regardless of the available memory."""
 
 
 class _File(io.BufferedReader):
-    """A file that cannot keep Pillow busy without end before it is opened: it reads comments bit by bit."""
+    """A file that limits the time for reading an image's header: Pillow reads comments in small pieces, without end."""
 
     opened = False
     reads = 0
@@ -98,65 +99,73 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int) -> Tensor | str:
-    """Decode an image file, cut to the square in its centre and resized.
+def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST_BYTES) -> Tensor | str:
+    """Decode an image file into a square image.
 
     Args:
-        path: The file, of any format that Pillow reads.
+        path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
+        resize: Resizing of the image, as in `square`.
+        most: As in `bounded`.
 
     Returns:
-        (size, size, 3) uint8, or the reason why there is none.
+        (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
-        return bounded(path, lambda image: square(image, size), size=size)
+        # A JPEG that is decoded at a fraction of its size would give a slightly different result than the processor.
+        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size, most=most)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
 
 def bounded(
-    path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...] = FORMATS, size: int | None = None
+    path: Path,
+    read: Callable[[Image.Image], Result],
+    formats: tuple[str, ...] = FORMATS,
+    size: int | None = None,
+    most: int = MOST_BYTES,
 ) -> Result:
-    """Open an image file, and read it in bounded memory.
+    """Open an image file and read it in bounded memory.
 
     Args:
         path: The file.
-        read: From the opened image, of which nothing has been decoded, to the result.
-        formats: What Pillow may take the file for.
-        size: Height and width in pixels that are enough: a JPEG is decoded at the fraction of its size that is closest.
+        read: Maps the opened image, which is not decoded yet, to the result.
+        formats: Formats that Pillow tries.
+        size: Height and width in pixels that suffice: a JPEG is decoded at the closest fraction of its size.
+        most: Maximum memory to decode one image, in bytes.
 
     Raises:
-        MemoryError: If that takes more than `MOST_BYTES`.
-        Exception: What Pillow and `read` raise.
+        MemoryError: If this takes more than `most`.
+        Exception: Any error of Pillow or `read`.
     """
     worker = get_worker_info()
-    share = MOST_BYTES // max(USUAL_WORKERS, worker.num_workers if worker else 0)
+    share = most // max(USUAL_WORKERS, worker.num_workers if worker else 0)
     try:
-        with _held_to(share):
+        with _memory_limit(share):
             return _read(path, read, formats, size, share)
     except RefusedError:
         raise
-    except Exception:  # decoders that get no memory say so in many ways
-        _give_back()
+    except Exception:  # decoders raise different errors when they run out of memory
+        _return_memory()
     try:
-        with FileLock(_lock(), poll_interval=0.01), _held_to(MOST_BYTES):
-            return _read(path, read, formats, size, MOST_BYTES)
+        with FileLock(_lock(), poll_interval=0.01), _memory_limit(most):
+            return _read(path, read, formats, size, most)
     except MemoryError as error:
-        # What the system raises has no text.
-        raise MemoryError(str(error) or f"takes more than {MOST_BYTES // 2**20} MiB to decode") from error
+        # A MemoryError that Python raises has no text.
+        raise MemoryError(str(error) or f"takes more than {most // 2**20} MiB to decode") from error
 
 
 def _read(
     path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...], size: int | None, most: int
 ) -> Result:
     with _File(io.FileIO(path)) as file:
-        # Several of Pillow's decoders read the file whole.
+        # Several of Pillow's decoders read the whole file.
         if 2 * (length := os.fstat(file.fileno()).st_size) > most:
             raise MemoryError(f"the file has {length // 2**20} MiB")
         try:
             opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
-            raise ValueError("of no known format") from error
+            raise ValueError("unknown format") from error
         file.opened = True
         with opened as image:
             pixels = math.prod(image.size)
@@ -169,41 +178,41 @@ def _read(
             result = read(image)
     if needed > KEPT:
         del image, opened
-        _give_back()
+        _return_memory()
     return result
 
 
 def _lock() -> Path:
-    """A file that is locked while a large image is decoded: by one process of this user at a time."""
+    """The lock file for decoding large images, one process of this user at a time."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     return Path(tempfile.gettempdir(), f"bdclean-{user}-decoding.lock")
 
 
-def _give_back() -> None:
-    """Give memory that is free back to the system: the command line has the allocator keep it, in each worker."""
+def _return_memory() -> None:
+    """Return free memory to the system: the command line configures the allocator to keep it, in each worker."""
     if _trim is not None:
         _trim(0)
 
 
-def _needed(image: Image.Image, in_file: int) -> int:
-    """About how many bytes it takes to decode an image that has so many pixels in its file."""
+def _needed(image: Image.Image, file_pixels: int) -> int:
+    """Estimate the bytes for decoding an image with `file_pixels` pixels in its file."""
     per_pixel = DEEP_BYTES if image.mode.startswith(("I", "F")) else USUAL_BYTES
-    stored = in_file * PROGRESSIVE_BYTES if {"progressive", "progression"} & image.info.keys() else 0
+    stored = file_pixels * PROGRESSIVE_BYTES if {"progressive", "progression"} & image.info.keys() else 0
     return stored + math.prod(image.size) * max(per_pixel, BYTES_PER_PIXEL.get(image.format or "", 0))
 
 
 @contextmanager
-def _held_to(most: int) -> Iterator[None]:
-    """Within it, this process may take so many bytes more than it has; on Linux alone."""
+def _memory_limit(most: int) -> Iterator[None]:
+    """Limit the additional memory of this process to `most` bytes within the context; only on Linux."""
     if _LIMIT is None:
         yield
         return
-    # Twice as fast as a file object, for every image.
+    # Runs for every image: twice as fast as a file object.
     status = os.open(_STATUS, os.O_RDONLY)
-    has = int(os.read(status, 200).split()[5]) * _PAGE
+    used = int(os.read(status, 200).split()[5]) * _PAGE
     os.close(status)
     soft, hard = _LIMIT
-    allowed = has + most if soft == resource.RLIM_INFINITY else min(has + most, soft)
+    allowed = used + most if soft == resource.RLIM_INFINITY else min(used + most, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
     try:
         yield
@@ -211,11 +220,19 @@ def _held_to(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """The centre of an image as RGB, resized, (size, size, 3) uint8. The image is turned as its camera was held."""
+def square(image: Image.Image, size: int, resize: Resize | None = None) -> Tensor:
+    """Make an image square, as RGB, (size, size, 3) uint8. EXIF orientation is applied in place.
+
+    Args:
+        image: The image.
+        size: Height and width of the result, in pixels.
+        resize: How the image is resized before its centre is cropped; by default its largest central square is resized.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     image = in_8_bits(image)
     colour = image if image.mode == "RGB" else image.convert("RGB")
+    if resize is not None:
+        return resize.picture(colour, size)
     side = min(colour.size)
     left, top = (colour.width - side) / 2, (colour.height - side) / 2
     box = (left, top, left + side, top + side)
@@ -223,7 +240,7 @@ def square(image: Image.Image, size: int) -> Tensor:
 
 
 def in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale an image of 16 or 32 bits, of which Pillow would cut everything off above 255; others stay as they are.
+    """Scale an image of 16 or 32 bits, which Pillow would clip at 255, to 8 bits; other images are returned unchanged.
 
     Raises:
         ValueError: If its pixels are not finite.

@@ -1,4 +1,4 @@
-"""Classes that are found in the files of a package, so that a new one is nowhere else listed."""
+"""Finding the classes in the files of a package, so that a new class needs no entry in a list."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 def find_classes(package: str, paths: Iterable[str], base: type) -> list[Any]:
-    """The classes that inherit from one and can be made, in the order of their names.
+    """The concrete subclasses of a class, sorted by name.
 
     Args:
-        package: The package, of which each module is imported.
+        package: Name of the package, whose modules are all imported.
         paths: Its `__path__`.
-        base: What they inherit from.
+        base: The base class.
     """
-    modules = [importlib.import_module(found.name) for found in pkgutil.iter_modules(paths, f"{package}.")]
+    modules = [importlib.import_module(info.name) for info in pkgutil.iter_modules(paths, f"{package}.")]
     classes = {one for module in modules for one in vars(module).values() if inspect.isclass(one)}
-    own = {one for one in classes if one.__module__.startswith(f"{package}.") and issubclass(one, base)}
-    return sorted((one for one in own if not inspect.isabstract(one)), key=lambda kind: kind.__name__)
+    found = {one for one in classes if one.__module__.startswith(f"{package}.") and issubclass(one, base)}
+    return sorted((one for one in found if not inspect.isabstract(one)), key=lambda kind: kind.__name__)

@@ -1,4 +1,4 @@
-"""Whose a file is that stands where a command writes: that of the same command, run earlier, or another's."""
+"""Protecting existing files: a command overwrites only files that an earlier run of the same command wrote."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
 LARGEST_REPORT = 64 * 2**20
-"""Bytes of a report that are read to find out whose it is."""
+"""Bytes of the largest report that is read to find out which command wrote it."""
 
 
 def refuse_others(files: Outputs, overwrite: bool, own: Callable[[Path], bool]) -> None:
-    """Refuse to replace what another command made.
+    """Refuse to overwrite a file that another command wrote.
 
     Args:
         files: The files of this command.
-        overwrite: The value of `--overwrite`: whether anything may be replaced.
-        own: Whether a file that stands there is of this command, run earlier.
+        overwrite: The value of `--overwrite`: whether any file may be overwritten.
+        own: Tells whether an earlier run of this command wrote an existing file.
 
     Raises:
-        InputError: If one of the files stands there and is something else.
+        InputError: If one of the files exists and is not from an earlier run of this command.
     """
     found = [] if overwrite else [path for path in files.paths if path.exists()]
     for path in found:
@@ -38,38 +38,40 @@ def refuse_others(files: Outputs, overwrite: bool, own: Callable[[Path], bool]) 
 
 
 def trained_alike(path: Path, model: Classifier, datamodule: PoisonDataModule) -> bool:
-    """Whether a file holds a network of the same description, trained on the same images with the same attack."""
+    """Whether a file holds a network of the same architecture, trained on the same images with the same attack."""
     try:
         found = checkpoint.read(str(path), "output")
     except InputError:
         return False
-    described = [[found.model, found.data], [dict(model.hparams), dict(datamodule.hparams)]]
-    # As a file has it, which knows no tuples.
-    there, here = (json.dumps(one, sort_keys=True, default=str) for one in described)
-    return found.own and there == here
+    settings = [[found.model, found.data], [dict(model.hparams), dict(datamodule.hparams)]]
+    # JSON makes lists of tuples, as the file did.
+    stored, current = (json.dumps(one, sort_keys=True, default=str) for one in settings)
+    return found.own and stored == current
 
 
 def cleansed_alike(path: Path, result: Path, source: str | None, model: Classifier) -> bool:
-    """Whether a file is of an earlier cleansing of the same suspect, with the same `--output`."""
+    """Whether a file is from an earlier cleansing of the same suspect with the same `--output`."""
     found = read_report(result.with_suffix(".json"))
     named = path != result or Path(str(found.get("output"))).name == result.name
     return "method" in found and named and _same_suspect(found, source, model)
 
 
 def scanned_alike(path: Path, source: str | None, model: Classifier) -> bool:
-    """Whether a file is of an earlier scan of the same network."""
+    """Whether a file is from an earlier scan of the same network."""
     found = read_report(path.with_suffix(".json"))
     return "detectors" in found and _same_suspect(found, source, model)
 
 
 def _same_suspect(found: Mapping[str, Any], source: str | None, model: Classifier) -> bool:
-    """Whether a report is of a file at the same place, or of a network of the same description that is in memory."""
-    alike = source is not None or found.get("network") == json.loads(json.dumps(dict(model.hparams), default=str))
-    return found.get("origin", "") == source and alike
+    """Whether a report describes the file at `source`, or a network in memory of the same architecture."""
+    same_architecture = source is not None or found.get("network") == json.loads(
+        json.dumps(dict(model.hparams), default=str)
+    )
+    return found.get("origin", "") == source and same_architecture
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report of an earlier run; empty if the file is no such thing."""
+    """The report of an earlier run; empty if the file is not a report."""
     try:
         if path.stat().st_size > LARGEST_REPORT:
             return {}
@@ -80,7 +82,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def origin(report: Path, suspect: str | None) -> str | None:
-    """The path of a suspect's file from the folder of its report: it holds wherever commands are run."""
+    """The path of a suspect's file relative to its report, which does not depend on the working directory."""
     if suspect is None:
         return None
     path = os.path.realpath(suspect)
@@ -91,7 +93,7 @@ def origin(report: Path, suspect: str | None) -> str | None:
 
 
 def described(path: Path) -> str:
-    """What stands there, for a message."""
+    """What an existing file is, for a message."""
     report = read_report(path.with_suffix(".json"))
     if not report:
         return "is there already, and nothing says that this command wrote it"

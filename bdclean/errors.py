@@ -1,7 +1,7 @@
-"""What the caller can mend: errors that name a parameter, and checks of ranges.
+"""Errors that the caller can fix, each of which names a parameter, and checks of ranges.
 
-A parameter has one name here, its path among all options of the program: `data.num_unlabeled`. How whoever called knows
-it, `naming` says: in Python it is `num_unlabeled`, and the command line makes a flag of it.
+Inside the program a parameter has one name, its path among all options: `data.num_unlabeled`. `naming` translates it to
+the caller's name for it: `num_unlabeled` in Python, and a flag on the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 def argument(parameter: str) -> str:
-    """What Python calls a parameter: an argument of a function or of a class."""
+    """The Python name of a parameter: an argument of a function or a class."""
     return parameter.rpartition(".")[2]
 
 
@@ -23,10 +23,10 @@ _naming: ContextVar[Callable[[str], str]] = ContextVar("naming", default=argumen
 
 @contextmanager
 def naming(name: Callable[[str], str]) -> Iterator[None]:
-    """Within it, messages name parameters as the caller knows them.
+    """Within this context, messages use the caller's names of parameters.
 
     Args:
-        name: From the path of a parameter to its name.
+        name: Maps the path of a parameter to its name.
     """
     token = _naming.set(name)
     try:
@@ -36,11 +36,11 @@ def naming(name: Callable[[str], str]) -> Iterator[None]:
 
 
 class Given(NamedTuple):
-    """A parameter as a message names it.
+    """A parameter and its value in a message.
 
     Attributes:
-        parameter: Its path.
-        value: Its value; None if the message leaves that out.
+        parameter: Path of the parameter.
+        value: Its value; None if the message omits it.
     """
 
     parameter: str
@@ -50,25 +50,25 @@ class Given(NamedTuple):
         name = _naming.get()(self.parameter)
         if self.value is None:
             return name
-        # An empty text has to be seen.
+        # An empty string is shown as ''.
         return f"{name} {str(self.value) or repr('')}"
 
 
 class InputError(ValueError):
-    """Something that the caller can mend; the command line exits with 2.
+    """An error that the caller can fix; the command line exits with code 2.
 
-    Its text is one line, which names the parameter as the caller knows it.
+    Its message is one line that contains the caller's name for the parameter.
 
     Args:
-        parameter: Path of the parameter that is wrong; empty if it is none.
-        value: Its value; None if the message leaves that out.
-        reason: What is wrong.
-        others: Parameters that the first one does not go with.
+        parameter: Path of the wrong parameter; empty if the error concerns none.
+        value: Its value; None if the message omits it.
+        reason: Description of the error.
+        others: Parameters that conflict with the first one.
 
     Attributes:
-        parameter: As above.
-        value: As above.
-        reason: As above.
+        parameter: Path of the wrong parameter.
+        value: Its value.
+        reason: Description of the error.
     """
 
     def __init__(self, parameter: str, value: object, reason: str, *others: Given) -> None:
@@ -77,7 +77,7 @@ class InputError(ValueError):
         self.value = value
         self.reason = reason
         given = " ".join(str(one) for one in (Given(parameter, value), *others) if one.parameter)
-        # Made here: an error can leave the call that names parameters as its caller knows them.
+        # Built here, because the error can leave the `naming` context before it is printed.
         self.line = f"{given}: {reason}" if given else reason
 
     def __str__(self) -> str:
@@ -85,17 +85,17 @@ class InputError(ValueError):
 
 
 def within(parameter: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Check a number that the caller gave.
+    """Check the range of a number.
 
     Args:
         parameter: Path of the parameter.
         value: The number.
-        low: The least that it can be.
-        high: The most.
-        above: Whether it has to be more than `low`.
+        low: Lower bound.
+        high: Upper bound, included.
+        above: Whether `low` itself is excluded.
 
     Raises:
-        InputError: If it is out of range, or no finite number.
+        InputError: If the number is out of range or not finite.
     """
     if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
         most = "" if high == math.inf else f" and at most {high if isinstance(high, int) else f'{high:g}'}"

@@ -1,4 +1,4 @@
-"""How the program ends: its exit codes, each with one meaning in every phase."""
+"""The program's exit codes, each with one meaning in every phase."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ REFUSALS = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EISDIR", "ENOTDIR")
     if hasattr(errno, name)
 }
-"""Numbers of the system's errors that the user can mend: no space, no permission, no such name."""
+"""Error numbers of the system that the user can fix: no space, no permission, invalid name."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interruption that says in one line what was written and what was not."""
+    """An interruption whose message lists, in one line, which files were written and which were not."""
 
 
 def refusal(error: BaseException) -> InputError | None:
-    """An `InputError` that was raised here, or in a process that this one started; None for other errors."""
+    """The `InputError` that was raised in this process or in one that it started; None for other errors."""
     if isinstance(error, InputError):
         return error
-    # Of a process that trains along or decodes images, torch only hands on the text of its traceback.
+    # For an error in another training process or a data worker, torch passes only the text of the traceback.
     found = re.search(r"\nbdclean\.errors\.InputError: (.+)\s*$", str(error))
     return None if found is None else InputError("", None, found[1])
 
 
 def interruption(error: KeyboardInterrupt) -> str:
-    """The line with which an interrupted command ends."""
+    """The last line of an interrupted command."""
     return f"bdclean: interrupted: {str(error) or 'no result was written'}"
 
 
 def table() -> str:
-    """Every exit code and its meaning, a line each."""
+    """All exit codes and their meanings, one per line."""
     return "\n".join(f"{code:>5}  {meaning}" for code, meaning in MEANINGS.items())

@@ -1,8 +1,9 @@
-"""The figures of this field, in percent: pure functions first, then the torchmetrics that accumulate them.
+"""Metrics in percent: pure functions first, then the torchmetrics that accumulate them.
 
-ACC is the share of clean images that get their true class. ASR is the share of triggered images, of classes other than
-the target, that get the target class; RA is the share of those that get their true class. Agreement is the share of
-images on which two networks have the same top class. None of them has a value where no image counts: they are NaN then.
+ACC is the share of clean images that are predicted as their true class. ASR is the share of triggered images, of
+classes other than the target, that are predicted as the target class; RA is the share of the same images that are
+predicted as their true class. Agreement is the share of images on which two networks predict the same class. Without an
+image that counts, each of them is NaN.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from torch import Tensor
 from torchmetrics import Metric
 
 NORMAL_95 = 1.959964
-"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+"""Standard deviations on either side of the mean that contain 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many of some images were hits.
+    """A number of hits among a number of images.
 
     Attributes:
-        hits: How many.
-        images: Of how many, at least one.
+        hits: Number of hits.
+        images: Number of images, at least 1.
     """
 
     hits: int
@@ -35,7 +36,7 @@ class Share:
         """The 95 % interval of the share, in percent.
 
         Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927. Unlike the
-        usual one it is right for few images, and for shares near 0 or 100 %.
+        normal approximation it is accurate for few images, and for shares near 0 or 100 %.
         """
         share, square = self.hits / self.images, NORMAL_95**2
         centre = share + square / (2 * self.images)
@@ -45,7 +46,7 @@ class Share:
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which images get their true class: ACC is the share of them.
+    """Which images are predicted as their true class: ACC is the share of them.
 
     Args:
         logits: (N, C) scores.
@@ -58,31 +59,34 @@ def correct(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def attack_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Which triggered images get the target class: ASR is the share of them.
+    """Which triggered images are predicted as the target class: ASR is the share of them.
 
     Args:
         logits: (N, C) scores of triggered images.
-        targets: (N,) classes the attacker wants.
+        targets: (N,) target classes of the attack.
         labels: (N,) true classes.
 
     Returns:
-        (N,) bool, False where the target is the true class: such images prove nothing, and do not count.
+        (N,) bool, False where the target is the true class: such images do not count.
     """
     return (logits.argmax(1) == targets) & (targets != labels)
 
 
 def robust_successes(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Which triggered images get their true class all the same: RA is the share of them. As `attack_successes`."""
+    """Which triggered images are predicted as their true class in spite of the trigger: RA is the share of them.
+
+    Arguments and result are those of `attack_successes`.
+    """
     return correct(logits, labels) & (targets != labels)
 
 
 def agreements(logits: Tensor, others: Tensor) -> Tensor:
-    """On which images two networks' scores, both (N, C), have the same top class: (N,) bool."""
+    """Whether two networks, with scores (N, C) each, predict the same class: (N,) bool."""
     return logits.argmax(1) == others.argmax(1)
 
 
 def defense_effectiveness_rate(suspect: tuple[float, float], cleansed: tuple[float, float]) -> float:
-    """DER in percent, from (ACC, ASR) before and after: 100 for a backdoor gone at no cost, 50 for nothing done.
+    """DER in percent, from (ACC, ASR) before and after: 100 if the backdoor is gone at no cost, 50 without any change.
 
     Source: Zhu et al., "Enhancing Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization", ICCV 2023.
     """
@@ -102,11 +106,11 @@ class _Percentage(Metric):
         self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
         self.share: Share | None = None
-        """What was computed last, over all processes; None if no image counted."""
+        """The share that was computed last, over all processes; None if no image counted."""
 
     def count(self, hits: Tensor, counted: Tensor | None = None) -> None:
-        """Count a batch, (N,) bool, of which all images count or some, (N,) bool."""
-        # Sums alone: to leave some out would be to wait until a device has said how many.
+        """Count the hits of a batch, (N,) bool, among all images or among the `counted` ones, (N,) bool."""
+        # Only sums: indexing with a mask would synchronise with the device.
         self.hits += hits.sum()
         self.total += hits.numel() if counted is None else counted.sum()
 
@@ -117,21 +121,21 @@ class _Percentage(Metric):
 
 
 class Accuracy(_Percentage):
-    """The share of `correct` ones. It takes targets too, so that all three can stand in one MetricCollection."""
+    """The share of `correct` predictions. It takes targets too, so that one MetricCollection can hold all three."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
         self.count(correct(logits, labels))
 
 
 class AttackSuccessRate(_Percentage):
-    """The share of `attack_successes`."""
+    """The share of `attack_successes` among triggered images of classes other than the target."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
         self.count(attack_successes(logits, targets, labels), targets != labels)
 
 
 class RobustAccuracy(_Percentage):
-    """The share of `robust_successes`."""
+    """The share of `robust_successes` among triggered images of classes other than the target."""
 
     def update(self, logits: Tensor, targets: Tensor, labels: Tensor) -> None:
         self.count(robust_successes(logits, targets, labels), targets != labels)
@@ -145,7 +149,7 @@ class Agreement(_Percentage):
 
 
 class Confidence(Metric):
-    """For each class, the sum of its probability over the images for which it is the most probable one."""
+    """For each class, the sum of its probability over the images that are predicted as this class."""
 
     full_state_update = False
     total: Tensor
@@ -164,9 +168,9 @@ class Confidence(Metric):
 
 
 class MeanLoss(Metric):
-    """The mean of batches' losses over their images, of all processes; nothing waits for the device in between."""
+    """The mean loss per image over all batches and processes, accumulated without synchronising with the device."""
 
-    # torchmetrics' own looks for values that are no numbers in each step, or takes all batches for equally large.
+    # MeanMetric of torchmetrics checks for NaN in each step, or weighs all batches equally.
     full_state_update = False
     loss: Tensor
     images: Tensor
@@ -177,8 +181,13 @@ class MeanLoss(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, images: int) -> None:
-        """Count the mean loss of a batch of so many images."""
-        # A module in half precision takes its metrics along, where a sum ends at 65,504 or no longer grows.
+        """Add a batch.
+
+        Args:
+            loss: Mean loss of the batch.
+            images: Number of its images.
+        """
+        # A module in half precision converts its metrics too, where a sum overflows at 65,504 or stops growing.
         self.loss = self.loss.float() + loss.detach().float() * images
         self.images += images
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 def channel_lipschitz(weight: Tensor, scales: Tensor | None = None) -> Tensor:
     """An upper bound of the Lipschitz constant of each output channel of a layer.
 
-    Of channel k it is the spectral norm of its weights as a matrix of input channels by kernel positions, times
+    For channel k, it is the spectral norm of its weights as a matrix of input channels by kernel positions, times
     |scale|.
 
     Args:
         weight: (out, in, ...) of a convolution, or (out, in) of a linear layer.
-        scales: (out,) factors of the channels in the norm layer behind.
+        scales: (out,) factor of each channel in the norm layer after it.
 
     Returns:
         (out,), at least 0.

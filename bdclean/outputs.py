@@ -1,4 +1,4 @@
-"""The files that a command writes: refused before the work where they cannot be written or are somebody else's."""
+"""The files that a command writes, checked before the computation starts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SUFFIXES = {
     "cleanse": (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx"),
     "scan": (".json",),
 }
-"""What the name of a command's result ends with; that of `predict` may end with anything else."""
+"""Allowed suffixes of the result of each command; `predict` allows any."""
 FOLDERS = ("cleanse",)
-"""Commands whose result can be a folder, which has a name without a suffix."""
+"""Commands whose result can be a folder, whose name has no suffix."""
 REPORTS = (".json", ".html")
-"""What the names of reports beside a network end with."""
+"""Suffixes of the reports that are written beside a network."""
 REPORT_SIZE = 2**17
-"""Bytes that a command's reports take at least."""
+"""Minimum size of a report, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Outputs:
 
     Attributes:
         result: The file that `--output` names.
-        reports: The files beside it.
-        before: For each file what stood there when the command began; None if nothing did.
+        reports: The reports beside it.
+        before: For each file, its inode and modification time when the command began; None if it did not exist.
     """
 
     result: Path
@@ -42,33 +42,33 @@ class Outputs:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All of the files."""
+        """All files."""
         return (self.result, *self.reports)
 
     def state(self) -> str:
-        """Which of the files were written, for the line that ends an interrupted command."""
+        """Which files were written, for the last line of an interrupted command."""
         changed = [_identity(path) not in (None, old) for path, old in zip(self.paths, self.before, strict=True)]
         parts = []
-        for verb, wanted in (("wrote", True), ("did not write", False)):
-            names = [str(path) for path, written in zip(self.paths, changed, strict=True) if written is wanted]
+        for verb, selected in (("wrote", True), ("did not write", False)):
+            names = [str(path) for path, written in zip(self.paths, changed, strict=True) if written is selected]
             parts += [f"{verb} {', '.join(names)}"] if names else []
         return "; ".join(parts)
 
     def forget_reports(self) -> None:
-        """Remove the reports of an earlier run: they do not describe the result that is written now."""
+        """Remove the reports of an earlier run, which do not describe the new result."""
         for path in self.reports:
             path.unlink(missing_ok=True)
 
 
 def check_name(command: str, output: str) -> None:
-    """Refuse a name that a command's result cannot have.
+    """Check the name of a command's result.
 
     Args:
-        command: Of those that write.
+        command: Name of the command.
         output: The value of `--output`.
 
     Raises:
-        InputError: If it ends with nothing that the command writes, or there is no such folder.
+        InputError: If the command does not write files with this suffix, or the folder does not exist.
     """
     path, known = Path(output), SUFFIXES.get(command)
     if command != "scan" and path.suffix in REPORTS:
@@ -80,17 +80,17 @@ def check_name(command: str, output: str) -> None:
 
 
 def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = False) -> Outputs:
-    """The files of a command, if they can be written.
+    """The files of a command, after checking that they can be written.
 
     Args:
         output: The value of `--output`.
-        beside: Suffixes of the reports, which are called as the result is.
-        size: Bytes that the result takes at least.
+        beside: Suffixes of the reports, whose names are otherwise that of the result.
+        size: Minimum size of the result, in bytes.
         folder: Whether the result is a folder.
 
     Raises:
-        InputError: If one of them cannot be written: its folder is missing, read-only or full, its name is too long, or
-            something other than a file has its name.
+        InputError: If a file cannot be written: its folder is missing, read-only or full, its name is too long, or
+            something other than a file has this name.
     """
     result = Path(output)
     paths = (result, *(result.with_suffix(suffix) for suffix in beside))
@@ -106,7 +106,7 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = 
 
 
 def size_of(state: Mapping[str, object]) -> int:
-    """Bytes that tensors take in a file."""
+    """Size of tensors in a file, in bytes."""
     return sum(getattr(value, "nbytes", 0) for value in state.values())
 
 
@@ -134,7 +134,7 @@ def _refusal(path: Path, folder: bool) -> str | None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Another whenever a file is replaced; None if there is none."""
+    """Inode and modification time of a file, which change when it is replaced; None if it does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -143,13 +143,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _free_space(path: Path) -> int | None:
-    """Bytes free where a file goes; None where the file system does not say."""
+    """Free bytes on the file system of a file; None if the file system does not report them."""
     usage = shutil.disk_usage(Path(os.path.realpath(path)).parent)
     return usage.free if usage.total else None
 
 
 def _largest_file() -> int | None:
-    """Bytes that the system allows a file of this process; None for any number."""
+    """Largest size of a file that the system allows this process, in bytes; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Universal changes of images, the same for each, as a trigger is: made by somebody who does not know the trigger."""
+"""Universal perturbations of images, by which a defender approximates an unknown trigger."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Change = Callable[[Tensor, Tensor], Tensor]
-"""From images (N, C, H, W) and parameters, one for all or one for each of them, (1 or N, ...), to changed images."""
+"""Applies parameters (1 or N, ...), one for all images or one for each, to images (N, C, H, W)."""
 
 Project = Callable[[Tensor, float], Tensor]
-"""From parameters (P, ...) of changes to the nearest of a bounded size."""
+"""Projects parameters (P, ...) to the nearest parameters of a bounded size."""
 
 CONTROLS = 4
-"""Along each side, control points of a warp."""
+"""Control points of a warp along each side."""
 
 
 def add(images: Tensor, perturbation: Tensor) -> Tensor:
-    """Images (N, C, H, W) with a perturbation (1 or N, C, H, W) added. They may leave [0, 1]."""
+    """Add a perturbation (1 or N, C, H, W) to images (N, C, H, W). The result may leave [0, 1]."""
     return images + perturbation
 
 
 def warp(images: Tensor, field: Tensor) -> Tensor:
-    """Images (N, C, H, W) drawn from elsewhere: a smooth field through control points.
+    """Warp images (N, C, H, W) by a smooth field that control points define.
 
     Args:
-        images: Of any range.
-        field: (1 or N, 2, k, k): how far to the right and down each control point looks, in shares of the side.
+        images: Images of any range.
+        field: (1 or N, 2, k, k): shift to the right and down at each control point, in shares of the side.
     """
     size = images.shape[-2:]
     shifts = 2 * F.interpolate(field, size, mode="bicubic", align_corners=True)
@@ -39,22 +39,22 @@ def warp(images: Tensor, field: Tensor) -> Tensor:
 
 
 def overlay(images: Tensor, layer: Tensor) -> Tensor:
-    """Images (N, C, H, W) under a layer: x (1 - m) + p.
+    """Images (N, C, H, W) covered by a layer: x (1 - m) + p.
 
     Args:
-        images: In [0, 1].
-        layer: (1 or N, 1 + C, H, W): the mask m, and the pattern p.
+        images: Images in [0, 1].
+        layer: (1 or N, 1 + C, H, W): the mask m and the pattern p.
     """
     return images * (1 - layer[:, :1]) + layer[:, 1:]
 
 
 def lay(patch: Tensor, corners: Tensor, size: torch.Size) -> Tensor:
-    """Layers for `overlay` that are empty but for a patch.
+    """Layers for `overlay` that are empty except for a patch.
 
     Args:
-        patch: (1 or N, C, k, k), its colours.
-        corners: (N, 2), the row and the column at which it begins.
-        size: Height and width of the layers; the patch fits.
+        patch: (1 or N, C, k, k): the colours of the patch.
+        corners: (N, 2): row and column of its top left corner.
+        size: Height and width of the layers, at least those of the patch.
 
     Returns:
         (N, 1 + C, height, width).
@@ -62,7 +62,7 @@ def lay(patch: Tensor, corners: Tensor, size: torch.Size) -> Tensor:
     height, width = size
     stamp = torch.cat([torch.ones_like(patch[:, :1]), patch], 1)
     first = F.pad(stamp, (0, width - patch.shape[-1], 0, height - patch.shape[-2])).flatten(2)
-    # Shifted from the first corner; what comes round is empty.
+    # Rolled from the top left corner; the part that wraps around is empty.
     rows = (torch.arange(height, device=corners.device) - corners[:, :1]) % height
     columns = (torch.arange(width, device=corners.device) - corners[:, 1:]) % width
     places = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None]
@@ -71,19 +71,19 @@ def lay(patch: Tensor, corners: Tensor, size: torch.Size) -> Tensor:
 
 
 def paste(images: Tensor, patch: Tensor) -> Tensor:
-    """Images (N, C, H, W) with a patch (1 or N, C, k, k) in the place of their pixels, each at a random place."""
+    """Replace pixels of images (N, C, H, W) by a patch (1 or N, C, k, k), at a random place in each image."""
     free = torch.tensor(images.shape[-2:], device=images.device) - patch.shape[-1] + 1
     corners = (torch.rand(len(images), 2, device=images.device) * free).long()
     return overlay(images, lay(patch, corners, images.shape[-2:]))
 
 
 def boxes(corners: Tensor, sides: Tensor, colours: Tensor, size: torch.Size) -> Tensor:
-    """Squares of one colour as layers for `overlay`; what lies outside is cut off.
+    """Squares of one colour as layers for `overlay`, clipped at the borders of the image.
 
     Args:
-        corners: (P, 2), the row and the column at which each begins.
-        sides: (P,), in pixels.
-        colours: (P, C).
+        corners: (P, 2): row and column of the top left corner of each square.
+        sides: (P,): side of each square, in pixels.
+        colours: (P, C): colour of each square.
         size: Height and width of the layers.
 
     Returns:
@@ -100,45 +100,45 @@ def boxes(corners: Tensor, sides: Tensor, colours: Tensor, size: torch.Size) -> 
 
 
 def radius(size: float, side: int) -> float:
-    """A bound that is given for images of 32 pixels, for those of another side: it grows with that."""
+    """Scale a bound for images of 32 pixels to images of another side, in proportion to the side."""
     return size * side / 32
 
 
 def ball(parameters: Tensor, size: float) -> Tensor:
-    """The nearest parameters (P, ...), each of a Euclidean norm of at most `size`."""
+    """Project parameters (P, ...) to a Euclidean norm of at most `size` each."""
     return parameters.renorm(2, 0, size)
 
 
 def few_pixels(layers: Tensor, side: float) -> Tensor:
-    """Layers for `overlay`, (P, 1 + C, H, W), whose masks cover as much as a square.
+    """Project layers for `overlay`, (P, 1 + C, H, W), to masks that cover at most the area of a square.
 
-    A mask is what it is, or where the pattern is brighter as much as that; then the nearest in [0, 1] that sums up to
-    at most `side` squared. The pattern is cut off at 0 and the mask.
+    Each mask is first raised to the pattern where the pattern is brighter, then projected to the nearest mask in [0, 1]
+    whose sum is at most `side` squared. The pattern is clipped to between 0 and the mask.
     """
     patterns = layers[:, 1:]
     masks = torch.maximum(layers[:, :1], patterns.amax(1, keepdim=True))
-    # What is taken off all pixels: the sum falls with it, so halving finds it.
+    # The projection subtracts one number from all pixels. The sum falls with this number, so bisection finds it.
     low = torch.zeros(len(masks), 1, 1, 1, device=layers.device)
     high = masks.amax((1, 2, 3), keepdim=True).clamp(min=0)
     for _ in range(24):
         middle = (low + high) / 2
-        more = (masks - middle).clamp(0, 1).sum((1, 2, 3), keepdim=True) > side**2
-        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+        too_large = (masks - middle).clamp(0, 1).sum((1, 2, 3), keepdim=True) > side**2
+        low, high = torch.where(too_large, middle, low), torch.where(too_large, high, middle)
     fits = masks.clamp(0, 1).sum((1, 2, 3), keepdim=True) <= side**2
     masks = (masks - torch.where(fits, 0, high)).clamp(0, 1)
     return torch.cat([masks, patterns.clamp(min=0).minimum(masks)], 1)
 
 
 def shift_radius(shift: float) -> float:
-    """The Euclidean norm of a field for `warp` that shifts by so much, root mean square, in pixels of 32."""
+    """The Euclidean norm of a field for `warp` with a root mean square shift of `shift` pixels, for images of 32."""
     return shift / 32 * (2 * CONTROLS**2) ** 0.5
 
 
 def uphill(value: Tensor, parameters: Tensor, length: float) -> Tensor:
-    """Steps of a length along the gradient of a value with respect to parameters (P, ...), of each of them.
+    """Steps of a given length along the gradient of a value with respect to each of the parameters (P, ...).
 
-    Where the gradient is not finite there is no step: searches stay finite whatever a network does, as they must, since
-    the backward pass of `grid_sample` writes out of bounds for a field of nan.
+    Gradients that are not finite count as 0, so that parameters stay finite: the backward pass of `grid_sample` writes
+    out of bounds for a field of nan.
     """
     (gradient,) = torch.autograd.grad(value, parameters)
     gradient = gradient.nan_to_num(0, 0, 0)
@@ -149,14 +149,14 @@ def uphill(value: Tensor, parameters: Tensor, length: float) -> Tensor:
 def ascend(
     objective: Callable[[Tensor], Tensor], start: Tensor, size: float, steps: int, project: Project = ball
 ) -> Tensor:
-    """Parameters for which an objective is large, of a bounded size: normalised gradient steps, projected.
+    """Maximise an objective over parameters of a bounded size, by normalised gradient steps with projection.
 
     Args:
-        objective: From parameters like `start` to a number, a sum over the P of them.
-        start: (P, ...), P searches at once.
-        size: Of each, as `project` takes it.
-        steps: How many; together they are as long as a ball of this radius is wide.
-        project: Takes parameters to those that are allowed.
+        objective: Maps parameters like `start` to a scalar, the sum of the P objectives.
+        start: (P, ...): the starting points of P searches.
+        size: Bound that is passed to `project`.
+        steps: Number of steps; the total length of all steps is twice `size`.
+        project: Projection to the allowed parameters.
     """
     parameters = start
     for _ in range(steps):

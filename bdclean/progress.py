@@ -1,4 +1,4 @@
-"""Progress bars with a total and the time left, shown after two seconds."""
+"""Progress bars with the total and the remaining time, shown after two seconds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DELAY = 2.0
 
 
 def bar(items: Sequence[Item], name: str) -> Iterator[Item]:
-    """Show a progress bar over items, in a terminal and in one process.
+    """Show a progress bar over items, if the output is a terminal, in the first process only.
 
     Args:
         items: The items.
         name: Text before the bar.
     """
     others = os.environ.get("LOCAL_RANK", "0") != "0"
-    # Without a terminal there is none, and with TQDM_DISABLE.
+    # None hides the bar without a terminal, and with TQDM_DISABLE.
     yield from tqdm(items, name, leave=False, delay=DELAY, disable=True if others else None)

@@ -1,4 +1,4 @@
-"""Names that options take, read from the source: to import it takes seconds, because of torch."""
+"""Allowed values of options, read from the source code, because importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
 ARRAY_SUFFIXES = (".npz", ".npy")
-"""Of files of arrays."""
+"""Suffixes of files of arrays."""
 ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
-"""Classes beside those that options take: bases, and a logger for Lightning's own service."""
+"""Classes that options do not accept: base classes, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
-"""How torchvision says that a function makes a network."""
+"""Matches a function of torchvision that makes a network."""
 METHOD_ALIASES = {"BCU": "DistillCleanseModule"}
-"""Short name of a method to the name of its class."""
+"""Maps the short name of a method to the name of its class."""
+RENAMED_ATTACK_OPTIONS = {"silent_share": "warmup_fraction"}
+"""Maps old names of attack options, on command lines and in checkpoints, to the current names."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
-"""Networks that are suggested where nothing is alike."""
+"""Networks to suggest if no name is similar."""
 
 
 def is_source(name: str) -> bool:
-    """Whether there is a source of images of a name: a known one, a folder, or a file of arrays."""
+    """Whether a name is a source of images: a known one, a folder, or a file of arrays."""
     is_file = os.path.isfile(name) and Path(name).suffix in ARRAY_SUFFIXES
     return name in image_sets() or os.path.isdir(name) or is_file
 
 
 def no_source(parameter: str, name: str) -> InputError:
-    """The error that there is no source of images of a name.
+    """The error for an unknown source of images.
 
     Args:
-        parameter: The parameter that named it.
-        name: What was given.
+        parameter: The parameter that names the source.
+        name: Its value.
     """
     known = image_sets()
     close = suggestion(name, known)
@@ -45,14 +47,19 @@ def no_source(parameter: str, name: str) -> InputError:
 
 
 def no_network(name: str, known: Sequence[str]) -> InputError:
-    """The error that there is no network of a name, given those that there are."""
+    """The error for an unknown network.
+
+    Args:
+        name: The unknown name.
+        known: All known names.
+    """
     advice = suggestion(name, known) or f"; some that there are: {', '.join(USUAL)}"
     return InputError("model.arch", name, f"no such network{advice}")
 
 
 @cache
 def image_sets() -> tuple[str, ...]:
-    """Sets of images that have names: those that the program draws first, then torchvision's."""
+    """Names of image sets: first the sets that the program generates, then torchvision's."""
     paths = sorted((PACKAGE / "data" / "sources").glob("*.py"), key=lambda path: path.name, reverse=True)
     lists = [keys_of(path, "NAMES") for path in paths]
     return tuple(name for names in sorted(lists, key=len) for name in names)
@@ -60,16 +67,16 @@ def image_sets() -> tuple[str, ...]:
 
 @cache
 def networks() -> tuple[str, ...]:
-    """Networks of this package and of torchvision; none if torchvision's could not be found."""
-    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "models" / "cifar.py", table))
+    """Names of the networks of this package and of torchvision; empty if torchvision's source is not found."""
+    own = (name for table in ("FIXED", "NETWORKS") for name in keys_of(PACKAGE / "networks" / "cifar.py", table))
     files = files_of("torchvision", "models/*.py")
-    # Its syntax trees take a second.
-    theirs = [name for path in files for name in re.findall(REGISTERED, path.read_text(encoding="utf-8"))]
-    return tuple(sorted([*own, *theirs])) if theirs else ()
+    # Parsing the syntax trees would take a second.
+    torchvision = [name for path in files for name in re.findall(REGISTERED, path.read_text(encoding="utf-8"))]
+    return tuple(sorted([*own, *torchvision])) if torchvision else ()
 
 
 @cache
 def of_lightning(kind: str) -> tuple[str, ...]:
-    """Lightning's `loggers` or `callbacks`, by the short names that options take; none if Lightning is elsewhere."""
+    """Short names of Lightning's `loggers` or `callbacks`; empty if its source is not found."""
     files = files_of("lightning", f"pytorch/{kind}/__init__.py")
     return tuple(name for path in files for name in keys_of(path, "__all__") if name not in ABSTRACT)

@@ -1,4 +1,4 @@
-"""The source of modules that take seconds to import, because of torch."""
+"""Reading the source code of modules without importing them: importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def module_tree(path: Path) -> ast.Module:
 
 
 def files_of(package: str, pattern: str) -> list[Path]:
-    """Files of an installed top-level package; none if it is not there.
+    """Files of an installed top-level package; empty if it is not installed.
 
     Args:
-        package: Its name. What is in it is not looked for by name: that would import it.
-        pattern: Path of the files in it, with wildcards.
+        package: Its name. A name with a dot would import the package.
+        pattern: Path of the files inside the package, with wildcards.
     """
     found = importlib.util.find_spec(package)
     places = () if found is None else found.submodule_search_locations or ()
@@ -29,11 +29,11 @@ def files_of(package: str, pattern: str) -> list[Path]:
 
 
 def keys_of(path: Path, name: str) -> tuple[str, ...]:
-    """The texts that a module lists under a name: keys of a dictionary, or entries of a list."""
+    """The strings in a variable of a module: the keys of a dictionary, or the entries of a list."""
     for node in module_tree(path).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(one, ast.Name) and one.id == name for one in targets):
             value = getattr(node, "value", None)
-            listed = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [])
-            return tuple(str(key.value) for key in listed if isinstance(key, ast.Constant))
+            keys = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [])
+            return tuple(str(key.value) for key in keys if isinstance(key, ast.Constant))
     return ()

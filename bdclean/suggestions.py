@@ -1,4 +1,4 @@
-"""Did you mean ...?"""
+"""Suggesting a known name for a misspelled one."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import difflib
 from collections.abc import Iterable
 
 CLOSE = 0.7
-"""How alike two names are, in [0, 1], of which one may be a slip for the other."""
+"""Similarity in [0, 1] above which one name may be a misspelling of the other."""
 MOST_SUGGESTED = 2
-"""Names that are suggested where several are equally close."""
+"""Maximum number of names to suggest if several are equally similar."""
 
 
 def suggestion(wrong: str, known: Iterable[str], dashes: str = "") -> str:
-    """The question whether a known name was meant; empty if none is like it.
+    """The question "did you mean ...?" for a message; empty if no known name is similar.
 
     Args:
-        wrong: What was given.
-        known: Names that exist.
-        dashes: What stands before them on the command line.
+        wrong: The unknown name.
+        known: All known names.
+        dashes: Prefix of the names in the message, such as `--`.
     """
-    # Those of few groups first.
+    # Names in few groups first.
     names = sorted({*known} - {wrong}, key=lambda name: (name.count("."), name))
     whole = {name: name.lower() for name in names}
-    # Many leave out the group: `max_epochs` for `trainer.max_epochs`.
-    last = {name: short.rpartition(".")[2] for name, short in whole.items()}
-    for short, table in ((wrong.lower(), whole), (wrong.rpartition(".")[2].lower(), last)):
-        likeness = {name: difflib.SequenceMatcher(None, short, other).ratio() for name, other in table.items()}
-        best = max(likeness.values(), default=0)
+    # Users often omit the group: `max_epochs` for `trainer.max_epochs`.
+    last = {name: lower.rpartition(".")[2] for name, lower in whole.items()}
+    for given, table in ((wrong.lower(), whole), (wrong.rpartition(".")[2].lower(), last)):
+        similarity = {name: difflib.SequenceMatcher(None, given, other).ratio() for name, other in table.items()}
+        best = max(similarity.values(), default=0)
         if best >= CLOSE:
-            close = [f"{dashes}{name}" for name in names if likeness[name] == best][:MOST_SUGGESTED]
+            close = [f"{dashes}{name}" for name in names if similarity[name] == best][:MOST_SUGGESTED]
             return f"; did you mean {' or '.join(close)}?"
     return ""

@@ -1,4 +1,4 @@
-"""A table, before anybody has decided where it is shown."""
+"""Tables, independent of their rendering."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NARROWEST = 9
-"""Characters of a column of numbers in a terminal, at least."""
+"""Minimum width of a column of numbers in a terminal, in characters."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of which a page shows more than its text.
+    """A cell with a note or a bar, which only a page shows.
 
     Attributes:
-        text: What every form of the table shows.
+        text: Text that every rendering shows.
         note: Small print below it.
         bar: Length of a bar, in percent.
     """
@@ -33,8 +33,8 @@ class Table:
 
     Attributes:
         header: Titles of the columns. A terminal shows columns without a title as text, the others as numbers.
-        rows: As many cells each.
-        groups: Titles above the header, and how many columns each covers; on pages alone.
+        rows: One cell per column each.
+        groups: Titles above the header and the number of columns of each; only on pages.
     """
 
     header: tuple[str, ...]
@@ -42,13 +42,13 @@ class Table:
     groups: tuple[tuple[str, int], ...] = ()
 
     def markdown(self) -> str:
-        """For files and logs."""
-        ruled = (self.header, *map(_texts, self.rows))
-        lines = [f"| {' | '.join(line)} |" for line in ruled]
+        """The table as Markdown, for files and logs."""
+        rows = (self.header, *map(_texts, self.rows))
+        lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([lines[0], "|" + "---|" * len(self.header), *lines[1:]])
 
     def plain(self) -> str:
-        """For a terminal: columns side by side, texts to the left and numbers to the right."""
+        """The table for a terminal, texts aligned to the left and numbers to the right."""
         lines = (self.header, *map(_texts, self.rows))
         widths = [
             max([NARROWEST if title else 0, *map(len, column)])
@@ -69,7 +69,7 @@ def _texts(row: Sequence[str | Cell]) -> tuple[str, ...]:
 
 
 Description = tuple[Table | str, ...]
-"""Tables and sentences in their order."""
+"""Tables and sentences, in order."""
 
 
 def markdown(description: Description) -> str:

@@ -1,4 +1,4 @@
-"""Folders that a command makes for what may come: where nothing comes of it, none of them stays behind."""
+"""Output folders that are removed again if they stay empty."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def removed_if_empty(folder: Path, keep: Callable[[BaseException], bool] = lambda error: True) -> Iterator[None]:
-    """Make a folder, and in the end remove it if it is empty, with the parents that were made for it.
+    """Make a folder, and remove it at the end if it is empty, with the parents that were made for it.
 
-    A folder that was there before may be another command's: nothing is removed from it.
+    Nothing is removed from a folder that existed before, as it may belong to another command.
 
     Args:
-        folder: Which is made.
-        keep: Whether files in a folder that is new stay, given the error that ends the command.
+        folder: The folder to make.
+        keep: Tells whether files in a new folder are kept after the error that ended the command.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -25,17 +25,17 @@ def removed_if_empty(folder: Path, keep: Callable[[BaseException], bool] = lambd
     except FileExistsError:
         if not folder.is_dir():
             raise
-        # Perhaps since a moment ago, by a command that has begun at the same time.
+        # A command that started at the same time may have made it since.
         new = []
     try:
         yield
     except BaseException as error:
-        # The parents may be in use by other commands.
+        # Only the folder itself: other commands may use its parents.
         if new and not keep(error):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
-        # Of its parents other commands may use what is empty still.
+        # rmdir fails for folders that are not empty, such as parents that other commands use.
         inside = [Path(path) for path, _, _ in os.walk(folder, topdown=False)] if new else []
         for path in (*inside, *new):
             with suppress(OSError):

@@ -1,8 +1,8 @@
-"""What each part of ScanDistill adds: methods that lack one, for `bdclean benchmark`.
+"""Ablations of ScanDistill, for `bdclean benchmark`.
 
     PYTHONPATH=benchmarks bdclean benchmark --config benchmarks/ablation.yaml
 
-Each is the class with one thing undone; what options undo stands in the configuration.
+Each class removes one part; ablations by options are in the configuration.
 """
 
 from __future__ import annotations
@@ -16,50 +16,50 @@ from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.scanning import Network
 
 
-class Blind(ScanDistill):
-    """Without what the scan finds: re-initialised and distilled, as where no class stands out."""
+class Untargeted(ScanDistill):
+    """Without the findings of the scan: re-initialise and distil, as if no class stood out."""
 
     @property
     def targeted(self) -> list[Aim]:
-        """None."""
+        """No aims."""
         return []
 
 
-class OfSuspect(Triggers):
-    """Those that are found in the suspect alone."""
+class SuspectTriggers(Triggers):
+    """Only the triggers that are found in the suspect."""
 
     @property
     def changes(self) -> list[Changes]:
-        """The suspect's."""
+        """The suspect's triggers."""
         return self.in_suspect
 
 
-class OfStudent(Triggers):
-    """Those that are found in the student alone."""
+class StudentTriggers(Triggers):
+    """Only the triggers that are found in the student."""
 
     @property
     def changes(self) -> list[Changes]:
-        """The student's."""
+        """The student's triggers."""
         return self.in_student
 
 
 class FoundInSuspect(ScanDistill):
-    """Without the changes that are found in the student."""
+    """Without the triggers that are found in the student."""
 
-    triggers_type = OfSuspect
+    triggers_type = SuspectTriggers
 
 
 class FoundInStudent(ScanDistill):
-    """Without the changes that are found in the suspect."""
+    """Without the triggers that are found in the suspect."""
 
-    triggers_type = OfStudent
+    triggers_type = StudentTriggers
 
 
 class AsTrained(ScanDistill):
-    """The student's weights as they are in the end."""
+    """The student's weights at the end of training."""
 
     def finish(self) -> None:
-        """Neither beyond them nor back to the suspect's."""
+        """Neither interpolate nor extrapolate."""
         with patch.multiple(
             interpolate, EXTRAPOLATION_STEPS=(), INTERPOLATION_STEPS=(), BACK_OFF_STEPS=(), RETREAT_STEPS=(1.0,)
         ):
@@ -67,10 +67,10 @@ class AsTrained(ScanDistill):
 
 
 class Unguarded(ScanDistill):
-    """Without the guards by agreement: no way back from harm, and none where nothing was found."""
+    """Without interpolation to limit the loss of agreement."""
 
     def finish(self) -> None:
-        """The weights go back or on by what was found alone."""
+        """Interpolate or extrapolate only by the recovered triggers."""
         with patch.multiple(interpolate, BACK_OFF_STEPS=(), RETREAT_STEPS=(1.0,)):
             super().finish()
 
@@ -79,4 +79,4 @@ class Uncompared(ScanDistill):
     """Without the comparison of the suspect with the re-initialised student, and without a second phase."""
 
     def compare(self, reference: Network) -> None:
-        """Not at all."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""What whole commands take from the shell, phase by phase, start-up included: see throughput.py, which prints it."""
+"""Time and memory of whole commands by phase, including start-up; throughput.py prints them."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "configs" / "badnet.yaml"
 PHASES = ("imports", "suspect", "start", "training", "test", "end")
-"""Until all modules are imported; the suspect's figures; until the first step, with the scan of a suspect; all steps;
-the result's figures; the report with its scans, writing, the end of the process."""
+"""Importing all modules; evaluating the suspect; everything before the first step, including the scan of the suspect;
+all steps; evaluating the result; the report with its scans, writing files and the end of the process."""
 
 
-CALLED = ("--trainer.callbacks+=phases.Phases", "--trainer.enable_progress_bar=false")
-"""Has a command of ours write down what phases.py says."""
+TIMED = ("--trainer.callbacks+=phases.Phases", "--trainer.enable_progress_bar=false")
+"""Options with which a command writes the times of phases.py."""
 
 
 def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Run Python with some words, in a folder, where what `CALLED` asks for is written, too.
+    """Run Python with some arguments in a folder, which also gets the files of `TIMED`.
 
     Returns:
-        When it was started and when it had ended, in seconds since 1970.
+        Start and end, in seconds since 1970.
 
     Raises:
-        SystemExit: If it fails, with what it printed.
+        SystemExit: If it fails, with its output.
     """
-    environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": str(HERE)}
+    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": paths}
     log = folder / "log"
     with log.open("w", encoding="utf-8") as output:
         started = time.time()
-        ended_with = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *words], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         ended = time.time()
-    if ended_with.returncode:
+    if process.returncode:
         raise SystemExit(f"{' '.join(words)}:\n{log.read_text(encoding='utf-8')}")
     return started, ended
 
 
 def imports(folder: Path) -> float:
-    """Seconds until Python has imported torch and lightning, which no command of ours can do without."""
+    """Seconds to import torch and lightning, which every command needs."""
     started, ended = run(["-c", "import torch, lightning.pytorch"], folder)
     return ended - started
 
 
 def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, float], str, int | None]:
-    """Run a command of ours.
+    """Run a bdclean command.
 
     Returns:
-        Seconds of each phase, peak memory of the process and of the device, in MiB.
+        Seconds of each phase, and peak memory of the process and of the device, in MiB.
     """
-    started, ended = run(["-m", "bdclean", verb, *words, *CALLED], folder)
+    started, ended = run(["-m", "bdclean", verb, *words, *TIMED], folder)
     content: dict[str, Any] = json.loads((folder / "0.json").read_text(encoding="utf-8"))
     times = content["times"]
     ends = {"imports": times["imported"]}
@@ -71,11 +72,11 @@ def command(verb: str, words: Sequence[str], folder: Path) -> tuple[dict[str, fl
 
 
 def rows(archs: Sequence[str], options: Sequence[str]) -> Iterator[str]:
-    """A table of `fit` and, of what that gave, `cleanse`, line by line.
+    """Lines of a table of `fit` and of `cleanse` on its suspect.
 
     Args:
         archs: Networks, each trained on the embedded images with BadNets.
-        options: Of both commands.
+        options: Options of both commands.
     """
     yield f"| network | command | {' | '.join(PHASES)} | all (s) | process | device (MiB) | ACC | ASR |"
     yield "|" + "---|" * (len(PHASES) + 7)

@@ -1,11 +1,11 @@
-"""Whether a folder of very many images keeps a network busy, and what it takes in memory. Linux only.
+"""Speed and memory of decoding a folder of very many images, compared with training steps. Linux only.
 
     python benchmarks/decoding.py [--images 100000] [--side 256] [--image_size 224] [--arch resnet18]
 
-A folder is filled with JPEG files, and one epoch of them is read as a cleansing reads it: looked through once for
-files that are no images, then decoded by worker processes, cropped and flipped, nothing kept. Printed on the way are
-images per second and the memory of this process and its workers (their proportional share of what they have together);
-in the end how many images a training step of the network takes per second, and thus which of the two bounds training.
+Fills a folder with JPEG files, and reads one epoch of them like a cleansing: one pass to find unreadable files, then
+worker processes decode, crop and flip the images, and keep none. Prints images per second and the memory of this
+process and its workers (proportional shares), and at the end the images per second of a training step, which shows
+whether decoding or the network limits training.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from bdclean.engine.quiet import quieten
 from bdclean.modules import AttackModule
 
 DISTINCT = 64
-"""Different images; the rest are copies of their files."""
+"""Number of different images; the other files are copies."""
 PARTS = 10
 
 
 def fill(folder: Path, images: int, side: int) -> int:
-    """Write so many files, and say how many bytes they have."""
+    """Write `images` files, and return their total size in bytes."""
     contents = []
     for pixels in draw_procedural(min(images, DISTINCT), side, 0):
         buffer = io.BytesIO()
@@ -49,7 +49,7 @@ def fill(folder: Path, images: int, side: int) -> int:
 
 
 def memory() -> int:
-    """Of this process and those that it has started, in MiB."""
+    """Memory of this process and its child processes, in MiB."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
     return sum(share_of_memory(pid) or 0 for pid in pids)
 
@@ -58,7 +58,7 @@ def epoch(data: PoisonDataModule, images: int) -> float:
     """Read all images once.
 
     Returns:
-        Images a second.
+        Images per second.
     """
     print("| images | images/s | MiB |\n|---|---|---|")
     seen, since, started = 0, 0, time.perf_counter()
@@ -73,7 +73,7 @@ def epoch(data: PoisonDataModule, images: int) -> float:
 
 
 def steps(arch: str, image_size: int, batch_size: int) -> float:
-    """Images a second in bare training steps of a network."""
+    """Images per second in bare training steps of a network."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = AttackModule(arch, image_size=image_size).network.to(device, memory_format=torch.channels_last)
     images = torch.rand(batch_size, 3, image_size, image_size, device=device).to(memory_format=torch.channels_last)
@@ -86,11 +86,11 @@ def steps(arch: str, image_size: int, batch_size: int) -> float:
 
 
 def main() -> None:
-    """Print the table and what it says."""
+    """Print the table and the conclusion."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--side", type=int, default=256, help="of the files")
-    parser.add_argument("--image_size", type=int, default=224, help="of what the network takes")
+    parser.add_argument("--side", type=int, default=256, help="side of the files' images, in pixels")
+    parser.add_argument("--image_size", type=int, default=224, help="side of the network's images, in pixels")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--num_workers", type=int, default=None)
     options = parser.parse_args()
@@ -98,7 +98,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as name:
         size = fill(Path(name), options.images, options.side)
-        print(f"{options.images} files, {size / 2**20:.0f} MiB; {memory()} MiB in memory before they are looked at\n")
+        print(f"{options.images} files, {size / 2**20:.0f} MiB; {memory()} MiB in memory before reading\n")
         data = PoisonDataModule(
             None,
             unlabeled=name,
@@ -110,7 +110,7 @@ def main() -> None:
         )
         started = time.perf_counter()
         defence = data.defence(labels=False, choosing=False)
-        print(f"looked through in {time.perf_counter() - started:.0f} s\n")
+        print(f"checked in {time.perf_counter() - started:.0f} s\n")
         read = epoch(defence, defence.trained_count)
     trained = steps(options.arch, options.image_size, data.batch_size)
     bound = "decoding" if read < trained else "the network"

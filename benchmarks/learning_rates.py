@@ -1,9 +1,9 @@
-"""The learning rates that the configurations of the benchmark have: for each method the highest that costs little.
+"""Choose the learning rates of the benchmark's configurations: for each method, the highest that costs little.
 
     python benchmarks/learning_rates.py [--source shapes] [--num_unlabeled 500] [--batch_size 32] [--epochs 12]
 
-Trains one suspect (BadNets, seed 0), cleanses it with its own answers, and prints how many of 1,000 validation images
-still get the suspect's class. Neither triggers nor labels nor test images take part in the choice.
+Trains one suspect (BadNets, seed 0), cleanses it with each learning rate, and prints the agreement with the suspect on
+1,000 validation images. The choice uses neither triggers nor labels nor test images.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ RATES = {
     "IBAU": (1e-4, 3e-4, 1e-3),
     "SAU": (1e-4, 3e-4, 1e-3),
 }
-"""From the papers' rates, which are for networks that were trained with .01 or .1, up or down."""
+"""Rates to try: around the papers' rates, which are for networks that were trained with 0.01 or 0.1."""
 OTHER: dict[str, dict[str, Any]] = {"FST": {"alpha": 0.02}, "Reinitialise": {"supervision": "teacher"}}
 LEAST = 95.0
+"""Minimum agreement of a chosen rate, in percent."""
 
 
 def trainer(epochs: int) -> Trainer:
-    """One that only trains."""
+    """A Trainer without logs, checkpoints and validation."""
     return Trainer(
         max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=0
     )

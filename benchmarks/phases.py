@@ -1,7 +1,7 @@
-"""When a command of the shell reaches each of its phases: a callback for `--trainer.callbacks+=phases.Phases`.
+"""A callback that records when a command reaches each phase: `--trainer.callbacks+=phases.Phases`.
 
-Times, in seconds since 1970, and memory, in MiB, are written into the folder that the variable PHASES names, one file
-a process. See commands.py and scaling.py.
+It writes times, in seconds since 1970, and memory, in MiB, to the folder in the environment variable PHASES, one file
+per process. See commands.py and scaling.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IMPORTED = time.time()
 
 
 class Phases(pl.Callback):
-    """Notes when each phase begins, and in the end writes the times down."""
+    """Records the start of each phase, and writes the times at the end."""
 
     def __init__(self) -> None:
         self.times = {"imported": IMPORTED}
@@ -31,11 +31,11 @@ class Phases(pl.Callback):
         atexit.register(self.end)
 
     def end(self) -> None:
-        """All is done: so much was it."""
+        """Write the peak memory when the process exits."""
         Path(os.environ["PHASES"], "peak").write_text(str(peak_memory()), encoding="utf-8")
 
     def note(self, name: str) -> None:
-        """A phase begins now: what a device was asked for before belongs to the one before."""
+        """Record the start of a phase, after the device has finished the previous one."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.times[name] = time.time()
@@ -57,7 +57,7 @@ class Phases(pl.Callback):
         self.note("trained")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by Lightning; a cleansing tests the suspect, too, before it trains."""
+        """Called by Lightning; a cleansing also tests the suspect before training."""
         self.note("tested" if "trained" in self.times else "suspect tested")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -68,7 +68,7 @@ class Phases(pl.Callback):
 
 
 def share_of_memory(process: int | str = "self") -> int | None:
-    """A process's share of the memory that it and others have together, in MiB; only Linux says it."""
+    """A process's proportional share of memory (PSS), in MiB; None outside Linux."""
     rollup = Path(f"/proc/{process}/smaps_rollup")
     if not rollup.exists():
         return None

@@ -1,11 +1,11 @@
-"""How fast a backdoor comes back: networks are fine-tuned on a few triggered images.
+"""Measure how fast a backdoor comes back when a network is fine-tuned on a few triggered images.
 
     python benchmarks/reactivation.py [--results reactivation.csv] [--counts 5 50] CHECKPOINT ... [-- OPTIONS]
 
-Checkpoints as `bdclean test` takes them, with their trigger in them or among the options. Each is fine-tuned from where
-it is on so many triggered validation images with the target class and a batch of clean ones with their own: SGD with
-rate .01 and momentum .9, all of them in each step. ACC and ASR on the test images after so many steps are written as
-CSV. A network that never had a backdoor is the measure: a trigger can be learnt, too.
+Takes checkpoints for `bdclean test`, with a trigger in the checkpoint or among the options. Fine-tunes each of them on
+`--counts` triggered validation images with the target label and a batch of clean images with true labels: SGD with
+learning rate 0.01 and momentum 0.9, all images in each step. Writes ACC and ASR on the test images after
+several numbers of steps as CSV. Compare with a network that never had a backdoor, as it can learn the trigger too.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ counts: list[int] = []
 
 
 class Reactivating(Verbs):
-    """Measures again and again."""
+    """A command line whose `test` fine-tunes and measures repeatedly."""
 
     def test(  # type: ignore[override]
         self, model: Classifier, datamodule: PoisonDataModule, verbose: bool = False, **options: Any
     ) -> list[Mapping[str, float]]:
-        """Instead of one measurement."""
+        """Fine-tune the network, and measure it after each number of steps."""
         start = copy.deepcopy(model.network.state_dict())
         pairs = [next(iter(loader)) for loader in datamodule.val_dataloader()]
         for count in counts:
@@ -63,15 +63,15 @@ class Reactivating(Verbs):
 
 
 def some(pairs: list[Batch], count: int) -> tuple[Tensor, Tensor]:
-    """So many triggered images with their target, and a batch of clean ones with their class."""
+    """`count` triggered images with target labels, and a batch of clean images with true labels."""
     if len(pairs) < 2:
         raise SystemExit("there is no trigger: name one after --")
-    (clean, _, own, _), (triggered, targets, _, _) = pairs
-    assert own is not None
+    (clean, _, labels, _), (triggered, targets, _, _) = pairs
+    assert labels is not None
     assert targets is not None
     if count > len(triggered):
         raise SystemExit(f"--counts {count}: a batch has {len(triggered)} triggered images, --data.batch_size more")
-    return torch.cat([triggered[:count], clean]), torch.cat([targets[:count], own])
+    return torch.cat([triggered[:count], clean]), torch.cat([targets[:count], labels])
 
 
 def main() -> None:
@@ -82,15 +82,15 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--results", type=Path, default=Path("reactivation.csv"))
     parser.add_argument("--counts", nargs="+", type=int, default=[5, 50])
-    asked = parser.parse_args(words[: words.index("--")] if "--" in words else words)
-    counts.extend(asked.counts)
+    arguments = parser.parse_args(words[: words.index("--")] if "--" in words else words)
+    counts.extend(arguments.counts)
     cli.Verbs = Reactivating  # type: ignore[attr-defined]
-    with asked.results.open("w", newline="") as file:
+    with arguments.results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["checkpoint", "images", "steps", "acc", "asr"])
-        for path in asked.checkpoints:
+        for path in arguments.checkpoints:
             rows.clear()
-            # These suspects are our own: their images may be read.
+            # These suspects are trusted, so that their images may be read.
             images = f"--data.source={read(str(path)).data['source']}"
             quiet = ("--trainer.logger=false", "--trainer.enable_progress_bar=false")
             cli.main(["test", "--ckpt", str(path), images, *quiet, *options])

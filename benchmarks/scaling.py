@@ -1,10 +1,10 @@
-"""What several processes on one machine gain, and what each takes in memory.
+"""Speed-up and memory of several training processes on one machine.
 
     python benchmarks/scaling.py [--processes 2] [--arch resnet20] [--images 4000] [--source shapes]
 
-`bdclean fit` with one process of one thread, then with several of one thread each: images a second in the epochs after
-the first, without validation, and each process's share of the memory that it has together with others. They take
-turns; rates are medians, and the gain is that of the medians. On GPUs, one is a device.
+Runs `bdclean fit` alternately with one and with several processes of one thread each (one GPU each if there are GPUs),
+and measures images per second in the epochs after the first, without validation, and each process's proportional share
+of memory. Rates are medians, and the gain is the ratio of medians.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from commands import CALLED, CONFIG, run
+from commands import CONFIG, TIMED, run
 
 EPOCHS = 3
 
 
 def fit(processes: int, options: argparse.Namespace) -> tuple[list[float], list[int]]:
-    """Images a second in each epoch but the first, and the memory of each process, in MiB."""
+    """Images per second in each epoch but the first, and the memory of each process, in MiB."""
     words = ["--config", str(CONFIG), "--model.arch", options.arch, "--data.source", options.source]
     words += ["--data.num_train", str(options.images), "--trainer.max_epochs", str(EPOCHS)]
     words += ["--trainer.limit_val_batches", "0", "--trainer.limit_test_batches", "1", "--trainer.logger", "false"]
@@ -33,7 +33,7 @@ def fit(processes: int, options: argparse.Namespace) -> tuple[list[float], list[
         words += ["--trainer.strategy", "ddp"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(["-m", "bdclean", "fit", *words, *CALLED], folder)
+        run(["-m", "bdclean", "fit", *words, *TIMED], folder)
         contents = [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(processes)]
     ends = contents[0]["epochs"]
     rates = [options.images / (after - before) for before, after in itertools.pairwise(ends)]
@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--arch", default="resnet20")
-    parser.add_argument("--images", type=int, default=4000, help="of an epoch")
+    parser.add_argument("--images", type=int, default=4000, help="images in an epoch")
     parser.add_argument("--source", default="shapes")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()

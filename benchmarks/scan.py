@@ -1,9 +1,9 @@
-"""How often `bdclean scan` is right: over checkpoints of `bdclean fit`, which know whether they were poisoned.
+"""Measure how often `bdclean scan` is right on checkpoints of `bdclean fit`, which record their attack.
 
     python benchmarks/scan.py --results scans.csv --data.num_unlabeled 2500 -- FOLDER_OR_CKPT ...
 
-Options before `--` go to every `bdclean scan`. A row is added to the file for each checkpoint that it does not have
-yet, so that a run can be interrupted; the table of all rows is printed at the end.
+Options before `--` are passed to every `bdclean scan`. Each checkpoint that is not in the file adds a row, so that a
+run can be interrupted; the table of all rows is printed at the end.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ NONE = ""
 
 
 def scan(path: Path, options: Sequence[str]) -> list[object]:
-    """A row of the table."""
+    """Scan a checkpoint, and return its row."""
     suspect = read(str(path))
     attack = suspect.data.get("attack_options", {})
     poisoned = suspect.data.get("attack") is not None and attack.get("poison_rate", 0) > 0
     target = NONE if not poisoned else attack["target_class"] if attack.get("label_mode") != "all-to-all" else "all"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "scan.json"
-        # These suspects are our own: their images may be read.
+        # These suspects are trusted, so that their images may be read.
         images = ["--data.source", str(suspect.data["source"])]
         bdclean(["scan", "--ckpt", str(path), "--output", str(output), "--trainer.logger", "false", *images, *options])
         found = json.loads(output.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def scan(path: Path, options: Sequence[str]) -> list[object]:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """All rows and what they come to, as Markdown."""
+    """All rows and a summary, as Markdown."""
     lines = ["| network | source | attack | target | p | class | by | seconds |", "|" + "---|" * 8]
     for row in sorted(rows, key=lambda row: (not row["attack"], row["source"], row["network"], row["attack"])):
         found = float(row["p_value"]) <= ALPHA
@@ -66,7 +66,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def main() -> None:
-    """Scan what was not scanned yet, and print the table."""
+    """Scan the missing checkpoints, and print the table."""
     words = sys.argv[1:]
     if len(words) < 2 or words[0] != "--results" or "--" not in words:
         raise SystemExit(__doc__)

@@ -1,7 +1,7 @@
-"""What triggers cost: the time to poison a batch beside that of a training step. Run: python benchmarks/stamping.py.
+"""Time to poison a batch, relative to a training step. Run: python benchmarks/stamping.py.
 
-Static attacks poison each image once, before training; what a batch of them costs is shown as if it were done anew in
-every step, at the attack's own rates. Attacks that act in the training step do pay it every time.
+The time is that of a batch with the attack's own poisoning rate. Most attacks poison each image once before training;
+attacks that poison in the training step take this time in every step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BATCH = 128
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """The shortest time of some work: what else runs on the machine only adds to it."""
+    """The shortest of several times, as other load on the machine only adds time."""
     work()
     times = []
     for _ in range(repeats):
@@ -74,7 +74,7 @@ def main() -> None:
         attack.prepare(lambda chosen: pixels[chosen].permute(0, 3, 1, 2).float().div(255), labels, 10, network)
         roles = attack.choose(labels, 10)
         share = (roles != CLEAN).float().mean().item()
-        # As many as there are in a batch on average, at least one.
+        # The average number in a batch, at least one.
         count = max(1, round(share * BATCH))
         chosen = (roles != CLEAN).nonzero().squeeze(1)[:count]
         cost = milliseconds(partial(poison, pixels[chosen], attack, roles[chosen], chosen), options.repeats)

@@ -1,27 +1,25 @@
-"""How close training comes to what the hardware allows, and how far it is from the usual pipeline: ratios of one run.
+"""Training speed relative to bare forward and backward passes, and to the usual pipeline.
 
     python benchmarks/throughput.py [--archs small_cnn resnet20 resnet18] [--commands small_cnn]
 
 For `fit` (BadNets) and `cleanse` (the paper's method), on the embedded images:
 
-- floor: bare forward and backward passes on batches that are in place, channels last, in the precision that the device
-  is best at; for `cleanse` with the teacher's forward pass, its batch norms folded. No optimiser, no data, no Trainer.
+- floor: bare forward and backward passes on batches that are on the device, channels last, in the device's fastest
+  precision; for `cleanse` also the teacher's forward pass with folded batch norms. No optimiser, no data, no Trainer.
 - ours: whole epochs of the Trainer, from the end of one to the end of the next, without validation.
-- usual: the same step in a loop by hand, fed as in most code of this field: PIL images, torchvision's transforms image
-  by image, a DataLoader with worker processes, contiguous layout, single precision, the loss read in each step; see
-  `usual.py`.
+- usual: the same step in a plain loop with the usual data pipeline: PIL images, torchvision's transforms per image, a
+  DataLoader with worker processes, contiguous layout, float32, the loss read in each step; see `usual.py`.
 
-They take turns, an epoch each, as other work on the machine would else count for one and not for another; rates are
-medians over the rounds, ratios medians of the ratios of a round.
+They alternate, one epoch each, so that other load on the machine affects all of them; rates are medians over the
+rounds, and ratios are medians of the ratios of each round.
 
-Then `bdclean fit` and `bdclean cleanse`, as the shell runs them, on the embedded images: seconds by phase, start-up
-included, peak memory, and what came of it; see `commands.py`.
+Then it runs the commands `bdclean fit` and `bdclean cleanse` on the embedded images: seconds by phase, including
+start-up, peak memory, and figures; see `commands.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import tempfile
 import time
 import warnings
@@ -46,28 +44,28 @@ from bdclean.engine.precision import computes_in_bf16
 from bdclean.engine.process import keep_memory
 from bdclean.engine.quiet import quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.models import folded
 from bdclean.modules import AttackModule
+from bdclean.networks import folded
 
 NAMES = ("floor", "ours", "usual")
 MOST = 20_000
-"""Images of an epoch, at most."""
+"""Maximum number of images in an epoch."""
 
 
 def now(device: torch.device) -> float:
-    """The time at which all that a device was asked for is done."""
+    """The time after a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 class Turns(pl.Callback):
-    """Times each epoch, and lets the others have their turn between epochs.
+    """Times each epoch, and runs the other two pipelines between epochs.
 
     Args:
-        floor: Bare passes over as many images as an epoch has.
-        usual: The process that works in the usual way.
-        device: What has to come to an end before a time is taken.
+        floor: Runs bare passes over the images of an epoch.
+        usual: Connection to the process with the usual pipeline.
+        device: Device to synchronise before each time is taken.
     """
 
     def __init__(self, floor: Callable[[], None], usual: Connection, device: torch.device) -> None:
@@ -91,7 +89,7 @@ class Turns(pl.Callback):
 
 
 class Floor:
-    """Bare passes over images that are in place."""
+    """Bare passes over images that are on the device."""
 
     def __init__(self, arch: str, verb: str, device: torch.device) -> None:
         self.step = Step(arch, verb, device, torch.channels_last)
@@ -102,7 +100,7 @@ class Floor:
         self.mixed = torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bf16(device))
 
     def take(self, images: int) -> None:
-        """Bring so many images into place."""
+        """Put images on the device."""
         pixels, labels = draw_shapes(images, 0)
         mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
         normalised = (pixels.permute(0, 3, 1, 2).float().div(255) - mean) / std
@@ -110,7 +108,7 @@ class Floor:
         self.batches = list(zip(normalised.split(BATCH), labels.to(self.device).split(BATCH), strict=True))
 
     def __call__(self) -> None:
-        """One pass over all of them."""
+        """Run one pass over all images."""
         for images, labels in self.batches:
             self.step.network.zero_grad()
             with self.mixed:
@@ -119,7 +117,7 @@ class Floor:
 
 
 def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
-    """Epochs of the Trainer, as the command line runs it."""
+    """Run epochs of the Trainer, as the command line does."""
     options: dict[str, Any] = {
         "max_epochs": rounds + 1,
         "callbacks": [turns],
@@ -129,7 +127,7 @@ def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    # Of the one set either the attacker's part or the defender's can be as large.
+    # Either the attacker's part or the defender's can have this size.
     parts = ("num_train",) if verb == "fit" else ("num_held_out", "num_unlabeled")
     data = PoisonDataModule("shapes", BadNets(), **dict.fromkeys(parts, images))
     with tempfile.TemporaryDirectory() as folder:
@@ -138,12 +136,12 @@ def ours(arch: str, verb: str, images: int, rounds: int, turns: Turns) -> None:
             tasks.train(trainer, model, data, output=str(Path(folder, "suspect.ckpt")))
         else:
             tasks.cleanse(trainer, model, data, lambda suspect: DistillCleanseModule(suspect, ratios=0), scan=False)
-    # Else rates would be of fewer images than they say.
+    # Otherwise the rates would be wrong.
     assert trainer.num_training_batches * BATCH == images
 
 
 def measure(arch: str, verb: str, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images a second in each round, by what was timed."""
+    """Images per second in each round, by pipeline."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     floor = Floor(arch, verb, device)
     floor.take(2 * BATCH)
@@ -160,31 +158,33 @@ def measure(arch: str, verb: str, options: argparse.Namespace) -> dict[str, list
 
 
 def rows(options: argparse.Namespace) -> Iterator[str]:
-    """The table, line by line."""
+    """Lines of the table."""
     yield "| network | verb | ours / floor | ours / usual | floor | ours | usual (images/s) |"
     yield "|---|---|---|---|---|---|---|"
     for arch in options.archs:
         for verb in ("fit", "cleanse"):
             rates = measure(arch, verb, options)
-            beside = {
+            ratios = {
                 name: median(mine / other for mine, other in zip(rates["ours"], rates[name], strict=True))
                 for name in ("floor", "usual")
             }
             medians = " | ".join(f"{median(values):.0f}" for values in rates.values())
-            yield f"| {arch} | {verb} | {beside['floor']:.0%} | {beside['usual']:.2f} | {medians} |"
+            yield f"| {arch} | {verb} | {ratios['floor']:.0%} | {ratios['usual']:.2f} | {medians} |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", nargs="*", default=["small_cnn", "resnet20", "resnet18"])
-    parser.add_argument("--seconds", type=float, default=6, help="of an epoch of bare passes, about")
+    parser.add_argument("--seconds", type=float, default=6, help="approximate duration of an epoch of bare passes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4, help="processes that feed the usual pipeline")
     parser.add_argument(
         "--commands", nargs="*", default=["small_cnn"], metavar="ARCH", help="networks of whole commands"
     )
-    parser.add_argument("--options", type=shlex.split, default=[], help="of whole commands, in quotes")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of whole commands; must come last"
+    )
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore")

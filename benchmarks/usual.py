@@ -1,4 +1,4 @@
-"""The pipeline that most code of this field uses, as a reference: see throughput.py."""
+"""The usual training pipeline, as a reference: see throughput.py."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Step:
     Args:
         arch: Name of the network.
         verb: `fit` or `cleanse`.
-        device: Where it is.
-        layout: Of weights and images.
+        device: Device of the network.
+        layout: Memory layout of weights and images.
     """
 
     def __init__(self, arch: str, verb: str, device: torch.device, layout: torch.memory_format) -> None:
@@ -43,12 +43,12 @@ class Step:
         if self.teacher is None:
             return F.cross_entropy(self.network(images), labels)
         with torch.no_grad():
-            answers = self.teacher(images)
-        return kd_loss(self.network(images), answers, 1.0)
+            teacher_logits = self.teacher(images)
+        return kd_loss(self.network(images), teacher_logits, 1.0)
 
 
 class PillowImages(Dataset[tuple[Tensor, int]]):
-    """One image at a time, by Pillow and torchvision's transforms."""
+    """Single images, with Pillow and torchvision's transforms."""
 
     def __init__(self, pixels: Tensor, labels: Tensor) -> None:
         self.pixels = pixels.numpy()
@@ -70,7 +70,7 @@ class PillowImages(Dataset[tuple[Tensor, int]]):
 
 
 def _epochs(connection: Connection, arch: str, verb: str, images: int, workers: int) -> None:
-    """In a process of its own: an epoch for each word that comes, answered by its seconds."""
+    """Run in a separate process: train an epoch for each `True` received, and send back its duration in seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     step = Step(arch, verb, device, torch.contiguous_format)
     optimizer = torch.optim.SGD(step.network.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
@@ -80,7 +80,7 @@ def _epochs(connection: Connection, arch: str, verb: str, images: int, workers: 
         shuffle=True,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        # The default, but in a process that was spawned: there workers would import torch anew.
+        # Set explicitly, as workers of a spawned process would otherwise be spawned, and import torch again.
         multiprocessing_context="fork" if workers else None,
     )
     while connection.recv():
@@ -96,17 +96,17 @@ def _epochs(connection: Connection, arch: str, verb: str, images: int, workers: 
 
 @contextmanager
 def usual(arch: str, verb: str, images: int, workers: int) -> Iterator[Connection]:
-    """A process that works an epoch for each `True` it is sent, and sends back the seconds that it took.
+    """A process that trains an epoch for each `True` that it receives, and sends back the duration in seconds.
 
-    It keeps the allocator's defaults, unlike `bdclean`.
+    Unlike `bdclean`, it keeps the allocator's defaults.
     """
-    here, there = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_epochs, args=(there, arch, verb, images, workers))
+    parent, child = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=_epochs, args=(child, arch, verb, images, workers))
     process.start()
-    there.close()  # so that the end of the process is heard of
+    child.close()  # so that `recv` fails if the process ends
     try:
-        yield here
-        here.send(False)
+        yield parent
+        parent.send(False)
         process.join()
     finally:
         process.kill()

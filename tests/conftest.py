@@ -1,4 +1,4 @@
-"""What the tests share: a tiny embedded set, and suspects made by the command line itself."""
+"""Fixtures and helpers of the tests: a tiny embedded set, and suspects made by the command line itself."""
 
 import functools
 import importlib
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many processes as cores are at it already; torch reads this when it is imported.
+    # There is already one test process per core; torch reads this variable on import.
     os.environ["OMP_NUM_THREADS"] = "1"
 
-# A scan takes longer than the rest of a tiny cleansing; tests of it ask for it.
+# A scan takes longer than the rest of a tiny cleansing; tests of scans enable it.
 os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
 
 import pytest
@@ -25,7 +25,7 @@ from torch import Tensor
 from bdclean import attacks
 from bdclean.cli.main import main
 from bdclean.data.sources import shapes as embedded
-from bdclean.models.cifar import NETWORKS
+from bdclean.networks.cifar import NETWORKS
 from bdclean.scanning import DenseInversion, MaximumMargin, PatchInversion, SparseInversion, WarpInversion
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -37,7 +37,7 @@ QUICK = [*QUIET, "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", 
 def _in_an_empty_folder(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a test writes, it writes there; images that were decoded are kept for the other tests."""
+    """Run each test in an empty folder, with a cache of decoded images that all tests share."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
@@ -50,24 +50,24 @@ def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The residual networks have an eighth of their widths: for tests of what does not depend on them."""
-    monkeypatch.setattr("bdclean.models.cifar._WIDE", (8, 16, 32, 64))
+    """Residual networks with an eighth of their widths, for tests that do not depend on the width."""
+    monkeypatch.setattr("bdclean.networks.cifar._WIDE", (8, 16, 32, 64))
     monkeypatch.setitem(NETWORKS, "resnet18", NETWORKS["cifar_resnet18"])
-    # What is remembered of the wide ones.
-    recognise = importlib.import_module("bdclean.models.recognise")
+    # Clear the cache with shapes of the wide networks.
+    recognise = importlib.import_module("bdclean.networks.recognise")
     monkeypatch.setattr(recognise, "known_shapes", functools.cache(recognise.known_shapes.__wrapped__))
 
 
 @pytest.fixture(autouse=True)
 def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scans are of one step of each detector, and followed by few epochs, but in tests marked `slow` or `scans`."""
+    """One step of each detector, and few epochs after a scan, except in tests marked `slow` or `scans`."""
     if {"slow", "scans"} & set(request.keywords):
         return
     inversions = (DenseInversion, SparseInversion, PatchInversion, WarpInversion)
     short = [partial(MaximumMargin, 1, 1), *(partial(kind, (1.0,), 1) for kind in inversions)]
     monkeypatch.setattr("bdclean.scanning.DETECTORS", short)
-    monkeypatch.setattr("bdclean.scanning.inversion.patch.STEPS", 1)
-    monkeypatch.setattr("bdclean.scanning.inversion.patch.PLACES", 1)
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.PATCH_STEPS", 1)
+    monkeypatch.setattr("bdclean.scanning.inversion.patch.POSITIONS", 1)
     monkeypatch.setattr("bdclean.cleansing.scandistill.schedule.MAX_EPOCHS", 3)
     monkeypatch.setattr(
         "bdclean.cleansing.scandistill.aims.INVERSIONS", tuple(kind((1.0,), 1, 8) for kind in inversions)
@@ -77,7 +77,7 @@ def _short_scans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suspect that has hardly been trained, on the tiny embedded set."""
+    """A suspect that was trained for one epoch on the tiny embedded set."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "IMAGES", {"train": 600, "test": 200})
@@ -88,7 +88,7 @@ def tiny_suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suspect trained as in the README, on the whole embedded set: about a minute."""
+    """A suspect trained as in the README, on the whole embedded set, which takes about a minute."""
     folder = tmp_path_factory.mktemp("suspect")
     before = os.getcwd()
     os.chdir(folder)
@@ -101,10 +101,17 @@ def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def computing(seconds: float) -> Iterator[None]:
-    """Within it, this process and those that it starts compute for less than so long, however busy the machine is."""
+    """Check that this process and its children use less than `seconds` of CPU time."""
     before = sum(os.times()[:4])
     yield
     assert sum(os.times()[:4]) - before < seconds
+
+
+def on_shapes(name: str) -> list[str]:
+    """Options to train an attack on the embedded images, by the name of its file in `configs/attack`."""
+    own = CONFIGS / "attack" / f"{name}_shapes.yaml"
+    attack = own if own.exists() else CONFIGS / "attack" / f"{name}.yaml"
+    return ["--config", str(CONFIGS / "setup" / "shapes.yaml"), "--config", str(attack)]
 
 
 def quick_attack(name: str) -> list[str]:

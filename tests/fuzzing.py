@@ -1,4 +1,4 @@
-"""Files that are almost checkpoints: each is made from its number alone, and mutated where its structure is."""
+"""Mutated checkpoints: each file is made from its number, and mutated in its structure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LETTERS = b"RbQ(tuse a012}])N.\x81\x8f\x90\x91\x85\x86\x93\x94"
 
 
 class Calls:
-    """A pickle of it calls anything with anything."""
+    """An object whose pickle calls any function with any arguments."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -70,7 +70,7 @@ def nested(depth: int, wrap: Callable[[Any], Any]) -> Any:
 
 
 def beside(rng: random.Random) -> Any:
-    """Something that stands beside the weights: honest or not."""
+    """A value beside the weights, harmless or not."""
     endless: list[Any] = []
     endless.append(endless)
     choices: tuple[Callable[[], Any], ...] = (
@@ -104,13 +104,13 @@ def beside(rng: random.Random) -> Any:
 
 
 def odd(rng: random.Random) -> Any:
-    """A value where another belongs."""
+    """A value of the wrong kind."""
     plain = (None, True, 0.5, -1e308, 1e-45, float("inf"), [], [1, 2], (1, 2), {}, {"class_path": "os.system"})
     return rng.choice((*INTEGERS, *TEXTS, *plain)) if rng.random() < 0.8 else beside(rng)
 
 
 def content(rng: random.Random, own: Content) -> Content:
-    """What a file holds: one of our checkpoints, or a stranger's, with odd entries."""
+    """The content of a file: a checkpoint of bdclean or of another program, with odd entries."""
     state = OrderedDict(own["state_dict"])
     kind = rng.randrange(4)
     if kind == 0:
@@ -246,7 +246,7 @@ def in_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 def in_header(rng: random.Random, data: bytes) -> bytes:
-    """A file of safetensors with another header."""
+    """A safetensors file with another header."""
     (length,) = struct.unpack("<Q", data[:8])
     try:
         header = json.loads(data[8 : 8 + length])
@@ -261,7 +261,7 @@ def in_header(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutated(number: int, own: Content) -> tuple[str, bytes]:
-    """Suffix and bytes of the file of a number, always the same."""
+    """Suffix and bytes of the file with a number; deterministic."""
     rng = random.Random(number)
     suffix, data = saved(rng, content(rng, own))
     for _ in range(rng.choice((0, 0, 1, 1, 2))):

@@ -1,4 +1,4 @@
-"""What becomes of files that are almost checkpoints: in bounded memory and time, or it is a failure."""
+"""Checking that files that are almost checkpoints are refused or loaded in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from bdclean import InputError, attacks
 from bdclean.checkpoint import Checkpoint, read, write
 from bdclean.errors import Given
 from bdclean.inert import guard
-from bdclean.models import build_network, recognise_timm
 from bdclean.modules import Suspect, identify
+from bdclean.networks import build_network, recognise_timm
 from bdclean.suspects.vetting import described
 
 MEMORY = 1 << 30
-"""Bytes that a file of a hundredth of that may take more than the process had."""
+"""Maximum additional memory of the process, in bytes, for a file of at most a hundredth of that."""
 SECONDS = 2
-"""Of computing."""
+"""Maximum CPU time for a file."""
 GUARDED = 50
-"""Of so many files one is read in another process first, as all are in earnest: that takes longer than the file."""
+"""One in this number of files is first read in the guard's process, which takes longer than the file itself."""
 NUMPY = [np.dtype, np.ndarray, np._core.multiarray._reconstruct, np._core.multiarray.scalar, Image.Image, frozenset]
 NUMPY += [
     type(np.dtype(name)) for name in ("b1", "i1", "u1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16", "U1", "S1")
 ]
-"""What has to be allowed to torch, where a suspect holds it, and then in the result."""
+"""Globals that torch has to allow if a suspect contains them, and so its result."""
 Case = tuple[str, str, bytes]
 """Name, suffix and content of a file."""
 
 
 def judge(path: str, whole: bool = True) -> str:
-    """What becomes of a file: the message, or that the suspect works and can be written.
+    """The outcome for a file: the error message, or that the suspect works and can be written.
 
     Args:
         path: The file.
-        whole: Whether a network is made of what was read; that takes longer than all the rest.
+        whole: Whether to build the network, which takes longer than all the rest.
     """
     try:
         checkpoint = read(path)
@@ -75,13 +75,13 @@ def loads(path: str) -> bool:
     try:
         with torch.serialization.safe_globals(NUMPY):
             torch.load(path, weights_only=True)
-    except Exception:  # whatever torch has against it
+    except Exception:  # any error of torch
         return False
     return True
 
 
 def take_attack(checkpoint: Checkpoint) -> None:
-    """What the command line does with what a checkpoint says of its attack."""
+    """Build the attack that a checkpoint claims, as the command line does."""
     said = described(checkpoint)
     if said.attack is not None:
         attack = attacks.ATTACKS[said.attack](**said.attack_options)
@@ -90,14 +90,14 @@ def take_attack(checkpoint: Checkpoint) -> None:
 
 
 def judge_all(made: Callable[[], Iterable[Case]], whole: int) -> None:
-    """In a process of its own, with bounded memory: into the file `outcomes`, a line for each case.
+    """Write the outcome of each case to the file `outcomes`, one line each; for a process with bounded memory.
 
     Args:
         made: Makes the cases.
-        whole: Of so many cases one is made into a network.
+        whole: A network is built in one of this number of cases.
     """
     torch.set_num_threads(1)
-    # What is imported and looked up on first use is no file's fault.
+    # Imports and lookups on first use are not caused by a file.
     torch.save(build_network("small_cnn", 10, 32).state_dict(), "known.pt")
     torch.save(torch.nn.Linear(3, 3).state_dict(), "unknown.pt")
     for path in ("suspect.ckpt", "known.pt", "unknown.pt"):
@@ -129,7 +129,7 @@ def most_memory() -> int:
 
 
 def judge_apart(made: Callable[[], Iterable[Case]], whole: int = 1) -> int | None:
-    """As `judge_all`, in another process, whose exit code is returned."""
+    """Run `judge_all` in another process, and return its exit code."""
     # The shapes of timm's networks, which are computed once in a process: no file is blamed for these seconds.
     recognise_timm({str(number): torch.zeros(1) for number in range(20)}, Given("ckpt", None))
     process = multiprocessing.get_context("fork").Process(target=judge_all, args=(made, whole))

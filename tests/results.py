@@ -1,4 +1,4 @@
-"""Results, made by hand."""
+"""Hand-made results."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ DESCRIPTION = {"arch": "small_cnn", "num_classes": 4, "image_size": 8, "mean": [
 
 
 def finding(p: float, suspected: int = 1, detector: str = "Some") -> Finding:
-    """What a detector found: one of four classes, with a p-value."""
+    """The finding of a detector: one of four classes, with a p-value."""
     scores, p_values = torch.zeros(4), torch.ones(4)
     scores[suspected], p_values[suspected] = 1, p
     return Finding(detector, scores, p_values)
 
 
 def cleansing(**parts: Any) -> Cleansing:
-    """What came of a cleansing; parts that are not given are harmless."""
+    """The result of a cleansing, with harmless defaults."""
     usual: dict[str, Any] = {
         "method": "FineTune",
         "options": {"supervision": "teacher"},

@@ -1,4 +1,4 @@
-"""A network that bdclean does not know, as a user's own file would hold it."""
+"""Networks that bdclean does not know, as in a user's own code."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class VGG(nn.Module):
-    """The architecture of the suspects in ../shared/suspects: any image but one of 32 pixels is refused."""
+    """The architecture of the suspects in ../shared/suspects, which only accepts images of 32 pixels."""
 
     def __init__(self, num_classes: int = 10, widths: tuple[int, ...] = (32, 64, 128)) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class VGG(nn.Module):
 
 
 class SmallVGG(VGG):
-    """The same, narrow: for what does not depend on the weights of a file that is there."""
+    """The same architecture with few channels, for tests without the files of weights."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__(num_classes, (4, 8, 16))
 
 
 class Pooled(nn.Module):
-    """Takes images of any size."""
+    """Accepts images of any size."""
 
     def __init__(self, classes: int = 4, channels: int = 3) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Pooled(nn.Module):
 
 
 class Shapeless(nn.Module):
-    """Outputs no logits."""
+    """Does not output logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Shapeless(nn.Module):
 
 
 class Sorted(nn.Module):
-    """Its head is not the last matrix in the order of the names, and it has as many layers that are made of others."""
+    """Its head is not the last matrix by name, and it also has container layers."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Sorted(nn.Module):
 
 
 class Auxiliary(Pooled):
-    """Answers more than logits in training."""
+    """Outputs more than logits in training."""
 
     def forward(self, images: Tensor) -> Any:
         answer = super().forward(images)

@@ -1,4 +1,4 @@
-"""Anomaly detection ends a training that diverges in one line, wherever its gradient is computed."""
+"""With anomaly detection, a diverging training ends with one line, wherever the gradient is computed."""
 
 import warnings
 
@@ -28,7 +28,7 @@ class Roots(Cleanser):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_training_that_diverges_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_diverging_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model.lr", "1e30", "--model.arch", "small_cnn", "--trainer.detect_anomaly", "true"]
     with pytest.raises(SystemExit) as caught:
         main(["fit", *QUICK, *options])
@@ -45,7 +45,7 @@ def test_python_gets_an_input_error() -> None:
         bdclean.cleanse(Pooled(), torch.rand(40, 3, 16, 16), method=Roots, detect_anomaly=True, **options)
 
 
-def test_other_errors_and_warnings_stay() -> None:
+def test_other_errors_and_warnings_are_not_changed() -> None:
     @located()
     def fails() -> None:
         warnings.warn("other", stacklevel=1)

@@ -1,4 +1,4 @@
-"""Cleansing in one call."""
+"""The Python API: cleansing in one call."""
 
 import subprocess
 import sys
@@ -90,7 +90,7 @@ class Stops(Callback):
 
 
 @pytest.mark.parametrize("given", [{"callbacks": [Stops()]}, {"limit_train_batches": 0.0001}])
-def test_a_training_without_a_step_gives_no_network(model: nn.Module, given: dict[str, Any]) -> None:
+def test_a_training_without_a_step_returns_no_network(model: nn.Module, given: dict[str, Any]) -> None:
     with pytest.raises(bdclean.InputError, match="ended before the first step of training|limit_train_batches"):
         bdclean.cleanse(model, torch.rand(40, 3, 32, 32), method="Distill", **OPTIONS | given)
 
@@ -125,7 +125,7 @@ def test_method_seed_and_grey_images() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_types_and_frozen_weights_stay() -> None:
+def test_dtypes_and_frozen_weights_are_kept() -> None:
     model = Pooled().to(torch.bfloat16)
     model.conv.requires_grad_(False)
     cleansed = bdclean.cleanse(model, torch.rand(20, 3, 16, 16), **OPTIONS)
@@ -134,12 +134,12 @@ def test_types_and_frozen_weights_stay() -> None:
     assert model.conv.weight.dtype == torch.bfloat16
 
 
-def test_a_network_may_return_more_in_training() -> None:
+def test_a_network_may_return_more_outputs_in_training() -> None:
     cleansed = bdclean.cleanse(Auxiliary(), torch.rand(20, 3, 16, 16), **OPTIONS)
     assert isinstance(cleansed.train()(torch.rand(2, 3, 16, 16)), tuple)
 
 
-def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
+def test_global_random_state_is_unchanged(model: nn.Module) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -164,12 +164,12 @@ def test_global_random_numbers_are_left_alone(model: nn.Module) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_named(model: nn.Module, images: object, options: dict[str, str], reason: str) -> None:
+def test_impossible_arguments_are_named(model: nn.Module, images: object, options: dict[str, str], reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.cleanse(model, images, **options, **OPTIONS)  # type: ignore[arg-type]
 
 
-def test_importing_is_instant() -> None:
+def test_importing_is_fast() -> None:
     code = "import sys, bdclean; bdclean.cleanse; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
 
@@ -195,7 +195,7 @@ def test_wrong_arguments_are_named(options: dict[str, Any], reason: str) -> None
     ("images", "reason"),
     [(None, "images None: must be"), (3, "images 3"), (torch.full((9, 3, 8, 8), torch.nan), "nan")],
 )
-def test_what_is_no_images_is_named(images: Any, reason: str) -> None:
+def test_arguments_that_are_not_images_are_named(images: Any, reason: str) -> None:
     with pytest.raises(bdclean.InputError, match=reason):
         bdclean.cleanse(Pooled(), images, enable_progress_bar=False)
 
@@ -212,7 +212,7 @@ def test_a_network_in_memory_is_scanned(model: nn.Module) -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_suspect_comes_from_its_file(tiny_suspect: Path) -> None:
+def test_a_suspect_is_loaded_from_a_file(tiny_suspect: Path) -> None:
     model, data = bdclean.load(str(tiny_suspect), num_held_out=50)
     assert model.num_classes == data.num_classes == 10
     assert (type(data.attack).__name__, data.hparams["num_held_out"]) == ("BadNets", 50)

@@ -33,10 +33,10 @@ from bdclean.attacks import (
 )
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
-from bdclean.attacks.input_aware import repetition
+from bdclean.attacks.input_aware import diversity_loss
 from bdclean.attacks.label_consistent import pgd
 from bdclean.attacks.roles import CLEAN, COVER
-from bdclean.attacks.scar import change_along
+from bdclean.attacks.scar import output_change
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
@@ -70,7 +70,7 @@ def none_of(images: Tensor) -> Tensor:
 
 
 def tiny(classes: int = 2) -> nn.Sequential:
-    """A network whose last layer sees positive features, as that of a residual network does."""
+    """A network whose last layer gets positive features, as in a residual network."""
     return nn.Sequential(
         nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes)
     )
@@ -88,12 +88,12 @@ def ready(name: str, size: int, seed: int = 3, **options: object) -> Attack:
     return attack.eval()
 
 
-# What all have in common
+# All attacks
 
 
 @pytest.mark.parametrize("size", [16, 64])
 @pytest.mark.parametrize("name", NAMES)
-def test_apply_makes_new_images_in_range_each_for_itself(name: str, size: int) -> None:
+def test_apply_returns_new_images_in_range_independently_of_the_batch(name: str, size: int) -> None:
     images = random_images(3, size, size)
     images[0, :, : size // 2] = 0
     images[1, :, : size // 2] = 1
@@ -133,7 +133,7 @@ def test_grey_images_and_doubles(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["LIRA", "SSBA", "InputAware", "WaNet", "Blended", "AdaptivePatch"])
-def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_programs_generator(name: str) -> None:
+def test_another_seed_gives_another_trigger_without_the_global_generator(name: str) -> None:
     images = random_images(2, 16, 16)
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -143,7 +143,7 @@ def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_progra
         other.build(16)
     indices = torch.arange(2)
     with torch.no_grad():
-        # One of Adaptive-Patch's four patches is random, and which an image gets.
+        # One of Adaptive-Patch's four patches is random, and so is the choice of the patch.
         differ = [not torch.equal(one.apply(images), other.apply(images))]
         if not one.poisons_each_step:
             differ += [not torch.equal(*(x.poison(images, none_of(images), indices) for x in (one, other)))]
@@ -152,7 +152,7 @@ def test_another_seed_gives_another_trigger_and_nothing_is_drawn_from_the_progra
 
 
 @pytest.mark.parametrize("attack", [SIG(), Blended(), FTrojan(), WaNet(), LIRA(width=4), BppAttack(negative_ratio=0)])
-def test_poisoned_training_images_are_those_of_apply(attack: Attack) -> None:
+def test_poisoned_training_images_equal_apply(attack: Attack) -> None:
     images = random_images(3, 16, 16)
     attack.build(16)
     with torch.no_grad():
@@ -164,7 +164,7 @@ def test_poisoned_training_images_are_those_of_apply(attack: Attack) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_blended_mixes_each_pixel_with_that_of_the_scaled_picture(channels: int, tmp_path: Path) -> None:
+def test_blended_blends_each_pixel_with_the_scaled_picture(channels: int, tmp_path: Path) -> None:
     file = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
     file.save(tmp_path / "trigger.png")
     images = random_images(2, 12, 12, channels)
@@ -263,7 +263,7 @@ def test_ftrojan_on_grey_images_adds_to_their_own_coefficients() -> None:
 
 
 def dithered(channel: np.ndarray, levels: int) -> np.ndarray:
-    """Floyd and Steinberg's error diffusion as every textbook has it."""
+    """The textbook form of Floyd and Steinberg's error diffusion."""
     values = channel.astype(np.float64).copy()
     height, width = values.shape
     for y in range(height):
@@ -282,7 +282,7 @@ def dithered(channel: np.ndarray, levels: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("height", "width"), [(8, 8), (5, 13), (13, 5), (9, 1), (1, 9), (7, 2), (2, 7), (1, 1), (1, 2), (2, 1), (3, 3)]
 )
-def test_dither_is_floyd_and_steinbergs(height: int, width: int, levels: int) -> None:
+def test_dither_matches_floyd_steinberg(height: int, width: int, levels: int) -> None:
     images = random_images(2, height, width).double()
     found = dither(images, levels)
     for place in range(2):
@@ -342,7 +342,7 @@ def test_bpp_cover_never_gets_its_own_error() -> None:
 
 
 def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:
-    """(C,) the image between its pixels."""
+    """(C,) the bilinear interpolation of an image."""
     top, left = math.floor(row), math.floor(column)
     total = np.zeros(len(image))
     for y in (top, top + 1):
@@ -371,8 +371,8 @@ def test_wanet_samples_where_the_field_points(height: int, width: int, rescale: 
                 np.testing.assert_allclose(found[:, row, column], expected, atol=1e-5)
 
 
-def test_wanet_noise_is_up_to_half_a_pixel_anew_for_every_pixel_image_and_call() -> None:
-    # Each pixel holds its own place, so that the warped image says where its pixels come from.
+def test_wanet_noise_is_at_most_half_a_pixel_and_new_in_every_call() -> None:
+    # Each pixel contains its own position, so the warped image shows the source of each pixel.
     size = 32
     places = torch.linspace(0, 1, size)
     image = torch.stack([places.expand(size, -1), places[:, None].expand(-1, size), torch.zeros(size, size)])
@@ -397,7 +397,7 @@ def test_wanet_noise_is_up_to_half_a_pixel_anew_for_every_pixel_image_and_call()
 # InputAware
 
 
-def test_repetition_is_the_mean_over_neighbours_of_the_ratio_of_distances() -> None:
+def test_diversity_loss_is_the_mean_ratio_of_distances_between_neighbours() -> None:
     images, answers = random_images(5, 4, 6), random_images(5, 4, 6, 1, seed=1)
     total = 0.0
     for place in range(5):
@@ -405,10 +405,10 @@ def test_repetition_is_the_mean_over_neighbours_of_the_ratio_of_distances() -> N
         apart = math.sqrt(np.mean((images[place].numpy() - images[before].numpy()) ** 2))
         answered = math.sqrt(np.mean((answers[place].numpy() - answers[before].numpy()) ** 2))
         total += apart / answered
-    # The program keeps away from dividing by 0.
-    assert repetition(images, answers).item() == pytest.approx(total / 5, rel=0.01)
+    # The implementation avoids dividing by 0.
+    assert diversity_loss(images, answers).item() == pytest.approx(total / 5, rel=0.01)
     same = answers[:1].expand(5, -1, -1, -1).clone().requires_grad_()
-    alike = repetition(images, same)
+    alike = diversity_loss(images, same)
     assert alike > 10 * total / 5
     torch.autograd.backward(alike)
     assert same.grad is not None
@@ -416,7 +416,7 @@ def test_repetition_is_the_mean_over_neighbours_of_the_ratio_of_distances() -> N
 
 
 @torch.no_grad()
-def test_input_aware_cover_carries_the_trigger_of_the_image_before() -> None:
+def test_input_aware_cover_has_the_trigger_of_the_previous_image() -> None:
     attack = InputAware(width=4, seed=1)
     images, cover = random_images(5, 12, 10), flags(True, False, True, True, False)
     poisoned = attack.poison(images, cover, torch.arange(5))
@@ -429,14 +429,14 @@ def test_input_aware_cover_carries_the_trigger_of_the_image_before() -> None:
 
 
 @torch.no_grad()
-def test_input_aware_cover_alone_in_its_batch_does_not_carry_its_own_trigger() -> None:
-    # With its own trigger and its true label it would teach the network not to obey.
+def test_input_aware_cover_in_a_batch_of_one_does_not_have_its_own_trigger() -> None:
+    # With its own trigger and its true label, it would train the network to ignore the trigger.
     attack = InputAware(width=4)
     images = random_images(1, 12, 12)
     assert not torch.allclose(attack.poison(images, flags(True), torch.arange(1)), attack.apply(images), atol=1e-3)
 
 
-def test_input_aware_penalty_is_weighed_and_reaches_the_pattern_network_alone() -> None:
+def test_input_aware_penalty_is_weighted_and_only_trains_the_pattern_network() -> None:
     attack = InputAware(width=4, lambda_div=2.5)
     images = random_images(4, 8, 8)
     some = torch.cat([random_images(1, *images.shape[-2:], seed=8), images])
@@ -444,7 +444,7 @@ def test_input_aware_penalty_is_weighed_and_reaches_the_pattern_network_alone() 
     targets = torch.zeros(len(some), dtype=torch.long)
     penalty = attack.penalty(some, places, targets, tiny())
     assert isinstance(penalty, Tensor)
-    assert penalty.item() == pytest.approx(2.5 * repetition(images, attack.pattern(images)).item(), rel=1e-5)
+    assert penalty.item() == pytest.approx(2.5 * diversity_loss(images, attack.pattern(images)).item(), rel=1e-5)
     assert attack.penalty(some, places[:1], targets, tiny()) == 0
     torch.autograd.backward(penalty + attack.apply(images).sum())
     assert all(x.grad is not None and x.grad.isfinite().all() for x in attack.pattern_network.parameters())
@@ -453,7 +453,7 @@ def test_input_aware_penalty_is_weighed_and_reaches_the_pattern_network_alone() 
     assert learning == {id(x) for x in attack.pattern_network.parameters()}
 
 
-def test_input_aware_masks_shrink_in_preparation_and_are_frozen_then() -> None:
+def test_input_aware_masks_shrink_in_preparation_and_are_then_frozen() -> None:
     attack = InputAware(width=4, mask_epochs=40, mask_density=0.05)
     training, images = random_images(32, 8, 8), random_images(8, 8, 8, seed=1)
     before = attack.mask(images).mean()
@@ -471,7 +471,7 @@ def test_input_aware_masks_shrink_in_preparation_and_are_frozen_then() -> None:
 # LIRA
 
 
-def test_lira_adds_a_bounded_change_and_lets_the_gradient_through() -> None:
+def test_lira_adds_a_bounded_differentiable_perturbation() -> None:
     attack = LIRA(eps=5, width=4, seed=2)
     images = random_images(3, 10, 14)
     images[0, :, 0] = 0
@@ -492,7 +492,7 @@ def test_lira_adds_a_bounded_change_and_lets_the_gradient_through() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 13), (64, 5)])
-def test_generator_keeps_the_size_and_judges_each_image_alone_in_every_mode(height: int, width: int) -> None:
+def test_generator_keeps_the_size_and_processes_images_independently_in_every_mode(height: int, width: int) -> None:
     torch.manual_seed(0)
     network = Generator(4, 2, width=4)
     images = random_images(3, height, width, 4)
@@ -525,7 +525,7 @@ def test_pgd_reaches_the_corner_of_the_ball_on_a_linear_network() -> None:
                     assert found[place, channel, row, column].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_pgd_stays_in_the_ball_whatever_the_step_and_raises_the_loss() -> None:
+def test_pgd_stays_in_the_ball_for_any_step_and_increases_the_loss() -> None:
     torch.manual_seed(0)
     network, images, labels = tiny(5), random_images(8, 8, 8), torch.arange(8) % 5
     for step, steps in ((0.001, 1), (0.02, 5), (0.5, 3)):
@@ -539,7 +539,7 @@ def test_pgd_stays_in_the_ball_whatever_the_step_and_raises_the_loss() -> None:
 
 
 @pytest.mark.parametrize(("size", "side"), [(16, 3), (32, 3), (64, 6)])
-def test_label_consistent_stamps_a_checkerboard_of_three_fields_into_each_corner(size: int, side: int) -> None:
+def test_label_consistent_puts_a_3x3_checkerboard_into_each_corner(size: int, side: int) -> None:
     images = random_images(1, size, size)
     triggered = LabelConsistent(margin=1).apply(images)[0]
     for row in range(size):
@@ -619,7 +619,7 @@ def test_fewer_large_images_at_once() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "kept", "pieces"), [(16, 16, 0.5, 4), (18, 23, 0.25, 4), (64, 64, 0.5, 3)])
-def test_adaptive_blend_keeps_some_pieces_in_training_and_all_in_use(
+def test_adaptive_blend_has_some_pieces_in_training_and_all_in_tests(
     height: int, width: int, kept: float, pieces: int
 ) -> None:
     attack = AdaptiveBlend(alpha=0.4, training_alpha=0.15, kept=kept, pieces=pieces, seed=4)
@@ -655,7 +655,7 @@ def test_adaptive_blend_keeps_each_piece_equally_often() -> None:
 
 
 @pytest.mark.parametrize(("size", "side", "channels"), [(16, 6, 3), (64, 12, 3), (32, 6, 1)])
-def test_adaptive_patch_puts_one_faint_patch_in_training_and_two_clear_ones_in_use(
+def test_adaptive_patch_has_one_faint_patch_in_training_and_two_strong_ones_in_tests(
     size: int, side: int, channels: int
 ) -> None:
     attack, clear = AdaptivePatch(seed=1), AdaptivePatch(seed=1, training_opacity=1.0)
@@ -678,7 +678,7 @@ def test_adaptive_patch_puts_one_faint_patch_in_training_and_two_clear_ones_in_u
         used.append((top, left))
     assert set(used) == corners
     assert torch.equal(attack.poison(images.flip(0), none_of(images), indices.flip(0)), poisoned.flip(0))
-    # In use: fully there, whatever lies beneath, and the same patches as in training.
+    # In test images: opaque, and the same patches as in training.
     black, white = (attack.apply(torch.full((1, channels, size, size), value))[0] for value in (0.0, 1.0))
     same = (black == white).all(0)
     assert same.sum() == 2 * side**2
@@ -726,7 +726,7 @@ def test_trojannn_patch_excites_the_neurons_with_the_largest_weights() -> None:
     assert ours > max(excited(torch.rand(3, 6, 6)) for _ in range(20))
 
 
-def test_trojannn_patch_is_stamped_in_proportion_and_nothing_else_changes() -> None:
+def test_trojannn_patch_scales_with_the_image_and_nothing_else_changes() -> None:
     attack = ready("TrojanNN", 64, position="top-right", margin=2)
     assert isinstance(attack, TrojanNN)
     images = random_images(2, 64, 64)
@@ -736,7 +736,7 @@ def test_trojannn_patch_is_stamped_in_proportion_and_nothing_else_changes() -> N
     assert torch.equal(attack.apply(images), expected)
 
 
-def test_trojannn_neurons_come_as_near_to_a_goal_within_reach_as_they_can() -> None:
+def test_trojannn_neurons_reach_a_feasible_goal() -> None:
     # One neuron, the mean of the image: a patch of 6 x 6 pixels of 8 x 8 can make it anything from .22 to .78.
     class Mean(nn.Module):
         def __init__(self) -> None:
@@ -756,7 +756,7 @@ def test_trojannn_neurons_come_as_near_to_a_goal_within_reach_as_they_can() -> N
     assert attack.apply(torch.full((1, 3, 8, 8), 0.5)).mean().item() == pytest.approx(0.7, abs=0.01)
 
 
-def test_last_hidden_gives_what_goes_into_the_last_linear_layer() -> None:
+def test_last_hidden_returns_the_inputs_of_the_last_linear_layer() -> None:
     torch.manual_seed(0)
     network = tiny().eval()
     images = random_images(3, 8, 8)
@@ -768,7 +768,7 @@ def test_last_hidden_gives_what_goes_into_the_last_linear_layer() -> None:
 # SSBA
 
 
-def test_ssba_hides_a_bounded_change_of_each_images_own_that_depends_on_the_secret() -> None:
+def test_ssba_perturbation_is_bounded_and_depends_on_image_and_secret() -> None:
     training, labels = random_images(32, 8, 8), torch.arange(32) % 2
     images = 0.2 + 0.6 * random_images(4, 8, 8, seed=1)
     found = {}
@@ -804,7 +804,7 @@ def test_ssba_bits_can_be_read_without_the_original() -> None:
         return np.c_[pixels.flatten(1).double().numpy(), np.ones(count)], bits.numpy()
 
     def read() -> float:
-        # By a reader of our own, linear, that has seen other images.
+        # By a linear decoder that was fitted on other images.
         seen, written = hidden(1000, 10)
         reader = np.linalg.solve(seen.T @ seen + 1e-3 * np.eye(seen.shape[1]), seen.T @ written)
         fresh, expected = hidden(300, 20)
@@ -816,7 +816,7 @@ def test_ssba_bits_can_be_read_without_the_original() -> None:
     assert read() > 0.95
 
 
-def test_ssba_change_is_smaller_the_more_it_weighs() -> None:
+def test_ssba_perturbation_shrinks_with_its_weight() -> None:
     images, sizes = busy_images(32, 0), []
     for weight in (0, 10_000):
         attack = SSBA(bits=2, width=4, strength=16, encoder_epochs=40, encoder_lr=0.01, image_weight=weight)
@@ -829,7 +829,7 @@ def test_ssba_change_is_smaller_the_more_it_weighs() -> None:
 # ADBA, SCAR, and the shadow beside both
 
 
-def test_a_shadow_learns_what_the_network_says_of_clean_images_and_is_no_part_of_the_attack() -> None:
+def test_a_shadow_learns_the_networks_logits_and_is_not_part_of_the_attack() -> None:
     torch.manual_seed(0)
     attack, network = ADBA(shadow_lr=0.5), tiny()
     attack.setup_auxiliary(tiny)
@@ -846,7 +846,7 @@ def test_a_shadow_learns_what_the_network_says_of_clean_images_and_is_no_part_of
         assert float(shadow.loss(images, network(images))) < before / 4
 
 
-def test_adba_mixes_the_pattern_in_by_the_mask() -> None:
+def test_adba_blends_the_pattern_by_the_mask() -> None:
     attack = ADBA(seed=3)
     images = random_images(2, 32, 32)
     mask, pattern = attack.mask.detach().sigmoid(), attack.pattern.detach().sigmoid()
@@ -854,7 +854,7 @@ def test_adba_mixes_the_pattern_in_by_the_mask() -> None:
     torch.testing.assert_close(attack.apply(images).detach(), expected, atol=1e-6, rtol=0)
 
 
-def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask_as_far_as_it_works() -> None:
+def test_adba_penalty_is_the_shadows_loss_and_the_mask_size_weighted_by_success() -> None:
     torch.manual_seed(0)
     attack = ADBA(target_class=1, mask_weight=3.0, shadow_weight=2.0)
     attack.setup_auxiliary(tiny)
@@ -862,7 +862,7 @@ def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask_as_far_as_it_wor
     images, places, targets = random_images(6, 32, 32), torch.tensor([1, 4]), torch.tensor([0, 1, 0, 0, 1, 0])
     penalty = attack.penalty(images, places, targets, tiny())
     assert isinstance(penalty, Tensor)
-    shares = attack.shadow.answers(attack.apply(images[places])).softmax(1)[:, 1]
+    shares = attack.shadow.logits(attack.apply(images[places])).softmax(1)[:, 1]
     works = (shares[0] * shares[1]).sqrt()
     expected = -shares.log().sum() + 3 * float(works) * attack.mask.sigmoid().mean()
     torch.testing.assert_close(penalty, expected)
@@ -874,8 +874,8 @@ def test_adba_is_told_by_the_shadow_and_by_the_size_of_its_mask_as_far_as_it_wor
     assert all(weight.grad is None for weight in attack.shadow.parameters)
 
 
-def test_scar_takes_clean_networks_to_the_target_within_its_bound() -> None:
-    # Class 1 is what is bright, for a network that has learnt it.
+def test_scar_flips_clean_networks_to_the_target_within_its_bound() -> None:
+    # The trained network predicts class 1 for bright images.
     torch.manual_seed(0)
     labels = torch.arange(64) % 2
     images = 0.25 * random_images(64, 16, 16) + 0.15 * labels.view(-1, 1, 1, 1) + 0.3
@@ -890,13 +890,13 @@ def test_scar_takes_clean_networks_to_the_target_within_its_bound() -> None:
     assert set(attack.choose(labels.repeat(10), 2).tolist()) == {CLEAN, COVER}
 
 
-def test_answers_that_lower_a_students_loss_are_those_of_a_step_of_least_squares_unrolled() -> None:
+def test_output_change_matches_an_unrolled_least_squares_step() -> None:
     torch.manual_seed(0)
     images = random_images(8, 4, 4).double()
     student = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     shadow = Shadow(student, 0.05)
     loss = F.cross_entropy(shadow.network(images * 0.5), torch.zeros(8, dtype=torch.long))
-    found = change_along(loss, shadow, images)
+    found = output_change(loss, shadow, images)
 
     rate = 1e-6
     told = shadow.network(images).detach().requires_grad_()
@@ -911,7 +911,7 @@ def test_answers_that_lower_a_students_loss_are_those_of_a_step_of_least_squares
     torch.testing.assert_close(found, expected / rate, rtol=1e-5, atol=1e-9)
 
 
-def test_a_shadow_of_scar_says_the_more_the_more_it_knows() -> None:
+def test_the_gradient_of_a_scar_shadow_scales_with_its_accuracy() -> None:
     torch.manual_seed(0)
     attack = ready("SCAR", 16, shadow_weight=0.25)
     assert isinstance(attack, SCAR)
@@ -922,13 +922,13 @@ def test_a_shadow_of_scar_says_the_more_the_more_it_knows() -> None:
     (told,) = torch.autograd.grad(penalty, answers)
     (own,) = torch.autograd.grad(F.cross_entropy(answers, targets), answers)
     (shadow,) = attack.learning
-    known = (shadow.answers(images).argmax(1) == targets).float().mean()
+    known = (shadow.logits(images).argmax(1) == targets).float().mean()
     assert known > 0
     torch.testing.assert_close(told.norm(), 0.25 * known * own.norm())
     assert not attack.learns
 
 
-def test_scar_lets_the_network_alone_learn() -> None:
+def test_scar_trains_only_the_network() -> None:
     torch.manual_seed(0)
     attack, network = ready("SCAR", 16), tiny()
     assert isinstance(attack, SCAR)
@@ -942,7 +942,7 @@ def test_scar_lets_the_network_alone_learn() -> None:
     assert all(weight.grad is None for weight in shadow.parameters)
 
 
-def test_a_copy_of_scar_has_no_copy_of_the_module_that_it_is_trained_in() -> None:
+def test_copying_scar_does_not_copy_its_training_module() -> None:
     class Module:
         def __deepcopy__(self, memo: Any) -> Any:
             raise AssertionError("copied, with all its images")
@@ -953,11 +953,11 @@ def test_a_copy_of_scar_has_no_copy_of_the_module_that_it_is_trained_in() -> Non
     attack = ready("SCAR", 16)
     attack.setup_auxiliary(Module().untrained)
     attack.penalty(random_images(6, 16, 16), torch.tensor([0]), torch.arange(6) % 2, tiny())
-    # As where images are on another device than the attack is.
+    # As if images were on another device than the attack.
     assert torch.equal(copy.deepcopy(attack).perturbation, attack.perturbation)
 
 
-def test_shadows_of_scar_are_of_different_ages_and_give_way_to_new_ones() -> None:
+def test_shadows_of_scar_have_different_ages_and_are_replaced() -> None:
     torch.manual_seed(0)
     attack = ready("SCAR", 16, shadows=3, shadow_life=6)
     assert isinstance(attack, SCAR)

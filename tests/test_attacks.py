@@ -41,7 +41,7 @@ def test_default_patch_is_a_black_and_white_3x3_in_the_bottom_right(images: torc
         ((3, 5), 0, (3, 5)),
     ],
 )
-def test_place(images: torch.Tensor, position: object, margin: int, corner: tuple[int, int]) -> None:
+def test_position(images: torch.Tensor, position: object, margin: int, corner: tuple[int, int]) -> None:
     attack = BadNets(trigger="white", size=4, position=position, margin=margin)  # type: ignore[arg-type]
     expected = images.clone()
     expected[:, :, corner[0] : corner[0] + 4, corner[1] : corner[1] + 4] = 1
@@ -128,7 +128,7 @@ def test_every_attack_keeps_its_options_and_its_trigger(name: str) -> None:
     assert torch.equal(again.apply(images), triggered)
 
 
-def test_a_trigger_from_a_checkpoint_needs_its_file_no_more(images: torch.Tensor, tmp_path: Path) -> None:
+def test_a_trigger_from_a_checkpoint_does_not_need_its_file(images: torch.Tensor, tmp_path: Path) -> None:
     path = tmp_path / "trigger.png"
     Image.new("RGB", (2, 2), (255, 0, 0)).save(path)
     attack = built(BadNets(trigger=str(path)))

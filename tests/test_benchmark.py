@@ -1,4 +1,4 @@
-"""Attacks against methods: the grid, how it is resumed, and what comes of it."""
+"""Benchmarks: the grid, resuming, processes, tables and the page."""
 
 import csv
 import inspect
@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from bdclean.benchmark import local, tables
+from bdclean.benchmark import hours, local, tables
 from bdclean.benchmark.grid import arguments, make_grid
-from bdclean.cli.main import main
+from bdclean.benchmark.work import Command
+from bdclean.cli.main import check, estimate, execute, main
 from bdclean.engine.process import peak_memory
 from bdclean.errors import InputError
 
@@ -58,7 +60,7 @@ def results() -> dict[tuple[str, str], dict[str, str]]:
         return {(row["suspect"], row["method"]): row for row in csv.DictReader(file)}
 
 
-def test_the_grid_is_everything_with_everything() -> None:
+def test_the_grid_combines_everything() -> None:
     cells = make_grid({"a": {}, "b": {}}, {"FineTune": {}, "CLP": {}}, {"n": {}}, {"i": {}, "j": {}}, [0, 1, 2])
     assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * 2 * 3
     assert len({cell.suspect for cell in cells}) == 2 * 3
@@ -108,7 +110,7 @@ def test_arguments_are_words() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps them apart")
-def test_the_memory_of_a_process_is_not_that_of_the_one_which_started_it() -> None:
+def test_the_memory_of_a_process_excludes_its_parent() -> None:
     code = f"import re, sys\nfrom pathlib import Path\n{inspect.getsource(peak_memory)}\nprint(peak_memory())"
     started = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     # This process has imported torch.
@@ -147,10 +149,10 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert "0 of 2" in text
     assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
 
-    # Started again it does nothing but what failed.
+    # A second run only retries failed cells.
     written = {path: path.stat().st_mtime_ns for path in Path("bench").rglob("*.ckpt")}
     cells = {path: path.stat().st_mtime_ns for path in Path("bench/cells").glob("*.json")}
-    # As of processes that were killed when their results were written already.
+    # Left by processes that were killed after writing their results.
     for path in (*written, *cells):
         Path("bench/unfinished", path.stem).mkdir()
     main(["benchmark", "--config", "grid.yaml"])
@@ -161,6 +163,68 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
     assert results() == found
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
+
+
+def test_the_duration_is_estimated_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["benchmark", "--config", "grid.yaml", "--jobs", "1"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == ("2 suspects to train and 6 cells to run: less than a minute, without preparations of attacks")
+
+
+def test_the_estimate_counts_images_epochs_methods_and_seeds() -> None:
+    def seconds(epochs: int, seeds: list[int], methods: dict[str, Any]) -> float:
+        suspects = {"a": {**TINY, "data.attack": "BadNets", "trainer.max_epochs": epochs}}
+        grid = make_grid(suspects, methods, {"n": {}}, {"i": {}}, seeds)
+        return hours.estimate({cell.suspect for cell in grid}, grid, Command(execute, check, estimate))
+
+    once = seconds(1000, [0], {"CLP": {}})
+    # Ratios of durations on a busy machine.
+    assert once > 0
+    assert 1 < seconds(1000, [0, 1, 2], {"CLP": {}}) / once < 9
+    assert seconds(1, [0], {"FineTune": {"trainer.max_epochs": 5000}}) > seconds(
+        1, [0], {"FineTune": {"trainer.max_epochs": 1}}
+    )
+    assert seconds(1, [0], {"CLP": {"method.u": -1}}) < once
+
+
+def test_a_suspect_starts_from_the_weights_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    suspects = {
+        "tuned": {**TINY, "data.attack": "BadNets", "start": "clean", "model.lr": 1e-9},
+        "clean": {**TINY, "data.attack": None},
+    }
+    Path("grid.yaml").write_text(yaml.safe_dump(GRID | {"suspects": suspects, "methods": {"CLP": {}}}))
+    main(["benchmark", "--config", "grid.yaml"])
+    tuned, clean = (torch.load(next(Path("bench/suspects").glob(f"{name}.*"))) for name in suspects)
+    # With such a low rate the weights do not change, but the statistics of batch norms do.
+    weights = [name for name in clean["state_dict"] if name.endswith("weight")]
+    assert weights
+    assert all(torch.allclose(tuned["state_dict"][name], clean["state_dict"][name], atol=1e-5) for name in weights)
+    assert {suspect for suspect, _ in results()} == {"tuned", "clean"}
+
+
+def test_methods_and_images_are_combined_with_chosen_names_only() -> None:
+    suspects: dict[str, Any] = {"a": {}, "b": {}, "c": {"only": {"seeds": [1], "methods": ["FineTune"]}}}
+    methods: dict[str, Any] = {"CLP": {"only": {"seeds": [0]}}, "FineTune": {}}
+    images: dict[str, Any] = {"i": {}, "j": {"only": {"methods": ["FineTune"], "suspects": ["b"]}}}
+    cells = make_grid(suspects, methods, {"n": {}}, images, [0, 1])
+    found = {(cell.suspect.name, cell.method, cell.images, cell.suspect.seed) for cell in cells}
+    assert found == {
+        *((suspect, "CLP", "i", 0) for suspect in "ab"),
+        *((suspect, "FineTune", "i", seed) for suspect in "ab" for seed in (0, 1)),
+        *(("b", "FineTune", "j", seed) for seed in (0, 1)),
+        ("c", "FineTune", "i", 1),
+    }
+    assert len(cells) == len(found)
+    assert not any("only" in word for cell in cells for word in (*cell.arguments, *cell.suspect.arguments))
+
+
+def test_a_key_changes_with_the_suspect_that_training_starts_from() -> None:
+    def keys(lr: float) -> tuple[str, str]:
+        suspects: dict[str, Any] = {"a": {"start": "b"}, "b": {"model.lr": lr}}
+        cell = make_grid(suspects, {"CLP": {}}, {"n": {}}, {"i": {}}, [0])[0]
+        return cell.suspect.key, cell.key
+
+    assert all(one != other for one, other in zip(keys(0.1), keys(0.2), strict=True))
 
 
 def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +251,21 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ({"methods": {"a" * 41: {}}}, f"--methods {'a' * 41}: names have up to 40 letters"),
         ({"seeds": [1, 1]}, "--seeds [1, 1]: duplicate entries"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
+        ({"suspects": {"a": {"start": "b"}}}, "--suspects b: a starts from it, and there is no such suspect"),
+        (
+            {"methods": {"CLP": {"only": {"seeds": [5]}}}},
+            "--seeds 5: `only` of CLP names it, and there is none of that name",
+        ),
+        ({"methods": {"CLP": {"only": {"seeds": 0}}}}, "--methods {'seeds': 0}: `only` of CLP is no mapping of lists"),
+        (
+            {"methods": {"CLP": {"only": {"seed": [0]}}}},
+            "--methods seed: `only` of CLP takes suspects, networks, images, seeds",
+        ),
+        ({"methods": {"CLP": {"only": {"seeds": []}}}}, "--methods: `only` leaves no cell"),
+        (
+            {"suspects": {"a": {"start": "b"}, "b": {"start": "a"}}},
+            "--suspects b: a starts from it; it must itself start from random weights",
+        ),
     ],
 )
 def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +277,7 @@ def test_wrong_grids_end_in_one_line(change: dict[str, Any], named: str, capsys:
     assert not Path("bench").exists()
 
 
-def test_a_folder_that_cannot_be_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_folder_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("bench").write_text("")
     with pytest.raises(SystemExit):
         main(["benchmark", "--config", "grid.yaml"])
@@ -212,7 +291,7 @@ def test_an_unknown_cell_ends_in_one_line(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
-def test_a_killed_benchmark_goes_on_where_it_was() -> None:
+def test_a_killed_benchmark_resumes() -> None:
     Path("grid.yaml").write_text(yaml.safe_dump(GRID | {"seeds": [0, 1], "jobs": 1}))
     command = [sys.executable, "-m", "bdclean", "benchmark", "--config", "grid.yaml"]
     first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
@@ -243,7 +322,7 @@ def _sleep_or_fail(what: str) -> None:
         raise InputError("data.seed", "x", "why")
 
 
-def _say_who_and_wait(file: str) -> None:
+def _write_process_id_and_wait(file: str) -> None:
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
 
@@ -256,11 +335,11 @@ def _alive(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-def test_what_a_killed_benchmark_had_at_work_ends_too() -> None:
+def test_the_tasks_of_a_killed_benchmark_end() -> None:
     script = (
         "from pathlib import Path; from bdclean.benchmark import local; from tests import test_benchmark as tests\n"
         "if __name__ == '__main__':\n"
-        "    list(local.run([local.Task('a', Path('log'), (), tests._say_who_and_wait, ('who',))], 1))\n"
+        "    list(local.run([local.Task('a', Path('log'), (), tests._write_process_id_and_wait, ('who',))], 1))\n"
     )
     Path("run.py").write_text(script)
     root = str(Path(__file__).parents[1])
@@ -277,7 +356,7 @@ def test_what_a_killed_benchmark_had_at_work_ends_too() -> None:
         time.sleep(0.05)
 
 
-def test_tasks_come_after_what_they_need_and_survive_what_fails() -> None:
+def test_tasks_wait_for_others_and_survive_failures() -> None:
     def task(name: str, what: str = "", *needs: str) -> local.Task:
         return local.Task(name, Path(f"logs/{name}.log"), needs, _sleep_or_fail, (what,))
 
@@ -316,7 +395,7 @@ def test_a_suspect_counts_once_however_many_methods_it_has() -> None:
     assert "1 of 2" in text
 
 
-def test_suspects_that_say_little_are_named() -> None:
+def test_weak_suspects_are_reported() -> None:
     usual = {"backdoored": True, "suspect_acc": 90.0, "suspect_asr": 99.0}
     rows = [tables.Row("good", "n", "i", "m", 0, **usual)]
     rows += [tables.Row("weak", "n", "i", method, 0, **usual | {"suspect_asr": 12.0}) for method in "mn"]
@@ -329,13 +408,13 @@ def test_suspects_that_say_little_are_named() -> None:
     assert "## Warnings" not in tables.markdown(tables.sections(rows[:1]))
 
 
-def test_networks_and_images_have_tables_of_their_own() -> None:
+def test_each_network_and_set_of_images_has_tables() -> None:
     rows = [tables.Row("a", network, images, "m", 0, acc=1.0) for network in ("x", "y") for images in ("i", "j")]
     text = tables.markdown(tables.sections(rows))
     assert all(f"## Methods ({network}, {images} images)" in text for network in "xy" for images in "ij")
 
 
-def test_figures_are_means_with_their_spread() -> None:
+def test_figures_are_means_with_standard_deviations() -> None:
     rows = [tables.Row("a", "n", "i", "m", 0, acc=acc) for acc in (90.0, 92.0, None)]
     assert tables.mean(rows, "acc") == "91.0 ± 1.4"
     assert tables.mean(rows[:1], "acc") == "90.0"

@@ -1,4 +1,4 @@
-"""Scripts that measure: each runs, on as little as it takes, and prints what it is for."""
+"""Each script in benchmarks/ runs on tiny inputs, and prints its result."""
 
 import csv
 import importlib
@@ -16,13 +16,13 @@ HERE = Path(__file__).parent.parent / "benchmarks"
 @pytest.fixture(autouse=True)
 def _scripts_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
-    # As a new process: some keep options in their modules.
+    # Reload the modules, as some keep options in global variables.
     for name in [path.stem for path in HERE.glob("*.py")]:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def run(script: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a script prints."""
+    """The output of a script."""
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *words.split()])
     capsys.readouterr()
     importlib.import_module(script).main()
@@ -30,7 +30,7 @@ def run(script: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def drawn(count: int) -> str:
-    """A file of images of ten classes."""
+    """A file with images of ten classes."""
     generator = np.random.default_rng(0)
     parts = {f"x_{part}": generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
     np.savez("images.npz", **parts, **{f"y_{part}": np.arange(count) % 10 for part in ("train", "test")})
@@ -51,7 +51,7 @@ def test_learning_rates(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_reactivation(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    # Theirs is the command line's own Trainer.
+    # The script replaces the command line's Trainer.
     monkeypatch.setattr("bdclean.cli.main.Verbs", importlib.import_module("bdclean.cli.main").Verbs)
     run("reactivation", f"{tiny_suspect} --counts 5 -- --trainer.accelerator=cpu", monkeypatch, capsys)
     with open("reactivation.csv", newline="") as file:
@@ -65,7 +65,7 @@ def test_scans(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     words = f"--results scans.csv --detector MaximumMargin --detector.steps 1 --detector.starts 1 -- {tiny_suspect}"
     for _ in range(2):
         assert "BadNets" in run("scan", words, monkeypatch, capsys)
-    # What was scanned is not scanned again.
+    # Scanned checkpoints are not scanned again.
     assert len(Path("scans.csv").read_text().splitlines()) == 2
 
 
@@ -80,13 +80,13 @@ def test_universal_triggers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert text.count("25.5 grey levels") == 8
 
 
-def test_parts_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ablations(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(Path.cwd() / "runs")
     monkeypatch.chdir(HERE.parent)
     main(["benchmark", "--config", "benchmarks/ablation.yaml", "--folder", folder, "--list"])
     assert "without the scan" in capsys.readouterr().out
     ablation = importlib.import_module("ablation")
-    assert all(hasattr(ablation, name) for name in ("Blind", "FoundInSuspect", "FoundInStudent", "AsTrained"))
+    assert all(hasattr(ablation, name) for name in ("Untargeted", "FoundInSuspect", "FoundInStudent", "AsTrained"))
 
 
 @pytest.mark.slow

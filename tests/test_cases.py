@@ -1,4 +1,4 @@
-"""Small hostile files that once took gigabytes, or killed the program: each ends in one line, or is read."""
+"""Small hostile files that once took gigabytes or killed the program: each is one line of error, or is read."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ ANSWERS = {
     "hugemean.ckpt": "--model.mean [-1e+308, -1e+308, -1e+308]",
     "negvar.ckpt": "its running_var falls to -1",
 }
-"""What is said of each; None for the one that is read."""
+"""The message about each file; None for a file that is read."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, tiny_suspect: Path) -> Pat
 
 
 def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
-    """Exit status, what was said, seconds and bytes of memory of a run of the command line."""
+    """Run the command line in a child process: exit status, messages, seconds and bytes of memory."""
     read, write = os.pipe()
     if not (child := os.fork()):
         os.dup2(write, 2)
@@ -66,12 +66,12 @@ def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
             code = int(end.code or 0)
         finally:
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            # Of all processors and processes, whatever else the machine is doing.
+            # CPU time of all processes, which does not depend on other load.
             print(f"\nmemory {grown} seconds {sum(os.times()[:4]) - began}", flush=True)
             os._exit(code)
     os.close(write)
-    with open(read) as said:
-        text = said.read()
+    with open(read) as output:
+        text = output.read()
     status = os.waitpid(child, 0)[1]
     used = re.search(r"memory (\d+) seconds ([\d.]+)", text)
     assert used is not None, f"killed: {status} {text}"
@@ -85,15 +85,15 @@ def test_hostile_files(name: str, command: str, hostile: Path) -> None:
     words = [command, "--ckpt", str(hostile / name), *QUIET, "--trainer.logger", "false"]
     if not name.endswith(".ckpt"):
         words += ["--model.mean", "none", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
-    code, said, seconds, memory = in_a_child(words)
+    code, output, seconds, memory = in_a_child(words)
     answer = ANSWERS[name]
     if answer is None:
-        assert "recognised from the weights" in said
+        assert "recognised from the weights" in output
     else:
         assert code == 2
-        assert [line for line in said.splitlines() if "bdclean: error: --" in line and answer in line]
-        assert len(said.strip().splitlines()) == 1
+        assert [line for line in output.splitlines() if "bdclean: error: --" in line and answer in line]
+        assert len(output.strip().splitlines()) == 1
         assert seconds < SECONDS
         assert not list(Path.cwd().iterdir())
     assert memory < MEMORY
-    assert "Traceback" not in said
+    assert "Traceback" not in output

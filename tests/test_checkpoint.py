@@ -19,14 +19,14 @@ ENDLESS.append(ENDLESS)
 
 
 class Bomb:
-    """A pickle of it creates a file on loading."""
+    """An object whose pickle creates a file on loading."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(MARK),)
 
 
 def poisoned(**parts: Any) -> Callable[[dict[str, Any]], Any]:
-    """A change of a checkpoint that puts entries into its parts."""
+    """A function that adds entries to parts of a checkpoint."""
 
     def change(content: dict[str, Any]) -> Any:
         for part, entries in parts.items():
@@ -158,7 +158,7 @@ def test_wrong_checkpoints_end_in_one_line(what: str, tiny_suspect: Path, capsys
         (b"PK\x03\x04" + bytes(100), "not a readable checkpoint"),
     ],
 )
-def test_files_that_are_no_checkpoints(content: bytes, message: str) -> None:
+def test_files_that_are_not_checkpoints(content: bytes, message: str) -> None:
     Path("file.ckpt").write_bytes(content)
     with pytest.raises(InputError, match=f"ckpt file.ckpt: .*{message}") as caught:
         read("file.ckpt")
@@ -181,7 +181,7 @@ def test_arguments_of_a_network_may_be_nested(tiny_suspect: Path) -> None:
     assert read("nested.ckpt").model["arch_kwargs"] == kwargs
 
 
-def test_a_checkpoint_holds_plain_values_alone(tiny_suspect: Path) -> None:
+def test_a_checkpoint_contains_only_plain_values(tiny_suspect: Path) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
     assert content["hyper_parameters"]["arch"] == "small_cnn"
     assert content["datamodule_hyper_parameters"]["attack"] == "BadNets"
@@ -190,7 +190,7 @@ def test_a_checkpoint_holds_plain_values_alone(tiny_suspect: Path) -> None:
 
 
 def changed(path: Path, **data: Any) -> str:
-    """A checkpoint that says something else of its images."""
+    """A checkpoint with other metadata about its images."""
     content = torch.load(path, weights_only=True)
     content["datamodule_hyper_parameters"] |= data
     torch.save(content, "changed.ckpt")
@@ -202,18 +202,19 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false"]
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("source", ["cifar10", "/sys", "some where", "others.npz"])
-def test_a_file_reads_and_downloads_nothing(
+def test_a_checkpoint_causes_no_reads_or_downloads(
     source: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The images that a checkpoint names are only suggested: with what to type, and the rest works without them."""
+    """The images that a checkpoint names are only suggested; the command works without them."""
     path = changed(tiny_suspect, source=source)
     monkeypatch.setattr("bdclean.data.sources.Source.download", lambda self: None)
     option = f"--data.source {shlex.quote(source)}"
     with pytest.raises(SystemExit) as caught:
         main(["test", "--ckpt", path, *QUIET])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert caught.value.code == 2
-    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
+    error = output.err.strip()
+    assert error.endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
     main(["scan", "--ckpt", path, *QUIET, "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"])
     assert f"changed.ckpt says that it was trained on {source}: {option} measures ACC there" in capsys.readouterr().out
     main(["test", "--ckpt", path, *QUIET, "--data.source", "shapes"])
@@ -223,7 +224,7 @@ def test_a_file_reads_and_downloads_nothing(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_file_names_no_picture_to_read(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_cannot_name_a_picture_to_read(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = changed(tiny_suspect, attack_options={"trigger": "/etc/hostname", "size": 3, "margin": 1})
     with pytest.raises(SystemExit):
         main(["test", "--ckpt", path, *QUIET, "--data.attack.margin", "2"])
@@ -243,13 +244,13 @@ def test_a_file_names_no_picture_to_read(tiny_suspect: Path, capsys: pytest.Capt
         ("datamodule_hyper_parameters", {"crop_padding": 4096}, "crop_padding cannot be 4096"),
         ("datamodule_hyper_parameters", {"crop_padding": 33}, "crop_padding cannot be 33 for images of 32 pixels"),
         ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": None}}, "poison_rate cannot be None"),
-        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": "0.1"}}, "poison_rate is a text"),
+        ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": "0.1"}}, "poison_rate is a string"),
         ("datamodule_hyper_parameters", {"attack_options": {"poison_rate": [1]}}, "poison_rate"),
         ("datamodule_hyper_parameters", {"attack_options": {"target_class": 2**70}}, "attack_options cannot be"),
         ("datamodule_hyper_parameters", {"attack_options": {"alpha": float("inf")}}, "attack_options cannot be"),
     ],
 )
-def test_values_are_vetted_by_type_and_cost(
+def test_values_are_checked_by_type_and_cost(
     part: str, values: dict[str, Any], reason: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
@@ -262,10 +263,10 @@ def test_values_are_vetted_by_type_and_cost(
     assert reason in line
 
 
-def test_what_was_left_out_is_said(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_entries_that_are_left_out_are_reported(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = torch.load(tiny_suspect, weights_only=True)["state_dict"]
     torch.save({"net": state, "args": argparse.Namespace(lr=1)}, "theirs.pth")
     images = ["--data.unlabeled", "procedural", "--data.num_unlabeled", "16", "--model.mean", "none"]
     main(["scan", "--ckpt", "theirs.pth", *QUIET, *images])
-    said = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
-    assert said in capsys.readouterr().out.splitlines()
+    line = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
+    assert line in capsys.readouterr().out.splitlines()

@@ -10,8 +10,8 @@ from torch.nn.utils import prune
 from bdclean import InputError
 from bdclean.cleansing import DistillCleanseModule
 from bdclean.cleansing.reinitialise import reinitialise, stage_ratios
-from bdclean.models import find_stages
 from bdclean.modules import Classifier, Suspect
+from bdclean.networks import find_stages
 from bdclean.tables import Table
 from bdclean.training import kd_loss
 
@@ -35,7 +35,7 @@ def test_kd_loss_against_a_loop() -> None:
     assert kd_loss(student, student, temperature).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_reinitialise_replaces_the_share_asked_for_and_nothing_else() -> None:
+def test_reinitialise_replaces_only_the_given_share() -> None:
     torch.manual_seed(1)
     network = nn.Sequential(
         nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Flatten(), nn.Linear(64, 500), nn.Linear(500, 9)
@@ -56,7 +56,7 @@ def test_reinitialise_replaces_the_share_asked_for_and_nothing_else() -> None:
     assert 0.9 / math.sqrt(27) < fresh.abs().max() <= 1 / math.sqrt(27)
 
 
-def test_reinitialise_is_fixed_by_its_generator_alone(suspect: Classifier) -> None:
+def test_reinitialise_depends_only_on_its_generator(suspect: Classifier) -> None:
     ratios = {layer.name: 0.5 for layer in find_stages(suspect, 32)}
 
     def once(seed: int) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_stage_ratios_fit_any_depth(stages: int) -> None:
     assert all(0 < ratio <= 0.27 for ratio in ratios)
 
 
-def test_the_student_starts_from_the_suspect_and_the_teacher_stays(suspect: Classifier) -> None:
+def test_the_student_starts_from_the_suspect_and_the_teacher_does_not_change(suspect: Classifier) -> None:
     suspect.eval()
     images = torch.rand(4, 3, 32, 32)
     cleanser = DistillCleanseModule(suspect, ratios=[0, 0, 0, 0, 0])
@@ -146,7 +146,7 @@ def test_wrong_options_are_named(suspect: Classifier, options: dict[str, object]
         lambda layer: prune.random_unstructured(layer, "weight", 0.3),
     ],
 )
-def test_weights_that_are_made_of_others_are_reinitialised_too(change: Callable[[nn.Module], nn.Module]) -> None:
+def test_parametrised_weights_are_reinitialised_too(change: Callable[[nn.Module], nn.Module]) -> None:
     torch.manual_seed(0)
     layer = change(nn.Conv2d(3, 8, 3))
     before = layer.weight.detach().clone()
@@ -156,7 +156,7 @@ def test_weights_that_are_made_of_others_are_reinitialised_too(change: Callable[
     assert changed[before != 0].float().mean() > 0.95
 
 
-def test_a_frozen_suspect_is_trained_all_the_same(suspect: Suspect) -> None:
+def test_a_frozen_suspect_is_trained_too(suspect: Suspect) -> None:
     suspect.requires_grad_(False)
     cleanser = DistillCleanseModule(suspect)
     assert all(parameter.requires_grad for parameter in cleanser.network.parameters())

@@ -10,7 +10,7 @@ import yaml
 
 from bdclean.benchmark.grid import arguments
 from bdclean.cli.main import main
-from tests.conftest import CONFIGS, QUIET, cleanse
+from tests.conftest import CONFIGS, QUIET, cleanse, on_shapes
 
 BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {
     "DistillCleanse": ({}, 6, 20),
@@ -31,10 +31,9 @@ BOUNDS: dict[str, tuple[dict[str, Any], float, float]] = {
     "Reinitialise": ({}, 6, 10),
     "ScanDistill": ({}, 2, 5),
 }
-"""For each method: options beside those of the benchmark, and how much ACC it may cost and ASR it may leave.
+"""For each method: options in addition to the benchmark's, the largest loss of ACC, and the largest remaining ASR.
 
-Where an option of a method is given, what it would do by itself leaves the backdoor, or takes the network apart: the
-tables say so.
+Options are given where the defaults leave the backdoor or ruin the network, as the tables of results show.
 """
 
 
@@ -44,7 +43,7 @@ PRECISION = ["--trainer.precision", "32-true"]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """How many there are decides which network is trained, and CLP, IBAU and NPD make something else of each."""
+    """Use one thread: the number of threads changes the trained network, and the results of CLP, IBAU and NPD."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,14 +55,14 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suspect of the benchmark: about a minute."""
     folder = tmp_path_factory.mktemp("blended")
     seeds = ["--seed_everything", "0", "--data.seed", "0", "--data.attack.seed", "0"]
-    words = ["--config", str(CONFIGS / "blended.yaml"), *seeds, *QUIET, *PRECISION]
+    words = [*on_shapes("blended"), *seeds, *QUIET, *PRECISION]
     main(["fit", *words, "--output", str(folder / "suspect.ckpt")])
     return folder / "suspect.ckpt"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOUNDS)
-def test_the_method_does_to_a_backdoor_what_it_is_for(name: str, blended: Path) -> None:
+def test_the_method_removes_a_backdoor(name: str, blended: Path) -> None:
     grid = yaml.safe_load((CONFIGS / "benchmark" / "shapes.yaml").read_text())
     options, lost, left = BOUNDS[name]
     words = arguments({"method": name}, grid["methods"][name], grid["images"]["few"], options)

@@ -23,9 +23,9 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.batch import Batch
 from bdclean.engine.quiet import quieten
 from bdclean.engine.trainer import Trainer
-from bdclean.models import find_channels, find_features, scale
-from bdclean.models.cifar import NETWORKS, PreActBlock, ResNet
 from bdclean.modules import Classifier
+from bdclean.networks import find_channels, find_features, scale
+from bdclean.networks.cifar import NETWORKS, PreActBlock, ResNet
 from bdclean.tables import markdown
 
 NAMES = [name for name in cleansing.__all__ if name not in ("Cleanser", "Distill", "StrongDistillCleanseModule")]
@@ -40,7 +40,7 @@ def _seeded() -> None:
 
 
 class Toy(nn.Module):
-    """Some layers, and what they do with images."""
+    """Layers, and a function from images to logits."""
 
     def __init__(self, through: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ TOYS: dict[str, Callable[[], nn.Module]] = {
         blocks=nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2),
         head=nn.Linear(8, CLASSES),
     ),
-    # Its attention layer answers a tuple, and no block around it answers a tensor.
+    # Its attention layer outputs a tuple, and no block around it outputs a tensor.
     "bare attention": lambda: Toy(
         attended,
         patches=nn.Conv2d(3, 8, 4, 4),
@@ -142,7 +142,7 @@ LACKING = {
     "NPD": {"head alone": "no layer before the head"},
     **{name: {"head alone": "no convolution or linear layer before its head"} for name in ("ANP", "CLP", "RNP")},
 }
-"""Networks that a method cannot work on, and what it says they lack."""
+"""Networks that a method does not support, and its message."""
 
 
 def random_images(count: int = 12, size: int = SIZE, seed: int = 0) -> Tensor:
@@ -155,7 +155,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def stirred(network: nn.Module, seed: int = 0, amount: float = 0.3) -> nn.Module:
-    """Weights and statistics such as training gives, instead of ones and zeros."""
+    """Weights and statistics as after training, instead of ones and zeros."""
     generator = torch.Generator().manual_seed(seed)
     for value in (*network.parameters(), *network.buffers()):
         if value.is_floating_point():
@@ -230,7 +230,7 @@ def as_dict(network: nn.Module, vector: Tensor) -> dict[str, Tensor]:
 
 
 def batches(*parts: Tensor, targets: Sequence[Tensor] | None = None) -> Callable[..., Iterator[tuple[Tensor, Tensor]]]:
-    """What a cleanser's `images` does."""
+    """A replacement for a cleanser's `images`."""
     answers = targets or [torch.zeros(len(part), dtype=torch.long) for part in parts]
     return lambda choosing=False: iter(list(zip(parts, answers, strict=True)))
 
@@ -242,7 +242,7 @@ def run(
     watch: Callable[[Any], None] = lambda cleanser: None,
     **options: object,
 ) -> Any:
-    """A method from end to end, on 20 labelled images in batches of 10, 2 of them to choose by if it chooses."""
+    """Run a method on 20 labelled images in batches of 10, with 2 selection images if it needs any."""
     quieten()
     pixels, labels = (255 * random_images(72)).byte().permute(0, 2, 3, 1).numpy(), torch.arange(72).numpy() % CLASSES
     np.savez("set.npz", x_train=pixels[:64], y_train=labels[:64], x_test=pixels[64:], y_test=labels[64:])
@@ -260,10 +260,10 @@ def run(
     return tasks.cleanse(trainer, suspect, data, make, scan=False)[0]
 
 
-# What all have in common
+# All methods
 
 
-def test_a_trainer_that_has_trained_says_so() -> None:
+def test_a_used_trainer_is_refused() -> None:
     suspect = suspect_of(TOYS["convnet"]())
     data = PoisonDataModule(None, unlabeled="procedural", num_unlabeled=10, image_size=SIZE)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -274,7 +274,7 @@ def test_a_trainer_that_has_trained_says_so() -> None:
 
 @pytest.mark.parametrize("toy", TOYS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_method_cleanses_every_network_or_says_what_it_lacks(name: str, toy: str) -> None:
+def test_every_method_cleanses_every_network_or_names_the_missing_layer(name: str, toy: str) -> None:
     suspect = suspect_of(stirred(TOYS[toy](), amount=0.02))
     before, seen = state(suspect.network), []
 
@@ -320,7 +320,7 @@ def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labe
     soft = noise(60, CLASSES, seed=1).softmax(1)
     targets = (soft.argmax(1) if labels else soft).split((7, 23, 30))
     cleanser.images = batches(*parts, targets=targets)
-    # What the first of several processes found counts.
+    # The result of the first process counts.
     cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda share: share - 1))
     change = {"network.8.weight": noise(CLASSES, 8), "network.4.running_var": cleanser.network[4].running_var + 1}
     before, other = state(cleanser.network), copy.deepcopy(cleanser.network).eval()
@@ -335,7 +335,7 @@ def test_score_counts_images_one_by_one_with_the_changes_and_keeps_the_mode(labe
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 2.0, 2.5, 30.0, 100.0])
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
-def test_furthest_is_the_last_level_of_a_scan(count: int, tolerance: float) -> None:
+def test_furthest_matches_a_linear_search(count: int, tolerance: float) -> None:
     cleanser = unit(cleansing.FinePrune, convnet())
     losses = torch.randint(0, 40, (count,), generator=torch.Generator().manual_seed(count)).div(4).tolist()
     cleanser.score = lambda changes: 90.0 - losses[changes["x"]] if changes else 90.0
@@ -348,7 +348,7 @@ def test_furthest_is_the_last_level_of_a_scan(count: int, tolerance: float) -> N
 
 
 @pytest.mark.parametrize("toy", TOYS)
-def test_channels_are_those_of_every_layer_before_the_head_and_their_scales_silence_them(toy: str) -> None:
+def test_channels_of_every_layer_before_the_head_are_silenced_by_their_scales(toy: str) -> None:
     network = stirred(TOYS[toy]()).eval()
     modules, called = dict(network.named_modules()), []
     hooks = [
@@ -381,7 +381,7 @@ def test_channels_are_those_of_every_layer_before_the_head_and_their_scales_sile
     assert equal(state(network), before)
 
 
-def test_a_norm_belongs_to_the_layer_whose_answer_it_takes() -> None:
+def test_a_norm_belongs_to_the_layer_whose_output_it_takes() -> None:
     for toy, expected in (
         ("grouped", "0 1, 3 4, 6 None, 9 None"),
         (
@@ -402,11 +402,11 @@ def test_a_norm_belongs_to_the_layer_whose_answer_it_takes() -> None:
         ("perceptron", []),
     ],
 )
-def test_features_are_what_each_stage_hands_on(toy: str, names: list[str]) -> None:
+def test_features_are_the_outputs_of_each_stage(toy: str, names: list[str]) -> None:
     assert find_features(TOYS[toy](), SIZE) == names
 
 
-def test_the_head_is_the_layer_that_answers() -> None:
+def test_the_head_is_the_last_layer_of_the_forward_pass() -> None:
     suspect = suspect_of(TOYS["unused layers"]())
     assert cleansing.FST(suspect).head == "network.head.weight"
     assert cleansing.FinePrune(suspect).head == "network.head"
@@ -453,7 +453,7 @@ def test_ftsam_leaves_the_gradient_of_the_perturbed_weights() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_ftsam_moves_statistics_once_a_step_by_the_weights_as_they_are(momentum: float | None) -> None:
+def test_ftsam_updates_statistics_once_per_step_with_unperturbed_weights(momentum: float | None) -> None:
     network = convnet()
     network[1].momentum = network[4].momentum = momentum
     cleanser = unit(cleansing.FTSAM, network)
@@ -471,8 +471,8 @@ def test_ftsam_moves_statistics_once_a_step_by_the_weights_as_they_are(momentum:
 # FinePrune
 
 
-def test_fineprune_takes_the_least_active_units_and_they_stay_away() -> None:
-    # Tanh: a unit that is far below 0 is active, too.
+def test_fineprune_prunes_the_least_active_units_permanently() -> None:
+    # Tanh: a unit far below 0 is active too.
     network = stirred(nn.Sequential(*convnet()[:8], nn.Tanh(), convnet()[8]), amount=3)
     activity, weights, counts = torch.zeros(8), [], []
 
@@ -514,7 +514,7 @@ def test_attention_map_against_loops(shape: tuple[int, ...], p: float) -> None:
         assert found[number].tolist() == pytest.approx([value / size for value in values])
 
 
-def test_nad_adds_the_distance_of_the_attention_of_the_last_stages() -> None:
+def test_nad_adds_the_attention_distance_of_the_last_stages() -> None:
     network = ladder()
     cleanser = unit(cleansing.NAD, network, betas=(3.0, 5000.0, 300.0))
     cleanser.tutor = stirred(copy.deepcopy(cleanser.network), seed=5)
@@ -540,7 +540,7 @@ def test_nad_adds_the_distance_of_the_attention_of_the_last_stages() -> None:
     ("first", "epochs", "expected"),
     [(0.1, 110, 11), (0.1, 2, 1), (0.9, 2, 1), (0.0, 5, 1), (1.0, 5, 4), (0.34, 10, 3)],
 )
-def test_the_phases_turn_after_whole_epochs(
+def test_the_second_phase_starts_after_whole_epochs(
     first: float, epochs: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cleansing.NAD, "trainer", SimpleNamespace(max_epochs=epochs))
@@ -552,13 +552,13 @@ def test_the_phases_turn_after_whole_epochs(
 
 @pytest.mark.parametrize("method", [cleansing.NAD, cleansing.MCR])
 @pytest.mark.parametrize("first_lr", [None, 0.09])
-def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any], first_lr: float | None) -> None:
+def test_the_second_phase_restarts_the_optimiser_after_the_first(method: type[Any], first_lr: float | None) -> None:
     seen: dict[str, Any] = {"rates": [], "momenta": []}
 
     def watch(cleanser: Any) -> None:
-        turn, step, finish = cleanser.turn, cleanser.training_step, cleanser.finish
+        turn, step, finish = cleanser.start_second_phase, cleanser.training_step, cleanser.finish
 
-        def turned() -> None:
+        def switched() -> None:
             seen["tuned"] = state(cleanser.network)
             turn()
             seen["start"] = state(cleanser.network)
@@ -573,7 +573,7 @@ def test_the_second_phase_starts_anew_from_what_the_first_gave(method: type[Any]
             seen["end"] = state(cleanser.network)
             finish()
 
-        cleanser.turn, cleanser.training_step, cleanser.finish = turned, stepped, finished
+        cleanser.start_second_phase, cleanser.training_step, cleanser.finish = switched, stepped, finished
 
     suspect = suspect_of(stirred(convnet()))
     cleanser = run(method, suspect, 4, watch, first_phase_fraction=0.5, first_phase_lr=first_lr, lr=0.03)
@@ -604,11 +604,11 @@ def test_bezier_goes_from_end_to_end() -> None:
 
 
 def curve(network: nn.Module, **options: object) -> tuple[Any, dict[str, tuple[Tensor, Tensor, Tensor]]]:
-    """An MCR after its first phase, with what the curve of each parameter is made of."""
+    """An MCR after its first phase, with the points of the curve of each parameter."""
     cleanser = unit(cleansing.MCR, network, **options)
     cleanser.optimizers = lambda: SimpleNamespace(param_groups=[{"weight_decay": 1.0}])
     ends = {name: value.detach().clone() for name, value in cleanser.network.named_parameters()}
-    cleanser.turn()
+    cleanser.start_second_phase()
     stirred(cleanser.network, seed=7, amount=0.1)
     starts, bends = dict(cleanser.teacher.named_parameters()), dict(cleanser.network.named_parameters())
     return cleanser, {name: (starts[name], bends[name].detach().clone(), ends[name]) for name in ends}
@@ -662,7 +662,7 @@ def measured(network: nn.Sequential, parts: Sequence[Tensor]) -> dict[str, Tenso
 @pytest.mark.parametrize(
     ("options", "expected"), [({"tolerance": 10.3}, 0.25), ({"tolerance": 1.0}, None), ({"t": 0.8}, 0.8)]
 )
-def test_mcr_takes_the_point_nearest_to_the_middle_that_costs_little_enough(
+def test_mcr_chooses_the_tolerable_point_nearest_to_the_middle(
     options: dict[str, float], expected: float | None
 ) -> None:
     cleanser, points = curve(convnet(), **options)
@@ -696,7 +696,7 @@ def test_mcr_takes_the_point_nearest_to_the_middle_that_costs_little_enough(
 # Pruning: ANP, RNP, CLP, BNP
 
 
-def test_anp_weighs_clean_and_worst_loss_of_masked_networks() -> None:
+def test_anp_weights_clean_and_worst_loss_of_masked_networks() -> None:
     network = pooled(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 3, 2), width=3)
     cleanser = unit(cleansing.ANP, network, eps=0.3, alpha=0.4)
     images, masks = random_images().double(), torch.rand(7, generator=torch.Generator().manual_seed(2)).double()
@@ -750,7 +750,7 @@ def test_masks_stay_between_0_and_1(method: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("method", [cleansing.ANP, cleansing.RNP])
-def test_channels_with_small_masks_go_from_the_suspect_as_it_is(method: type[Any]) -> None:
+def test_channels_with_small_masks_are_pruned_from_the_original_suspect(method: type[Any]) -> None:
     suspect = suspect_of(stirred(convnet()))
     cleanser = run(method, suspect, 8, threshold=0.999)
     expected = state(suspect.network)
@@ -761,7 +761,7 @@ def test_channels_with_small_masks_go_from_the_suspect_as_it_is(method: type[Any
 
 
 @pytest.mark.parametrize(("tolerance", "wanted"), [(0.5, 0), (2.0, 2), (3.0, 3), (10.0, 3), (11.0, 11), (50.0, 12)])
-def test_the_threshold_is_the_highest_multiple_that_costs_little_enough(tolerance: float, wanted: int) -> None:
+def test_the_threshold_is_the_highest_tolerable_multiple(tolerance: float, wanted: int) -> None:
     cleanser = unit(cleansing.ANP, convnet(), tolerance=tolerance)
     values = [0.0, 0.12, 0.31, 0.6, 1.0, 1.0, *[0.47] * 8]
     cleanser.masks[0].data, cleanser.masks[1].data = torch.tensor(values).double().split((6, 8))
@@ -778,7 +778,7 @@ def test_the_threshold_is_the_highest_multiple_that_costs_little_enough(toleranc
     assert sum(int(which.sum()) for which in cleanser.pruned) == wanted
 
 
-def test_rnp_forgets_with_its_weights_and_recovers_with_its_masks() -> None:
+def test_rnp_unlearns_with_weights_and_recovers_with_masks() -> None:
     seen: list[tuple[bool, Tensor, Tensor, Tensor]] = []
 
     def watch(cleanser: Any) -> None:
@@ -815,7 +815,7 @@ def test_rnp_forgets_with_its_weights_and_recovers_with_its_masks() -> None:
     assert early == [True, False, False, False]
 
 
-def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
+def test_rnp_ascends_in_unlearning_and_scales_the_loss_in_recovering() -> None:
     cleanser = unit(cleansing.RNP, ladder(), alpha=0.3)
     images = random_images().double()
     loss = entropy(cleanser.network(normalised(images)), cleanser.teach(images).softmax(1))
@@ -825,7 +825,7 @@ def test_rnp_climbs_in_unlearning_and_scales_the_loss_in_recovering() -> None:
     assert cleanser.counts.tolist()[1] == 24
 
 
-def test_rnp_judges_by_whole_steps() -> None:
+def test_rnp_measures_accuracy_over_whole_steps() -> None:
     cleanser = unit(cleansing.RNP, ladder(), stop_accuracy=50.0)
     strategy = SimpleNamespace(reduce=lambda counts, reduce_op: counts)
     for step, right, unlearning in ((0, 0, True), (1, 11, True), (1, 0, True), (2, 9, False)):
@@ -874,7 +874,7 @@ def test_gaussian_divergence_against_torch_and_an_integral() -> None:
     close(found, integral)
 
 
-def test_bnp_compares_all_clean_activations_with_what_was_learned() -> None:
+def test_bnp_compares_all_clean_activations_with_the_learned_statistics() -> None:
     network = stirred(pooled(*convnet()[:6], nn.Conv2d(8, 9, 1), nn.BatchNorm2d(9), width=9), amount=0.6)
     cleanser = cleansing.BNP(suspect_of(network), u=0.8)
     parts = random_images(40).split((17, 20, 3))
@@ -949,7 +949,7 @@ def test_the_temperature_rises_unless_the_default_says_otherwise(
         close(cleanser.training_step(Batch(images), 0), expected)
 
 
-def test_the_controls_each_leave_one_half_out() -> None:
+def test_each_control_omits_one_half() -> None:
     suspect = suspect_of(stirred(convnet()))
     assert equal(state(cleansing.Distill(suspect).network), state(suspect.network))
     control = cleansing.Reinitialise(suspect, ratios=[0.0, 1.0, 0.0])
@@ -973,7 +973,7 @@ def test_masks_are_learned_without_dropout(method: type[cleansing.Cleanser]) -> 
 # IBAU, SAU, NPD
 
 
-def test_ibau_names_the_option_where_there_is_no_second_derivative() -> None:
+def test_ibau_names_the_option_if_there_is_no_second_derivative() -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 2), nn.Hardsigmoid(), nn.Flatten(), nn.Linear(8, 3))
     cleanser = unit(cleansing.IBAU, network, 3, 3)
     images = random_images(4, 3).double()
@@ -1054,7 +1054,7 @@ def test_unlearning_loss_against_a_loop() -> None:
     assert sau.unlearning_loss(logits, suspect, clean, classes).item() == pytest.approx(total / 40)
 
 
-def test_unlearning_is_steepest_where_the_wrong_class_is_sure() -> None:
+def test_unlearning_is_steepest_where_the_wrong_class_is_certain() -> None:
     logits = torch.tensor([[40.0, 0.0, 1.0]], requires_grad=True)
     torch.autograd.backward(sau.unlearning_loss(logits, logits, torch.tensor([1]), torch.tensor([1])))
     assert logits.grad is not None
@@ -1062,7 +1062,7 @@ def test_unlearning_is_steepest_where_the_wrong_class_is_sure() -> None:
 
 
 def sau_inner(cleanser: Any, images: Tensor, clean: Sequence[Tensor], classes: Tensor) -> Tensor:
-    """What the perturbation minimises, image by image."""
+    """The objective of the perturbation, image by image."""
     answers = [network(normalised(images)) for network in (cleanser.network, cleanser.teacher)]
     adversarial, shared = [], []
     for place, label in enumerate(classes.tolist()):
@@ -1120,7 +1120,7 @@ def test_polarize_is_a_map_of_channels_before_the_layer(layer: Any) -> None:
     close(folded, layer(polarized))
 
 
-def test_npd_filters_before_the_last_layer_but_one_and_is_folded_into_it() -> None:
+def test_npd_filters_before_the_penultimate_layer_and_is_merged_into_it() -> None:
     network = pooled(*ladder()[:6], nn.Conv2d(6, 7, 1), nn.Tanh(), width=7).double()
     cleanser = unit(cleansing.NPD, network, eps=2.0, step_size=0.2, adversarial=0.3).train()
     assert cleanser.place == "network.4.weight"

@@ -1,4 +1,4 @@
-"""Every cleansing method, by the command line: that it does something, and what it does to a real backdoor."""
+"""Every cleansing method on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ CHANGES_NOTHING = {"ANP", "BNP", "RNP", "MCR"}
 
 
 def quick(name: str, epochs: int) -> list[str]:
-    """Options that make a method short, if it trains at all."""
+    """Options that shorten a method, if it trains."""
     return ["--trainer.max_epochs", str(epochs)] if getattr(cleansing, name).epochs else []
 
 
@@ -26,7 +26,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_changes_the_network_and_keeps_its_form(name: str, tiny_suspect: Path) -> None:
+def test_every_method_changes_the_network_and_keeps_its_architecture(name: str, tiny_suspect: Path) -> None:
     report = cleanse(tiny_suspect, "--method", name, *quick(name, 2))
     assert report["method"] == name
     assert report["unlabeled_images"] == 60
@@ -39,7 +39,7 @@ def test_every_method_changes_the_network_and_keeps_its_form(name: str, tiny_sus
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_labels_are_used_where_they_are_asked_for(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_used_if_specified(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     supervise = cleansing.FineTune.supervise
 

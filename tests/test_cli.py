@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bdclean import __version__
 from bdclean.benchmark.grid import arguments, files_of
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET, cleanse, quick_attack
 
 BENCHMARKS = sorted(CONFIGS.glob("benchmark/*.yaml"))
@@ -54,7 +54,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def cifar_like() -> Path:
-    """Noise with the classes of CIFAR-10 and of GTSRB, in files of their names."""
+    """Noise with the classes of CIFAR-10 and GTSRB, in files with their names."""
     generator = np.random.default_rng(0)
     for classes, name in ((10, "cifar10"), (43, "gtsrb")):
         arrays: dict[str, Any] = {}
@@ -66,10 +66,10 @@ def cifar_like() -> Path:
 
 
 def setup_of(config: Path) -> list[Path]:
-    """The images and the network that an attack's file goes with."""
-    setup = next((name for name in ("gtsrb", "small") if config.stem.endswith(f"_{name}")), "")
-    names = {"gtsrb": "gtsrb", "small": "cifar10_small", "": "cifar10"}
-    return [CONFIGS / "setup" / f"{names[setup]}.yaml"] if config.parent.name == "attack" else []
+    """The setup file, with images and a network, for an attack's file."""
+    setups = {"gtsrb": "gtsrb", "small": "cifar10_small", "shapes": "shapes"}
+    setup = setups.get(config.stem.rpartition("_")[2], "cifar10")
+    return [CONFIGS / "setup" / f"{setup}.yaml"] if config.parent.name == "attack" else []
 
 
 @pytest.mark.usefixtures("tiny_shapes", "narrow_networks")
@@ -93,22 +93,23 @@ def test_every_config_runs(config: Path, cifar_like: Path, tiny_suspect: Path) -
 
 
 @pytest.mark.parametrize("config", BENCHMARKS, ids=[path.name for path in BENCHMARKS])
-def test_every_benchmark_is_of_commands_that_parse(
+def test_the_commands_of_every_benchmark_parse(
     config: Path, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     content = yaml.safe_load(config.read_text())
     assert all(Path(file).is_file() for options in content["suspects"].values() for file in files_of(options))
     main(["benchmark", "--config", str(config), "--list"])
-    cells = len(content["suspects"]) * len(content["methods"]) * len(content.get("seeds", [0]))
-    assert len(capsys.readouterr().out.splitlines()) == cells
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines))
+    assert all(any(name in line for line in lines) for part in ("suspects", "methods") for name in content[part])
     for name, options in list(content["methods"].items())[:: 1 if len(content["methods"]) < 10 else 6]:
-        words = arguments({"method": name, **options})
+        words = arguments({"method": name, **{key: value for key, value in options.items() if key != "only"}})
         assert "class_path" in printed_config(["cleanse", "--ckpt", str(tiny_suspect), *words], capsys)["method"]
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_commands_in_sequence(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, "--trainer.max_epochs", "2")
     assert list(report)[:7] == ["schema", "method", "unlabeled_images", "seconds", "device", "suspect", "cleansed"]
     assert report["method"] == "ScanDistill"
@@ -121,12 +122,15 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
     assert "agreement" in out
 
     main(["validate", "--ckpt", "cleansed.ckpt", *QUIET])
-    assert "val/asr" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert re.search(r"^cleansed\.ckpt +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$", out, re.MULTILINE)
+    assert "on the validation images." in out
+    assert "val/" not in out
     main(["test", "--ckpt", "cleansed.ckpt", *QUIET])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("cleansed.ckpt "))
     assert line.split()[1:] == [f"{report['cleansed'][name]:.2f}" for name in ("acc", "asr", "ra")]
 
-    # Anybody's code can read it: the bare architecture takes the state_dict as it is.
+    # Other code can read it: the state_dict loads into the bare architecture.
     weights = torch.load("cleansed.ckpt", weights_only=True)["state_dict"]
     build_network("small_cnn", 10, 32).load_state_dict(weights)
 
@@ -138,14 +142,14 @@ def test_the_way_through(tiny_suspect: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_images_that_the_suspect_was_trained_on_are_named(
+def test_images_from_the_suspects_training_set_are_reported(
     tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = r"(\d+) of the held-out images were in the suspect's training set"
+    pattern = r"(\d+) of the held-out images were in the suspect's training set"
     cleanse(tiny_suspect, "--method", "CLP")
-    assert not re.search(said, capsys.readouterr().out)
+    assert not re.search(pattern, capsys.readouterr().out)
     cleanse(tiny_suspect, "--method", "CLP", "--data.seed", "1")
-    (number,) = re.findall(said, capsys.readouterr().out)
+    (number,) = re.findall(pattern, capsys.readouterr().out)
     assert 40 < int(number) < 60
 
 
@@ -162,13 +166,13 @@ def test_out_of_distribution_images(tiny_suspect: Path) -> None:
     main(["predict", "--ckpt", "cleansed.ckpt", *QUIET, "--data.unlabeled", "loose"])
     with open("predictions.csv") as file:
         assert [row["image"] for row in csv.DictReader(file)] == sorted(f"loose/{index}.png" for index in range(40))
-    # With labelled test images and no training images nothing is validated.
+    # Labelled test images without training images: no validation.
     pixels = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     np.savez("test.npz", x_test=pixels, y_test=np.arange(30) % 9)
     distil = ["--method", "Distill", "--trainer.max_epochs", "1", "--data.unlabeled", "loose"]
     report = cleanse(tiny_suspect, *distil, "--data.source", "test.npz")
     assert None not in report["cleansed"].values()
-    # Without labelled images nothing is guessed.
+    # Without labelled images, figures are unknown.
     report = cleanse(tiny_suspect, *distil, "--data.source", "null")
     assert set(report["suspect"].values()) == {None}
     assert {name for name, value in report["cleansed"].items() if value is not None} == {"agreement"}
@@ -207,7 +211,7 @@ def test_method_and_its_options_by_short_names(tiny_suspect: Path, capsys: pytes
     assert config["method"]["init_args"]["lr"] == 0.5
     config = printed_config([*base, "--method.ratios", "[0,0,0,0,1]"], capsys)
     assert config["method"]["init_args"]["ratios"] == [0, 0, 0, 0, 1]
-    # The default is stronger than the paper's settings, and does not leak into them.
+    # The stronger options of the default method do not leak into the paper's method.
     config = printed_config([*base, "--method", "DistillCleanseModule"], capsys)
     assert (config["method"]["init_args"]["ratios"], config["method"]["init_args"]["lr"]) == (None, 0.01)
     assert printed_config(base, capsys)["method"]["init_args"]["ratios"] == 0.2
@@ -295,12 +299,12 @@ def test_wrong_input_ends_in_one_line(command: str, tiny_suspect: Path, capsys: 
     assert caught.value.code == 2
     assert len(lines) == 1
     assert WRONG[command] in lines[0]
-    # Logs of what was trained stay.
+    # Logs of a training are kept.
     assert {path.name for path in set(Path.cwd().iterdir()) - before} == ({"runs"} if "diverged" in lines[0] else set())
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
+def test_tensorboard(tiny_suspect: Path) -> None:
     cleanse(tiny_suspect, "--trainer.max_epochs", "3")
     for folder, network, names in (
         (tiny_suspect.parent / "runs/fit/version_0", "AttackModule", ("suspect",)),
@@ -308,7 +312,11 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
     ):
         events = EventAccumulator(str(folder), {"images": 0, "tensors": 0, "scalars": 0}).Reload()
         tags = events.Tags()
-        assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc", "final/asr"} <= set(tags["scalars"])
+        assert {"train/loss", "val/acc", "val/asr", "val/ra", "test/acc"} <= set(tags["scalars"])
+        assert not [tag for tag in tags["scalars"] if tag.startswith(("final/", "hp_metric"))]
+        metrics = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+        assert all(name in metrics for name in (b"test/acc", b"test/asr", b"test/ra"))
+        assert ("figures/text_summary" in tags["tensors"]) == (network == "AttackModule")
         pictures = {f"confusion/{part} {name}" for part in ("clean", "triggered") for name in names}
         trained = {"trigger/training images"} if network == "AttackModule" else set()
         assert set(tags["images"]) == pictures | {"trigger/clean, triggered, difference"} | trained
@@ -324,7 +332,7 @@ def test_tensorboard_shows_it_all(tiny_suspect: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_run_goes_on_from_its_checkpoint(tiny_suspect: Path) -> None:
+def test_a_run_resumes_from_its_checkpoint(tiny_suspect: Path) -> None:
     last = next((tiny_suspect.parent / "runs/fit/version_0/checkpoints").glob("*.ckpt"))
     options = [*QUIET, "--config", str(CONFIGS / "badnet.yaml"), "--trainer.max_epochs", "2"]
     main(["fit", *options, "--ckpt_path", str(last)])
@@ -334,7 +342,7 @@ def test_a_run_goes_on_from_its_checkpoint(tiny_suspect: Path) -> None:
 def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
     command = [sys.executable, "-m", "bdclean", "fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET]
     options = ["--data.source", "cifar10.npz", "--trainer.max_epochs", "10000"]
-    # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
+    # A shell makes background processes, such as these tests, ignore Ctrl-C.
     process = subprocess.Popen(
         [*command, *options],
         stderr=subprocess.PIPE,
@@ -358,7 +366,7 @@ def test_ctrl_c_leaves_the_last_good_checkpoint(cifar_like: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_two_processes_judge_as_one(tiny_suspect: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_measure_the_same_as_one(tiny_suspect: Path, capfd: pytest.CaptureFixture[str]) -> None:
     main(["test", "--ckpt", str(tiny_suspect), *QUIET])
     alone = capfd.readouterr().out
     main(["test", "--ckpt", str(tiny_suspect), *QUIET, "--trainer.devices", "2", "--trainer.strategy", "ddp_fork"])
@@ -373,8 +381,8 @@ DISTIL = ["--method", "Distill", "--data.num_unlabeled", "41", "--overwrite", "t
 
 
 def test_two_processes_write_one_report(cifar_like: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def check(said: str) -> None:
-        assert said.count("All figures in percent") == 1
+    def check(text: str) -> None:
+        assert text.count("All figures in percent") == 1
         report = json.loads(Path("cleansed.json").read_text())
         assert report["device"].startswith("2 x ")
         assert report["unlabeled_images"] == 41
@@ -385,7 +393,7 @@ def test_two_processes_write_one_report(cifar_like: Path, capfd: pytest.CaptureF
     assert capfd.readouterr().out.count("All figures in percent") == 1
     main(["cleanse", "--ckpt", "suspect.ckpt", *forked, *DISTIL])
     check(capfd.readouterr().out)
-    # Processes that are started, by the words of the first.
+    # The other process is started with the command line of the first.
     words = ["cleanse", "--ckpt", "suspect.ckpt", *SOURCE, "--trainer.strategy", "ddp", *DISTIL]
     command = [sys.executable, "-m", "bdclean", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -394,7 +402,7 @@ def test_two_processes_write_one_report(cifar_like: Path, capfd: pytest.CaptureF
     check(done.stdout)
 
 
-def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(
+def test_an_untyped_argument_of_a_users_method_is_named(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("untyped.py").write_text(
@@ -410,7 +418,7 @@ def test_a_method_of_ones_own_with_an_argument_without_a_type_is_named(
     )
 
 
-def test_a_printed_configuration_has_what_the_checkpoint_and_its_weights_say(
+def test_a_printed_configuration_is_completed_from_the_checkpoint(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.save(build_network("resnet20", 7, 32).state_dict(), "theirs.pth")

@@ -1,4 +1,4 @@
-"""The sentence in which a cleansing report ends."""
+"""The conclusion of a cleansing report."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,10 @@ from tests.strangers import Pooled
 
 HARMLESS = Harm(5000, 0.014, 0.02, ())
 PATCH, MARGIN = finding(0.001, 1, "PatchInversion"), finding(1.0, 3, "MaximumMargin")
-SCAN = Comparison(
-    Verdict((PATCH, MARGIN), 0.01), Verdict((MARGIN, MARGIN), 0.01), (Moved(99.0, 1.0), Moved(None, None))
-)
+SCAN = Comparison(Verdict((PATCH, MARGIN), 0.01, (), (MARGIN, MARGIN)), (Moved(99.0, 1.0), Moved(None, None)))
 
 
-def test_what_was_looked_at_speaks_for_the_network() -> None:
+def test_evidence_for_the_network() -> None:
     found = conclude(cleansing(harm=HARMLESS, scan=SCAN))
     assert found.trusted
     assert found.sentence == (
@@ -49,7 +47,7 @@ def test_what_was_looked_at_speaks_for_the_network() -> None:
         ((0.1, 0.8), "triggers for single source classes (3) were recovered from the suspect and unlearned"),
     ],
 )
-def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: str) -> None:
+def test_a_comparison_is_evidence_too(forward: tuple[float, float], expected: str) -> None:
     one = Difference(SparseInversion(), torch.tensor([2, 3]), torch.tensor(forward), torch.tensor([0.1, 0.1]))
     found = conclude(cleansing(harm=HARMLESS, differences=(one,), unlearned=True))
     assert found.sentence.endswith(f"; {expected}.")
@@ -58,9 +56,9 @@ def test_a_comparison_speaks_for_it_too(forward: tuple[float, float], expected: 
     assert ("training ended before they were unlearned" in ended.sentence) == one.found
 
 
-def test_whatever_speaks_against_it_is_said() -> None:
+def test_all_evidence_against_the_network_is_listed() -> None:
     harm = Harm(500, 0.13, 0.01, (LostClass(1, 54, 0, 0),))
-    scan = replace(SCAN, cleansed=Verdict((finding(0.001, 2), MARGIN), 0.01))
+    scan = replace(SCAN, suspect=replace(SCAN.suspect, reference=(finding(0.001, 2), MARGIN)))
     found = conclude(cleansing(harm=harm, scan=scan, subject=Subject({}, warnings=("the images look wrong",))))
     assert not found.trusted
     assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")
@@ -68,7 +66,7 @@ def test_whatever_speaks_against_it_is_said() -> None:
     assert "a scan of it finds a backdoor towards class 2" in found.sentence
 
 
-def test_few_images_are_no_evidence() -> None:
+def test_few_images_are_inconclusive() -> None:
     for interval, images in ((None, 0), (Interval(34.2, 100.0, 2), 2)):
         found = conclude(cleansing(cleansed=Figures(agreement=Figure(100.0, interval))))
         assert found.trusted is None
@@ -87,8 +85,8 @@ def test_a_wrecked_network_is_not_to_be_trusted(suspicious: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Nothing is so far from usual that it would be pruned.
+def test_an_unchanged_network_is_trusted(suspicious: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # No channel is unusual enough to be pruned.
     main(["cleanse", "--ckpt", str(suspicious), *QUIET, "--method", "CLP", "--method.u", "99", "--exit_code", "true"])
     assert "No evidence against the cleansed network: it agrees" in capsys.readouterr().out
     assert '<div class="banner good"><strong>Cleansed, without a scan</strong>' in Path("cleansed.html").read_text()
@@ -96,7 +94,7 @@ def test_a_network_that_stayed_as_it_was_is_trusted(suspicious: Path, capsys: py
 
 @pytest.fixture
 def suspicious(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A suspect that is sure of its predictions, which are of all classes, for the tiny embedded set."""
+    """A suspect for the tiny embedded set, which predicts all classes with high confidence."""
     monkeypatch.setattr("bdclean.tasks.looking.find_symptom", lambda logits: None)
     content = torch.load(tiny_suspect, weights_only=True)
     checkpoint = read(str(tiny_suspect))

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError
 from bdclean.attacks import BadNets
-from bdclean.data import PoisonDataModule, cache, placement, sampler
+from bdclean.data import PoisonDataModule, cache, sampler
 from bdclean.data import arrays as opened
 from bdclean.data.augment import Augmentation, random_crop_flip
 from bdclean.data.batch import Batch
@@ -47,7 +47,7 @@ def test_a_linear_model_does_not_solve_shapes() -> None:
     (x, y), (x_test, y_test) = draw_shapes(6_000, 0), draw_shapes(1_000, 1)
     x, x_test = (torch.cat([v.flatten(1) / 255 - 0.5, torch.ones(len(v), 1)], 1) for v in (x, x_test))
     wanted = torch.nn.functional.one_hot(y).float() - 0.1
-    # Ridge regression, in closed form, with the best of three penalties: the best a linear model could do.
+    # Ridge regression in closed form, with the best of three penalties.
     gram, right = x.T @ x, x.T @ wanted
     scores = [
         ((x_test @ torch.linalg.solve(gram + penalty * torch.eye(len(gram)), right)).argmax(1) == y_test).float().mean()
@@ -59,15 +59,24 @@ def test_a_linear_model_does_not_solve_shapes() -> None:
 # Sources
 
 
+LARGE = 1400
+"""Number of images of 16 pixels that are enough for the cache."""
+
+
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
+    return saved_arrays(tmp_path / "images.npz", 100)
+
+
+def saved_arrays(path: Path, count: int) -> Path:
+    """Write a file of `count` training images and 40 test images, 16 pixels, four classes."""
     generator = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
-    for split, count in (("train", 100), ("test", 40)):
-        arrays[f"x_{split}"] = generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-        arrays[f"y_{split}"] = np.arange(count) % 4
-    np.savez(tmp_path / "images.npz", **arrays)
-    return tmp_path / "images.npz"
+    for split, number in (("train", count), ("test", 40)):
+        arrays[f"x_{split}"] = generator.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(number) % 4
+    np.savez(path, **arrays)
+    return path
 
 
 @pytest.fixture
@@ -160,11 +169,11 @@ def test_stl10_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (base / "class_names.txt").write_text("\n".join("abcdefghij"))
     images = open_source("stl10", str(tmp_path)).load("test", 96)
     assert images.labels.tolist() == [0, 9]
-    # The files hold images column by column.
+    # The files store images column by column.
     assert torch.equal(images.batch(torch.arange(2)), torch.from_numpy(pixels).permute(0, 3, 2, 1))
 
 
-def test_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_gives_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(InputError, match=r"source cifar10: .*put cifar-10-python.tar.gz into .*shapes"):
         open_source("cifar10", str(tmp_path)).download()
@@ -206,7 +215,7 @@ def test_unreadable_image_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize(("length", "batch_size"), [(100, 32), (97, 97), (97, 200), (1000, 7)])
-def test_every_image_is_seen_once_an_epoch(
+def test_every_image_is_used_once_per_epoch(
     world: int, length: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[list[Tensor]] = []
@@ -245,8 +254,8 @@ def test_crop_and_flip_against_torchvision(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_crop_and_flip_carry_gradients_back_to_the_pixels_that_are_seen(flip: bool) -> None:
-    # Each pixel has a number, from 1: what is there says where it comes from.
+def test_crop_and_flip_have_gradients_of_the_visible_pixels(flip: bool) -> None:
+    # Each pixel's value is its index, from 1, so that it shows where it comes from.
     pixels = (1.0 + torch.arange(6 * 10 * 12)).view(6, 10, 12, 1).expand(-1, -1, -1, 3)
     weights = torch.rand(6, 10, 12, 3, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)
@@ -260,7 +269,7 @@ def test_crop_and_flip_carry_gradients_back_to_the_pixels_that_are_seen(flip: bo
     torch.testing.assert_close(gradient.flatten(0, 2), seen[1:])
 
 
-def test_stamping_rounds_to_the_images_that_an_attacker_hands_over() -> None:
+def test_stamping_rounds_to_uint8() -> None:
     pixels = torch.randint(256, (5, 8, 8, 3), dtype=torch.uint8)
     attack = BadNets()
     attack.build(8)
@@ -300,7 +309,7 @@ def test_held_out_images_that_a_suspect_was_trained_on_are_counted(data: PoisonD
     assert PoisonDataModule(str(npz), None, unlabeled=str(npz), seed=1).trained_on(described) == 0
 
 
-def test_without_images_of_another_class_there_are_no_triggered_ones(npz: Path) -> None:
+def test_without_images_of_other_classes_there_are_no_triggered_images(npz: Path) -> None:
     arrays = dict(np.load(npz))
     arrays["y_test"] = np.full(40, 1)
     np.savez("one.npz", **arrays)
@@ -310,7 +319,7 @@ def test_without_images_of_another_class_there_are_no_triggered_ones(npz: Path) 
     assert len(data.val_dataloader()) == 2
 
 
-def test_the_networks_classes_count_where_the_images_lack_some(npz: Path) -> None:
+def test_the_network_decides_the_classes_if_images_lack_some(npz: Path) -> None:
     arrays = np.load(npz)
     np.savez("test.npz", x_test=arrays["x_test"], y_test=arrays["y_test"])
     data = PoisonDataModule("test.npz", BadNets(label_mode="all-to-all"), unlabeled="procedural")
@@ -323,7 +332,7 @@ def test_the_networks_classes_count_where_the_images_lack_some(npz: Path) -> Non
     assert targets.max() == 4
 
 
-def test_splits_are_apart_and_fixed(data: PoisonDataModule, npz: Path) -> None:
+def test_splits_are_disjoint_and_fixed(data: PoisonDataModule, npz: Path) -> None:
     val, held_out, train = data.sets.numbers
     assert [len(part) for part in (val, held_out, train)] == [10, 20, 70]
     assert torch.cat([val, held_out, train]).sort().values.tolist() == list(range(100))
@@ -348,13 +357,13 @@ def test_train_loader_mixes_clean_and_poisoned(data: PoisonDataModule) -> None:
     assert ((patch == expected).flatten(1).all(1) == poisoned).all()
 
 
-def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
+def test_images_are_in_memory_once(data: PoisonDataModule) -> None:
     whole, training = data.sets.training, data.attacker.training.images
     assert isinstance(training, MemoryImages)
     assert training.pixels.data_ptr() == whole.pixels.data_ptr()  # type: ignore[attr-defined]
     assert len(data.attacker.training.stamp.pixels) == 14  # type: ignore[union-attr]
     few = whole.subset(data.sets.numbers[1])
-    # Who has the defender's images holds on to no others.
+    # The defender's images do not keep the other images alive.
     assert len(few.pixels) == 20  # type: ignore[attr-defined]
     for part, indices in ((training, data.sets.numbers[2]), (few, data.sets.numbers[1])):
         numbers = torch.tensor([3, 0, 3])
@@ -364,20 +373,19 @@ def test_the_images_are_in_memory_once(data: PoisonDataModule) -> None:
 
 
 @pytest.fixture
-def large_npz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, npz: Path) -> Path:
-    """As `npz`, where decoded images are kept, however few they are."""
-    monkeypatch.setattr(cache, "SMALLEST", 0)
+def large_npz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file with enough images for the cache, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
-    return npz
+    return saved_arrays(tmp_path / "images.npz", LARGE)
 
 
 def kept() -> list[Path]:
-    """The files of decoded images."""
+    """The files in the cache of decoded images."""
     return [path for path in Path("kept").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
-def test_decoded_images_are_kept_and_mapped_into_memory(large_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoded_images_are_cached_and_mapped_into_memory(large_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_source(str(large_npz)).load("train", 16)
     (file,) = kept()
     opened._opened.cache_clear()
@@ -386,43 +394,41 @@ def test_decoded_images_are_kept_and_mapped_into_memory(large_npz: Path, monkeyp
     assert sum(line.endswith(file.name) for line in Path("/proc/self/maps").read_text().splitlines()) == 2
     expected = torch.from_numpy(np.load(large_npz)["x_train"])
     for images in (first, second):
-        assert torch.equal(images.batch(torch.arange(100)), expected)
-        assert torch.equal(images.labels, torch.arange(100) % 4)
-    # What one changes is its own.
+        assert torch.equal(images.batch(torch.arange(LARGE)), expected)
+        assert torch.equal(images.labels, torch.arange(LARGE) % 4)
+    # Changes stay private.
     first.pixels[5] = 0  # type: ignore[attr-defined]
-    assert torch.equal(open_source(str(large_npz)).load("train", 16).batch(torch.arange(100)), expected)
+    assert torch.equal(open_source(str(large_npz)).load("train", 16).batch(torch.arange(LARGE)), expected)
 
 
-def test_a_file_that_was_changed_is_decoded_anew(large_npz: Path) -> None:
+def test_a_changed_file_is_decoded_again(large_npz: Path) -> None:
     before = open_source(str(large_npz)).load("train", 16)
     arrays = dict(np.load(large_npz))
     arrays["x_train"] = 255 - arrays["x_train"]
     np.savez(large_npz, **arrays)
     after = open_source(str(large_npz)).load("train", 16)
-    numbers = torch.arange(100)
+    numbers = torch.arange(LARGE)
     assert torch.equal(after.batch(numbers), 255 - before.batch(numbers))
     assert len(kept()) == 2
 
 
-def test_without_room_for_decoded_images_each_process_has_its_own(
-    large_npz: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_disk_space_each_process_decodes(large_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "write_whole", full)
-    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+    assert len(open_source(str(large_npz)).load("train", 16)) == LARGE
     assert not kept()
     Path("kept/bdclean/images").rename("elsewhere")
     Path("kept/bdclean/images").write_text("no folder")
     assert len(open_source(str(large_npz)).load("test", 16)) == 40
 
 
-def test_a_damaged_file_of_decoded_images_is_passed_over(large_npz: Path) -> None:
+def test_a_damaged_cache_file_is_ignored(large_npz: Path) -> None:
     open_source(str(large_npz)).load("train", 16)
     (file,) = kept()
     file.write_bytes(file.read_bytes()[:500])
-    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+    assert len(open_source(str(large_npz)).load("train", 16)) == LARGE
 
 
 def test_an_npz_is_opened_once(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +448,7 @@ def test_an_npz_is_opened_once(npz: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert times.count(npz) == 1
 
 
-def test_evaluation_is_clean_and_triggered_without_the_target_class(data: PoisonDataModule) -> None:
+def test_evaluation_has_clean_images_and_triggered_ones_without_the_target_class(data: PoisonDataModule) -> None:
     clean, triggered = data.test_dataloader()
     images, targets, labels = everything(clean)
     assert torch.equal(targets, labels)
@@ -453,7 +459,7 @@ def test_evaluation_is_clean_and_triggered_without_the_target_class(data: Poison
     torch.testing.assert_close(stamped, data.attack.apply(images[labels != 1]), atol=1 / 255, rtol=0)  # type: ignore[union-attr]
 
 
-def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
+def test_in_defence_images_have_no_labels(data: PoisonDataModule) -> None:
     defence = data.defence(labels=False, choosing=0)
     batches = list(defence.train_dataloader())
     assert all(batch == Batch(batch.images) for batch in batches)
@@ -461,11 +467,11 @@ def test_in_defence_images_are_bare(data: PoisonDataModule) -> None:
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     mine = torch.cat([batch.images for batch in defence.defender_dataloader(choosing=False)])
     assert torch.equal(to_pixels(mine), data.sets.held_out.batch(order))
-    # The attacker's are what they were.
+    # The attacker's images have not changed.
     assert next(iter(data.train_dataloader())).labels is not None
 
 
-def test_in_defence_some_images_are_kept_to_choose_by_and_labels_come_only_if_wanted(data: PoisonDataModule) -> None:
+def test_in_defence_selection_images_and_labels_are_optional(data: PoisonDataModule) -> None:
     defence = data.defence(labels=True, choosing=0.2)
     chosen, targets, labels = everything(defence.defender_dataloader(choosing=True))
     trained, _, _ = everything(defence.defender_dataloader(choosing=False))
@@ -491,7 +497,7 @@ def test_other_unlabeled_images_of_any_size(npz: Path, tmp_path: Path) -> None:
     assert next(iter(defence.train_dataloader())).images.shape == (4, 3, 16, 16)
 
 
-def test_fewer_images_than_may_be_used_are_all_used(npz: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_images_are_used_if_there_are_too_few(npz: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=50)
     assert (len(data.defender), len(data.defender.agreement)) == (20, 0)
     assert len(PoisonDataModule(str(npz), num_held_out=20, num_unlabeled=7).defender) == 7
@@ -517,9 +523,9 @@ def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(everything(one), everything(two), strict=True))
 
 
-def test_the_number_of_bytes_decides_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "MEMORY_LIMIT", 16 * 16 * 16 * 3)
+def test_the_size_decides_what_is_kept_in_memory(folder: Path) -> None:
     data = PoisonDataModule(str(folder), image_size=16, num_workers=0)
+    data.attacker.placement.limit = 16 * 16 * 16 * 3
     assert type(data.attacker.test[0].images).__name__ == "MemoryImages"
     assert type(data.attacker.training.images).__name__ == "FileImages"
 

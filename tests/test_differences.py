@@ -22,7 +22,7 @@ from bdclean.perturbations import add
 from bdclean.reporting.conclusion import conclude
 from bdclean.scanning import DenseInversion, Finding, PatchInversion, SparseInversion
 from bdclean.scanning.difference import Difference, differences
-from bdclean.scanning.goals import Apart
+from bdclean.scanning.goals import FlipOneNetwork
 from bdclean.tables import markdown
 from tests.conftest import QUICK, bright_quarters, cleanse
 from tests.results import cleansing
@@ -61,12 +61,12 @@ def members(number: int) -> Tensor:
     return torch.arange(number, 160, 4)
 
 
-def test_the_goal_is_what_the_formula_says_of_each_image(images: Tensor) -> None:
+def test_the_objective_matches_the_formula(images: Tensor) -> None:
     torch.manual_seed(0)
     network, reference = (nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)) for _ in range(2))
     classes, size = torch.tensor([1, 3]), 5
-    goal = Apart(network, reference, images, [members(1), members(3)[:7]], classes, size)
-    for start in (0, 5):  # the second batch of class 3 begins anew after seven images
+    goal = FlipOneNetwork(network, reference, images, [members(1), members(3)[:7]], classes, size)
+    for start in (0, 5):  # the second batch of class 3 starts again after seven images
         shifts = 0.3 * torch.randn(2, 3, SIDE, SIDE)
         expected = 0.0
         for number, (own, places) in enumerate(((1, members(1)), (3, members(3)[:7]))):
@@ -76,30 +76,30 @@ def test_the_goal_is_what_the_formula_says_of_each_image(images: Tensor) -> None
                 expected += (math.log(1 - p) + max(math.log(q), -5.0)) / size
         assert goal.gain(add, shifts).item() == pytest.approx(expected, rel=1e-4)
     goal.restart()
-    goal.narrow(torch.tensor([False, True]))
+    goal.keep(torch.tensor([False, True]))
     assert len(goal) == 1
     shift = torch.zeros(1, 3, SIDE, SIDE)
-    alone = Apart(network, reference, images, [members(3)[:7]], torch.tensor([3]), size)
+    alone = FlipOneNetwork(network, reference, images, [members(3)[:7]], torch.tensor([3]), size)
     assert torch.equal(goal.gain(add, shift), alone.gain(add, shift))
 
 
-def test_a_patch_is_placed_where_it_flips_the_network_and_not_the_reference(images: Tensor) -> None:
-    goal = Apart(Quarters(True), Quarters(False), images, [members(2)], torch.tensor([2]), 8)
+def test_a_patch_is_placed_where_it_flips_only_the_network(images: Tensor) -> None:
+    goal = FlipOneNetwork(Quarters(True), Quarters(False), images, [members(2)], torch.tensor([2]), 8)
     pixel = torch.zeros(1, 3, SIDE, SIDE)
     pixel[..., 2, 7] = 1
-    assert float(goal.glimpse(add, pixel)) > 0.9
-    assert float(goal.glimpse(add, torch.zeros_like(pixel))) < 0.1
-    both = Apart(Quarters(True), Quarters(True), images, [members(2)], torch.tensor([2]), 8)
-    assert float(both.glimpse(add, pixel)) < 0.1
+    assert float(goal.quick_gain(add, pixel)) > 0.9
+    assert float(goal.quick_gain(add, torch.zeros_like(pixel))) < 0.1
+    both = FlipOneNetwork(Quarters(True), Quarters(True), images, [members(2)], torch.tensor([2]), 8)
+    assert float(both.quick_gain(add, pixel)) < 0.1
 
 
-def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images: Tensor) -> None:
+def test_the_source_class_of_a_trigger_is_found_and_none_without_a_trigger(images: Tensor) -> None:
     torch.manual_seed(0)
     inversions = [SparseInversion((8.0, 5.6, 4.0), 4), PatchInversion((5.6, 4.0), 4)]
     with_trigger = differences(Quarters(True), Quarters(False), images, inversions, CLASSES)
     assert any(one.found for one in with_trigger)
     assert all(one.sources in ((), (2,)) for one in with_trigger)
-    # The other way round there is nothing to find: the network without a trigger has none.
+    # In the other direction there is nothing to find, because that network has no trigger.
     for one, other in ((False, True), (False, False), (True, True)):
         assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, inversions, CLASSES))
 
@@ -129,9 +129,7 @@ def test_the_class_of_a_trigger_is_found_and_nothing_where_there_is_none(images:
         ([0.45, 0.0], [0.0, 0.16], False),
     ],
 )
-def test_a_single_source_class_stands_out_against_its_own_chance(
-    forward: list[float], backward: list[float], found: bool
-) -> None:
+def test_a_single_source_class_exceeds_its_own_chance(forward: list[float], backward: list[float], found: bool) -> None:
     inversion = DenseInversion((1.0,), 1)
     one = Difference(inversion, torch.arange(len(forward)), torch.tensor(forward), torch.tensor(backward))
     assert one.found == found
@@ -147,17 +145,17 @@ def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
     assert (len(none.classes), none.found, none.sources, none.share) == (0, False, (), 0.0)
 
 
-def test_a_change_is_put_on_images_of_its_class_alone() -> None:
+def test_a_perturbation_is_applied_only_to_images_of_its_class() -> None:
     torch.manual_seed(0)
     shifts = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
     changes = Changes(add, shifts, torch.tensor([5, 6, 6]))
     own = torch.tensor([5, 6, 7, 6, 5] * 20)
-    moved = changes.put_on(torch.zeros(100, 3, 4, 4), own).mean((1, 2, 3))
+    moved = changes.perturb(torch.zeros(100, 3, 4, 4), own).mean((1, 2, 3))
     for source, expected in ((5, {1.0}), (6, {2.0, 3.0}), (7, {0.0})):
         assert set(moved[own == source].tolist()) == expected
 
 
-def test_changes_of_classes_that_a_search_left_out_are_kept() -> None:
+def test_perturbations_of_classes_outside_a_search_are_kept() -> None:
     earlier = Changes(add, torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 1, 2]))
     now = Changes(add, torch.tensor([[9.0]]), torch.tensor([1])).after(earlier)
     assert now.parameters.flatten().tolist() == [9.0, 1.0, 3.0]
@@ -167,7 +165,7 @@ def test_changes_of_classes_that_a_search_left_out_are_kept() -> None:
     assert everywhere.after(Changes(add, torch.tensor([[1.0]]))) is everywhere
 
 
-def test_a_search_looks_at_some_of_the_classes_and_counts_their_own_images(images: Tensor) -> None:
+def test_a_search_covers_some_classes_and_counts_only_their_images(images: Tensor) -> None:
     torch.manual_seed(0)
     own = Quarters(False)(images).argmax(1)
     by_class = {number: images[own == number] for number in range(CLASSES)}
@@ -206,7 +204,7 @@ def cleanser(images: Tensor) -> ScanDistill:
     suspect.image_size = SIDE
     made = ScanDistill(suspect)
     made.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.ones(CLASSES))]
-    made.sample, made.own = images, Quarters(False)(images).argmax(1)
+    made.sample, made.pseudo_labels = images, Quarters(False)(images).argmax(1)
     made.judge = Judge(images, Quarters(False)(images).softmax(1))
     weights = torch.optim.SGD(made.network.parameters(), 0.1, momentum=0.9)
     made._trainer = SimpleNamespace(  # type: ignore[assignment]
@@ -223,7 +221,7 @@ def cleanser(images: Tensor) -> ScanDistill:
     return made
 
 
-def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
+def test_triggers_of_the_suspect_alone_are_unlearned_in_a_second_phase(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -244,7 +242,7 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert cleanser.trainer.fit_loop.max_epochs == 10
     assert "| SparseInversion | 100 % | 0 % | 2 |" in markdown(cleanser.describe())
     assert cleanser.unlearned
-    # If the second phase diverges, what the first one made is kept.
+    # If the second phase diverges, the result of the first is kept.
     cleanser.on_divergence(math.nan)
     assert float(network.offset) == 1.0
     assert cleanser.trainer.fit_loop.max_epochs == 6
@@ -253,7 +251,7 @@ def test_what_only_the_suspect_has_is_unlearned_in_a_second_phase(
     assert float(network.offset) == 1.0
 
 
-def test_images_of_classes_that_are_found_are_held_once_and_let_go(
+def test_images_of_found_classes_are_stored_once_and_released(
     cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bdclean.cleansing.scandistill.method.differences", lambda *_: [flipped(0.9), flipped(0.8)])
@@ -274,7 +272,7 @@ def test_images_of_classes_that_are_found_are_held_once_and_let_go(
     # An offset of 9 predicts class 0 for all images; from some point on the way all are as before.
     [("gentle", 1.0, 1.0), ("gentle", 9.0, 0.5), ("strong", 9.0, None), ("keep", 1.0, 0.0)],
 )
-def test_where_nothing_is_found_training_ends_and_weights_go_back(
+def test_without_a_finding_training_ends_and_weights_are_interpolated_back(
     cleanser: ScanDistill, when_clean: Any, offset: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -301,12 +299,12 @@ def test_gradients_are_clipped_more_while_triggers_are_unlearned(cleanser: ScanD
 
 
 def flipped(share: float) -> Difference:
-    """What a comparison says where changes flip so large a share of the images of class 2."""
+    """A comparison in which perturbations flip a given share of the images of class 2."""
     return Difference(SparseInversion(), torch.tensor([2]), torch.tensor([share]), torch.tensor([0.0]))
 
 
 @pytest.mark.parametrize("training_ends", [True, False])
-def test_a_backdoor_that_is_found_too_late_to_be_unlearned_leaves_the_student(
+def test_a_backdoor_found_too_late_for_unlearning_keeps_the_student(
     cleanser: ScanDistill, training_ends: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bdclean.cleansing.scandistill.method.differences", lambda *_: [flipped(0.9)])
@@ -315,7 +313,7 @@ def test_a_backdoor_that_is_found_too_late_to_be_unlearned_leaves_the_student(
         network.offset.fill_(1.0)
     monkeypatch.setattr(cleanser, "reference", lambda: Quarters(False))
     if training_ends:
-        # There is one epoch in all, or --trainer.max_steps comes with its last step.
+        # There is only one epoch, or --trainer.max_steps ends with its last step.
         trainer: Any = cleanser.trainer
         trainer.max_epochs, trainer.current_epoch = 1, 0
         cleanser.on_train_epoch_end()
@@ -327,7 +325,7 @@ def test_a_backdoor_that_is_found_too_late_to_be_unlearned_leaves_the_student(
     assert float(network.offset) == 1.0
 
 
-def test_what_nobody_scanned_keeps_the_student(cleanser: ScanDistill) -> None:
+def test_without_a_scan_the_student_is_kept(cleanser: ScanDistill) -> None:
     cleanser.found = []
     network: Any = cleanser.network
     with torch.no_grad():
@@ -337,9 +335,7 @@ def test_what_nobody_scanned_keeps_the_student(cleanser: ScanDistill) -> None:
     assert not cleanser.differences
 
 
-def test_a_first_phase_that_begins_anew_is_as_long_as_before(
-    cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restarted_first_phase_has_its_full_length(cleanser: ScanDistill, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer: Any = cleanser.trainer
     monkeypatch.setattr(cleanser, "check_agreement", lambda: pytest.fail("looked at before any training"))
     cleanser.restarted = True
@@ -360,9 +356,7 @@ def test_no_class_with_enough_images_is_no_evidence(cleanser: ScanDistill) -> No
 
 
 @pytest.mark.parametrize("targeted", [True, False])
-def test_a_training_that_diverges_again_and_again_names_the_rate_that_it_used(
-    cleanser: ScanDistill, targeted: bool
-) -> None:
+def test_a_repeatedly_diverging_training_names_its_learning_rate(cleanser: ScanDistill, targeted: bool) -> None:
     if targeted:
         cleanser.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.zeros(CLASSES))]
     cleanser.divergences, cleanser.aimed_lr, cleanser.lr = 6, 7.0, 8.0
@@ -402,7 +396,7 @@ def test_a_suspect_can_be_kept_as_it_is(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_methods_that_look_for_no_backdoor_cannot_tell(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_without_a_scan_detect_no_backdoor(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cleanse(tiny_suspect, "--method", "CLP", "--when_clean", "keep")
     assert ended.value.code == 2

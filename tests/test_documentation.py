@@ -15,7 +15,7 @@ from PIL import Image
 from bdclean import tasks
 from bdclean.cli.main import main
 from bdclean.engine.trainer import Trainer
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from bdclean.scanning import Detector
 from tests.conftest import CONFIGS, QUICK
 

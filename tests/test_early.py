@@ -1,4 +1,4 @@
-"""Mistakes that are named before torch is imported: at once, and nothing that the parser would take."""
+"""Mistakes that are reported before torch is imported; everything that the parser accepts passes."""
 
 import inspect
 import subprocess
@@ -16,7 +16,7 @@ from bdclean.benchmark.work import Command
 from bdclean.cli import early
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.flags import flag
-from bdclean.cli.main import check, execute, main
+from bdclean.cli.main import check, estimate, execute, main
 from bdclean.cli.options import SUBCOMMANDS, options, untrained
 from bdclean.cli.parser import FUNCTIONS, CommandLine
 from bdclean.cli.verbs import Verbs
@@ -24,8 +24,8 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.sources import KINDS
 from bdclean.errors import naming
 from bdclean.exits import MEANINGS
-from bdclean.models.networks import known_architectures
 from bdclean.modules import AttackModule
+from bdclean.networks.build import known_architectures
 from bdclean.suggestions import suggestion
 from tests.conftest import CONFIGS, computing
 
@@ -33,8 +33,8 @@ CONFIG = str(CONFIGS / "badnet.yaml")
 
 
 @pytest.fixture(autouse=True)
-def _without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where options may stand in variables, less is refused."""
+def _no_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove environment variables of options, with which fewer mistakes are refused."""
     monkeypatch.delenv("BDCLEAN_CLEANSE__SCAN")
 
 
@@ -128,7 +128,7 @@ def test_mistakes_are_named(command: str) -> None:
         "",
     ],
 )
-def test_answers_come_within_a_second_and_without_torch(command: str) -> None:
+def test_help_and_errors_take_a_second_without_torch(command: str) -> None:
     code = "import sys; from bdclean.__main__ import run\ntry: run()\nfinally: print('torch' in sys.modules)"
     words = [sys.executable, "-c", code, *command.split()]
     with computing(1):
@@ -156,7 +156,7 @@ def test_the_version_is_printed(word: str, capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-def test_names_in_the_source_are_those_that_are_imported() -> None:
+def test_names_in_the_source_match_the_imported_ones() -> None:
     assert list(registry.networks()) == known_architectures()
     lists = (getattr(sys.modules[kind.__module__], "NAMES", ()) for kind in KINDS)
     assert set(registry.image_sets()) == {name for names in lists for name in names}
@@ -166,15 +166,15 @@ def test_names_in_the_source_are_those_that_are_imported() -> None:
     assert set(options("scan").classes["detector"].usual) == set(CLASSES["detector"])
 
 
-def test_a_source_with_a_known_name_a_folder_or_a_file_is_let_pass() -> None:
+def test_known_sources_folders_and_files_pass() -> None:
     Path("images").mkdir()
     Path("arrays.npz").touch()
     Path("text.txt").touch()
     for name in ("images", "arrays.npz", "cifar10", "shapes", "procedural", "."):
         taken("fit", "--data.source", name)
     assert "text.txt: neither a folder" in refused("fit", "--data.source", "text.txt")
-    said = refused("fit", "--data.source", "cifar1")
-    assert said.endswith("; did you mean cifar10?")
+    message = refused("fit", "--data.source", "cifar1")
+    assert message.endswith("; did you mean cifar10?")
 
 
 def test_the_commands_are_those_of_the_parser() -> None:
@@ -183,7 +183,7 @@ def test_the_commands_are_those_of_the_parser() -> None:
 
 @pytest.fixture(scope="module")
 def parsers() -> dict[str, Any]:
-    """The whole parser of every subcommand."""
+    """The full parser of every subcommand."""
 
     class StopError(Exception):
         pass
@@ -195,7 +195,7 @@ def parsers() -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     assert issubclass(Parsers, LightningCLI)
-    command = Command(execute, check)
+    command = Command(execute, check, estimate)
     options = {"trainer_class": Verbs, "auto_configure_optimizers": False, "args": [], "command": command}
     with pytest.raises(StopError):
         Parsers(AttackModule, PoisonDataModule, **options)
@@ -203,14 +203,14 @@ def parsers() -> dict[str, Any]:
 
 
 def accepted(parser: Any) -> Iterator[str]:
-    """Every option that a parser has, with dashes."""
+    """Every option of a parser, with dashes."""
     for action in parser._actions:
         yield from action.option_strings
         assert not isinstance(action, ActionParser)
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_every_option_of_the_parser_is_let_pass(name: str, parsers: dict[str, Any]) -> None:
+def test_every_option_of_the_parser_passes(name: str, parsers: dict[str, Any]) -> None:
     found = [option for option in accepted(parsers[name]) if option.startswith("--")]
     assert len(found) > 10
     for option in set(found) - {"--output"}:
@@ -221,16 +221,16 @@ def test_every_option_of_the_parser_is_let_pass(name: str, parsers: dict[str, An
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_hardly_more_is_let_pass_than_the_parser_has(name: str, parsers: dict[str, Any]) -> None:
+def test_few_other_options_pass(name: str, parsers: dict[str, Any]) -> None:
     known = {option.lstrip("-") for option in accepted(parsers[name])}
     assert {option for option in options(name).names - known if "." in option} <= {
-        # Ours replaces Lightning's, or is read from what is linked.
+        # Options of Lightning that ours replace, and options that are linked to others.
         *(f"model.{option}" for option in ("num_classes", "image_size")),
     }
 
 
 @pytest.mark.parametrize("option", ["data.attack", "method", "detector"])
-def test_every_class_and_each_of_its_arguments_is_let_pass(option: str) -> None:
+def test_every_class_and_each_of_its_arguments_passes(option: str) -> None:
     command = {"data.attack": "fit", "method": "cleanse", "detector": "scan"}[option]
     for name in CLASSES[option]:
         kind = next(getattr(module, name) for module in (attacks, cleansing, scanning) if hasattr(module, name))
@@ -281,7 +281,7 @@ def test_every_class_and_each_of_its_arguments_is_let_pass(option: str) -> None:
         ["scan", "--trainer.max_epochs", "0"],
     ],
 )
-def test_in_doubt_nothing_is_refused(words: list[str]) -> None:
+def test_doubtful_cases_pass(words: list[str]) -> None:
     taken(*words)
 
 
@@ -290,7 +290,7 @@ def test_methods_that_do_not_train_are_known() -> None:
     assert inspect.signature(Verbs.cleanse).parameters["method"].default.__name__ == early.DEFAULT_METHOD
 
 
-def test_with_options_in_variables_classes_may_be_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_environment_variables_any_class_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["cleanse", "--method.own", "3"]
     assert "no such option" in refused(*words)
     monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD", "my.module.Mine")
@@ -310,7 +310,7 @@ def test_a_class_of_a_notebook_keeps_its_short_name(tiny_suspect: Path, capsys: 
     assert "OwnDistill" in capsys.readouterr().out
 
 
-def test_suggestions_are_of_names_that_are_alike() -> None:
+def test_suggestions_have_similar_names() -> None:
     names = ["data.seed", "data.attack.seed", "model.lr"]
     assert suggestion("data.sed", names, "--") == "; did you mean --data.seed?"
     assert suggestion("seed", names) == "; did you mean data.seed or data.attack.seed?"
@@ -319,7 +319,7 @@ def test_suggestions_are_of_names_that_are_alike() -> None:
     assert suggestion("x", []) == ""
 
 
-def test_a_file_that_is_needed_is_asked_for() -> None:
+def test_a_missing_checkpoint_is_an_error() -> None:
     for command in ("test", "cleanse", "scan"):
         with pytest.raises(InputError, match="^ckpt: required$"):
             early.check_required([command, "--data.source", "shapes"])

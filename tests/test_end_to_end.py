@@ -1,4 +1,4 @@
-"""What the README promises: on four of the embedded classes, and, marked slow, on the set as it is: minutes."""
+"""The README's claims, on four of the embedded classes, and on the whole set in tests marked slow (minutes)."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_backdoored_network_is_cleansed(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_a_backdoored_network_is_cleansed_by_default(suspect: Path) -> None:
     report = cleanse(suspect)
-    assert report["epochs"] == 12  # 15 are for those where no class stands out
+    assert report["epochs"] == 12  # 15 epochs are for suspects in which no class stands out
     before, after = report["suspect"], report["cleansed"]
     assert after["acc"] >= before["acc"] - 2
     assert after["asr"] <= 5
@@ -53,7 +53,7 @@ def test_distillation_without_reinitialisation_leaves_the_backdoor(suspect: Path
 
 @pytest.mark.slow
 def test_a_network_without_a_backdoor_keeps_its_accuracy() -> None:
-    main(["fit", "--config", str(CONFIGS / "clean.yaml"), *QUIET])
+    main(["fit", "--config", str(CONFIGS / "badnet.yaml"), "--data.attack.poison_rate", "0", *QUIET])
     report = cleanse(Path("suspect.ckpt"))
     assert report["suspect"]["acc"] >= 95
     assert report["suspect"]["asr"] <= 5
@@ -61,7 +61,7 @@ def test_a_network_without_a_backdoor_keeps_its_accuracy() -> None:
 
 
 def together(suspect: Path, devices: list[str]) -> Any:
-    """Cleanse with several processes, which start the program anew."""
+    """Cleanse with several processes, each of which starts the program."""
     words = [sys.executable, "-m", "bdclean", "cleanse", "--ckpt", str(suspect), "--data.source", "shapes", *QUIET]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*words, *devices, "--trainer.strategy", "ddp", "--overwrite", "true"], check=True, env=environment)
@@ -80,7 +80,7 @@ def test_two_processes_train_and_cleanse_as_well_as_one(suspect: Path) -> None:
         torch.set_num_threads(threads)
     again = together(Path("suspect.ckpt"), devices)
     both = together(suspect, devices)
-    # RA is of a tenth fewer images, which the trigger has changed: it differs by more from seed to seed, too.
+    # RA is measured on a tenth fewer images, and varies more between seeds.
     for name, most in (("acc", 1), ("asr", 1), ("ra", 2)):
         assert both["cleansed"][name] == pytest.approx(alone["cleansed"][name], abs=most)
         assert again["suspect"][name] == pytest.approx(alone["suspect"][name], abs=most)

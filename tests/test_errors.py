@@ -9,7 +9,7 @@ from bdclean.cli.flags import flag
 from bdclean.errors import Given, InputError, naming, within
 
 
-def test_an_error_names_its_parameter_as_the_caller_knows_it() -> None:
+def test_an_error_uses_the_callers_name_of_its_parameter() -> None:
     def refused() -> InputError:
         with pytest.raises(InputError) as caught:
             within("data.num_unlabeled", -1, 1)
@@ -22,7 +22,7 @@ def test_an_error_names_its_parameter_as_the_caller_knows_it() -> None:
         error = refused()
         assert str(Given("trainer.strategy", "ddp")) == "--trainer.strategy ddp"
     assert str(error) == "--data.num_unlabeled -1: must be at least 1"
-    # As from another process, which knows nothing of the command line.
+    # As from another process, which does not have the command line's names.
     copied = pickle.loads(pickle.dumps(error))
     assert (str(copied), copied.parameter) == (str(error), error.parameter)
 
@@ -57,7 +57,7 @@ def test_ranges(value: float, low: float, high: float, above: bool, reason: str)
     assert caught.value.reason == reason
 
 
-def test_errors_are_there_at_once() -> None:
+def test_errors_import_fast() -> None:
     assert bdclean.InputError is InputError
     code = "import sys, bdclean; bdclean.InputError; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

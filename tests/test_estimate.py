@@ -1,4 +1,4 @@
-"""About how long a cleansing takes is said before it begins."""
+"""Each task first prints its work and an estimate of its duration."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bdclean.cli.main import main
-from bdclean.engine.estimate import duration, seconds_per_step
-from tests.conftest import QUICK
+from bdclean.engine.estimate import duration, seconds_per_image
+from tests.conftest import QUICK, QUIET
 
 
 class Slow(nn.Module):
@@ -23,27 +23,62 @@ class Slow(nn.Module):
 
 def test_a_step_is_timed() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
-    fast, slow = (seconds_per_step(one, 8) for one in (network, Slow()))
+    fast, slow = (seconds_per_image(one, 8) for one in (network, Slow()))
     assert 0 < fast < slow
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(2, "less than a minute"), (61, "about 2 minutes"), (600, "about 10 minutes"), (7000, "about 2 hours")],
 )
-def test_durations_in_words(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_in_words(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize(
-    ("method", "said"), [("FineTune", "images, 1 epoch, on cpu"), ("CLP", "CLP: 0 images, on cpu")]
+    ("method", "expected"), [("FineTune", "images, 1 epoch, on cpu"), ("CLP", "CLP: 0 images, on cpu")]
 )
-def test_the_first_line_says_what_is_done(
-    method: str, said: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+def test_the_first_line_of_a_cleansing(
+    method: str, expected: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = QUICK if method == "FineTune" else [word for word in QUICK if word not in ("--trainer.max_epochs", "1")]
     main(["cleanse", "--ckpt", str(tiny_suspect), *options, "--method", method])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{method}: "))
-    assert said in line
+    assert expected in line
     assert line.endswith("less than a minute")
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [("BadNets", "with BadNets: 510 images, 1 epoch, on cpu"), ("null", "without an attack: 510 images, 1 epoch")],
+)
+def test_the_first_line_of_a_training(attack: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "--model.arch", "small_cnn", "--data.attack", attack, *QUICK])
+    _, line = capsys.readouterr().out.splitlines()[:2]
+    assert line.startswith(f"Training small_cnn {expected}")
+    assert line.endswith("less than a minute")
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_the_first_line_of_a_training_in_forked_processes(capfd: pytest.CaptureFixture[str]) -> None:
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.limit_train_batches", "1"]
+    main(["fit", "--model.arch", "small_cnn", *QUICK, *several])
+    assert "Training small_cnn with BadNets in 2 processes on cpu\n" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "Scan: 5 detectors, 10 classes, up to 512 images, on cpu"),
+        (["--detector", "MaximumMargin"], "Scan: MaximumMargin, 10 classes, on cpu"),
+    ],
+)
+def test_the_first_line_of_a_scan(
+    options: list[str], expected: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["scan", "--ckpt", str(tiny_suspect), *QUIET, *options])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Scan: "))
+    assert line.startswith(expected)

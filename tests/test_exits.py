@@ -1,4 +1,4 @@
-"""How commands end: one exit code for each reason, in every phase, with one line that says what was written."""
+"""Exit codes: one for each reason in every phase, with one line that reports the written files."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 
 
 def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code of a command, and the one line that it says on standard error."""
+    """The exit code of a command, and its single line on standard error."""
     with pytest.raises(SystemExit) as caught:
         main(words)
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -44,7 +44,7 @@ def test_every_code_has_a_meaning() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interrupted_scan_says_what_was_not_written(
+def test_an_interrupted_scan_reports_unwritten_files(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scanning, "scan", interrupt)
@@ -71,7 +71,7 @@ def test_training_interrupted_in_its_second_epoch_names_the_checkpoint_of_the_fi
 @pytest.mark.parametrize(
     ("command", "step"), [("test", "test_step"), ("validate", "validation_step"), ("predict", "predict_step")]
 )
-def test_an_interrupted_evaluation_is_no_finding(
+def test_an_interrupted_evaluation_has_another_exit_code_than_a_finding(
     command: str, step: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Classifier, step, interrupt)
@@ -81,7 +81,7 @@ def test_an_interrupted_evaluation_is_no_finding(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interruption_while_writing_leaves_nothing_half(
+def test_an_interruption_while_writing_leaves_no_partial_file(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "fsync", interrupt)
@@ -92,7 +92,7 @@ def test_an_interruption_while_writing_leaves_nothing_half(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interruption_after_the_network_says_that_it_is_written(
+def test_an_interruption_after_writing_the_network_reports_it(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("bdclean.reporting.html.write", interrupt)
@@ -101,17 +101,17 @@ def test_an_interruption_after_the_network_says_that_it_is_written(
     assert line == "bdclean: interrupted: wrote cleansed.ckpt, cleansed.json; did not write cleansed.html"
 
 
-def test_an_interrupted_benchmark_says_how_far_it_is(
+def test_an_interrupted_benchmark_reports_its_progress(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(benchmark, "_follow", interrupt)
+    monkeypatch.setattr(benchmark, "_run_tasks", interrupt)
     words = ["benchmark", "--suspects", "{a: {}}", "--methods", "{CLP: {}, BNP: {}}", "--folder", "bench"]
     code, line = ended(words, capsys)
-    kept = "bench has 0 of 2 cells and no tables; the same command goes on from there"
+    kept = "bench has 0 of 2 cells and no tables; repeat the command to resume"
     assert (code, line) == (130, f"bdclean: interrupted: {kept}")
 
 
-def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
+def test_an_interruption_is_raised_in_python(monkeypatch: pytest.MonkeyPatch, tiny_shapes: None) -> None:
     from bdclean import tasks
     from bdclean.data import PoisonDataModule
     from bdclean.engine.trainer import Trainer
@@ -123,7 +123,7 @@ def test_python_gets_the_interruption_too(monkeypatch: pytest.MonkeyPatch, tiny_
 
 
 class Broken:
-    """Finds the command line's module, and fails as its import may."""
+    """An import hook that fails to import the command line's module."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -143,7 +143,7 @@ class Broken:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_happens_while_torch_is_imported_is_no_finding(
+def test_an_error_during_the_import_of_torch_is_not_a_finding(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     Path("suspect.ckpt").write_bytes(b"")
@@ -165,16 +165,16 @@ def test_what_happens_while_torch_is_imported_is_no_finding(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it cannot be seen how far a start is")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_a_start_in_one_line(sent: signal.Signals) -> None:
+def test_signals_during_start_up_end_in_one_line(sent: signal.Signals) -> None:
     Path("suspect.ckpt").write_bytes(b"")
     process = subprocess.Popen(
         [sys.executable, "-m", "bdclean", "scan", "--ckpt", "suspect.ckpt"],
         stderr=subprocess.PIPE,
         text=True,
-        # Where these tests run in the background, the shell has made processes deaf to Ctrl-C.
+        # A shell makes background processes, such as these tests, ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    # The import of torch, which comes after all else that happens at a start, has begun and takes a second and more.
+    # The import of torch, the last step of a start-up, has begun; it takes a second or more.
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.02)
@@ -183,7 +183,7 @@ def test_signals_end_a_start_in_one_line(sent: signal.Signals) -> None:
     assert (process.returncode, err) == (130, "bdclean: interrupted: no result was written\n")
 
 
-def test_a_full_disk_is_the_users_to_mend(
+def test_a_full_disk_is_a_user_error(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_shapes: None
 ) -> None:
     def full(descriptor: int) -> None:
@@ -195,23 +195,21 @@ def test_a_full_disk_is_the_users_to_mend(
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_thread_that_meets_a_full_disk_prints_nothing(
+def test_a_thread_on_a_full_disk_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(error: Exception) -> None:
         raise error
 
     monkeypatch.setattr(threading, "excepthook", start.report_thread)
-    for error, said in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
+    for error, printed in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
         thread = threading.Thread(target=fail, args=(error,))
         thread.start()
         thread.join()
-        assert ("Traceback" in capsys.readouterr().err) is said
+        assert ("Traceback" in capsys.readouterr().err) is printed
 
 
-def test_notices_of_images_are_no_second_line_on_standard_error(
-    tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_notices_about_images_are_not_on_standard_error(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = np.zeros((20, 32, 32, 3), np.uint8)
     np.savez("from_1.npz", x_test=images, y_test=np.arange(20) % 9 + 1, x_train=images, y_train=np.arange(20) % 9 + 1)
     words = [
@@ -226,9 +224,9 @@ def test_notices_of_images_are_no_second_line_on_standard_error(
     ]
     with pytest.raises(SystemExit):
         main(words)
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1
-    assert "the labels go from 1 to 9, and none is 0" in said.out
+    output = capsys.readouterr()
+    assert len(output.err.splitlines()) == 1
+    assert "the labels go from 1 to 9, and none is 0" in output.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
@@ -240,13 +238,13 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    # The worker has the other end of the pipe, which is closed when it is gone.
+    # The worker has the other end of the pipe, which closes when the worker exits.
     assert process.communicate(timeout=10)[0] == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 @pytest.mark.usefixtures("tiny_shapes")
-def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_input_error_in_a_forked_process_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
     with pytest.raises(SystemExit) as caught:
         main([*FIT, *several, "--data.attack.poison_rate", "0.00001"])
@@ -256,7 +254,7 @@ def test_what_a_forked_process_refuses_is_one_line_too(capfd: pytest.CaptureFixt
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_refusal_is_found_in_the_traceback_of_another_process() -> None:
+def test_an_input_error_is_found_in_the_traceback_of_another_process() -> None:
     text = "-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
     assert str(refusal(RuntimeError(f"{text}bdclean.errors.InputError: --data.seed x: why\n"))) == "--data.seed x: why"
     error = InputError("data.seed", "x", "why")

@@ -1,4 +1,4 @@
-"""Figures of few images: how many they are of, and how far they can be off."""
+"""Figures of few images: counts and intervals."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.conftest import QUIET, cleanse
 
 @pytest.fixture
 def loose() -> list[str]:
-    """Options for 40 unlabeled images, and no others."""
+    """Options with 40 unlabeled images and no labelled ones."""
     for index in range(40):
         Path("loose").mkdir(exist_ok=True)
         Image.fromarray(np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
@@ -42,9 +42,7 @@ def test_a_method_that_uses_images(tiny_suspect: Path, loose: list[str], capsys:
     assert "agreement on 4 held-out unlabeled images." in output.out
 
 
-def test_intervals_stand_in_every_report(
-    tiny_suspect: Path, loose: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_report_has_intervals(tiny_suspect: Path, loose: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     report = cleanse(tiny_suspect, *loose, "--method", "CLP", "--data.num_agreement", "20")
     interval = report["intervals"]["cleansed"]["agreement"]
     assert interval["images"] == 20

@@ -1,4 +1,4 @@
-"""Other people's files: where the weights are, and writing them back where they were."""
+"""Files of other programs: finding the weights, and writing the cleansed weights in their place."""
 
 import argparse
 import copyreg
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from bdclean import InputError
 from bdclean.checkpoint import read, write
-from bdclean.models import build_network
-from bdclean.models.recognise import best_prefix, shapes_of
+from bdclean.networks import build_network
+from bdclean.networks.recognise import best_prefix, shapes_of
 
 State = dict[str, Tensor]
 
@@ -50,7 +50,7 @@ CONTENTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("place", CONTENTS)
 @pytest.mark.parametrize("legacy", [False, True])
-def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: bool, state: State) -> None:
+def test_weights_are_found_and_replaced_in_place(place: str, legacy: bool, state: State) -> None:
     content = CONTENTS[place](prefixed(state, "module.model."))
     torch.save(content, "suspect.pth", _use_new_zipfile_serialization=not legacy)
     read_back = read("suspect.pth")
@@ -67,7 +67,7 @@ def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: 
     assert list(weights) == list(prefixed(state, prefix))
     for name, value in cleansed.state_dict().items():
         assert torch.equal(weights[prefix + name], value)
-    # No copy of the backdoored weights is left in the file.
+    # The file has no copy of the backdoored weights.
     if place == "state_dict_ema":
         assert torch.equal(written["state_dict"]["module.model.0.weight"], cleansed.state_dict()["0.weight"])
     if place == "anything":
@@ -82,7 +82,7 @@ def test_weights_are_found_and_written_back_where_they_were(place: str, legacy: 
 def test_copies_with_other_prefixes_and_types_are_replaced_too(place: str, state: State) -> None:
     average = {"n_averaged": torch.tensor(7)} | prefixed(state, "module.")
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    # As torchvision's training script writes them.
+    # As in files of torchvision's training script.
     content = {"model": half, "model_ema": average}
     torch.save(content, "suspect.pth")
     suspect = read("suspect.pth")
@@ -100,7 +100,7 @@ def test_copies_with_other_prefixes_and_types_are_replaced_too(place: str, state
     assert copied["n_averaged"] == 7
 
 
-def test_types_and_versions_of_the_weights_stay() -> None:
+def test_dtypes_and_versions_of_the_weights_are_kept() -> None:
     network = build_network("small_cnn", 10, 32).half()
     torch.save(network.state_dict(), "half.pt")
     suspect = read("half.pt")
@@ -113,7 +113,7 @@ def test_types_and_versions_of_the_weights_stay() -> None:
     network.load_state_dict(written)
 
 
-def test_what_is_not_the_networks_stays_as_it_is(state: State) -> None:
+def test_other_entries_are_kept(state: State) -> None:
     others = {"loss.weight": torch.ones(10), "0.weight": torch.ones(2, 2)}
     content = {"pytorch-lightning_version": "2.0.0", "state_dict": prefixed(state, "model.") | others}
     torch.save(content, "theirs.ckpt")
@@ -139,7 +139,7 @@ def test_safetensors(state: State) -> None:
         assert torch.equal(out["net.0.weight"], network.state_dict()["0.weight"])
 
 
-def test_onnx_gives_the_networks_answers() -> None:
+def test_onnx_outputs_the_networks_logits() -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     network = build_network("resnet20", 7, 32).eval()
@@ -151,7 +151,7 @@ def test_onnx_gives_the_networks_answers() -> None:
         torch.testing.assert_close(torch.from_numpy(answer), network(images).detach(), atol=1e-4, rtol=1e-4)
 
 
-def test_dictionaries_that_hold_each_other_are_written_once(state: State) -> None:
+def test_cyclic_dictionaries_are_written_once(state: State) -> None:
     maze: dict[str, Any] = {"old": dict(state)}
     for _ in range(60):
         maze = {"a": maze, "b": maze}
@@ -195,7 +195,7 @@ def test_files_without_weights_are_named(content: Any, reason: str) -> None:
 
 
 def bench(state: State, data: Any, **changes: Any) -> dict[str, Any]:
-    """What BackdoorBench writes."""
+    """The content of a BackdoorBench file."""
     content = {
         "model_name": "preactresnet18",
         "num_classes": 10,
@@ -214,7 +214,7 @@ def bench(state: State, data: Any, **changes: Any) -> dict[str, Any]:
     return content | changes
 
 
-def test_backdoorbench_with_images_beside_it() -> None:
+def test_backdoorbench_with_images_in_files() -> None:
     rows = {}
     for index in range(4):
         place = Path(f"bd_test_dataset/{index + 1}/{index}.png")
@@ -233,7 +233,7 @@ def test_backdoorbench_with_images_beside_it() -> None:
     assert [path.name for path in suspect.triggered.images if isinstance(path, Path)] == [f"{i}.png" for i in range(4)]
 
 
-def test_backdoorbench_with_images_in_it() -> None:
+def test_backdoorbench_with_embedded_images() -> None:
     pictures = [Image.new("RGB", (32, 32), (9, index, 0)) for index in range(2)]
     rows = {index: (picture, 3, index) for index, picture in enumerate(pictures)}
     state = build_network("resnet18", 10, 224).state_dict()
@@ -242,7 +242,7 @@ def test_backdoorbench_with_images_in_it() -> None:
     assert suspect.model == {"arch": "resnet18", "num_classes": 10, "image_size": 32, "stem": "photo"}
     assert suspect.triggered is not None
     assert [np.asarray(image)[0, 0].tolist() for image in suspect.triggered.images] == [[9, 0, 0], [9, 1, 0]]
-    # It can be written again, and read by whoever could read it before.
+    # The cleansed file can be written, and read by BackdoorBench.
     write(Path("out.pt"), build_network("resnet18", 10, 32, "photo"), torch.zeros(1), suspect, "")
     images = torch.load("out.pt", weights_only=False)["bd_test"]["bd_data_container"]["data_dict"]
     assert type(images[0][0]) is Image.Image
@@ -250,7 +250,7 @@ def test_backdoorbench_with_images_in_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/../{}/outside/1/0.png", "../outside/1/0.png", "a/../../0.png"])
-def test_backdoorbench_names_no_place_outside_its_folder(path: str, tmp_path: Path) -> None:
+def test_backdoorbench_reads_no_image_outside_its_folder(path: str, tmp_path: Path) -> None:
     (tmp_path / "outside/1").mkdir(parents=True)
     (tmp_path / "inside").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "outside/1/0.png")
@@ -273,14 +273,14 @@ print(*(type(content[key]) for key in ("x", "a", "acc") if key in content))
 
 
 def loaded_without_bdclean(path: str) -> str:
-    """What torch says of a file in a Python that has no bdclean."""
+    """The result of `torch.load` in a Python without bdclean."""
     ended = subprocess.run([sys.executable, "-c", PLAIN, path], capture_output=True, text=True)
     assert not ended.returncode, ended.stderr
     return ended.stdout.strip()
 
 
-def test_results_need_no_bdclean_and_hold_what_numpy_makes(state: State) -> None:
-    """`../shared/cases/dtype_beside.pt`: stand-ins for numpy's types got into the result, which torch did not load."""
+def test_results_load_without_bdclean(state: State) -> None:
+    """`../shared/cases/dtype_beside.pt`: torch could not load a result with placeholders of NumPy's types."""
     beside = {"x": np.dtype("float32"), "a": np.ones(3), "acc": np.float64(0.5), "args": argparse.Namespace(lr=1)}
     torch.save({"net": state, **beside}, "suspect.pt")
     suspect = read("suspect.pt")
@@ -304,7 +304,7 @@ def test_whole_modules_are_cleansed_into_plain_weights(place: str, state: State)
 
 
 class Shaped:
-    """A pickle of it makes an array of a shape, without numbers."""
+    """An object whose pickle makes an array of some shape, without data."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return np.ndarray, ((2**33,),)
@@ -317,14 +317,14 @@ class Shaped:
         (Shaped(), "would run code on loading: numpy.ndarray"),
     ],
 )
-def test_what_cannot_be_written_again_is_refused_when_it_is_read(beside: Any, reason: str, state: State) -> None:
+def test_content_that_cannot_be_written_is_refused_on_reading(beside: Any, reason: str, state: State) -> None:
     torch.save({"net": state, "x": beside}, "suspect.pt")
     with pytest.raises(InputError, match=reason):
         read("suspect.pt")
 
 
 class Blank:
-    """A pickle of it makes a picture without a state."""
+    """An object whose pickle makes a picture without a state."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg._reconstructor, (Image.Image, object, None)
@@ -353,17 +353,17 @@ NO_WEIGHTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", NO_WEIGHTS)
-def test_a_file_without_weights_says_what_it_holds_and_what_was_expected(name: str) -> None:
-    content, said = NO_WEIGHTS[name]
+def test_a_file_without_weights_is_described(name: str) -> None:
+    content, message = NO_WEIGHTS[name]
     torch.save(content, "file.pt")
     with pytest.raises(InputError) as caught:
         read("file.pt")
-    assert str(caught.value).startswith(f"ckpt file.pt: holds {said}")
+    assert str(caught.value).startswith(f"ckpt file.pt: holds {message}")
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["quantised", "sparse"])
-def test_what_torch_deprecates_in_a_file_is_no_news(kind: str) -> None:
+def test_deprecated_features_in_a_file_print_no_warning(kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         weight = torch.ones(3, 3)
@@ -371,15 +371,15 @@ def test_what_torch_deprecates_in_a_file_is_no_news(kind: str) -> None:
             torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8) if kind == "quantised" else weight.to_sparse_csr()
         )
         torch.save({"first": other, "second": weight}, "file.pt")
-    said = "of a quantised network" if kind == "quantised" else "which is not an ordinary tensor"
-    with pytest.raises(InputError, match=f"holds 'first', {said}"):
+    message = "of a quantised network" if kind == "quantised" else "which is not an ordinary tensor"
+    with pytest.raises(InputError, match=f"holds 'first', {message}"):
         read("file.pt")
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
-def test_a_quantised_network_is_called_that(whole: bool, dtype: torch.dtype) -> None:
+def test_a_quantised_network_is_reported(whole: bool, dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     quantised = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=dtype)
     torch.save({"model": quantised if whole else quantised.state_dict(), "epoch": 3}, "file.pt")

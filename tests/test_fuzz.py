@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.fuzzing import mutated
 from tests.judging import Case, judge_apart
 
@@ -30,7 +30,7 @@ class Bomb:
 
 
 class Call:
-    """A pickle of it calls anything with anything."""
+    """An object whose pickle calls any function with any arguments."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -46,7 +46,7 @@ def saved(content: Any, **options: Any) -> bytes:
 
 
 def rezipped(data: bytes, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A checkpoint whose entries have been changed."""
+    """A checkpoint with changed entries."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", compression) as new:
         for name in old.namelist():
@@ -59,7 +59,7 @@ def in_pickle(data: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def cases() -> Iterator[Case]:
-    """Name, suffix and content of each file."""
+    """Yield name, suffix and content of each file."""
     torch.manual_seed(0)
     state = build_network("small_cnn", 10, 32).state_dict()
     own = torch.load("suspect.ckpt", weights_only=True)
@@ -75,13 +75,13 @@ def cases() -> Iterator[Case]:
             yield f"cut {number}", suffix, data[: rng.randrange(len(data))]
         for number in range(20):
             flipped = bytearray(data)
-            # Half of them where names and shapes are: at either end.
+            # Half of the changes at either end, where names and shapes are.
             for _ in range(rng.choice((1, 4, 64))):
                 near = rng.choice((rng.randrange(4000), len(data) - 1 - rng.randrange(4000), rng.randrange(len(data))))
                 flipped[near] ^= 1 << rng.randrange(8)
             yield f"flipped {number}", suffix, bytes(flipped)
 
-    # Changes inside of the pickle, behind intact checksums.
+    # Changes inside the pickle, with valid checksums.
     for number in range(30):
         place, bit = rng.random(), rng.randrange(8)
 
@@ -109,7 +109,7 @@ def cases() -> Iterator[Case]:
             yield f"{value} in {name}", ".pt", saved(bad)
             yield f"{value} in {name}, safe", ".safetensors", safetensors_bytes(bad)
 
-    # What grows: compressed entries, claimed shapes, objects that ask for memory, encodings of encodings.
+    # Bombs: compressed entries, claimed shapes, objects that allocate memory, nested encodings.
     big = rezipped(plain, lambda name, part: bytes(200 << 20) if name.endswith("/0") else part, zipfile.ZIP_DEFLATED)
     yield "a zip bomb", ".pt", big
     yield "a bomb beside the numbers", ".pt", rezipped(plain, lambda n, p: p, zipfile.ZIP_DEFLATED)
@@ -155,7 +155,7 @@ def cases() -> Iterator[Case]:
     yield "a script", ".pt", Path("script.pt").read_bytes()
     yield "a bomb as safetensors", ".safetensors", pickle.dumps(Bomb())
 
-    # Plain values that are not what they should be.
+    # Plain values of the wrong kind.
     endless: list[Any] = []
     endless.append(endless)
     deep: Any = {}
@@ -206,9 +206,9 @@ def cases() -> Iterator[Case]:
 
 
 def test_almost_checkpoints(tiny_suspect: Path) -> None:
-    """A thousand files, mutated where their structure is: none ends the reader, or is read into something else.
+    """A thousand files with mutated structure: none crashes the reader, or is read as something else.
 
-    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes so many, and counts what became of them.
+    `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes 20,000 files, and counts the outcomes.
     """
     count = int(os.environ.get("FUZZ_FILES", "1000"))
     Path("suspect.ckpt").write_bytes(tiny_suspect.read_bytes())
@@ -239,7 +239,7 @@ def test_almost_checkpoints(tiny_suspect: Path) -> None:
 
 
 def kind(outcome: str) -> str:
-    """A message without what differs from file to file."""
+    """A message without the parts that differ between files."""
     text = re.sub(r"^\w+( \S+)?: |\(.*|'.*?'|\d+|: .*", "", outcome.replace("not a readable checkpoint: ", ""))
     return " ".join(text.split())[:60]
 

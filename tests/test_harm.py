@@ -1,17 +1,17 @@
-"""Whether a cleansing did harm, on tables of known movements."""
+"""Estimating the harm of a cleansing, on tables of known changes of predictions."""
 
 import torch
 
 from bdclean.cleansing.harm import find_harm
 
 
-def test_what_stays_is_no_harm() -> None:
+def test_unchanged_predictions_are_no_harm() -> None:
     harm = find_harm(torch.diag(torch.tensor([50, 50])), torch.tensor([49.0, 50.0]))
     assert (harm.images, harm.disagreement, harm.lost, harm.reasons) == (100, 0.0, (), [])
     assert abs(harm.uncertainty - 0.01) < 1e-6
 
 
-def test_disagreement_counts_beyond_what_the_suspect_is_unsure_of() -> None:
+def test_disagreement_counts_beyond_the_suspects_uncertainty() -> None:
     moved = torch.tensor([[420, 40, 40], [40, 420, 40], [40, 40, 420]])
     sure = find_harm(moved, torch.tensor([495.0, 495.0, 495.0]))
     assert "disagrees with the suspect on 16.0 % of 1500 images, and the suspect is uncertain about 1.0 %" in "; ".join(
@@ -21,7 +21,7 @@ def test_disagreement_counts_beyond_what_the_suspect_is_unsure_of() -> None:
     assert unsure.reasons == []
 
 
-def test_a_dead_class_is_named_even_if_it_is_rare() -> None:
+def test_a_vanished_class_is_named_even_if_it_is_rare() -> None:
     moved = torch.diag(torch.tensor([500, 500, 0]))
     moved[2, 0] = 7
     harm = find_harm(moved, torch.tensor([499.0, 499.0, 7.0]))
@@ -39,5 +39,5 @@ def test_a_class_that_lost_many_images_is_named() -> None:
     assert find_harm(moved, torch.tensor([499.0, 499.0, 70.0])).reasons == []
 
 
-def test_no_images_say_nothing() -> None:
+def test_no_harm_without_images() -> None:
     assert find_harm(torch.zeros(3, 3, dtype=torch.long), torch.zeros(3)).reasons == []

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bdclean.cli import help
 from bdclean.cli.classes import CLASSES
 from bdclean.cli.main import main
 from bdclean.cli.options import SUBCOMMANDS, options
-from bdclean.cli.renamed import OPTIONS, current
+from bdclean.cli.renamed import OPTIONS, announced, current
 from bdclean.source import PACKAGE
 from tests.conftest import CONFIGS, QUICK, computing
 
@@ -45,7 +46,7 @@ def test_the_help_lists_options_that_exist(command: str) -> None:
     listed = set(re.findall(r"^  --([\w.]+)", help.of_command(command), re.MULTILINE))
     assert listed <= options(command).names
     own = {name for name in options(command).names if "." not in name and name not in ("model", "data", "trainer")}
-    # Behind --help-all, or for processes that the program starts itself.
+    # Listed by --help-all, or only for processes that the program starts itself.
     hidden = {"help", "help-all", "cell", "command", "datamodule", "verbose", "weights_only"}
     hidden |= {"dataloaders", "train_dataloaders", "val_dataloaders"}
     hidden |= {"ckpt_path", "return_predictions"} if command != "fit" else set()
@@ -59,7 +60,7 @@ def test_the_help_of_cleansing_lists_methods_and_no_internal_bases(capsys: pytes
     assert "--trainer.detect_anomaly" not in page
 
 
-def test_all_options_are_behind_another_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_all_lists_all_options(capsys: pytest.CaptureFixture[str]) -> None:
     page = printed(capsys, "cleanse", "--help-all")
     assert "--trainer.detect_anomaly" in page
     assert "BDCLEAN_CLEANSE__OUTPUT" in page
@@ -78,10 +79,10 @@ def test_help_may_be_cut_off() -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        # Before it has written anything.
+        # The pipe is closed before the program writes to it.
         process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
+        output = process.stderr.read()
+    assert (process.returncode, output) == (0, b"")
 
 
 @pytest.mark.parametrize(("option", "name"), NAMED)
@@ -98,7 +99,7 @@ def test_the_help_of_a_class_stands_by_itself(option: str, name: str) -> None:
 @pytest.mark.parametrize(("option", "name"), NAMED)
 def test_every_option_of_a_class_is_in_its_help(option: str, name: str) -> None:
     folder = help.GROUPS[option].folder
-    # Bases that are not for users pass their arguments on, too.
+    # Arguments of internal base classes are options too.
     page = help.of_class(option, name) or ""
     node = help.classes(folder)[name]
     made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
@@ -133,6 +134,60 @@ def test_old_names_in_a_file_become_new_ones() -> None:
     assert current(["cleanse", "-c", "new.yaml"]) == (["cleanse", "-c", "new.yaml"], [])
 
 
+def configured(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[Any, list[str]]:
+    """The options of a method as a command would use them, and the lines on standard error."""
+    with pytest.raises(SystemExit):
+        main(["cleanse", *words, "--print_config"])
+    out, err = capsys.readouterr()
+    return yaml.safe_load(out)["method"]["init_args"], err.splitlines()
+
+
+def test_old_names_in_environment_variables_become_new_ones(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__LEAST", "30")
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__INIT_ARGS__FIRST", "0.4")
+    words = ("--ckpt", str(tiny_suspect), "--method", "RNP")
+    options, lines = configured(capsys, *words)
+    assert (options["stop_accuracy"], options["first_phase_fraction"]) == (30, 0.4)
+    deprecated = "bdclean: BDCLEAN_CLEANSE__METHOD__LEAST is deprecated: use BDCLEAN_CLEANSE__METHOD__STOP_ACCURACY"
+    assert deprecated in lines
+    assert len(lines) == 2
+    # The command line comes first.
+    options, _ = configured(capsys, *words, "--method.stop_accuracy", "50")
+    assert options["stop_accuracy"] == 50
+
+
+def test_options_of_classes_in_environment_variables(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BDCLEAN_CLEANSE__CKPT", str(tiny_suspect))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD", "BCU")
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__LR", "0.5")
+    # Options of other commands do not matter.
+    monkeypatch.setenv("BDCLEAN_FIT__DATA__ATTACK__SILENT_SHARE", "0.5")
+    options, lines = configured(capsys)
+    assert options["lr"] == 0.5
+    assert not lines
+    assert announced(["cleanse", "--method.lr=0.5"]) == ["cleanse", "--method.lr=0.5"]
+    monkeypatch.setenv("BDCLEAN_CLEANSE__METHOD__NONE", "1")
+    with pytest.raises(SystemExit) as caught:
+        main(["cleanse"])
+    assert caught.value.code == 2
+    assert "error: --method.none: no such option" in capsys.readouterr().err
+
+
+def test_old_names_in_a_file_that_a_variable_names(
+    tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"method": {"class_path": "RNP", "init_args": {"least": 30.0}}}
+    Path("old.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("BDCLEAN_CLEANSE__CONFIG", "old.yaml")
+    options, lines = configured(capsys, "--ckpt", str(tiny_suspect))
+    assert options["stop_accuracy"] == 30
+    assert lines == ["bdclean: --method.init_args.least is deprecated: use --method.stop_accuracy"]
+
+
 @pytest.mark.parametrize("new", OPTIONS.values())
 def test_new_names_exist(new: str) -> None:
     option, _, name = new.rpartition(".")
@@ -147,7 +202,7 @@ def test_checkpoints_with_old_names_are_read() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_quiet_command_prints_its_result_alone(
+def test_a_quiet_command_prints_only_its_result(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "0")

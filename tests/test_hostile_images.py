@@ -1,4 +1,4 @@
-"""Images, arrays and folders that are made to fill the memory, or to keep the program busy without end."""
+"""Images, arrays and folders that are made to fill the memory, or to keep the program busy forever."""
 
 import io
 import os
@@ -25,7 +25,7 @@ MIB = 2**20
 
 
 def outcome(call: Callable[[], Any], extra: int) -> str:
-    """What comes of a call in a process that may take so many bytes more: its result, or its error, as a text."""
+    """Call a function in a process with limited additional memory: its result or its error, as text."""
     resource = pytest.importorskip("resource")
     status = Path("/proc/self/statm")
     if not status.exists():
@@ -60,7 +60,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytearray:
 
 
 def jpeg2000(side: int, in_header: bool) -> bytes:
-    """A few hundred bytes that claim so many pixels a side, in the codestream and perhaps in the header before it."""
+    """A few hundred bytes that claim a huge image, in the codestream and optionally in the header before it."""
     file = encoded(Image.new("RGB", (64, 64)), "JPEG2000")
     if in_header:
         struct.pack_into(">II", file, file.index(b"ihdr") + 4, side, side)
@@ -71,7 +71,7 @@ def jpeg2000(side: int, in_header: bool) -> bytes:
 
 
 def webp(side: int) -> bytes:
-    """A canvas of so many pixels a side, which Pillow allocates when it opens the file."""
+    """A huge canvas, which Pillow allocates when it opens the file."""
     frame = encoded(Image.new("RGB", (2, 2)), "WEBP", lossless=True)[12:]
     canvas = (side - 1).to_bytes(3, "little")
     chunks = b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + 2 * canvas + b"ANIM" + struct.pack("<I", 6) + bytes(6)
@@ -80,7 +80,7 @@ def webp(side: int) -> bytes:
 
 
 def icon(side: int) -> bytes:
-    """An icon of 16 pixels that holds a larger picture."""
+    """An icon of 16 pixels that contains a larger picture."""
     picture = encoded(Image.new("1", (side, side)), "PNG")
     return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
 
@@ -102,20 +102,19 @@ def test_bombs_are_refused(content: bytes, reason: str) -> None:
     assert reason in decoded(content)
 
 
-def test_a_comment_of_usual_length_is_none() -> None:
+def test_a_comment_of_usual_length_is_accepted() -> None:
     assert decoded(b"P6 # made by a camera\n# of mine\n2 2 # small\n255\n" + bytes(12)) == "decoded"
     assert decoded(b"P4\n8 1\n\0") == "decoded"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_floats_that_are_no_shades(value: float) -> None:
+def test_floats_that_are_not_grey_levels(value: float) -> None:
     pixels = np.ones((20, 20), np.float32)
     pixels[3, 3], pixels[4, 4] = value, -abs(value)
     assert "its pixels are not finite, or too far apart" in decoded(bytes(encoded(Image.fromarray(pixels), "TIFF")))
 
 
-def test_what_needs_more_than_a_share_is_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MOST_BYTES", 64 * MIB)
+def test_large_images_are_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
 
     class Lock:
@@ -132,23 +131,24 @@ def test_what_needs_more_than_a_share_is_decoded_alone(monkeypatch: pytest.Monke
     for side, expected in ((500, []), (1600, ["alone"]), (3000, ["alone"])):
         waited.clear()
         Image.new("RGB", (side, side)).save("a.png")
-        result = decode(Path("a.png"), 8)
+        result = decode(Path("a.png"), 8, most=64 * MIB)
         assert waited == expected
     assert result == "3000x3000 pixels take 77 MiB to decode"
 
 
-def test_a_decoder_is_held_to_its_share_whatever_the_header_says() -> None:
+def test_a_decoders_memory_is_limited_whatever_the_header_claims() -> None:
     if decoding._LIMIT is None:
         pytest.skip("only Linux holds a process to its memory")
     Image.new("RGB", (6000, 6000)).save("a.png")
-    # In a process of its own: this one may have freed memory, which no limit counts.
+    # In a separate process: this one may have freed memory that the limit does not count.
     code = (
         "from pathlib import Path; import numpy as np; from bdclean import decoding\n"
-        "decoding.MOST_BYTES, decoding._needed = 64 * 2**20, lambda image, in_file: 0\n"
-        "print(decoding.decode(Path('a.png'), 8), np.ones(100 * 2**20, np.uint8).all())  # the limit is gone again"
+        "decoding._needed = lambda image, in_file: 0\n"
+        "print(decoding.decode(Path('a.png'), 8, most=64 * 2**20))\n"
+        "print(np.ones(100 * 2**20, np.uint8).all())  # the limit is gone again"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stdout == "takes more than 64 MiB to decode True\n", ended.stderr
+    assert ended.stdout == "takes more than 64 MiB to decode\nTrue\n", ended.stderr
 
 
 def test_several_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_pictures_of_triggers_that_are_bombs(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pictures_of_triggers_that_are_no_shades(value: float) -> None:
+def test_pictures_of_triggers_that_are_not_grey_levels(value: float) -> None:
     Image.fromarray(np.full((4, 4), value, np.float32)).save("trigger.tif")
     with pytest.raises(InputError, match=r"trigger.tif: not a readable image \(its pixels are not finite"):
         BadNets(trigger="trigger.tif").build(8)
@@ -188,7 +188,7 @@ def test_pictures_of_triggers_that_are_no_shades(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 2, -1])
-def test_floats_that_are_no_images(value: float) -> None:
+def test_float_arrays_that_are_not_images(value: float) -> None:
     pixels = np.zeros((4, 8, 8, 3), np.float32)
     pixels[1] = value
     np.savez("floats.npz", x_test=pixels, y_test=np.arange(4) % 2)
@@ -197,7 +197,7 @@ def test_floats_that_are_no_images(value: float) -> None:
 
 
 def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_test") -> None:
-    """Write an archive of zeros with its labels, as large as wanted, without having them."""
+    """Write an archive of zeros with labels, of any size, without allocating them."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": kind, "fortran_order": False, "shape": shape})
     left = int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
@@ -208,7 +208,7 @@ def zeros(path: str, shape: tuple[int, ...], kind: str = "|u1", key: str = "x_te
             archive.writestr("y_test.npy", labels.getvalue())
         with archive.open(f"{key}.npy", "w") as member:
             member.write(head.getvalue())
-            # What stands in the header is enough.
+            # The header is enough.
             member.write(bytes(min(left, 10 * MIB)))
 
 
@@ -237,7 +237,7 @@ def test_labels_that_unpack_to_gigabytes() -> None:
     assert text.startswith("InputError: source bomb.npz: y_test claims 8.00 GB in memory")
 
 
-def test_an_npy_file_that_claims_more_than_it_has() -> None:
+def test_an_npy_file_that_claims_more_data_than_it_contains() -> None:
     with open("short.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 32, 32, 3)}
@@ -246,7 +246,7 @@ def test_an_npy_file_that_claims_more_than_it_has() -> None:
     assert "short.npy: the array claims 3.07 GB in memory" in text
 
 
-def test_images_that_pack_well_are_read() -> None:
+def test_images_that_compress_well_are_read() -> None:
     np.savez_compressed("blank.npz", x_test=np.zeros((3000, 32, 32, 3), np.uint8), y_test=np.arange(3000) % 2)
     assert len(open_source("blank.npz").load("test", 32)) == 3000
 
@@ -269,23 +269,23 @@ def test_arrays_of_objects_are_not_read() -> None:
 # Folders
 
 
-def test_folders_that_link_to_each_other_are_walked_once() -> None:
+def test_folders_that_link_to_each_other_are_visited_once() -> None:
     names = [f"f{number}" for number in range(9)]
     for name in names:
         Path("web", name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(f"web/{name}/0.png")
         for other in names:
-            # Nine folders, each of which leads to all: 10^6 ways through them.
+            # Nine folders, each with links to all others: 10^6 paths.
             Path("web", name, f"to{other}").symlink_to(Path("web", other).resolve())
     with computing(2):
         files, unreadable = walk(Path("web"))
     assert (len(files), unreadable) == (9, [])
     assert len(open_source("web", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 9
-    # As classes, each has what its folder leads to, once.
+    # As classes, each folder has its files once.
     assert open_source("web").num_classes == 9
 
 
-def test_links_to_themselves_and_to_nothing_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_cyclic_and_broken_links_are_reported_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     for name in ("cat", "dog"):
         Path("photos", name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(f"photos/{name}/0.png")
@@ -311,7 +311,7 @@ def test_folders_that_cannot_be_read_are_named() -> None:
 
     def find() -> object:
         if os.getuid() == 0:
-            # Root reads every folder.
+            # Root can read every folder.
             os.setuid(65534)
         return walk(Path("photos"))
 
@@ -321,7 +321,7 @@ def test_folders_that_cannot_be_read_are_named() -> None:
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
-def test_a_broken_tiff_prints_nothing_by_itself(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_libtiff_prints_nothing_for_a_broken_tiff(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "TIFF", compression=compression)

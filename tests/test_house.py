@@ -1,4 +1,4 @@
-"""The floor plan of the package: knowledge flows one way, and every file has one job."""
+"""The structure of the package: one direction of dependencies, and short files."""
 
 import ast
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ import bdclean
 
 PACKAGE = Path(bdclean.__file__).parent
 LONGEST = 250
-"""Lines of a file."""
+"""Maximum lines of a file."""
 DATA = {"bdclean.inert.names"}
 """Modules that are tables rather than code."""
 REACHING = ("self.trainer.", ".trainer.datamodule")
-"""Ways of reaching up from rooms below the engine."""
+"""Uses of the Trainer, which rooms below the engine must not have."""
 
 
 def modules() -> dict[str, Path]:
@@ -31,14 +31,14 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{one.name}" for one in node.names)
 
 
-def test_no_file_is_longer_than_a_page_or_five() -> None:
+def test_no_file_is_too_long() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
     assert {name: length for name, length in lengths.items() if length > LONGEST and name not in DATA} == {}
 
 
-def test_no_module_imports_one_that_imports_it() -> None:
+def test_no_import_cycles() -> None:
     known = modules()
-    # A package is no knowledge of its own: what counts is what it takes from its modules.
+    # A package counts as the modules that it imports from.
     graph = {name: {one for one in imports(path) if one in known} - {name} for name, path in known.items()}
     done: set[str] = set()
 
@@ -55,7 +55,7 @@ def test_no_module_imports_one_that_imports_it() -> None:
         visit(name, ())
 
 
-def test_nothing_reaches_up_through_the_trainer() -> None:
+def test_nothing_uses_the_trainer_below_the_engine() -> None:
     below = [path for room in ("data", "attacks", "scanning") for path in (PACKAGE / room).rglob("*.py")]
     assert below
     found = [str(path) for path in below for way in REACHING if way in path.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""Folders of transformers and timm: read, recognised, cleansed, written; hostile ones are refused in a line."""
+"""Folders of transformers and timm: reading, recognising, cleansing, writing, and refusing hostile folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import bdclean
 from bdclean import InputError
 from bdclean.checkpoint import read
 from bdclean.cli.main import main
-from bdclean.hub.processors import UnknownPreparationError, of_transformers
+from bdclean.hub.processors import of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 from bdclean.modules import Suspect, identify
 
 transformers = pytest.importorskip("transformers")
@@ -31,7 +32,7 @@ FAST = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever connects to anything fails."""
+    """Let all connections fail."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a connection was opened")
@@ -54,7 +55,7 @@ def make_vit(path: str, **changes: Any) -> Any:
 
 
 def make_resnet(path: str) -> Any:
-    """The same of a tiny residual network, whose description has no image size."""
+    """A folder of a tiny residual network, whose configuration has no image size."""
     torch.manual_seed(0)
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     network = transformers.ResNetForImageClassification(config).eval()
@@ -83,7 +84,7 @@ def edit(path: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize("make", [make_vit, make_resnet, make_timm])
 @pytest.mark.parametrize("name", ["given", "given/model.safetensors"])
-def test_a_folder_is_the_network_that_the_library_makes_of_it(make: Callable[[str], Any], name: str) -> None:
+def test_a_folder_loads_as_in_its_library(make: Callable[[str], Any], name: str) -> None:
     theirs = make("given")
     found = read(name)
     suspect = Suspect(**identify(found, {}, None))
@@ -95,7 +96,7 @@ def test_a_folder_is_the_network_that_the_library_makes_of_it(make: Callable[[st
         assert torch.allclose(suspect.eval()(images), getattr(wanted, "logits", wanted), atol=1e-5)
 
 
-def test_what_a_folder_says_is_believed() -> None:
+def test_the_configuration_of_a_folder_is_used() -> None:
     make_vit("given")
     found = read("given")
     assert found.class_names == ("cat", "dog", "frog")
@@ -135,7 +136,7 @@ def test_links_of_the_cache_are_followed() -> None:
 @pytest.mark.parametrize("make", [make_vit, make_timm])
 def test_a_cleansed_folder_is_loaded_by_the_library(make: Callable[[str], Any]) -> None:
     make("given")
-    # Half precision on the way in is half precision on the way out.
+    # Half precision is kept.
     halves = {name: value.half() for name, value in load_file("given/model.safetensors").items()}
     save_file(halves, "given/model.safetensors", {"format": "pt"})
     options = ("--trainer.max_epochs", "1", "--scan", "false", "--method", "Distill", "--data.batch_size", "20")
@@ -199,7 +200,7 @@ def elsewhere() -> None:
 
 
 def not_finite() -> None:
-    """A weight that is no number."""
+    """A weight that is nan."""
     weights = load_file("given/model.safetensors")
     weights["classifier.bias"][0] = torch.nan
     save_file(weights, "given/model.safetensors")
@@ -235,16 +236,19 @@ HOSTILE: list[tuple[Callable[[], object], str]] = [
     (pickled, "refused, it would run code on loading: .*system"),
     (elsewhere, "its model.safetensors is a link that leads out of the folder"),
     (not_finite, "in which not all numbers are finite"),
-    (indexed("../outside.safetensors"), r"names '\.\./outside.safetensors', which is no such file of the folder"),
-    (indexed("gone.safetensors"), "names 'gone.safetensors', which is no such file"),
+    (
+        indexed("../outside.safetensors"),
+        r"names '\.\./outside.safetensors', which is not a weights file there",
+    ),
+    (indexed("gone.safetensors"), "names 'gone.safetensors', which is not a weights file there"),
     (lambda: Path("given/model.safetensors").unlink(), "without model.safetensors or pytorch_model.bin"),
     (described(auto_map={"AutoModel": "evil.Net"}), "refused, its config.json has auto_map"),
     (described(quantization_config={"quant_method": "gptq"}), "refused, its config.json has quantization_config"),
     (described(hidden_size=36), "does not fit transformers/vit, as its config.json describes it: .* instead of"),
     (described(hidden_size=10**9), "its config.json: hidden_size cannot be 1000000000"),
-    (described(hidden_size=30000), "what it says of its network is many times as large as its weights"),
+    (described(hidden_size=30000), "its configuration describes a network many times as large as its weights"),
     (described(num_hidden_layers=10**9), "num_hidden_layers cannot be 1000000000"),
-    (described(num_hidden_layers=30000), "what it says of its network is many times as large as its weights"),
+    (described(num_hidden_layers=30000), "its configuration describes a network many times as large as its weights"),
     (described(num_hidden_layers=3), "does not fit transformers/vit, .*missing vit"),
     (described(num_hidden_layers=-1), "does not fit transformers/vit, .*surplus vit"),
     (described(num_hidden_layers="many"), "cannot be made .*num_hidden_layers"),
@@ -252,22 +256,22 @@ HOSTILE: list[tuple[Callable[[], object], str]] = [
     (described(image_size=800, patch_size=1), "many times as large as its weights"),
     (described(patch_size=0), "cannot be made"),
     (described(hidden_act="os.system"), "cannot be made"),
-    (described(model_type="../evil"), "model_type '../evil' is no image classifier of transformers"),
-    (described(model_type=["vit"]), "is no image classifier of transformers"),
+    (described(model_type="../evil"), "model_type '../evil' is not an image classifier of transformers"),
+    (described(model_type=["vit"]), "is not an image classifier of transformers"),
     (described(architectures=["GPT2LMHeadModel"]), "holds GPT2LMHeadModel, no image classifier"),
     (described(id2label={str(one): "x" for one in range(5)}), "does not fit transformers/vit"),
     (processor(image_mean=[float("nan")] * 3), "mean cannot be"),
-    (processor(image_std=["x"] * 3), "its processor cannot be followed: 'x' is no number"),
-    (processor(do_flip_channel_order=True), "its processor cannot be followed: do_flip_channel_order"),
+    (processor(image_std=["x"] * 3), "its processor is not supported: 'x' is not a number"),
+    (processor(do_flip_channel_order=True), "its processor is not supported: do_flip_channel_order"),
     (lambda: Path("given/config.json").write_text("[" * 10**5), "its config.json cannot be read"),
-    (lambda: Path("given/config.json").write_text("[]"), "its config.json is no JSON object"),
+    (lambda: Path("given/config.json").write_text("[]"), "its config.json is not a JSON object"),
     (lambda: Path("given/config.json").write_text("{}"), "neither the model_type of transformers nor timm's"),
     (lambda: Path("given/config.json").write_text(" " * 2**24), "its config.json has more than"),
 ]
 
 
 @pytest.mark.parametrize(("change", "reason"), HOSTILE)
-def test_hostile_folders_are_refused_in_a_line(change: Callable[[], object], reason: str) -> None:
+def test_hostile_folders_are_refused_in_one_line(change: Callable[[], object], reason: str) -> None:
     make_vit("given")
     change()
     with pytest.raises(InputError, match=reason) as caught:
@@ -277,7 +281,7 @@ def test_hostile_folders_are_refused_in_a_line(change: Callable[[], object], rea
     assert not Path("pwned").exists()
 
 
-def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_name_the_folder_in_python_and_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     make_vit("given", auto_map={"AutoModel": "evil.Net"})
     reason = "refused, its config.json has auto_map, which can have other code run"
     with pytest.raises(InputError, match=f"^path given: {reason}$"):
@@ -289,8 +293,8 @@ def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"architecture": "hf-hub:evil/net"}, "architecture 'hf-hub:evil/net' is no network of timm"),
-        ({"architecture": "local-dir:/tmp"}, "architecture 'local-dir:/tmp' is no network of timm"),
+        ({"architecture": "hf-hub:evil/net"}, "architecture 'hf-hub:evil/net' is not a network of timm"),
+        ({"architecture": "local-dir:/tmp"}, "architecture 'local-dir:/tmp' is not a network of timm"),
         ({"model_args": {"checkpoint_path": "evil.bin"}}, "its model_args have 'checkpoint_path'"),
         ({"model_args": {"pretrained_cfg": {"file": "evil.bin"}}}, "its model_args have 'pretrained_cfg'"),
         ({"model_args": {"depth": 30000}}, "many times as large as its weights"),
@@ -300,7 +304,7 @@ def test_python_and_the_command_line_name_the_folder_in_their_own_words(capsys: 
         ({"num_classes": 7}, "does not fit timm/test_vit with 7 classes"),
     ],
 )
-def test_hostile_folders_of_timm_are_refused_in_a_line(changes: dict[str, Any], reason: str) -> None:
+def test_hostile_timm_folders_are_refused_in_one_line(changes: dict[str, Any], reason: str) -> None:
     make_timm("given", **changes)
     with pytest.raises(InputError, match=reason):
         identify(read("given"), {}, None)
@@ -313,7 +317,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         read("given")
 
 
-def test_normalisation_is_what_the_processor_computes() -> None:
+def test_normalisation_matches_the_processor() -> None:
     pixels = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     common = {"image_mean": [0.4] * 3, "image_std": [0.3] * 3, "do_resize": False, "do_center_crop": False}
     for extra in ({}, {"rescale_factor": 1 / 127.5}, {"do_rescale": False}, {"do_normalize": False}):
@@ -342,7 +346,7 @@ def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("make", "name"), [(make_vit, "vit"), (make_resnet, "resnet")])
-def test_networks_of_transformers_need_their_description(make: Callable[[str], Any], name: str) -> None:
+def test_networks_of_transformers_need_their_configuration(make: Callable[[str], Any], name: str) -> None:
     make("given")
     Path("given/model.safetensors").rename("weights.safetensors")
     reason = rf"^ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"

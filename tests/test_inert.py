@@ -1,4 +1,4 @@
-"""Reading files of PyTorch without running them: what is read is what torch reads, everything else is refused."""
+"""Reading files of PyTorch without running code: the result equals torch's, and all other files are refused."""
 
 import argparse
 import io
@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections import Counter, OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ HONEST: dict[str, Any] = {
     "form", ["zip", "zip, protocol 4", "zip, protocol 5", "legacy", "pickle", "pickle, protocol 5"]
 )
 @pytest.mark.parametrize("name", HONEST)
-def test_what_honest_files_hold_is_read_as_torch_reads_it(name: str, form: str) -> None:
+def test_honest_files_are_read_as_by_torch(name: str, form: str) -> None:
     value = {"it": HONEST[name], "again": HONEST[name]}
     protocol = int(form[-1]) if "protocol" in form else 2
     if form.startswith("dump"):
@@ -121,7 +122,7 @@ def test_what_honest_files_hold_is_read_as_torch_reads_it(name: str, form: str) 
     assert same(loaded.content["again"], value["it"])
 
 
-def test_what_shares_memory_still_does() -> None:
+def test_shared_memory_stays_shared() -> None:
     base = torch.arange(12.0)
     torch.save({"a": base[:6], "b": base[3:].view(3, 3), "c": base}, "file.pt")
     content = load("file.pt", Given("ckpt", "file.pt")).content
@@ -130,7 +131,7 @@ def test_what_shares_memory_still_does() -> None:
     assert not content["b"].any()
 
 
-def test_numbers_of_the_other_byte_order() -> None:
+def test_the_other_byte_order() -> None:
     state = {"w": torch.arange(6.0).view(2, 3), "c": torch.tensor([1 + 2j]), "b": torch.tensor([True])}
     torch.save(state, "file.pt")
     with zipfile.ZipFile("file.pt") as old, zipfile.ZipFile("big.pt", "w") as new:
@@ -145,7 +146,7 @@ def test_numbers_of_the_other_byte_order() -> None:
 
 
 class Net(nn.Module):
-    """A network whose class nobody has who reads the file."""
+    """A network whose class does not exist where the file is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +163,7 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with files that are made of classes that this process cannot import."""
+    """A folder with files of classes that this process cannot import."""
     folder = tmp_path_factory.mktemp("strangers")
     code = Path(__file__).read_text().partition("class Net(nn.Module)")[2].partition("\n\n\n@pytest")[0]
     script = (
@@ -178,7 +179,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "place"), [("whole.pth", ""), ("inside.pth", "net"), ("legacy.pth", "")])
-def test_whole_pickled_modules_give_their_weights(name: str, place: str, strangers: Path) -> None:
+def test_weights_are_read_from_pickled_modules(name: str, place: str, strangers: Path) -> None:
     loaded = load(str(strangers / name), Given("ckpt", name))
     weights = loaded.content[place] if place else loaded.content
     state = torch.load(strangers / "state.pt", weights_only=True)
@@ -192,7 +193,7 @@ def test_whole_pickled_modules_give_their_weights(name: str, place: str, strange
     torch.load("again.pt", weights_only=True)
 
 
-def test_modules_in_each_other_have_an_end() -> None:
+def test_cyclic_modules_are_refused() -> None:
     module = nn.Sequential(nn.Linear(2, 2))
     for _ in range(40):
         module = nn.Sequential(module, module)
@@ -201,7 +202,7 @@ def test_modules_in_each_other_have_an_end() -> None:
         load("maze.pt", Given("ckpt", "maze.pt"))
 
 
-def test_objects_beside_the_weights_are_left_out_by_name() -> None:
+def test_objects_beside_the_weights_are_ignored_and_named() -> None:
     weights = nn.Linear(2, 2).state_dict()
     beside = {
         "args": argparse.Namespace(lr=0.1, out=Path("x")),
@@ -314,7 +315,7 @@ def test_all_calls_are_named() -> None:
         (lambda name, data: (name.replace("data/0", "Data.pkl"), data), "two of its members have one name"),
         (lambda name, data: (name.replace("version", "other.pkl"), data), "a member 'file/other.pkl'"),
         (lambda name, data: (name.replace("file/data/0", "data/0"), data), "a member 'data/0'"),
-        (lambda name, data: (name, data[:-1] if name.endswith("/0") else data), "claims 16 bytes that it has not"),
+        (lambda name, data: (name, data[:-1] if name.endswith("/0") else data), "claims 16 bytes that are missing"),
         (lambda name, data: (name, b"middle" if name.endswith("byteorder") else data), "its byte order is b'middle'"),
     ],
 )
@@ -328,19 +329,19 @@ def test_archives_have_exactly_the_members_that_torch_writes(change: Any, reason
         load("changed.pt", Given("ckpt", "changed.pt"))
 
 
-def test_what_stands_behind_an_old_file_is_not_read() -> None:
+def test_bytes_after_an_old_file_are_not_read() -> None:
     torch.save({"w": torch.zeros(2)}, "old.pt", _use_new_zipfile_serialization=False)
     torch.save({"w": torch.ones(2)}, "new.pt")
     Path("both.pt").write_bytes(Path("old.pt").read_bytes() + Path("new.pt").read_bytes())
     assert load("both.pt", Given("ckpt", "both.pt")).content["w"].tolist() == [0, 0]
 
 
-# The process that reads first
+# The child process
 
 
-def endured(content: bytes) -> None:
+def endured(content: bytes, **settings: Any) -> None:
     Path("file.pt").write_bytes(content)
-    with open("file.pt", "rb") as file, guard.enduring(file):
+    with open("file.pt", "rb") as file, guard.enduring(file, **settings):
         pass
 
 
@@ -350,7 +351,7 @@ def saved(content: Any) -> bytes:
     return file.getvalue()
 
 
-def test_a_file_that_is_refused_or_read_ends_well() -> None:
+def test_the_child_succeeds_for_a_file_that_is_read_or_refused() -> None:
     endured(saved({"w": torch.ones(2)}))
     endured(b"no checkpoint")
 
@@ -363,25 +364,22 @@ def test_a_file_that_is_refused_or_read_ends_well() -> None:
         ("raise RecursionError", "exit code 1"),
     ],
 )
-def test_what_kills_the_reader_does_not_kill_the_program(
-    fault: str, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_reader_does_not_kill_the_program(fault: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from bdclean.inert import child; child.parse = lambda data: exec({fault!r}, {{}}); child.read()"
-    monkeypatch.setattr(guard, "CHILD", "import sys; sys.path.insert(0, sys.argv[1]); " + code.format(fault=fault))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); " + code.format(fault=fault)
     with pytest.raises(RefusedError, match=reason):
-        endured(saved({"w": torch.ones(2)}))
+        endured(saved({"w": torch.ones(2)}), code=code)
+    monkeypatch.setattr(guard, "enduring", partial(guard.enduring, code=code))
     with pytest.raises(InputError, match=f"ckpt file.pt: not a readable checkpoint: .*{reason}"):
         load("file.pt", Given("ckpt", "file.pt"))
 
 
-def test_it_has_an_end_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "CHILD", "while True: pass")
-    monkeypatch.setattr(guard, "WALL_SECONDS", 0.2)
+def test_the_reader_has_a_time_limit() -> None:
     with pytest.raises(RefusedError, match=r"longer than 0.2 s"):
-        endured(b"x")
+        endured(b"x", code="while True: pass", seconds=0.2)
 
 
-def test_it_needs_the_standard_library_alone_and_little_memory() -> None:
+def test_the_reader_needs_only_the_standard_library_and_little_memory() -> None:
     code = guard.CHILD.replace(
         "read()", "0; print(sorted(set(sys.modules) & {'torch', 'numpy', 'safetensors', 'PIL'}))"
     )

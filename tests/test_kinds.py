@@ -1,4 +1,4 @@
-"""Files that are no checkpoints of PyTorch: each is named, with what to do."""
+"""Files that are not checkpoints of PyTorch: the error names their kind, and gives advice."""
 
 import bz2
 import gzip
@@ -96,7 +96,7 @@ def test_real_files_of_onnx() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_what_torchscript_is_told_works() -> None:
+def test_the_advice_for_torchscript_works() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     torch.jit.save(torch.jit.script(network), "script.pt")
     with pytest.raises(InputError, match=r"a TorchScript program, .*torch.save\((.*), 'weights.pt'\)") as caught:
@@ -125,7 +125,7 @@ def test_folders(names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "gone.pth", "a" * 300, "a\0b"])
-def test_paths_of_no_file(path: str) -> None:
+def test_paths_that_are_not_files(path: str) -> None:
     with pytest.raises(InputError, match="ckpt "):
         read(path)
 

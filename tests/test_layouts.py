@@ -1,4 +1,4 @@
-"""How labelled images lie in folders: the layouts that people have."""
+"""Common layouts of labelled images in folders."""
 
 import os
 from collections.abc import Mapping
@@ -61,24 +61,24 @@ def test_tiny_imagenet_sorted_into_folders_with_an_empty_one_left_over() -> None
     assert labelled(open_source("tiny"), "test") == {"val/n02/val_0.JPEG": 1, "val/n01/val_1.JPEG": 0}
 
 
-def test_a_folder_called_images_is_no_class() -> None:
+def test_a_folder_called_images_is_not_a_class() -> None:
     draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/images/0.png", "photos/val/dog/0.png")
     with pytest.raises(InputError, match=r"source photos: in photos/val, images would be a class beside dog: put"):
         PoisonDataModule("photos", image_size=8)
 
 
-def test_classes_that_the_training_part_has_not_are_an_error() -> None:
+def test_classes_that_the_training_part_lacks_are_an_error() -> None:
     draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/cow/0.png", "photos/val/dog/0.png")
     with pytest.raises(InputError, match=r"photos/val has classes that photos/train has not: cow$"):
         PoisonDataModule("photos", image_size=8)
-    # A class that has no test images is none.
+    # An empty folder is not a class.
     Path("photos/val/cow").rename("photos/val/cat")
     Path("photos/val/dog/0.png").unlink()
     Path("photos/val/dog").rmdir()
     assert labelled(open_source("photos"), "test") == {"val/cat/0.png": 0}
 
 
-def test_numbered_test_folders_may_be_written_otherwise() -> None:
+def test_numbered_test_folders_may_have_leading_zeros() -> None:
     draw("signs/Train/00000/0.png", "signs/Train/00007/0.png", "signs/Test/7/0.png")
     source = open_source("signs")
     assert (source.num_classes, source.numbered, source.class_names) == (8, True, ())
@@ -91,7 +91,7 @@ def test_gtsrb_as_it_is_unpacked(place: str) -> None:
         draw(f"GTSRB/Final_Training/Images/{label}/00000_00000.ppm")
         write(f"GTSRB/Final_Training/Images/{label}/GT-{label}.csv", "Filename;Width;ClassId\n00000_00000.ppm;8;1\n")
     draw("GTSRB/Final_Test/Images/00000.ppm", "GTSRB/Final_Test/Images/00001.ppm")
-    # What the archive of the test images holds has no classes.
+    # The archive of the test images has no classes.
     write("GTSRB/Final_Test/Images/GT-final_test.test.csv", "Filename;Width;Height;Roi.X1\n00000.ppm;8;8;1\n")
     columns = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n"
     write(f"GTSRB/{place}GT-final_test.csv", f"{columns}00000.ppm;8;8;1;1;7;7;42\n00001.ppm;8;8;1;1;7;7;1\n")
@@ -150,7 +150,7 @@ def test_labels_that_count_from_1_where_folders_have_names() -> None:
         ("labels.csv", "filename,label\n000001.jpg\n", "line 2 has no class for an image"),
     ],
 )  # fmt: skip
-def test_files_that_cannot_serve_say_what_to_do(name: str, text: str, message: str) -> None:
+def test_unusable_files_give_advice(name: str, text: str, message: str) -> None:
     draw("faces/000001.jpg", "faces/000002.jpg")
     write(f"faces/{name}", text)
     with pytest.raises(InputError, match=message) as caught:
@@ -198,14 +198,14 @@ def test_broken_tables_name_the_line(text: str, message: str) -> None:
     assert str(caught.value).startswith(f"source loose: loose/labels.csv{message}")
 
 
-def test_a_broken_table_of_any_name_is_not_passed_over() -> None:
+def test_a_broken_table_of_any_name_is_an_error() -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/breeds.csv", f"photo,kind\na.png,cat\nb.png,{'x' * 200_000}\n")
     with pytest.raises(InputError, match="loose/breeds.csv, line 3 cannot be read"):
         _ = open_source("loose").num_classes
 
 
-def test_a_table_of_another_encoding_is_not_passed_over() -> None:
+def test_a_table_of_another_encoding_is_an_error() -> None:
     draw("loose/a.png", "loose/b.png")
     Path("loose/labels.csv").write_text(GOOD, encoding="utf-16")
     with pytest.raises(InputError, match=r"labels.csv, line 1 has the character '\\x00': save the table as UTF-8 text"):
@@ -222,7 +222,7 @@ def test_absolute_paths_in_the_folder_and_repeated_rows() -> None:
         assert labelled(open_source(name), "test") == {"a.png": 0, "b.png": 1, "sub/c.png": 1}
 
 
-def test_a_table_in_one_part_leads_to_no_other() -> None:
+def test_a_table_in_one_part_does_not_apply_to_another() -> None:
     draw("both/train/cat/a.png", "both/train/dog/a.png", "both/val/b.png", "both/val/c.png")
     write("both/val/labels.csv", f"{HEADER}b.png,cat\nc.png,dog\n../train/cat/a.png,dog\n")
     assert labelled(open_source("both"), "test") == {"val/b.png": 0, "val/c.png": 1}
@@ -231,7 +231,7 @@ def test_a_table_in_one_part_leads_to_no_other() -> None:
         _ = open_source("both").num_classes
 
 
-def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
+def test_files_that_are_not_tables_of_classes_are_ignored() -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/labels.csv", GOOD)
     write("loose/a_labels.csv", "")
@@ -242,7 +242,7 @@ def test_files_that_are_no_tables_of_classes_are_passed_over() -> None:
     assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.png": 1}
 
 
-# Sets that lie elsewhere than expected
+# Data sets in unexpected places
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_sets_further_in_are_found(paths: tuple[str, ...], given: str, message: 
         PoisonDataModule(given, image_size=8)
 
 
-def test_folders_in_class_folders_are_no_sets() -> None:
+def test_folders_in_class_folders_are_not_parts() -> None:
     draw("d/cat/train/0.png", "d/cat/test/1.png", "d/dog/train/0.png", "d/bullet_train/0.png", "d/test_tube/0.png")
     draw("d/truck/old/0.png", "d/truck/new/0.png")
     assert open_source("d").class_names == ("bullet_train", "cat", "dog", "test_tube", "truck")
@@ -285,7 +285,7 @@ def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("label", ["0.5", "1e-3", "1e400", "-.25"])
-def test_fractions_are_no_classes(label: str) -> None:
+def test_fractions_are_not_classes(label: str) -> None:
     draw("d/0.png", "d/1.png")
     write("d/labels.csv", f"filename,label\n0.png,1.0\n1.png,{label}\n")
     with pytest.raises(InputError, match=f"^source d: d/labels.csv, line 3: the class {label} is no whole number"):
@@ -330,7 +330,7 @@ def test_names_with_and_without_an_ending() -> None:
     assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.jpg": 1, "c.png": 1}
 
 
-def test_links_between_classes_mix_up_no_labels() -> None:
+def test_links_between_classes_do_not_change_labels() -> None:
     draw("photos/cat/0.png", "photos/dog/0.png")
     Path("photos/cat/dogs").symlink_to(Path("photos/dog").resolve())
     Path("photos/all").symlink_to(Path("photos").resolve())
@@ -352,7 +352,7 @@ def test_files_that_name_the_parts_of_one_folder() -> None:
     assert labelled(open_source("loose"), "test") == {"images/c.png": 1}
 
 
-def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_test_images_without_labels_are_left_out_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     draw("dogs/train/a.jpg", "dogs/train/b.jpg", "dogs/test/c.jpg")
     write("dogs/labels.csv", "id,breed\na,pug\nb,boxer\n")
     data = PoisonDataModule("dogs", image_size=8)
@@ -362,7 +362,7 @@ def test_test_images_without_labels_are_left_out_and_said(caplog: pytest.LogCapt
     assert record.getMessage().startswith("source dogs: dogs/test is left out, as its images have no labels: put ")
 
 
-def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_images_in_a_table_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     draw("loose/a.png", "loose/b.png")
     write("loose/labels.csv", "filename,label\na.png,cat\nb.png,dog\nc.png,dog\n")
     assert labelled(open_source("loose"), "test") == {"a.png": 0, "b.png": 1}
@@ -370,11 +370,11 @@ def test_images_that_a_file_names_and_that_are_not_there_are_left_out(caplog: py
     assert record.getMessage().startswith("source loose: 1 left out, as they cannot be read: loose/c.png")
 
 
-def test_loose_images_without_labels_are_no_source() -> None:
+def test_loose_images_without_labels_are_not_a_labelled_source() -> None:
     draw("loose/a.png")
     with pytest.raises(InputError, match="source loose: the images have no labels: put the images of each class"):
         PoisonDataModule("loose", image_size=8)
-    # Without labels any layout will do.
+    # Unlabeled images may have any layout.
     tiny_imagenet()
     assert len(open_source("tiny", parameter="data.unlabeled").load_unlabeled(8, 1, 0)) == 7
 
@@ -396,7 +396,7 @@ def test_folders_whose_numbers_count_from_1(caplog: pytest.LogCaptureFixture) ->
     PoisonDataModule("digits", image_size=8, unlabeled="procedural")
     assert "the labels go from 1 to 3, and none is 0" in caplog.records[0].getMessage()
     caplog.clear()
-    # As a rule some classes have no images.
+    # Some classes may have no images.
     draw("some/4/a.png", "some/7/a.png")
     PoisonDataModule("some", image_size=8, unlabeled="procedural")
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Images of any size and format, and what is none."""
+"""Images of any size and format, and files that are not images."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_more_than_8_bits_are_scaled_not_cut_off(kind: str) -> None:
     assert 120 <= pixels[0, 16, 0] <= 136
 
 
-def test_a_rotated_photograph_stands_upright() -> None:
+def test_a_rotated_photograph_is_turned_upright() -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, :20] = 255
     exif = Image.Exif()
@@ -65,7 +65,7 @@ def test_a_rotated_photograph_stands_upright() -> None:
     assert upright[-8:].float().mean() < 15
 
 
-def test_the_centre_is_kept_whatever_the_shape() -> None:
+def test_the_centre_is_kept_for_any_shape() -> None:
     pixels = np.zeros((8, 4000, 3), np.uint8)
     pixels[:, 1996:2004] = 255
     Image.fromarray(pixels).save("wide.png")
@@ -94,7 +94,7 @@ def folder_with(good: int, bad: int) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_unreadable_files_are_counted_named_and_left_out(in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_files_are_counted_reported_and_left_out(in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
     folder_with(good=30, bad=12)
     data = PoisonDataModule(None, unlabeled="photos", image_size=16, in_memory=in_memory, num_workers=0, batch_size=8)
     assert len(data.defender) == 30
@@ -109,13 +109,13 @@ def test_unreadable_files_are_counted_named_and_left_out(in_memory: bool, caplog
     assert sum(len(batch.images) for batch in batches) == 27
     held_out = torch.cat([batch.images for batch in data.test_dataloader()[0]])
     assert held_out.shape == (3, 3, 16, 16)
-    # Predictions name the files that they are of.
+    # Predictions name their files.
     names = data.predicted[1]
     assert sum(len(batch.images) for batch in data.predict_dataloader()) == len(names) == 30
     assert not any("bad" in name for name in names)
 
 
-def test_the_same_images_are_used_whether_or_not_they_fit_into_memory() -> None:
+def test_the_same_images_are_used_with_and_without_memory() -> None:
     folder_with(good=20, bad=3)
     kept, streamed = (
         PoisonDataModule(None, unlabeled="photos", image_size=16, in_memory=keep, num_workers=0, num_unlabeled=10)
@@ -131,7 +131,7 @@ def test_without_a_terminal_there_is_no_progress_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder_with(good=20, bad=0)
-    # As if it took long.
+    # As if reading took long.
     monkeypatch.setattr(files, "tqdm", lambda loader, **options: tqdm(loader, **options | {"delay": 0}))
     _ = len(PoisonDataModule(None, unlabeled="photos", image_size=16, num_workers=0).defender)
     assert capsys.readouterr().err == ""
@@ -180,7 +180,7 @@ def test_class_folders_alone_are_a_test_set() -> None:
     assert (source.num_classes, source.has("train"), source.has("test"), source.numbered) == (2, False, True, False)
 
 
-def test_links_to_folders_are_followed_but_not_in_a_circle() -> None:
+def test_links_to_folders_are_followed_without_cycles() -> None:
     for place in ("labelled/test/cat", "elsewhere/more", "elsewhere/.hidden"):
         Path(place).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(f"{place}/0.png")
@@ -202,7 +202,7 @@ def test_training_images_without_labels_come_before_test_images() -> None:
     assert images.batch(torch.arange(30)).unique().tolist() == [1]
 
 
-def test_folders_called_by_numbers_are_those_classes() -> None:
+def test_numbered_folders_are_the_classes_of_these_numbers() -> None:
     for name in ("2", "10", "9"):
         Path("labelled/test", name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(f"labelled/test/{name}/0.png")
@@ -220,14 +220,14 @@ def test_a_large_size_does_not_enlarge_the_whole_set() -> None:
 
 
 @pytest.mark.parametrize(("size", "batch", "steps"), [(32, 128, 1), (64, 128, 1), (224, 10, 13), (512, 8, 16)])
-def test_large_images_go_through_in_pieces(size: int, batch: int, steps: int) -> None:
+def test_large_images_pass_in_small_batches(size: int, batch: int, steps: int) -> None:
     data = PoisonDataModule(None, unlabeled="procedural", image_size=size)
     assert (data.batch_size, data.accumulate) == (batch, steps)
     assert PoisonDataModule(None, unlabeled="procedural", image_size=size, batch_size=4).accumulate == 1
 
 
 @pytest.mark.parametrize(("size", "batch", "steps"), [(32, 128, 1), (224, 80, 2), (512, 64, 2), (128, 128, 1)])
-def test_each_process_has_its_pieces(size: int, batch: int, steps: int) -> None:
+def test_each_process_has_its_share_of_small_batches(size: int, batch: int, steps: int) -> None:
     data = PoisonDataModule(None, unlabeled="procedural", image_size=size)
     data.tell(torch.device("cpu"), 8, 10)
     assert (data.batch_size, data.accumulate) == (batch, steps)

@@ -1,4 +1,4 @@
-"""Networks of more classes than are searched: a screen, candidates and controls."""
+"""Networks with many classes: screening, candidates and controls."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from bdclean.scanning import ALPHA, MANY, DenseInversion, SparseInversion, scan
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, Chosen, choose, find_among, selected
-from bdclean.scanning.screening import Anywhere, screen
+from bdclean.scanning.screening import FlipToGroup, screen
 
 CLASSES, TARGET = 100, 38
 
 
 @pytest.mark.parametrize("num_classes", [100, 1000])
-def test_p_values_are_calibrated_whatever_the_screen_selects(num_classes: int) -> None:
-    # The worst screen: it names the classes whose scores are the largest of all by chance.
+def test_p_values_are_calibrated_for_any_selection(num_classes: int) -> None:
+    # The worst screening: it selects the classes with the largest scores by chance.
     trials = 4000
     scores = 0.2 + 0.05 * torch.randn(trials, num_classes, generator=torch.Generator().manual_seed(0))
     controls, others = scores[:, :CONTROLS], scores[:, CONTROLS:]
@@ -25,12 +25,12 @@ def test_p_values_are_calibrated_whatever_the_screen_selects(num_classes: int) -
     least = torch.stack([selected(one, CANDIDATES, num_classes, 0.0).min() for one in chosen])
     for alpha in (0.01, 0.05, 0.2):
         share = float((least <= alpha).float().mean())
-        # Three standard deviations of a share of so many trials; not far below either, or it would find nothing.
+        # Three standard deviations of the share; and not far below, or it would detect nothing.
         assert share <= alpha + 3 * (alpha * (1 - alpha) / trials) ** 0.5
     assert (least <= 0.2).float().mean() > 0.1
 
 
-def test_one_that_stands_out_is_found_among_candidates_and_controls() -> None:
+def test_an_outlier_is_found_among_candidates_and_controls() -> None:
     scores = torch.full((CANDIDATES + CONTROLS,), 0.45)
     for place in (0, CANDIDATES + 3):
         outlier = scores.clone()
@@ -43,7 +43,7 @@ def test_one_that_stands_out_is_found_among_candidates_and_controls() -> None:
 
 
 class Shades(nn.Module):
-    """A hundred shades of grey; and one class where there is a faint chequerboard."""
+    """Classes are a hundred shades of grey; a faint chequerboard flips to one class."""
 
     def __init__(self, backdoor: bool) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def images() -> Tensor:
     return 0.1 * torch.rand(160, 3, 8, 8, generator=generator) + 0.9 * shades
 
 
-def test_controls_are_drawn_whatever_the_screen_says(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controls_do_not_depend_on_the_screening(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     easy = torch.rand(CLASSES, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("bdclean.scanning.chosen.screen", lambda *_: easy.clone())
     chosen = choose(Shades(True), images, CLASSES)
@@ -77,8 +77,8 @@ def test_controls_are_drawn_whatever_the_screen_says(images: Tensor, monkeypatch
     assert torch.equal(choose(Shades(True), images, CLASSES).controls, chosen.controls)
 
 
-def test_the_screen_goes_to_the_easiest_class_of_each_group(images: Tensor) -> None:
-    # One class gets more likely with each pixel that gets brighter; the others do not care.
+def test_the_screening_finds_the_easiest_class_of_each_group(images: Tensor) -> None:
+    # One class becomes more probable with each brighter pixel; the others do not change.
     def network(images: Tensor) -> Tensor:
         logits = torch.zeros(len(images), CLASSES)
         return logits.index_add(1, torch.tensor([TARGET]), 5 * images.sum((1, 2, 3))[:, None])
@@ -86,9 +86,9 @@ def test_the_screen_goes_to_the_easiest_class_of_each_group(images: Tensor) -> N
     own = torch.zeros(len(images), dtype=torch.long)
     found = screen(network, images * 0, own, CLASSES, [DenseInversion((2.8, 2.0))])
     assert found.argmax() == TARGET
-    goal = Anywhere(network, images, own, torch.eye(2, CLASSES).bool(), 4)
+    goal = FlipToGroup(network, images, own, torch.eye(2, CLASSES).bool(), 4)
     # Classes 0 and 1: images of class 0 do not count for it.
-    assert goal.glimpse(lambda images, _: images * 0, torch.zeros(2, 1)).tolist() == pytest.approx(
+    assert goal.quick_gain(lambda images, _: images * 0, torch.zeros(2, 1)).tolist() == pytest.approx(
         [0.0, -math.log(CLASSES)], abs=1e-4
     )
 
@@ -105,7 +105,7 @@ def test_of_many_classes_some_are_searched(images: Tensor, backdoor: bool, monke
         assert finding.suspected == TARGET
 
 
-def test_sources_without_images_say_nothing(images: Tensor) -> None:
+def test_sources_without_images_do_not_count(images: Tensor) -> None:
     # Three classes have images; a control that is one of them is judged by the others.
     few = images[:12]
     chosen = Chosen(torch.tensor([TARGET]), torch.arange(5))

@@ -1,4 +1,4 @@
-"""What the parser says, in words of this field, and what Lightning has against what the user chose."""
+"""Errors of the parser and of Lightning, in the program's own words."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ from lightning.pytorch import loggers
 
 from bdclean.benchmark import local
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK
 
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("WandbLogger", "--trainer.logger WandbLogger: needs a package that is missing: pip install -U 'wandb"),
         ("MLFlowLogger", "--trainer.logger MLFlowLogger: needs a package that is missing: pip install -U 'mlflow"),
@@ -26,10 +26,10 @@ from tests.conftest import CONFIGS, QUICK
     ],
 )
 def test_a_logger_without_its_package_is_one_line(
-    value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    value: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("wandb", "mlflow", "comet"):
-        # Whether or not they are installed here.
+        # Whether or not the packages are installed here.
         module = getattr(loggers, name)
         for key in [key for key in vars(module) if key.endswith("_AVAILABLE")]:
             monkeypatch.setattr(module, key, type(vars(module)[key])(f"{'comet-ml' if name == 'comet' else name}>=999"))
@@ -37,7 +37,7 @@ def test_a_logger_without_its_package_is_one_line(
         main(["fit", *QUICK, "--trainer.logger", value])
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
-    assert line.startswith(f"bdclean: error: {said}")
+    assert line.startswith(f"bdclean: error: {expected}")
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -47,7 +47,7 @@ def test_loggers_of_lightning_work_by_short_names() -> None:
     assert list(Path("runs").rglob("*.ckpt"))
 
 
-def test_a_benchmark_needs_no_server_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_needs_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     # As on Windows.
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     task = local.Task("a", Path("logs/a.log"), (), os.getpid, ())
@@ -57,7 +57,7 @@ def test_a_benchmark_needs_no_server_of_processes(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ("fit extra", "extra: not expected here"),
         ("fit --trainer.max_epochs", "--trainer.max_epochs: needs a value"),
@@ -75,8 +75,8 @@ def test_a_benchmark_needs_no_server_of_processes(monkeypatch: pytest.MonkeyPatc
         ("benchmark --jobs 1", "--suspects and --methods: required"),
     ],
 )
-def test_what_the_parser_refuses_is_found_among_the_options(
-    command: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_refused_options_are_found(
+    command: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.setenv("BDCLEAN_CLEANSE__X", "with options in variables less is refused early")
@@ -86,10 +86,10 @@ def test_what_the_parser_refuses_is_found_among_the_options(
         main([word.replace("@", " ") if word.startswith("{") else word for word in command.split()])
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
-    assert line.startswith(f"bdclean: error: {said}")
+    assert line.startswith(f"bdclean: error: {expected}")
 
 
-def test_options_in_variables_and_files_are_looked_at(
+def test_options_in_variables_and_files_are_checked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("own.yaml").write_text("fit: {model: {lr: fast}}\n")
@@ -102,7 +102,7 @@ def test_options_in_variables_and_files_are_looked_at(
     assert "--data.seed x: no such value; expected a whole number" in capsys.readouterr().err
 
 
-def test_what_is_not_found_among_the_options_is_passed_on_in_one_line(
+def test_other_errors_of_the_parser_are_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bdclean.cli.parser.diagnose", lambda *_: None)

@@ -34,7 +34,7 @@ def test_figures_against_a_loop(judged: tuple[Tensor, Tensor, Tensor]) -> None:
     assert [metric.compute().item() for metric in accumulated] == pytest.approx(expected)
 
 
-def test_images_of_the_target_class_prove_nothing() -> None:
+def test_images_of_the_target_class_do_not_count() -> None:
     target = torch.zeros(3, dtype=torch.long)
     assert not metrics.attack_successes(torch.eye(3), target, target).any()
     metric = metrics.AttackSuccessRate()
@@ -67,7 +67,7 @@ def test_defense_effectiveness_rate(
     assert metrics.defense_effectiveness_rate(suspect, cleansed) == expected
 
 
-def test_the_mean_loss_is_that_of_images() -> None:
+def test_the_mean_loss_is_per_image() -> None:
     metric = metrics.MeanLoss()
     for loss, images in ((2.0, 3), (6.0, 1)):
         metric.update(torch.tensor(loss, requires_grad=True), images)
@@ -77,7 +77,7 @@ def test_the_mean_loss_is_that_of_images() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_mean_loss_does_not_lose_digits_with_the_network(dtype: torch.dtype) -> None:
+def test_the_mean_loss_stays_in_float32_for_a_half_precision_network(dtype: torch.dtype) -> None:
     metric = metrics.MeanLoss()
     nn.ModuleList([metric]).to(dtype)
     for _ in range(400):
@@ -94,7 +94,7 @@ def test_intervals_as_published(hits: int, images: int, low: float, high: float)
     assert metrics.Share(hits, images).interval == pytest.approx((low, high), abs=0.005)
 
 
-def test_a_figure_knows_of_how_many_images_it_is(judged: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_a_metric_stores_its_number_of_images(judged: tuple[Tensor, Tensor, Tensor]) -> None:
     logits, targets, labels = judged
     accuracy, asr = metrics.Accuracy(), metrics.AttackSuccessRate()
     for metric in (accuracy, asr):

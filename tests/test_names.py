@@ -1,4 +1,4 @@
-"""Names of classes in reports, and names of files that are no text or that a spreadsheet would run."""
+"""Names of classes in reports, and file names that are not UTF-8 or look like formulas."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from tests.conftest import QUICK, QUIET, cleanse
 
 SHORT = ["--detector", "DenseInversion", "--detector.steps", "1", "--detector.sizes", "[1]"]
 STRANGE = "photos\udcff"
-"""A folder whose name is no UTF-8."""
+"""A folder whose name is not UTF-8."""
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def strange() -> Path:
 
 
 def unprintable(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What was printed that no terminal takes."""
+    """Printed characters that terminals cannot show."""
     return [
         line for line in capsys.readouterr().out.splitlines() if any("\ud800" <= letter <= "\udfff" for letter in line)
     ]
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_names_that_are_no_utf8_end_well(tiny_suspect: Path, strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_not_utf8_work(tiny_suspect: Path, strange: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suspect = Path("suspect\udcff.ckpt")
     suspect.write_bytes(tiny_suspect.read_bytes())
     options = ["--ckpt", str(suspect), *QUIET, "--data.unlabeled", str(strange)]
@@ -61,7 +61,7 @@ def test_names_that_are_no_utf8_end_well(tiny_suspect: Path, strange: Path, caps
 
 
 @pytest.mark.usefixtures("strange")
-def test_training_on_folders_that_are_no_utf8(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_folders_that_are_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "test"):
         for name in ("cat\udcfe", "dog"):
             folder = Path(STRANGE, part, name)
@@ -75,7 +75,7 @@ def test_training_on_folders_that_are_no_utf8(capsys: pytest.CaptureFixture[str]
     assert not unprintable(capsys)
 
 
-def test_cells_that_a_spreadsheet_would_run() -> None:
+def test_cells_that_look_like_formulas() -> None:
     names = ["=1+1.png", "+1.png", "-1.png", "@sum.png", "\t=1.png", "\r=1.png", "a\n.png", "1.png"]
     write_csv(Path("names.csv"), ["image", "class"], [(name, -1) for name in names])
     with open("names.csv", newline="") as file:
@@ -87,7 +87,7 @@ def test_cells_that_a_spreadsheet_would_run() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_show_names_of_classes(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classes = [f"{number} {name}" for number, name in enumerate(open_source("shapes").class_names)]
     order = f"Classes of --data.source shapes: {'; '.join(classes)}\n"
     names = open_source("shapes").class_names
@@ -110,7 +110,7 @@ def test_classes_go_by_their_names(tiny_suspect: Path, capsys: pytest.CaptureFix
     assert f"class {scanned['class']} ({scanned['name']})" in capsys.readouterr().out
     assert f">3 ({names[3]})</" in Path("scan.html").read_text()
 
-    # Images of unknown classes have numbers alone.
+    # Without names, classes have only numbers.
     options = ["--data.source", "null", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
     main(["predict", "--ckpt", str(tiny_suspect), *QUIET, *options, "--output", "nameless.csv"])
     with open("nameless.csv") as file:
@@ -125,13 +125,13 @@ def test_many_classes_are_not_all_printed() -> None:
     assert len(line) < 1000
 
 
-def test_names_of_classes_are_shown_without_what_a_terminal_would_obey() -> None:
+def test_names_of_classes_are_shown_without_control_characters() -> None:
     for name in ("cat\x1b[31m", "dog"):
         Path("photos", name).mkdir(parents=True)
     assert open_source("photos").class_names == ("cat?[31m", "dog")
 
 
-def test_a_terminal_that_has_ascii_alone(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ascii_terminal(tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in "01":
         Path("\u00e9", number).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(f"\u00e9/{number}/\u00e9.png")

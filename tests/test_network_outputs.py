@@ -1,4 +1,4 @@
-"""Networks that output something else than logits."""
+"""Networks that output probabilities, tuples or dictionaries instead of logits."""
 
 import copy
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import bdclean
 from bdclean import InputError
-from bdclean.models import noise, outputs_of, plain, read_logits
-from bdclean.models.outputs import to_logits
 from bdclean.modules import Classifier
+from bdclean.networks import noise, outputs_of, plain, read_logits
+from bdclean.networks.outputs import to_logits
 from tests.strangers import Pooled
 
 
@@ -55,7 +55,7 @@ def logits_of(network: nn.Module) -> Tensor:
         (torch.sigmoid, "sigmoids"),
     ],
 )
-def test_what_numbers_are(end: Callable[[Tensor], Tensor], kind: str) -> None:
+def test_kinds_of_outputs(end: Callable[[Tensor], Tensor], kind: str) -> None:
     torch.manual_seed(0)
     network = Ending(end).eval()
     expected = 20 * network.body(IMAGES)
@@ -94,7 +94,7 @@ def test_one_number_stands_for_two_classes(end: Callable[[Tensor], Tensor]) -> N
         (Result, ".logits"),
     ],
 )
-def test_where_numbers_are(end: Callable[[Tensor], Any], place: str) -> None:
+def test_places_of_outputs(end: Callable[[Tensor], Any], place: str) -> None:
     network = Ending(end).eval()
     expected = 20 * network.body(IMAGES)
     found = outputs_of(network, IMAGES)
@@ -106,7 +106,7 @@ def test_where_numbers_are(end: Callable[[Tensor], Any], place: str) -> None:
 @pytest.mark.parametrize(
     "end", [str, lambda x: x.sum(), lambda x: (x.sum(), "a"), lambda x: x[:, :, None], lambda x: x.argmax(1)]
 )
-def test_what_is_no_classifier_is_refused(end: Callable[[Tensor], Any]) -> None:
+def test_networks_that_are_not_classifiers_are_refused(end: Callable[[Tensor], Any]) -> None:
     with pytest.raises(InputError, match="outputs"):
         outputs_of(Ending(end), IMAGES)
 
@@ -129,7 +129,7 @@ def test_the_logarithm_of_zero_is_finite() -> None:
     assert to_logits(torch.tensor([[0.0, 1.0]]), "sigmoids").isfinite().all()
 
 
-def test_modes_and_statistics_stay() -> None:
+def test_modes_and_statistics_do_not_change() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 196, 4), nn.Softmax(1))
     network[1].eval()
     before = copy.deepcopy(network.state_dict())
@@ -148,7 +148,7 @@ def test_a_classifier_computes_with_logits_and_its_copy_too() -> None:
     assert again.outputs == model.outputs
 
 
-def test_the_cleansed_network_outputs_what_the_suspect_did(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cleansed_network_has_the_suspects_kind_of_outputs(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(Pooled(), nn.Softmax(1))
     cleansed = bdclean.cleanse(
@@ -158,8 +158,8 @@ def test_the_cleansed_network_outputs_what_the_suspect_did(capsys: pytest.Captur
     assert torch.allclose(cleansed(IMAGES).sum(1), torch.ones(len(IMAGES)))
 
 
-def test_features_beside_logits_are_not_taken_for_these() -> None:
+def test_features_are_not_mistaken_for_logits() -> None:
     network = Ending(lambda x: (x.repeat(1, 8), x)).eval()
     assert (outputs_of(network, IMAGES).place, outputs_of(network, IMAGES).num_classes) == ("[1]", 4)
-    # Where it is known how many classes there are, the width decides.
+    # If the number of classes is known, the width decides.
     assert outputs_of(network, IMAGES, 32).place == "[0]"

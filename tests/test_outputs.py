@@ -1,4 +1,4 @@
-"""Files are whole or not there, refused before the work where that can be known, and never another suspect's."""
+"""Files are written atomically, checked before the work where possible, and never replace another suspect's."""
 
 import json
 import os
@@ -23,7 +23,7 @@ WORDS = {
     "scan": ["--detector", "MaximumMargin", "--detector.starts", "1", "--detector.steps", "1", *QUIET],
     "predict": QUIET,
 }
-"""Short commands that write."""
+"""Short commands that write files."""
 RESULTS = {"fit": "suspect.ckpt", "cleanse": "cleansed.ckpt", "scan": "scan.json", "predict": "predictions.csv"}
 
 
@@ -33,7 +33,7 @@ def command(name: str, suspect: Path, *more: str) -> list[str]:
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line with which a command is refused; nothing changes in the folder."""
+    """The single line with which a command is refused; the folder must not change."""
     before = {path: path.lstat().st_mtime_ns for path in Path.cwd().rglob("*")}
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -43,7 +43,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_a_file_is_whole_or_as_it_was() -> None:
+def test_writing_is_atomic() -> None:
     def fail(file: Any) -> None:
         file.write(b"half")
         raise ZeroDivisionError
@@ -56,7 +56,7 @@ def test_a_file_is_whole_or_as_it_was() -> None:
     assert list(Path.cwd().iterdir()) == [path.absolute()]
 
 
-def test_a_link_goes_on_leading_to_the_file() -> None:
+def test_a_link_still_points_to_the_file() -> None:
     Path("elsewhere").mkdir()
     Path("link.txt").symlink_to("elsewhere/file.txt")
     write_text(Path("link.txt"), "text")
@@ -64,7 +64,7 @@ def test_a_link_goes_on_leading_to_the_file() -> None:
     assert Path("elsewhere/file.txt").read_text() == "text"
 
 
-def test_names_that_are_no_utf_8_do_not_spoil_a_table() -> None:
+def test_names_that_are_not_utf_8_do_not_spoil_a_table() -> None:
     write_text(Path("table.csv"), "caf\udce9.png,0\n")
     assert Path("table.csv").read_text() == "caf\\udce9.png,0\n"
 
@@ -88,7 +88,7 @@ def test_a_limit_of_the_system_is_an_error_that_names_the_file() -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", WORDS)
-def test_what_cannot_be_written_is_refused_before_the_work(
+def test_unwritable_files_are_refused_before_the_work(
     name: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suffix = Path(RESULTS[name]).suffix
@@ -124,7 +124,7 @@ def test_a_device_stays_a_device(tiny_suspect: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", ["fit", "cleanse", "scan"])
-def test_a_disk_without_room_is_refused_before_the_work(
+def test_a_full_disk_is_refused_before_the_work(
     name: str, tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -137,7 +137,7 @@ def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    # For root every folder of a test can be written.
+    # Root can write to every folder.
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(InputError, match=r"output a.ckpt: cannot be written there \(Read-only file system\)"):
         outputs.plan("a.ckpt")
@@ -145,13 +145,13 @@ def test_a_read_only_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", ["fit", "cleanse", "scan"])
-def test_the_same_command_may_be_run_again(name: str, tiny_suspect: Path) -> None:
+def test_the_same_command_can_be_repeated(name: str, tiny_suspect: Path) -> None:
     shutil.copy(tiny_suspect, "own.ckpt")
     for _ in range(2):
         main(command(name, Path("own.ckpt")))
         written = Path(RESULTS[name])
         times = written.stat().st_mtime_ns
-    # Also when the network at that place is a new one, and from another folder.
+    # Also with a new network at the same path, and from another folder.
     Path("inner").mkdir()
     os.chdir("inner")
     main(command(name, Path("../own.ckpt"), "--output", f"../{written}"))
@@ -159,7 +159,7 @@ def test_the_same_command_may_be_run_again(name: str, tiny_suspect: Path) -> Non
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_the_result_of_another_suspect_stays(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_of_another_suspect_is_kept(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(tiny_suspect, "first.ckpt")
     shutil.copy(tiny_suspect, "second.ckpt")
     for name, kind in (("cleanse", "the result of cleansing"), ("scan", "the scan of")):
@@ -170,7 +170,7 @@ def test_the_result_of_another_suspect_stays(tiny_suspect: Path, capsys: pytest.
         assert line == f"bdclean: error: --output {result}: {result} is {kind} first.ckpt; {again}"
         main(command(name, Path("second.ckpt"), "--overwrite", "true"))
         assert json.loads(Path(result).with_suffix(".json").read_text())["checkpoint"] == "second.ckpt"
-    # Relative to where a command ran, both are called alike.
+    # Both have the same path relative to the current folder.
     Path("inner").mkdir()
     shutil.copy(tiny_suspect, "inner/second.ckpt")
     os.chdir("inner")
@@ -180,7 +180,7 @@ def test_the_result_of_another_suspect_stays(tiny_suspect: Path, capsys: pytest.
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_the_report_of_another_suspect_stays(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_of_another_suspect_is_kept(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(tiny_suspect, "first.ckpt")
     main(command("cleanse", Path("first.ckpt"), "--output", "result.ckpt"))
     line = refusal(command("cleanse", tiny_suspect, "--output", "result.pt"), capsys)
@@ -191,7 +191,7 @@ def test_the_report_of_another_suspect_stays(tiny_suspect: Path, capsys: pytest.
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("name", WORDS)
-def test_a_file_of_unknown_origin_stays(name: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_unknown_origin_is_kept(name: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = RESULTS[name]
     Path(output).write_text("mine")
     line = refusal(command(name, tiny_suspect), capsys)
@@ -201,7 +201,7 @@ def test_a_file_of_unknown_origin_stays(name: str, tiny_suspect: Path, capsys: p
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_network_with_another_backdoor_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_with_another_backdoor_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     main(command("fit", Path()))
     before = torch.load("suspect.ckpt", weights_only=True)["datamodule_hyper_parameters"]
     line = refusal(command("fit", Path(), "--data.attack.target_class", "3"), capsys)
@@ -217,9 +217,9 @@ def test_predictions_do_not_replace_the_suspect(tiny_suspect: Path, capsys: pyte
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_checkpoints_of_a_training_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_of_a_training_are_written_atomically(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(lightning_files, "write_whole", lambda path, save: written.append(path.suffix))
     main(["fit", *WORDS["fit"]])
-    # One of the run, and the result.
+    # One checkpoint of the run, and the result.
     assert written == [".ckpt", ".ckpt"]

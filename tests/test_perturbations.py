@@ -1,4 +1,4 @@
-"""Universal changes, and distillation under them, on tiny tensors and networks whose weakness is known."""
+"""Universal perturbations, and distillation with them, on tiny tensors and networks with known weaknesses."""
 
 import itertools
 from pathlib import Path
@@ -25,7 +25,7 @@ from bdclean.scanning import (
     WarpInversion,
 )
 from bdclean.scanning.base import Network
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 from tests.conftest import QUICK, cleanse
 
 
@@ -34,11 +34,11 @@ def images() -> Tensor:
     return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_no_warp_changes_nothing(images: Tensor) -> None:
+def test_a_zero_warp_changes_nothing(images: Tensor) -> None:
     assert torch.allclose(warp(images, torch.zeros(1, 2, 4, 4)), images, atol=1e-5)
 
 
-def test_a_constant_warp_looks_as_many_pixels_aside(images: Tensor) -> None:
+def test_a_constant_warp_shifts_all_pixels(images: Tensor) -> None:
     # With corners on the corners, the side is 15 pixels from the first to the last.
     right = torch.zeros(1, 2, 4, 4)
     right[:, 0] = 3 / 15
@@ -48,7 +48,7 @@ def test_a_constant_warp_looks_as_many_pixels_aside(images: Tensor) -> None:
     assert torch.allclose(warp(images, down)[:, :, :-2], images[:, :, 2:], atol=1e-4)
 
 
-def test_each_image_can_have_a_change_of_its_own(images: Tensor) -> None:
+def test_each_image_can_have_a_different_perturbation(images: Tensor) -> None:
     generator = torch.Generator().manual_seed(1)
     for change, shape in ((add, (3, 16, 16)), (warp, (2, 4, 4)), (overlay, (4, 16, 16))):
         parameters = 0.1 * torch.randn(5, *shape, generator=generator)
@@ -58,7 +58,7 @@ def test_each_image_can_have_a_change_of_its_own(images: Tensor) -> None:
             assert torch.allclose(together[here], change(images[here], parameters[here]), atol=1e-5)
 
 
-def test_an_overlay_is_what_is_left_of_the_image_and_the_pattern(images: Tensor) -> None:
+def test_an_overlay_is_the_masked_image_plus_the_pattern(images: Tensor) -> None:
     layer = torch.rand(1, 4, 16, 16)
     changed = overlay(images, layer)
     for n, c, y, x in ((0, 0, 0, 0), (3, 2, 7, 11)):
@@ -66,7 +66,7 @@ def test_an_overlay_is_what_is_left_of_the_image_and_the_pattern(images: Tensor)
         assert changed[n, c, y, x] == pytest.approx(float(expected))
 
 
-def test_boxes_are_cut_off_where_the_image_ends() -> None:
+def test_boxes_are_clipped_at_the_image_border() -> None:
     corners, sides = torch.tensor([[1.0, 2.0], [-2.0, 6.0]]), torch.tensor([2.0, 3.0])
     colours = torch.tensor([[1.0, 0.0], [0.5, 0.25]])
     layers = boxes(corners, sides, colours, torch.Size((6, 7)))
@@ -78,16 +78,16 @@ def test_boxes_are_cut_off_where_the_image_ends() -> None:
         assert layers[number, :, y, x].tolist() == expected
 
 
-def test_the_ascent_of_a_linear_objective_ends_where_the_ball_does() -> None:
+def test_the_ascent_of_a_linear_objective_ends_on_the_sphere() -> None:
     slopes = torch.tensor([[3.0, 4.0], [-1.0, 0.0]])
     found = ascend(lambda parameters: (parameters * slopes).sum(), torch.zeros(2, 2), 0.5, 4)
-    # Two searches at once, each in a ball of its own.
+    # Two searches at once, each in its ball.
     assert torch.allclose(found, torch.tensor([[0.3, 0.4], [-0.5, 0.0]]), atol=1e-6)
     assert not found.requires_grad
 
 
 class Weak(nn.Module):
-    """Answers by the mean brightness, unless the upper left corner is white: then class 2."""
+    """Predicts by the mean brightness, unless the upper left corner is white: then class 2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,13 +115,13 @@ def cleanser() -> ScanDistill:
 
 
 def trainer(precision: Precision | None = None, **more: Any) -> Any:
-    """What a cleanser asks its Trainer for."""
+    """The attributes of a Trainer that a cleanser uses."""
     alone = SimpleNamespace(broadcast=lambda value: value)
     return SimpleNamespace(strategy=alone, precision_plugin=precision or Precision(), **more)
 
 
 def certain(p: float) -> type[Detector]:
-    """What finds the last class in every network, with this p-value."""
+    """A detector that finds the last class in every network, with a given p-value."""
 
     class Certain(Detector):
         def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
@@ -133,7 +133,7 @@ def certain(p: float) -> type[Detector]:
     return Certain
 
 
-def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
+def test_searches_stay_finite(images: Tensor) -> None:
     torch.manual_seed(0)
 
     def network(images: Tensor) -> Tensor:
@@ -149,11 +149,11 @@ def test_no_search_makes_numbers_that_are_not_finite(images: Tensor) -> None:
         PatchInversion((4.0,), 2),
         WarpInversion((1.0,), 2),
     ):
-        goal = Towards(network, images, own, classes, inversion.batch_size)
+        goal = FlipToClass(network, images, own, classes, inversion.batch_size)
         assert all(found.isfinite().all() for found in inversion.shrink(goal))
 
 
-def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
+def test_searches_that_indicate_a_detected_class_are_used() -> None:
     def finding(detector: str, target: int, p: float, recovered: bool = True, score: float = 0.9) -> Finding:
         p_values, scores = torch.ones(4), torch.zeros(4)
         p_values[target], scores[target] = p, score
@@ -164,7 +164,7 @@ def test_searches_that_point_at_a_class_are_used_once_it_stands_out() -> None:
 
     sparse = finding("SparseInversion", 2, 0.001)
     assert aims(sparse, finding("DenseInversion", 1, 0.006)) == [("SparseInversion", 2)]
-    # Two of them look for the same kind of change.
+    # Two of them search for the same kind of perturbation.
     assert aims(sparse, finding("PatchInversion", 2, 0.0005)) == [("PatchInversion", 2)]
     assert aims(sparse, finding("PatchInversion", 2, 0.001)) == [("SparseInversion", 2)]
     dense = finding("DenseInversion", 2, 0.002)
@@ -196,7 +196,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("p", [0.001, 0.5])
-def test_weights_are_new_only_where_no_class_stands_out(
+def test_weights_are_reinitialised_only_if_no_class_is_detected(
     tiny_suspect: Path, p: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("bdclean.scanning.DETECTORS", (certain(p),))
@@ -220,7 +220,7 @@ def test_weights_are_new_only_where_no_class_stands_out(
 
 
 @pytest.mark.scans
-def test_it_trains_on_as_many_images_however_many_there_are(cleanser: ScanDistill) -> None:
+def test_the_training_length_does_not_depend_on_the_number_of_images(cleanser: ScanDistill) -> None:
     assert [cleanser.epochs_of(images) for images in (20, 450, 2_250, 4_500, 60_000)] == [100, 100, 20, 10, 1]
     cleanser.found = [Finding("MaximumMargin", torch.eye(3)[2], torch.tensor([1.0, 1.0, 0.001]))]
     assert [cleanser.epochs_of(images) for images in (20, 450, 2_250, 4_500, 60_000)] == [100, 70, 14, 7, 1]
@@ -251,7 +251,7 @@ def test_small_batches_have_lower_rates(
     ("epoch", "bias", "anew"),
     [(2, 999, True), (2, 0, False), (3, 999, False), (10, 999, True), (12, 999, False)],
 )
-def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_more(
+def test_a_ruined_student_restarts_once_if_no_class_is_detected(
     cleanser: ScanDistill, images_of_all_classes: Tensor, epoch: int, bias: float, anew: bool
 ) -> None:
     cleanser.batches = lambda choosing=False: iter([Batch(images_of_all_classes)])  # type: ignore[method-assign]
@@ -277,7 +277,7 @@ def test_where_no_class_stands_out_a_network_that_was_taken_apart_begins_once_mo
     assert scheduler.base_lrs == [0.05 if anew else 0.1]
 
 
-def test_the_student_is_judged_in_the_precision_of_the_training() -> None:
+def test_the_student_is_evaluated_in_the_precision_of_the_training() -> None:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 3))
     cleanser, images, answered = ScanDistill(suspect), torch.rand(8, 3, 32, 32), []
@@ -285,13 +285,13 @@ def test_the_student_is_judged_in_the_precision_of_the_training() -> None:
     linear.register_forward_hook(lambda module, taken, answer: answered.append(answer.dtype))
     cleanser._trainer = trainer(MixedPrecision("bf16-mixed", "cpu"))
     for target in range(3):
-        # As weights come in the end: in place, so that what was cast of the last ones must be forgotten.
+        # Weights change in place, so cached casts of the previous ones must be dropped.
         cleanser.network.load_state_dict({"1.weight": torch.zeros(3, 3072), "1.bias": torch.eye(3)[target]})
         assert cleanser.classes(images.split(4)).tolist() == 8 * [target]
     assert answered == 6 * [torch.bfloat16]
 
 
-def test_where_a_class_was_found_the_student_begins_as_the_suspect_and_never_has_dropout() -> None:
+def test_for_a_detected_class_the_student_starts_as_the_suspect_without_dropout() -> None:
     suspect = Suspect("resnet20", None, 3, 32, None, "none", "none")
     suspect.network = nn.Sequential(nn.Flatten(), nn.Dropout1d(0.3), nn.Linear(3072, 3))
     cleanser = ScanDistill(suspect, ratios=0.5)

@@ -1,4 +1,4 @@
-"""The process that trains."""
+"""Memory of the training process."""
 
 import ctypes
 import platform
@@ -11,7 +11,7 @@ from bdclean.engine import process
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_memory_is_not_new_in_each_step() -> None:
+def test_training_steps_reuse_memory() -> None:
     code = (
         "import resource, torch\n"
         "from bdclean.engine.process import keep_memory\n"
@@ -24,13 +24,13 @@ def test_memory_is_not_new_in_each_step() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    # Pages: some 20,000 by default.
+    # In pages; by default there are about 20,000.
     assert before > 5000
     assert after < 1000
 
 
 @pytest.mark.parametrize("kept", ["platform", "variable", "musl"])
-def test_other_allocators_and_settings_stay(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_allocators_and_settings_are_kept(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[tuple[int, int]] = []
     library = type("Library", (), {} if kept == "musl" else {"mallopt": lambda self, *given: called.append(given)})
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library())

@@ -1,9 +1,11 @@
-"""The words of documentation, help and messages are the field's: an earlier dialect does not come back."""
+"""Documentation, help, messages, comments and docstrings use the field's terms, not the project's earlier dialect."""
 
 import ast
 import importlib
 import inspect
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,10 @@ DIALECT = {
     r"As in [A-Z]\w+\b": "the meaning itself",
 }
 """What is an error, and what to write instead."""
+
+
+ROOMS = ("*.py", "attacks", "cleansing", "hub", "inert", "networks", "scanning", "suspects")
+"""Parts of the package whose comments and docstrings are checked: a folder, or a pattern of files."""
 
 
 def mistakes(text: str) -> list[str]:
@@ -102,6 +108,31 @@ def sentences() -> Iterator[tuple[str, str]]:
 
 def test_messages() -> None:
     found = [f"{where}: {one}" for where, text in sentences() for one in mistakes(text)]
+    assert not found, "\n".join(found)
+
+
+def remarks(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each comment and each docstring of a file, private ones too."""
+    source = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_comments_and_docstrings(room: str) -> None:
+    package = ROOT / "bdclean"
+    files = sorted(package.glob(room) if "*" in room else (package / room).rglob("*.py"))
+    assert files
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {one}"
+        for path in files
+        for line, text in remarks(path)
+        for one in mistakes(text)
+    ]
     assert not found, "\n".join(found)
 
 

@@ -1,4 +1,4 @@
-"""Which network weights belong to."""
+"""Recognising the network of weights."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from torchvision import models
 from bdclean import InputError
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.cli.main import main
-from bdclean.models import (
+from bdclean.modules import Suspect, identify
+from bdclean.networks import (
     Recognised,
     build_network,
     closest,
@@ -20,8 +21,7 @@ from bdclean.models import (
     normalization,
     recognise,
 )
-from bdclean.models.cifar import PreActBlock, ResNet
-from bdclean.modules import Suspect, identify
+from bdclean.networks.cifar import PreActBlock, ResNet
 from tests.conftest import QUIET
 from tests.strangers import VGG, Pooled, Sorted
 
@@ -69,7 +69,7 @@ def test_unknown_networks_are_not_guessed() -> None:
 
 
 @pytest.mark.parametrize("network", [VGG(), Pooled(), nn.Sequential(nn.Conv2d(3, 6, 5), nn.Linear(400, 10))])
-def test_nothing_is_called_close_that_is_not(network: nn.Module) -> None:
+def test_distant_networks_are_not_called_close(network: nn.Module) -> None:
     """A network that differs in most of its tensors is no help, and was called the closest of an eight-tensor CNN."""
     assert closest(network.state_dict()) == (None, [])
     assert closest(network.state_dict(), ["resnet20"])[0] is not None
@@ -104,8 +104,8 @@ def test_course_repositories(name: str, arch: str, size: int) -> None:
     assert found == Recognised(arch, None, 10, size)
 
 
-def test_a_file_asks_for_no_layers_that_it_has_not() -> None:
-    """What a file says of a class of the user's costs no memory before it is known to fit: here 4 TiB."""
+def test_a_file_cannot_allocate_layers_that_it_lacks() -> None:
+    """Claims of a file about a user's class take no memory before they are checked: here 4 TiB."""
     huge = {"widths": (8, 8, 30_000)}
     said = checkpoint(VGG(3, (8, 8, 8)), arch=f"{HERE}.VGG", arch_kwargs=huge)
     with pytest.raises(InputError, match="does not fit tests.strangers.VGG with .*30000.*, as it says"):
@@ -124,7 +124,7 @@ def checkpoint(network: nn.Module, **said: Any) -> Checkpoint:
     return Checkpoint("file.pth", None, network.state_dict(), model=said)
 
 
-def test_what_the_weights_say() -> None:
+def test_values_from_the_weights() -> None:
     said = identify(checkpoint(models.vit_b_32(num_classes=5, image_size=64)), {"mean": "none"}, None)
     assert said == {"arch": "vit_b_32", "stem": None, "num_classes": 5, "image_size": 64, "mean": "none"}
     assert identify(checkpoint(made("resnet18", 10, 32)), {}, None)["image_size"] == 32
@@ -153,7 +153,7 @@ def test_a_class_that_only_the_checkpoint_names_is_not_run() -> None:
         identify(checkpoint(VGG(), arch="os.system"), {"arch": None}, None)
 
 
-def test_heads_that_only_training_uses_are_left_alone() -> None:
+def test_auxiliary_heads_are_kept() -> None:
     network = models.googlenet(num_classes=5, init_weights=False)
     said = identify(checkpoint(network), {"mean": "imagenet", "image_size": 64}, 32)
     suspect = Suspect(**said)
@@ -168,14 +168,14 @@ def test_the_class_count_is_the_one_that_fits() -> None:
     assert said["num_classes"] == 5
 
 
-def test_a_name_takes_the_place_of_what_the_checkpoint_says() -> None:
+def test_a_name_overrides_the_checkpoint() -> None:
     said = {"arch": "resnet20", "mean": [0.5] * 3, "std": [0.2] * 3}
     given = {"arch": "resnet20", "mean": "cifar10", "std": [0.2] * 3}
     suspect = Suspect(**identify(checkpoint(made("resnet20", 10, 32), **said), given, None))
     assert suspect.hparams["std"] == [0.2470, 0.2435, 0.2616]
 
 
-def test_layers_that_ask_for_their_version() -> None:
+def test_layers_that_need_their_version() -> None:
     network = models.mnasnet0_5(num_classes=6)
     suspect = Suspect(**identify(checkpoint(network), {"mean": "imagenet"}, None))
     suspect.load(checkpoint(network), "ckpt")
@@ -217,7 +217,7 @@ def test_timm() -> None:
         ({"arch": "resnet18", "arch_kwargs": {"a": 1}}, "does not fit resnet18"),
     ],
 )
-def test_what_cannot_be_is_named(given: dict[str, Any], reason: str) -> None:
+def test_impossible_arguments_are_named(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Suspect(**identify(checkpoint(VGG()), {"mean": "none", **given}, None))
 
@@ -286,7 +286,7 @@ def test_normalization_is_not_guessed(mean: Any, std: Any) -> None:
         normalization(mean, std, 3)
 
 
-def test_stranger_is_importable_from_the_current_folder(tmp_path: Path) -> None:
+def test_a_class_is_importable_from_the_current_folder(tmp_path: Path) -> None:
     Path("my_net.py").write_text(
         "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)"
     )

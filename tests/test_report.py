@@ -1,4 +1,4 @@
-"""Results, and what reports make of them."""
+"""Results and reports."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from bdclean.metrics import Share
 from bdclean.reporting import cleansing as cleansing_report
 from bdclean.reporting import html, terminal
 from bdclean.reporting.conclusion import conclude
-from bdclean.reporting.figures import changed_square, confusion_figure, drawn, trigger_figure, trigger_picture
+from bdclean.reporting.figures import amplified, changed_square, confusion_figure, drawn, image_grid, trigger_figure
 from bdclean.reporting.files import write_json
 from bdclean.reporting.measures import Figure, Figures, measured
 from bdclean.reporting.parts import ClassCount
@@ -27,13 +27,13 @@ from bdclean.tables import Cell, Table, markdown
 from tests.results import cleansing, finding
 
 
-def test_figures_are_null_where_there_are_none() -> None:
+def test_unknown_figures_are_null() -> None:
     found = measured([{"test/acc": 91.234}, {"test/asr": float("nan")}], {})
     assert found.percents() == {"acc": 91.23, "asr": None, "ra": None}
     assert found.intervals() == {"acc": None, "asr": None, "ra": None}
 
 
-def test_intervals_are_printed_where_they_are_wide() -> None:
+def test_wide_intervals_are_printed() -> None:
     suspect = measured([], {"acc": Share(9_000, 10_000), "asr": None})
     assert suspect.intervals()["acc"] == {"low": 89.4, "high": 90.57, "images": 10_000}
     assert wide_intervals({"suspect": suspect}) == []
@@ -43,7 +43,7 @@ def test_intervals_are_printed_where_they_are_wide() -> None:
     assert wide_intervals({"": cleansed})[0].count(": ACC 69.90") == 1
 
 
-def test_figures_stand_side_by_side() -> None:
+def test_figures_are_side_by_side() -> None:
     suspect = Figures(Figure(90.0), Figure(None), Figure(1.0))
     lines = figures_table({"suspect": suspect, "cleansed": Figures(Figure(89.5), Figure(0.25), Figure(88.0))}).plain()
     assert [line.split() for line in lines.splitlines()] == [
@@ -53,7 +53,7 @@ def test_figures_stand_side_by_side() -> None:
     ]
 
 
-def test_a_table_has_every_form() -> None:
+def test_a_table_renders_in_every_format() -> None:
     table = Table(("layer", ""), (("conv1", Cell("16", note="few")), ("a long name", "2")))
     assert table.markdown().splitlines() == ["| layer |  |", "|---|---|", "| conv1 | 16 |", "| a long name | 2 |"]
     assert table.plain().splitlines() == ["      layer", "      conv1  16", "a long name  2"]
@@ -64,7 +64,7 @@ def test_a_table_has_every_form() -> None:
     assert '<th scope="row">conv1</th>' in page
 
 
-def test_json_is_written_whole() -> None:
+def test_json_is_written_atomically() -> None:
     write_json(Path("report.json"), {"asr": None})
     assert json.loads(Path("report.json").read_text()) == {"asr": None}
     assert [path.name for path in Path.cwd().iterdir()] == ["report.json"]
@@ -81,7 +81,7 @@ def test_a_result_is_plain_json_with_a_schema() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
+def test_every_format_of_a_report_has_the_conclusion(labelled: bool) -> None:
     acc = Figure(90.0 if labelled else None)
     result = cleansing(
         suspect=Figures(acc=acc, asr=acc),
@@ -97,7 +97,7 @@ def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
     printed = terminal.render(finished)
     assert printed.endswith(sentence)
     assert ("DER 50.00" in printed) == labelled
-    # Those who have no labels see which classes lost most.
+    # Without labels, the terminal lists the classes that lost most.
     assert ("Classes that kept the smallest share" in printed) != labelled
     shown = html.render(finished)
     headings = ["Figures", "Predictions by class", "Input and method", "Training", "Limits", "Provenance"]
@@ -107,16 +107,17 @@ def test_every_form_of_a_report_ends_in_the_conclusion(labelled: bool) -> None:
     assert "<p>No evidence against" in shown
 
 
-def test_trigger_picture_amplifies_the_difference() -> None:
-    clean = torch.full((2, 3, 8, 8), 0.5)
-    triggered = clean.clone()
-    triggered[:, :, 0, 0] += 0.01
-    picture = trigger_picture(clean, triggered)
-    assert picture.shape == (3, (3 * (8 + 2) + 2) * 12, (2 * (8 + 2) + 2) * 12)
-    assert picture[:, -9 * 12 - 6, 2 * 12 + 6].tolist() == [1, 1, 1]
+def test_images_are_arranged_and_enlarged_and_differences_amplified() -> None:
+    difference = torch.zeros(2, 3, 8, 8)
+    difference[:, :, 0, 0] += 0.01
+    shown = amplified(difference)
+    assert shown[0, 0, 0, :2].tolist() == [1, 0.5]
+    picture = image_grid(shown, 2)
+    assert picture.shape == (3, (8 + 2 * 2) * 12, (2 * (8 + 2) + 2) * 12)
+    assert picture[:, 2 * 12 + 6, 2 * 12 + 6].tolist() == [1, 1, 1]
 
 
-def test_a_trigger_is_shown_enlarged_where_it_is_small() -> None:
+def test_a_small_trigger_is_shown_enlarged() -> None:
     clean = torch.full((2, 3, 32, 32), 0.5)
     triggered = clean.clone()
     triggered[:, :, 27:31, 20:23] = 1.0
@@ -124,29 +125,30 @@ def test_a_trigger_is_shown_enlarged_where_it_is_small() -> None:
     assert changed_square(torch.zeros(1, 3, 8, 8)) == (0, 8, 0, 8)
     small, whole = trigger_figure(clean, triggered), trigger_figure(clean, torch.ones_like(clean))
     assert small.dtype == torch.uint8
-    # A row more.
+    # One more row.
     assert small.shape[1] == pytest.approx(whole.shape[1] * 4 / 3, abs=4)
 
 
-def test_a_verdict_says_what_became_of_the_backdoor() -> None:
-    found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat")), Verdict((finding(1.0),), 0.01)
+def test_a_verdict_reports_whether_the_backdoor_was_removed() -> None:
+    after = (finding(1.0),)
+    found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat"), after), Verdict(after, 0.01, (), after)
     harmless = Conclusion((), ("it agrees",), 5000)
 
-    def said(**parts: Any) -> tuple[str, str]:
+    def verdict_of(**parts: Any) -> tuple[str, str]:
         return verdict(cleansing(**{"conclusion": harmless} | parts))
 
-    removed = Comparison(found, clean, (Moved(99.0, 1.0),))
-    assert said(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
-    left = Comparison(found, clean, (Moved(99.0, 60.0),))
-    assert said(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
-    assert said(scan=Comparison(clean, clean, (Moved(None, None),))) == ("No backdoor found", "good")
+    removed = Comparison(found, (Moved(99.0, 1.0),))
+    assert verdict_of(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
+    left = Comparison(found, (Moved(99.0, 60.0),))
+    assert verdict_of(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
+    assert verdict_of(scan=Comparison(clean, (Moved(None, None),))) == ("No backdoor found", "good")
     harmful = Conclusion(("class 1 vanished",), (), 5000)
-    assert said(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
-    assert said(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")
-    assert said() == ("Cleansed, without a scan", "good")
+    assert verdict_of(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
+    assert verdict_of(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")
+    assert verdict_of() == ("Cleansed, without a scan", "good")
 
 
-def test_a_report_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_has_its_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("suspect.pth").write_bytes(b"weights")
     monkeypatch.setattr("sys.argv", ["/usr/bin/bdclean", "cleanse", "--ckpt", "my suspect.pth"])
     (table,) = provenance("suspect.pth", "cpu", "cleansed.pth").parts
@@ -157,7 +159,7 @@ def test_a_report_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> N
     assert "SHA-256" not in dict(provenance("gone.pth", "cpu").parts[0].rows)
 
 
-def test_figures_that_cannot_be_known_have_no_tile() -> None:
+def test_unknown_figures_have_no_tile() -> None:
     unlabeled = html.render(cleansing_report.page(cleansing()))
     assert '<div class="name">agreement</div><div class="value">98.60 %</div>' in unlabeled
     assert '<div class="name">ACC</div>' not in unlabeled
@@ -175,7 +177,7 @@ def test_confusions_are_shares_of_each_true_class(classes: int) -> None:
     shares = torch.as_tensor(axes.images[0].get_array().data)
     assert shares[0, :2].tolist() == [25, 75]
     assert shares.diagonal()[1:].tolist() == [100] * (classes - 1)
-    # Numbers, where there is room for them.
+    # Cells have numbers if there are few classes.
     assert [text.get_text() for text in axes.texts] == (["25", "75", "100", "100"] if classes == 3 else [])
     picture = drawn(figure)
     assert picture.dtype == torch.uint8

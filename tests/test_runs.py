@@ -1,4 +1,4 @@
-"""What ends a run of Lightning's is one line that names the option, in whichever process it happens."""
+"""Errors that end a run are one line that names the option, whichever process raises them."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ PARTS = {
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("option", PARTS)
-def test_what_a_part_lacks_names_its_option(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_parts_name_their_option(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["fit", *QUICK, "--model.arch", "small_cnn", *option.split()])
     assert caught.value.code == 2
@@ -100,12 +100,14 @@ def test_python_names_the_argument(given: dict[str, Any], message: str) -> None:
 
 
 def fails(rank: int) -> None:
-    """What a process does whose partner refuses something."""
+    """Fail as a process whose partner raises an InputError."""
     raise bdclean.InputError("data.seed", "x", "why") if rank else RuntimeError("Connection closed by peer")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-def test_a_refusal_is_said_whichever_process_fails_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_input_error_is_reported_whichever_process_fails_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     context = mp.start_processes(fails, nprocs=2, join=False, start_method="fork")
     assert context is not None
@@ -117,13 +119,13 @@ def test_a_refusal_is_said_whichever_process_fails_first(monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
-def test_other_errors_stay() -> None:
+def test_other_errors_are_not_changed() -> None:
     callbacks = [DeviceStatsMonitor()]
     assert of_a_run(RuntimeError("why"), {"callbacks": callbacks}) is None
     assert of_a_run(AttributeError("why"), {"callbacks": callbacks}) is None
 
 
-def test_what_ends_unfinished_prints_nothing() -> None:
+def test_errors_in_destructors_print_nothing() -> None:
     code = (
         "import sys\nfrom bdclean import __main__ as start\nsys.unraisablehook = start.report_unraisable\n"
         "class Half:\n    def __del__(self): self.missing\n"

@@ -1,4 +1,4 @@
-"""The parts of `ScanDistill`: triggers on images, images to judge by, and weights between two networks."""
+"""The parts of `ScanDistill`: triggers on images, evaluation on held-out images, interpolation of weights."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from bdclean.cleansing.scandistill.judging import Judge
 from bdclean.cleansing.scandistill.triggers import Triggers
 from bdclean.perturbations import add, overlay
 from bdclean.scanning import SparseInversion
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 
 CORNER = torch.zeros(1, 4, 32, 32)
 CORNER[..., :3, :3] = 1
@@ -42,37 +42,37 @@ def made(images: Tensor, share: tuple[float, float] = (0.1, 0.4), aims: int = 1)
     return Triggers(targets, corner_is_white, corner_is_white, predict, images, predict([images]), share)
 
 
-def test_the_first_images_of_a_batch_are_changed_and_stay_where_they_are() -> None:
+def test_the_first_images_of_a_batch_are_perturbed_in_place() -> None:
     triggers = made(torch.rand(16, 3, 32, 32), (0.25, 0.5))
-    triggers.danger = 0.5
+    triggers.student_asr = 0.5
     triggers.in_suspect = [Changes(add, torch.full((number, 3, 32, 32), float(number))) for number in (1, 2)]
-    shifts = (triggers.put_on(triggers.images, triggers.own) - triggers.images).mean((1, 2, 3))
+    shifts = (triggers.perturb(triggers.images, triggers.pseudo_labels) - triggers.images).mean((1, 2, 3))
     first = 1.0 if shifts[0] < 1.5 else 2.0
     assert torch.allclose(shifts, torch.tensor([first] * 3 + [3 - first] * 3 + [0.0] * 10), atol=1e-5)
 
 
-def test_every_kind_of_change_has_its_turn_in_small_batches() -> None:
+def test_every_kind_of_perturbation_is_used_in_small_batches() -> None:
     torch.manual_seed(0)
     triggers = made(torch.rand(2, 3, 32, 32), (0.5, 0.5))
     triggers.in_student = [Changes(add, torch.full((1, 3, 32, 32), float(shift))) for shift in (1, 2, 3)]
-    batch, own = triggers.images, triggers.own
-    shifts = {round(float((triggers.put_on(batch, own) - batch)[0].mean())) for _ in range(40)}
+    batch, own = triggers.images, triggers.pseudo_labels
+    shifts = {round(float((triggers.perturb(batch, own) - batch)[0].mean())) for _ in range(40)}
     assert shifts == {1, 2, 3}
 
 
-def test_a_search_is_due_after_so_many_images(images: Tensor) -> None:
+def test_a_search_is_due_after_an_interval_of_images(images: Tensor) -> None:
     triggers = made(images)
     due = [triggers.due(1000) for _ in range(9)]
     assert [1000 * step for step, now in enumerate(due) if now] == [0, 3000, 5000, 7000]
     assert triggers.searches == 4
 
 
-def test_a_plainer_change_is_searched_for_once_and_unlearned_as_often(
+def test_a_simpler_perturbation_is_searched_once_and_unlearned_as_often(
     images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def simplify(self: Any, goal: Towards, parameters: Tensor) -> Tensor:
+    def simplify(self: Any, goal: FlipToClass, parameters: Tensor) -> Tensor:
         asked.append((goal.network, goal.classes.tolist()))
         return torch.full_like(parameters, 0.75)
 
@@ -89,7 +89,7 @@ def test_a_plainer_change_is_searched_for_once_and_unlearned_as_often(
 
 def test_the_effect_is_the_mean_share_of_images_that_flip(images: Tensor) -> None:
     triggers = made(images)
-    own = triggers.own.clone()
+    own = triggers.pseudo_labels.clone()
     own[:10] = 2  # which do not count
     nothing = torch.zeros_like(CORNER)
     for parameters, expected in ((torch.cat([CORNER, nothing]), 0.5), (torch.cat([CORNER, nothing, nothing]), 1 / 3)):
@@ -100,7 +100,7 @@ def test_the_effect_is_the_mean_share_of_images_that_flip(images: Tensor) -> Non
     assert triggers.effect() == 1.0
 
 
-def test_a_judge_counts_images() -> None:
+def test_a_judge_counts_agreements() -> None:
     probabilities = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
     judge = Judge(torch.zeros(200, 3, 2, 2), probabilities)
     predicted = torch.randint(4, (200,), generator=torch.Generator().manual_seed(1))
@@ -110,21 +110,21 @@ def test_a_judge_counts_images() -> None:
     loss = sum(row[a] - row[b] for row, a, b in rows) / 200
     assert judge.kept(predicted) == pytest.approx(kept)
     assert judge.expected_loss(predicted) == pytest.approx(loss)
-    assert judge.expected_loss(judge.own) == 0
+    assert judge.expected_loss(judge.pseudo_labels) == 0
     assert judge.harm(predicted).disagreement == pytest.approx(1 - kept)
     assert judge.harm(predicted).uncertainty == pytest.approx(1 - sum(map(max, probabilities.tolist())) / 200)
-    assert not judge.harm(judge.own).reasons
+    assert not judge.harm(judge.pseudo_labels).reasons
     # All images get class 1.
-    assert judge.harm(torch.ones_like(judge.own)).reasons
+    assert judge.harm(torch.ones_like(judge.pseudo_labels)).reasons
 
 
-def test_the_expected_loss_is_the_loss_if_the_suspect_is_as_sure_as_it_is_right() -> None:
+def test_the_expected_loss_is_correct_for_a_calibrated_suspect() -> None:
     generator = torch.Generator().manual_seed(0)
     probabilities = (2 * torch.randn(50_000, 5, generator=generator)).softmax(1)
     labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     student = (probabilities.log() + torch.randn(50_000, 5, generator=generator)).argmax(1)
     judge = Judge(torch.zeros(50_000, 1, 1, 1), probabilities)
-    lost = float((judge.own == labels).float().mean() - (student == labels).float().mean())
+    lost = float((judge.pseudo_labels == labels).float().mean() - (student == labels).float().mean())
     assert judge.expected_loss(student) == pytest.approx(lost, abs=0.005)
     assert lost > 0.02
 
@@ -143,7 +143,7 @@ def share_of(path: Path) -> float:
     return float(weight.detach())
 
 
-def test_a_line_between_two_networks(path: Path) -> None:
+def test_interpolation_between_two_networks(path: Path) -> None:
     for share in (0.0, 0.5, 1.0, 1.5):
         path.move(share)
         assert share_of(path) == pytest.approx(share)
@@ -153,7 +153,7 @@ def test_a_line_between_two_networks(path: Path) -> None:
     assert path.until((0.9, 0.8), lambda: False) == 0.8
 
 
-def test_all_the_way_back_counters_are_as_they_were() -> None:
+def test_position_0_restores_counters() -> None:
     suspect, student = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
     student(torch.rand(2, 1, 2, 2))
     path = Path(suspect, student)
@@ -165,7 +165,7 @@ def test_all_the_way_back_counters_are_as_they_were() -> None:
 
 @dataclass
 class On:
-    """How a student stands, by the share of the way that it went."""
+    """Measurements of a student, as functions of its position."""
 
     path: Path
     flips: Callable[[float], float] = lambda share: 0.0
@@ -191,10 +191,10 @@ class On:
     [
         ({}, 0.7),
         ({"flips": lambda share: 0.0 if share > 0.87 else 0.01}, 0.9),
-        # Where they still work, on; but not if images change their class for it.
+        # If they still work, extrapolate; but not if the agreement falls.
         ({"flips": lambda share: 0.06}, 1.5),
         ({"flips": lambda share: 0.06 if share < 1.24 else 0.01}, 1.25),
-        # Once they are unlearned, on while their ASR falls by more than the accuracy is expected to.
+        # Once they are unlearned, further while their ASR falls more than the expected accuracy.
         ({"flips": lambda share: 0.03 if share < 1.04 else 0.04 - share / 50}, 1.05),
         ({"flips": lambda share: 0.03 if share < 1.04 else max(0.12 - share / 10, 0.005)}, 1.15),
         (
@@ -206,7 +206,7 @@ class On:
         ),
         ({"flips": lambda share: 0.06, "keeps": lambda share: 0.9 if share < 1.12 else 0.8}, 1.1),
         ({"flips": lambda share: 0.06, "keeps": lambda share: 0.9 if share == 1 else 0.8}, 1.0),
-        # Harm: back further, as long as they stay unlearned.
+        # Harm: interpolate further, as long as they stay unlearned.
         ({"harms": lambda share: share > 0.55}, 0.5),
         ({"harms": lambda share: True}, 0.3),
         ({"harms": lambda share: True, "flips": lambda share: 0.0 if share > 0.45 else 0.1}, 0.5),
@@ -214,18 +214,18 @@ class On:
         ({"flips": lambda share: math.nan}, 1.0),
     ],
 )
-def test_weights_go_back_or_on_by_the_effect_of_recovered_triggers(
+def test_weights_are_interpolated_or_extrapolated_by_the_asr_of_recovered_triggers(
     standing: dict[str, Any], expected: float, path: Path
 ) -> None:
     assert settle(path, On(path, **standing), spare=False) == expected
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.007, 1.0), (0.008, 0.7)])
-def test_a_student_that_loses_next_to_nothing_is_spared(loss: float, expected: float, path: Path) -> None:
+def test_a_student_with_an_acceptable_loss_is_kept(loss: float, expected: float, path: Path) -> None:
     assert settle(path, On(path, loses=lambda share: loss), spare=True) == expected
 
 
-def test_where_nothing_was_found_weights_go_back_until_next_to_nothing_is_lost(path: Path) -> None:
+def test_without_a_finding_weights_are_interpolated_until_the_loss_is_acceptable(path: Path) -> None:
     assert retreat(path, On(path)) == 1.0
     assert retreat(path, On(path, loses=lambda share: share / 50)) == 0.3
     # Between networks without batch norms: nothing but the suspect itself.

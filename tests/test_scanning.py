@@ -1,4 +1,4 @@
-"""Scanning: the mathematics on networks whose weakness is known, and `bdclean scan` as a stranger runs it."""
+"""Scanning: the mathematics on networks with known weaknesses, and `bdclean scan`."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from bdclean.scanning import (
     taken,
 )
 from bdclean.scanning.base import Network, grubbs
-from bdclean.scanning.goals import Towards
+from bdclean.scanning.goals import FlipToClass
 from bdclean.scanning.inversion import Inversion
 from bdclean.scanning.margin import margins
 from tests.conftest import QUIET, bright_quarters, cleanse
@@ -40,7 +40,7 @@ CLASSES, SIDE, TARGET = 5, 8, 3
 
 
 class Corners(nn.Module):
-    """Tells apart where an image is bright; a backdoored one answers TARGET if a pixel of a dark part is white."""
+    """Predicts the bright part of an image; with a backdoor, TARGET if a pixel of a dark part is white."""
 
     def __init__(self, backdoored: bool) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def images() -> Tensor:
 # p-values
 
 
-def test_grubbs_is_the_t_test_of_an_outlier_against_the_others() -> None:
+def test_grubbs_equals_a_t_test_of_an_outlier_against_the_others() -> None:
     scores = torch.tensor([0.3, -0.2, 0.1, 2.5, 0.4, -0.3, 0.0])
     for number, p in enumerate(grubbs(scores).tolist()):
         others = [float(score) for other, score in enumerate(scores) if other != number]
@@ -73,13 +73,13 @@ def test_grubbs_is_the_t_test_of_an_outlier_against_the_others() -> None:
         assert p == pytest.approx(min(1.0, expected), rel=1e-4)
 
 
-def test_grubbs_accuses_as_often_as_it_says() -> None:
+def test_grubbs_is_calibrated() -> None:
     draws = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
     accused = sum(float(grubbs(draw).min()) <= 0.05 for draw in draws) / 4000
     assert 0.04 < accused < 0.06
 
 
-def test_scores_that_hardly_differ_say_nothing() -> None:
+def test_scores_within_noise_are_not_significant() -> None:
     scores = torch.tensor([0.1, 0.1, 0.1, 0.12, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     assert grubbs(scores).min() < 1e-6
     assert grubbs(scores, noise=0.05).min() == 1
@@ -88,7 +88,7 @@ def test_scores_that_hardly_differ_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("classes", [3, 5, 10])
-def test_of_few_classes_one_has_to_stand_out_as_far_as_of_ten(images: Tensor, classes: int) -> None:
+def test_with_few_classes_an_outlier_must_be_as_far_as_among_ten(images: Tensor, classes: int) -> None:
     class One(DenseInversion):
         def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
             scores = torch.zeros(num_classes)
@@ -101,7 +101,7 @@ def test_of_few_classes_one_has_to_stand_out_as_far_as_of_ten(images: Tensor, cl
 
 
 @pytest.mark.parametrize("classes", [10, 43])
-def test_a_margin_has_to_be_several_times_as_large_as_the_others(images: Tensor, classes: int) -> None:
+def test_a_significant_margin_is_several_times_the_others(images: Tensor, classes: int) -> None:
     class One(MaximumMargin):
         def score(self, network: Network, images: Tensor, num_classes: int) -> tuple[Tensor, None]:
             return torch.where(torch.arange(num_classes) == 1, self.times, 1.0).log(), None
@@ -111,7 +111,7 @@ def test_a_margin_has_to_be_several_times_as_large_as_the_others(images: Tensor,
         assert stands_out(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
 
 
-def test_several_detectors_share_the_risk() -> None:
+def test_bonferroni_over_detectors() -> None:
     findings = [Finding("a", torch.tensor([1.0, 2.0]), torch.tensor([1.0, p])) for p in (0.5, 0.01, 0.6)]
     assert p_value(findings) == pytest.approx(0.03)
     assert p_value(findings[:1] * 3) == 1
@@ -178,12 +178,12 @@ def test_inversion_names_the_class_and_recovers_the_pixel(images: Tensor, detect
     assert taken(finding, Corners(False), images) != share
 
 
-def test_no_pixel_stands_out_where_there_is_no_backdoor(images: Tensor) -> None:
+def test_no_class_is_detected_without_a_backdoor(images: Tensor) -> None:
     finding = SparseInversion((8, 5.6, 4)).find(Corners(False).eval(), images, CLASSES)
     assert finding.p_value > 0.05
 
 
-def test_a_layer_has_a_patch_where_it_is_said() -> None:
+def test_a_layer_has_its_patch_at_the_given_corner() -> None:
     patches = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(4))
     corners = torch.tensor([[0, 1], [3, 3]])
     expected = torch.zeros(2, 4, 5, 5)
@@ -213,7 +213,7 @@ def test_inversion_finds_a_patch_with_dark_parts_and_its_place(corner: tuple[int
     images += 0.1 * torch.rand(160, 1, 1, 1, generator=torch.Generator().manual_seed(6))
 
     def network(images: Tensor) -> Tensor:
-        # Class 2 is a yellow square with a dark border, about where it was shown; the others are shades.
+        # Class 2 is a yellow square with a dark border, near a fixed place; the others are shades.
         near = images[..., row - 2 : row + 7, column - 2 : column + 7] - 0.5
         seen = F.conv2d(near, kernel[None]).amax((1, 2, 3)) / 37.5
         shade = images.mean((1, 2, 3))
@@ -243,18 +243,16 @@ class Square(nn.Module):
         return torch.stack([torch.zeros_like(off), off - 9, off - 9, 5 - 4000 * off], 1)
 
 
-def towards(network: Network, images: Tensor, own: Tensor) -> Towards:
+def towards(network: Network, images: Tensor, own: Tensor) -> FlipToClass:
     """The goal of class 3."""
-    return Towards(network, images, own, torch.tensor([3]), 16)
+    return FlipToClass(network, images, own, torch.tensor([3]), 16)
 
 
 @pytest.mark.parametrize("side", [3, 6])
 @pytest.mark.parametrize("colour", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("inversion", [SparseInversion(), PatchInversion()])
-def test_in_the_place_of_a_mask_a_square_is_found(
-    side: int, colour: tuple[float, float, float], inversion: SparseInversion
-) -> None:
-    # A mask that is a pixel and a half beside the middle, of another size and of many colours.
+def test_a_square_replaces_a_mask(side: int, colour: tuple[float, float, float], inversion: SparseInversion) -> None:
+    # A mask that is off by a pixel and a half, with another size and many colours.
     torch.manual_seed(0)
     layer = torch.zeros(1, 4, 32, 32)
     layer[:, :, 6 : 6 + side, 21 : 22 + side] = 0.5 * torch.rand(1, 4, side, side + 1)
@@ -267,7 +265,7 @@ def test_in_the_place_of_a_mask_a_square_is_found(
     assert torch.equal(found, expected)
 
 
-def test_a_square_has_to_do_as_much_as_what_was_found() -> None:
+def test_a_square_must_flip_as_many_images_as_the_mask() -> None:
     torch.manual_seed(0)
     seen, own = 0.2 + 0.6 * torch.rand(40, 3, 32, 32), torch.arange(40) % 4
     pink, white = Square(3, (1.0, 0.5, 1.0)), Square(3, (1.0, 1.0, 1.0))
@@ -283,13 +281,13 @@ def test_a_square_has_to_do_as_much_as_what_was_found() -> None:
     assert not len(SparseInversion().simplify(towards(network, seen, own), layer))
 
 
-def test_there_is_not_always_something_plainer() -> None:
+def test_there_is_not_always_a_simpler_perturbation() -> None:
     layer = torch.zeros(1, 4, 32, 32)
     layer[:, :, 6:9, 21:24] = 0.5
     own = torch.arange(40) % 4
     seen = 0.2 + 0.6 * torch.rand(40, 3, 32, 32)
     white, pink = Square(3, (1.0, 1.0, 1.0)), Square(3, (1.0, 0.5, 1.0))
-    # Neither where it is another colour, nor if no image is of another class, nor for other kinds of change.
+    # Not for another colour, without images of other classes, or for other kinds of perturbation.
     assert SparseInversion().simplify(towards(pink, seen, own), layer).shape == (0, 4, 32, 32)
     assert not len(SparseInversion().simplify(towards(white, seen, torch.full((40,), 3)), layer))
     assert not len(WarpInversion().simplify(towards(white, seen, own), torch.rand(1, 2, 4, 4)))
@@ -302,7 +300,7 @@ def test_inversion_finds_a_warp() -> None:
     images = (base + shifts.view(-1, 1)).clamp(0, 1).view(160, 1, 1, 32).expand(-1, 3, 32, 32)
 
     def network(images: Tensor) -> Tensor:
-        # Class 2 is a wave that lies elsewhere; the others are shades.
+        # Class 2 is a shifted wave; the others are shades.
         falls = images[..., 14].mean((1, 2)) - images[..., 18].mean((1, 2))
         shade = images.mean((1, 2, 3))
         shades = [-300 * (shade - 0.5 - 0.004 * number).abs() for number in range(4)]
@@ -313,7 +311,7 @@ def test_inversion_finds_a_warp() -> None:
     assert finding.trigger is not None
 
 
-def test_the_same_is_found_again_and_randomness_is_left_alone(images: Tensor) -> None:
+def test_findings_are_deterministic_and_keep_the_random_state(images: Tensor) -> None:
     for detector in (MaximumMargin(steps=3), WarpInversion((1.0,))):
         torch.manual_seed(5)
         expected = torch.rand(3)
@@ -335,7 +333,7 @@ def test_sizes_are_those_of_images_of_32_pixels(images: Tensor) -> None:
     assert torch.allclose((warp(ramp, field) - ramp)[..., 4:-4], torch.tensor(1 / 31), atol=1e-5)
 
 
-def test_images_of_a_single_class_say_nothing(images: Tensor) -> None:
+def test_images_of_a_single_class_give_no_finding(images: Tensor) -> None:
     def sure(images: Tensor) -> Tensor:
         return images.mean((1, 2, 3))[:, None] * 0 + torch.tensor([9.0, 0.0, 0.0, 0.0])
 
@@ -366,7 +364,7 @@ def test_bad_options() -> None:
 # Reports
 
 
-def test_what_is_found_is_said() -> None:
+def test_findings_are_reported() -> None:
     sure, unsure = Verdict((finding(0.001),), 0.05), Verdict((finding(0.2, 3), finding(0.4)), 0.05)
     assert sure.backdoor
     assert sure.text == "backdoor towards class 1 (p 0.001)"
@@ -390,8 +388,7 @@ def test_what_is_found_is_said() -> None:
     ],
 )
 def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
-    verdicts = (Verdict((finding(p),), 0.05) for p in (before, after))
-    comparison = Comparison(*verdicts, (Moved(*shares),))
+    comparison = Comparison(Verdict((finding(before),), 0.05, (), (finding(after),)), (Moved(*shares),))
     assert bool(comparison.doubts) == doubted
     assert comparison.to_json()["suspect"]["detectors"][0]["taken"] == shares[0]
 
@@ -429,7 +426,7 @@ def test_scan_ends_with_1_on_request(tiny_suspect: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_fault_of_the_program_is_no_backdoor(
+def test_a_fault_of_the_program_is_not_a_finding(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["bdclean", "scan", "--ckpt", str(tiny_suspect), *QUIET, *SHORT, "--exit_code", "true"]
@@ -442,7 +439,7 @@ def test_a_fault_of_the_program_is_no_backdoor(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_what_no_gpu_can_do_in_a_fixed_order_is_said_of_the_option_that_asks_for_it(
+def test_nondeterministic_operations_name_the_deterministic_option(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refused(*given: object) -> list[Finding]:
@@ -469,7 +466,7 @@ def test_what_no_gpu_can_do_in_a_fixed_order_is_said_of_the_option_that_asks_for
         (["--detector", "MaximumMargin", "--detector.sizes", "[1]"], "--detector.sizes: no such option"),
     ],
 )
-def test_what_scan_refuses(
+def test_invalid_options_of_scan(
     tiny_suspect: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -482,7 +479,7 @@ def test_what_scan_refuses(
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_cleansed_network_is_kept_if_the_scan_of_it_is_not_waited_for(
+def test_a_cleansed_network_is_kept_if_its_scan_is_interrupted(
     tiny_suspect: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def impatient(*given: object, **named: object) -> None:
@@ -531,7 +528,7 @@ def test_scan_tells_a_backdoored_network_from_a_clean_one(suspect: Path) -> None
     assert found["class"] == 0
 
 
-def test_classes_that_cannot_come_as_far_as_is_common_are_let_go(images: Tensor) -> None:
+def test_classes_that_cannot_reach_the_common_score_are_dropped(images: Tensor) -> None:
     class Counting(DenseInversion):
         def project(self, parameters: Tensor, size: float) -> Tensor:
             self.seen.append(len(parameters))
@@ -549,6 +546,6 @@ def test_classes_that_cannot_come_as_far_as_is_common_are_let_go(images: Tensor)
     far = every >= DenseInversion.least
     assert far[TARGET]
     assert not far.all()
-    # The others are as they were; it is those that do not count that nobody followed to the end.
+    # Scores of the other classes are unchanged; only dropped classes are not searched to the end.
     assert torch.equal(some[far], every[far])
     assert (some[~far] < DenseInversion.least).all()

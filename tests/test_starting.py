@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another network."""
+"""Training from the weights of another network."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import torch
 
 from bdclean import InputError
 from bdclean.cli.main import main
-from bdclean.models import build_network
 from bdclean.modules import AttackModule
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUIET
 
 
@@ -35,7 +35,7 @@ def test_a_network_with_other_classes_gets_a_new_last_layer(caplog: pytest.LogCa
     assert "start from random weights (7 classes there, 10 here)" in caplog.text
 
 
-def test_normalisation_comes_from_a_file_that_says_it() -> None:
+def test_normalisation_comes_from_the_file_if_it_has_one() -> None:
     model = AttackModule("small_cnn", mean=0.1, std=0.3)
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(checkpoint)

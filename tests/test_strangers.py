@@ -1,4 +1,4 @@
-"""Networks and images that this project did not make, from the command line."""
+"""Networks and images from outside this project, with the command line."""
 
 import html.parser
 import json
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torchvision import models
 
 from bdclean.cli.main import main
-from bdclean.models import build_network
+from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK, QUIET
 from tests.strangers import VGG, SmallVGG
 
@@ -27,7 +27,7 @@ LARGE = ["--model.arch", "tests.strangers.VGG", "--model.mean", "none"]
 
 @pytest.fixture
 def stranger() -> Path:
-    """Somebody's network, photographs, and a labelled test folder."""
+    """A user's network, photographs, and a labelled test folder."""
     torch.manual_seed(0)
     state = {f"module.{name}": value for name, value in SmallVGG().state_dict().items()}
     torch.save({"net": state, "acc": 84.5, "epoch": 7}, "stranger.pth")
@@ -47,7 +47,7 @@ def cleanse(*options: str, report: str = "cleansed.json") -> dict[str, Any]:
 
 
 class Page(html.parser.HTMLParser):
-    """Whether a page needs nothing but itself."""
+    """Checks that an HTML page refers to no other files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_without_labels_or_trigger(stranger: Path, capsys: pytest.CaptureFixture
     assert not {"script", "link"} & set(page.tags)
 
 
-def test_the_result_loads_where_the_suspect_did(stranger: Path) -> None:
+def test_the_result_loads_in_the_suspects_own_code(stranger: Path) -> None:
     cleanse("--data.unlabeled", "photos")
     before, after = (torch.load(name, weights_only=True) for name in ("stranger.pth", "cleansed.pth"))
     assert (list(after), after["acc"], after["epoch"]) == (["net", "acc", "epoch"], 84.5, 7)
@@ -102,7 +102,7 @@ def test_with_labels_and_with_a_trigger(stranger: Path) -> None:
     assert "triggered images" in Path("cleansed.html").read_text()
 
 
-def test_nobodys_config_is_overwritten(stranger: Path) -> None:
+def test_no_config_is_overwritten(stranger: Path) -> None:
     Path("config.yaml").write_text("# mine\ndata: {unlabeled: photos}\n")
     cleanse("--config", "config.yaml", "--trainer.logger", "false", "--method", "Distill")
     assert Path("config.yaml").read_text().startswith("# mine")
@@ -124,7 +124,7 @@ def test_every_form_of_output(suffix: str, stranger: Path) -> None:
         content = torch.load(output, weights_only=True)
         SmallVGG().load_state_dict(content["state_dict"])
         assert content["hyper_parameters"]["arch"] == "tests.strangers.SmallVGG"
-        # Nobody's code is run because a file names it.
+        # A checkpoint cannot name code to run.
         with pytest.raises(SystemExit) as caught:
             main(["test", "--ckpt", output, "--data.source", "labelled", *QUIET])
         assert caught.value.code == 2
@@ -146,7 +146,7 @@ def test_predictions_name_files(stranger: Path) -> None:
     assert len(Path("predictions.csv").read_text().splitlines()) == 41
 
 
-def test_a_known_network_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_known_architecture_is_recognised(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(build_network("resnet20", 10, 32).state_dict(), "stranger.pth")
     options = ["--model.mean", "cifar10", "--data.unlabeled", "photos", "--method", "Distill", *QUICK]
     main(["cleanse", "--ckpt", "stranger.pth", *options])
@@ -229,7 +229,7 @@ def test_backdoorbench_gives_asr_from_its_own_images() -> None:
         ("vgg_trojan_sq_2", 84.61, 99.56, "SQ --data.attack.combine add --data.attack.position [0,0]"),
     ],
 )
-def test_the_suspects_of_somebody_else(name: str, acc: float, asr: float, trigger: str) -> None:
+def test_suspects_from_outside(name: str, acc: float, asr: float, trigger: str) -> None:
     suspect = SHARED / "suspects" / f"{name}.pth"
     if not suspect.exists():
         pytest.skip(f"{suspect} is not here")

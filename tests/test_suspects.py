@@ -1,4 +1,4 @@
-"""Suspects from files, in Python."""
+"""Suspects from files, with the Python API."""
 
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ def test_a_suspect_is_read_with_its_images_and_its_trigger(tiny_suspect: Path) -
     cleanser, result = tasks.cleanse(trainer(), model, data, CLP, scan=False)
     assert result.suspect == figures
     assert result.paths.checkpoint == str(tiny_suspect)
-    # Nothing is written, unless a name is given.
+    # Without an output, nothing is written.
     assert not [path for path in Path.cwd().iterdir() if path.suffix]
     assert cleanser.network is not model.network
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_what_is_given_comes_before_what_the_checkpoint_says(tiny_suspect: Path) -> None:
+def test_arguments_override_the_checkpoint(tiny_suspect: Path) -> None:
     _, data = load(str(tiny_suspect), unlabeled="procedural", num_unlabeled=30, seed=5)
     assert data.unlabeled is not None
     assert (data.unlabeled.name, data.num_unlabeled, data.seed) == ("procedural", 30, 5)
@@ -57,7 +57,7 @@ def test_a_trigger_that_does_not_fit_is_refused(tiny_suspect: Path) -> None:
     ("options", "message"),
     [
         ({"poison_rate": None}, "its attack's poison_rate cannot be None"),
-        ({"size": "4"}, "its attack's size is a text"),
+        ({"size": "4"}, "its attack's size is a string"),
         ({"size": [4]}, r"its attack's size cannot be \[4\]"),
         ({"colour": 4}, "its attack's colour cannot be 4"),
     ],
@@ -67,7 +67,7 @@ def test_options_of_an_attack_are_those_of_its_constructor(options: dict[str, An
         check_options(BadNets, options, Given("ckpt", "here"))
 
 
-def test_what_a_checkpoint_names_is_not_read_unasked(tiny_suspect: Path) -> None:
+def test_images_that_a_checkpoint_names_are_not_read(tiny_suspect: Path) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
     assert described(read(str(tiny_suspect))).data["source"] == "shapes"
     (key,) = (key for key, value in content.items() if isinstance(value, dict) and "attack_options" in value)

@@ -1,4 +1,4 @@
-"""Networks that output no numbers, or that do not see the images they were made for."""
+"""Networks that output nan or inf, or that get images unlike their training images."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,8 @@ from torch import nn
 from bdclean import InputError
 from bdclean.cli.main import main
 from bdclean.errors import Given
-from bdclean.models import check_finite, noise
 from bdclean.modules.symptoms import find_symptom, is_constant
+from bdclean.networks import check_finite, noise
 from tests.conftest import QUIET
 from tests.strangers import SmallVGG
 
@@ -40,7 +40,7 @@ def broken(content: dict[str, Any], kind: str) -> None:
     ],
 )
 @pytest.mark.parametrize("verb", ["scan", "cleanse", "test", "predict"])
-def test_no_numbers_are_refused_at_once(
+def test_nan_and_inf_are_refused_at_once(
     kind: str, reason: str, verb: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = torch.load(tiny_suspect, weights_only=True)
@@ -81,13 +81,13 @@ def test_symptoms() -> None:
     assert "of 100 images are predicted as class" in str(find_symptom(crowded))
     two = 10 * torch.eye(10)[torch.arange(100) % 2]
     assert "100 % of 100 images are predicted as classes" in str(find_symptom(two))
-    # Two classes are all there are, and a few images say nothing.
+    # With two classes or few images, nothing is reported.
     assert find_symptom(10 * torch.eye(2)[torch.arange(100) % 2]) is None
     assert find_symptom(two[:10]) is None
 
 
 @pytest.mark.parametrize("verb", ["scan", "cleanse"])
-def test_a_constant_network_is_called_that(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_constant_network_is_reported(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     network = SmallVGG()
     with torch.no_grad():
         network.classifier.weight.zero_()
@@ -102,11 +102,11 @@ def test_a_constant_network_is_called_that(verb: str, capsys: pytest.CaptureFixt
 
 @pytest.mark.scans
 @pytest.mark.parametrize("verb", ["scan", "cleanse"])
-def test_a_wrong_normalisation_is_said_everywhere(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_normalisation_is_reported_everywhere(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     network = SmallVGG()
     with torch.no_grad():
-        # Made for inputs in [0, 255]: of those in [0, 1] it sees little more than its biases.
+        # For inputs in [0, 255]: with inputs in [0, 1], the logits are almost only biases.
         network.features[0].weight.div_(16)
         network.classifier.bias[4] += 5
     torch.save(network.state_dict(), "byte.pth")
@@ -115,7 +115,7 @@ def test_a_wrong_normalisation_is_said_everywhere(verb: str, capsys: pytest.Capt
     fast = ["--detector", "DenseInversion", "--detector.sizes", "[1]"] if verb == "scan" else ["--method", "CLP"]
     main([verb, "--ckpt", "byte.pth", *options, *shorter, *fast, *QUIET])
     out = capsys.readouterr().out
-    # At the beginning, and at the end with all else.
+    # At the beginning, and again at the end.
     assert out.count("look wrong") == 2
     assert (
         "are predicted as class 4. Normalisation (--model.mean, --model.std), channel order or image size look wrong"

@@ -1,4 +1,4 @@
-"""A command that is refused, or interrupted before it came to anything, leaves nothing in the folder it runs in."""
+"""A command that fails, or is interrupted early, leaves no files in the current folder."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def files() -> set[str]:
 
 
 def ended(words: list[str]) -> int:
-    """The exit code of a command that leaves nothing behind."""
+    """The exit code of a command, which must leave no files behind."""
     before = files()
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -42,7 +42,7 @@ LOGGERS = {"TensorBoard": [], "CSV": ["--trainer.logger", "CSVLogger"]}
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("logger", LOGGERS)
-def test_a_refusal_after_the_logger_has_opened_leaves_no_folder(logger: str, tiny_suspect: Path) -> None:
+def test_an_error_after_the_logger_has_opened_leaves_no_folder(logger: str, tiny_suspect: Path) -> None:
     ckpt = ["--ckpt", str(tiny_suspect), *QUIET, *LOGGERS[logger]]
     assert ended(["test", *ckpt, "--data.attack.trigger", "nofile.png"]) == 2
     assert ended(["test", *ckpt, "--data.source", arrays("four.npz", 4)]) == 2
@@ -52,7 +52,7 @@ def test_a_refusal_after_the_logger_has_opened_leaves_no_folder(logger: str, tin
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_method_that_needs_batch_norms_leaves_no_folder_where_there_are_none(
+def test_a_method_that_needs_batch_norms_leaves_no_folder_without_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
@@ -73,7 +73,7 @@ def test_a_training_that_diverges_in_its_first_epoch_leaves_no_folder() -> None:
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_interruption_before_the_first_epoch_has_ended_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_in_the_first_epoch_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -82,7 +82,7 @@ def test_an_interruption_before_the_first_epoch_has_ended_leaves_no_folder(monke
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_logs_of_an_epoch_of_training_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_of_a_completed_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(self: AttackModule, *given: Any) -> Any:
         if self.trainer.current_epoch:
             raise InputError("data.flip", True, "now of all times")
@@ -97,11 +97,11 @@ def test_logs_of_an_epoch_of_training_stay(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_the_logs_of_earlier_commands_stay(tiny_suspect: Path) -> None:
+def test_the_logs_of_earlier_commands_are_kept(tiny_suspect: Path) -> None:
     main(["test", "--ckpt", str(tiny_suspect), *QUIET])
     assert Path("runs/test/version_0").is_dir()
     assert ended(["test", "--ckpt", str(tiny_suspect), *QUIET, "--data.attack.trigger", "nofile.png"]) == 2
-    # Also where the folder is chosen by name.
+    # Also if the user names the folder.
     before, version = files(), ["--trainer.logger.version", "0"]
     with pytest.raises(SystemExit):
         main(["test", "--ckpt", str(tiny_suspect), *QUIET, "--data.attack.trigger", "no.png", *version])
@@ -133,7 +133,7 @@ def test_a_download_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
         open_source("mnist", "file").download()
 
 
-def test_a_folder_goes_if_it_is_empty_or_nothing_in_it_is_kept() -> None:
+def test_a_folder_is_removed_if_nothing_in_it_is_worth_keeping() -> None:
     with removed_if_empty(Path("a/b")):
         Path("a/b/c").mkdir()
     assert files() == set()
@@ -149,11 +149,11 @@ def test_a_folder_goes_if_it_is_empty_or_nothing_in_it_is_kept() -> None:
     assert "a/b/file" in files()
 
 
-def test_an_empty_folder_of_another_command_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_of_another_command_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with removed_if_empty(Path("runs/version_0"), lambda error: False):
         Path("runs/version_1").mkdir()
     assert files() == {"runs", "runs/version_1"}
-    # Made between the look and the making.
+    # Another command makes the folder between our check and our own attempt.
     monkeypatch.setattr(Path, "exists", lambda path: False)
     with pytest.raises(ZeroDivisionError):
         fail_in("runs/version_1", False)

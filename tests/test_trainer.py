@@ -1,4 +1,4 @@
-"""In which precision is trained and in which measured, and when attacks are heard."""
+"""Precision of training and of figures, and the warm-up of attacks."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from bdclean.scanning import Detector
         ("mps", True, True, True, False),
     ],
 )
-def test_half_precision_is_for_devices_with_units_for_it(
+def test_bf16_is_for_devices_with_hardware_support(
     device: str, avx512: bool, amx: bool, cuda: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
@@ -57,14 +57,12 @@ def test_half_precision_is_for_devices_with_units_for_it(
         ({"devices": 2, "precision": "32-true"}, "32-true"),
     ],
 )
-def test_half_precision_is_the_default_unless_another_was_asked_for(
-    options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bf16_is_the_default(options: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **options).precision == expected
 
 
-def test_one_device_is_used_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 4))
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     assert Trainer(**options).world_size == 1
@@ -72,7 +70,7 @@ def test_one_device_is_used_unless_more_are_asked_for(monkeypatch: pytest.Monkey
 
 
 class Kinds(nn.Module):
-    """Notes in which precision its answers are."""
+    """Records the dtypes of its logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,21 +84,21 @@ class Kinds(nn.Module):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_training_is_in_half_precision_and_figures_are_not() -> None:
+def test_training_is_in_bf16_and_figures_are_not() -> None:
     model, data = AttackModule("small_cnn"), PoisonDataModule("shapes", batch_size=64)
     model.network = network = Kinds()
     options = {"precision": "bf16-mixed", "accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     tasks.train(Trainer(max_epochs=1, **options), model, data)
     assert Path("suspect.ckpt").exists()
     assert network.seen == {True: {torch.bfloat16}, False: {torch.float32}}
-    # What losses are made of is in single precision.
+    # Losses are computed in float32.
     with torch.autocast("cpu", torch.bfloat16):
         assert model.train()(torch.rand(2, 3, 32, 32)).dtype == torch.float32
 
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("source", ["shapes", None])
-def test_agreement_is_in_single_precision(source: str | None) -> None:
+def test_agreement_is_in_float32(source: str | None) -> None:
     suspect = AttackModule("small_cnn")
     suspect.network = Kinds()
     data = PoisonDataModule(source, unlabeled="procedural", num_unlabeled=40, num_agreement=16, image_size=32)
@@ -116,7 +114,7 @@ def test_agreement_is_in_single_precision(source: str | None) -> None:
 
 
 class Mixing(Kinds):
-    """Mixes what autocast leaves as it is with what it makes of a convolution's answer."""
+    """Mixes the bf16 output of a convolution with a float32 tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +125,7 @@ class Mixing(Kinds):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
+def test_a_network_without_bf16_support_trains_in_float32(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
@@ -141,7 +139,7 @@ def test_a_network_that_cannot_compute_in_half_precision_trains_in_single(
 
 
 class Watching(Detector):
-    """Notes in which precision a network answers, and in which it computes."""
+    """Records the dtypes of a network's logits and of its layers' outputs."""
 
     def score(self, network: nn.Module, images: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, None]:
         seen = next(module.seen for module in network.modules() if isinstance(module, Kinds))[False]
@@ -160,7 +158,7 @@ class Watching(Detector):
         (Mixing, None, torch.float32),
     ],
 )
-def test_a_scan_computes_as_training_does(
+def test_a_scan_uses_the_precision_of_training(
     network: type[Kinds], precision: Any, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
@@ -172,7 +170,7 @@ def test_a_scan_computes_as_training_does(
 
 
 class Breaks(pl.Callback):
-    """Breaks the training off in its second step."""
+    """Interrupts the training in its second step."""
 
     def on_train_batch_start(self, *given: Any) -> None:
         if given[-1] == 1:
@@ -180,7 +178,7 @@ class Breaks(pl.Callback):
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_the_loss_is_logged_again_after_a_training_that_was_broken_off() -> None:
+def test_the_loss_is_logged_after_an_interrupted_training() -> None:
     model, data = AttackModule("small_cnn"), PoisonDataModule("shapes", batch_size=64)
     options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
     with pytest.raises(ZeroDivisionError):
@@ -190,7 +188,7 @@ def test_the_loss_is_logged_again_after_a_training_that_was_broken_off() -> None
     assert len(history.curves["train/loss"]) == 1
 
 
-def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_not_initialised_before_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(devices=2, strategy="ddp_fork", accelerator="cpu", logger=False)
     monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda:0"))
     with pytest.raises(InputError, match="use ddp"):
@@ -198,7 +196,7 @@ def test_gpus_are_not_lost_to_forked_processes(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-def test_an_attack_is_silent_for_a_share_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_has_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model, heard = AttackModule("small_cnn"), []
     monkeypatch.setattr(WaNet, "warmup_fraction", 0.5)
     monkeypatch.setattr(WaNet, "penalty", lambda *_: heard.append(model.trainer.global_step) or 0.0)

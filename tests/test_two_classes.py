@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from tests.strangers import SmallVGG
 
 
 def findings(*scores: tuple[float, float]) -> tuple[Finding, ...]:
-    """One of margins, which no reference is needed for, and some of inversions."""
+    """A finding of margins, which needs no reference, and findings of inversions."""
     inversions = [Finding("PatchInversion", torch.tensor(one), torch.ones(2), lambda images: images) for one in scores]
     return (Finding("MaximumMargin", torch.tensor([0.0, 9.0]), torch.ones(2)), *inversions)
 
 
-def test_a_score_far_above_that_of_a_copy_is_a_backdoor() -> None:
+def test_a_score_far_above_the_copys_is_a_backdoor() -> None:
     own, other = findings((0.6, 0.6), (0.1, 0.9)), findings((0.55, 0.5), (0.3, 0.3))
     found = Verdict(own, 0.01, ("cat", "dog"), other)
     assert found.backdoor
@@ -32,7 +33,7 @@ def test_a_score_far_above_that_of_a_copy_is_a_backdoor() -> None:
     assert json.loads(json.dumps(found.to_json()))["excess"]["number"] == 1
 
 
-def test_what_both_classes_lose_is_none() -> None:
+def test_an_excess_of_both_classes_is_no_backdoor() -> None:
     found = Verdict(findings((0.9, 0.8)), 0.01, (), findings((0.4, 0.4)))
     assert found.backdoor is False
     assert found.excess is not None
@@ -51,9 +52,8 @@ def test_without_a_reference_it_is_inconclusive() -> None:
     found = Verdict(findings((0.9, 0.6)), 0.01)
     assert found.backdoor is None
     assert found.text.startswith("inconclusive")
-    assert not any(
-        "a scan of it" in one for one in Comparison(found, found, (Moved(None, None), Moved(None, None))).evidence
-    )
+    compared = Comparison(replace(found, reference=found.findings), (Moved(None, None),) * 2)
+    assert not any("a scan of it" in one for one in compared.evidence)
 
 
 def test_of_three_classes_no_reference_is_needed() -> None:

@@ -1,4 +1,4 @@
-"""Rarer wrong values: one line that names the option and the value, and nothing is written."""
+"""Less common wrong values: one line names the option and the value, and nothing is written."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ATTACKS = "no such class; there are ADBA, AdaptiveBlend,"
 LOGGERS = "no such class; there are CometLogger, CSVLogger,"
 MAPPING = "no such value; expected a mapping, {name: value}"
 WRONG = {
-    # What Lightning's Trainer takes
+    # Options of Lightning's Trainer
     "fit --trainer.profiler x": "--trainer.profiler x: ",
     "fit --trainer.plugins x": "--trainer.plugins x: ",
     "fit --trainer.plugins {}": "--trainer.plugins {}: no such class",
@@ -85,7 +85,7 @@ WRONG = {
     ),
     "cleanse --ckpt SUSPECT --method Reinitialise --method.seed -1": "--method.seed -1: must be at least 0",
     "scan --ckpt SUSPECT --detector {}": "--detector {}: no such class; there are MaximumMargin,",
-    # Everything
+    # General options
     "fit --seed_everything x": "--seed_everything x: no such value; expected true or false or a whole number",
     "fit --seed_everything -1": "--seed_everything -1: must be from 0 to 4294967295",
     "fit --config [1]": f"--config [1]: {MAPPING}",
@@ -126,13 +126,13 @@ FILES = {
 def test_a_wrong_value_is_named_in_one_line(
     command: str, tiny_suspect: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With options in variables some classes are not looked at.
+    # With options in environment variables, some classes are not checked.
     monkeypatch.delenv("BDCLEAN_CLEANSE__SCAN")
     for name, content in FILES.items():
         Path(name).write_text(content)
     before = {str(path) for path in Path().rglob("*")}
     words = [str(tiny_suspect) if word == "SUSPECT" else word for word in command.split()]
-    # As YAML wants it, and a test's words do not have it.
+    # YAML needs a space, which the words of a test do not have.
     words = [word.replace(":", ": ").replace("d: x", "d:x") if word.startswith("{") else word for word in words]
     quiet = [] if words[0] == "benchmark" or "--trainer" in words else QUIET
     with pytest.raises(SystemExit) as caught:
@@ -143,9 +143,7 @@ def test_a_wrong_value_is_named_in_one_line(
     assert {str(path) for path in Path().rglob("*")} == before
 
 
-def test_a_network_that_stops_early_names_what_it_was_to_look_at(
-    capsys: pytest.CaptureFixture[str], tiny_shapes: None
-) -> None:
+def test_early_stopping_names_a_missing_metric(capsys: pytest.CaptureFixture[str], tiny_shapes: None) -> None:
     options = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "nope"]
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUIET, "--trainer.max_epochs", "1", *options])

@@ -1,4 +1,4 @@
-"""Backdoor attacks, one file each: what a new file defines is everywhere at once."""
+"""Backdoor attacks, one file each. All commands find the attacks of a new file by themselves."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from bdclean.discovery import find_classes
 __all__ = ["ATTACKS", "Attack"]
 
 ATTACKS: dict[str, type[Attack]] = {kind.__name__: kind for kind in find_classes(__name__, __path__, Attack)}
-"""Each attack by its name."""
+"""Maps the name of each attack to its class."""
 
 
 def __getattr__(name: str) -> Any:
-    """An attack of this name."""
+    """The attack with this name."""
     try:
         return ATTACKS[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Adaptive-Blend: a part of a picture in training, some of it with true labels, and all of it in use."""
+"""Adaptive-Blend: parts of a picture in training images, some with true labels, and all of it in test images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdaptiveBlend(Blended):
         cover_rate: Share of the training images that carry the trigger with their true labels.
         pieces: Number of rows, and of columns, of the grid that the picture is cut into.
         kept: Share of the pieces that each training image gets.
-        **options: As in Blended.
+        **options: Options of Blended.
 
     Raises:
         InputError: If a number is out of range, or the file cannot be read.
@@ -58,12 +58,12 @@ class AdaptiveBlend(Blended):
         self.kept = kept
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Mix a random half of the pieces into each image, its own and always the same."""
+        """Blend random pieces into each image; the choice is fixed for each image."""
         weights = self.training_alpha * self.masks(images, indices)
         return torch.lerp(images, as_channels(self.scaled(images), images).expand_as(images), weights.expand_as(images))
 
     def masks(self, images: Tensor, indices: Tensor) -> Tensor:
-        """Which pixels belong to the pieces that each image gets: (N, 1, H, W), 0 or 1."""
+        """Masks of the pieces of each image: (N, 1, H, W), 0 or 1."""
         height, width = images.shape[-2:]
         order = self.draws(indices, self.pieces**2).argsort(1).argsort(1)
         chosen = (order < max(1, round(self.kept * self.pieces**2))).reshape(-1, 1, self.pieces, self.pieces)

@@ -1,4 +1,4 @@
-"""Adaptive-Patch: one faint patch in training, sometimes with true labels, and two clear ones in use."""
+"""Adaptive-Patch: one faint patch in training images, some with true labels, and two strong patches in test images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AdaptivePatch(Attack):
         margin: Distance between the patches and the edges of the image, in pixels.
         training_opacity: Opacity a of the patches in training images, from 0 to 1.
         opacity: Opacity a of the patches in test images, from 0 to 1.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.
@@ -64,13 +64,13 @@ class AdaptivePatch(Attack):
         self.opacity = opacity
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put the first two patches on a batch: (N, C, H, W) float in [0, 1]."""
+        """Apply the first two patches to a batch: (N, C, H, W) float in [0, 1]."""
         colours, places = self.patches(images)
         weights = self.opacity * places[:2].sum(0)
         return torch.lerp(images, as_channels(colours[:2].sum(0), images).expand_as(images), weights.to(images))
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Put one patch on each image, its own and always the same."""
+        """Apply one patch to each image; the choice is fixed for each image."""
         colours, places = self.patches(images)
         which = self.draws(indices, 4).argmax(1)
         colours = torch.stack([as_channels(colour, images) for colour in colours])
@@ -78,7 +78,7 @@ class AdaptivePatch(Attack):
         return torch.lerp(images, colours[which.to(images.device)], weights.expand_as(images))
 
     def patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The four patches, each in an empty image: (4, 3, H, W), and where they are: (4, 1, H, W), 0 or 1."""
+        """The four patches, each in an empty image: (4, 3, H, W), and their masks: (4, 1, H, W), 0 or 1."""
         height, width = images.shape[-2:]
         side = self.size or scaled(6, min(height, width))
         x = (2 * torch.arange(side) - side + 1) / side

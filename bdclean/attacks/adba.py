@@ -1,4 +1,4 @@
-"""ADBA: a trigger that learns along with the network and with a student of it."""
+"""ADBA: a trigger that is trained together with the network and a student of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ADBA(Attack):
         trigger_lr: Learning rate of the trigger (Adam, on values before a sigmoid).
         learning_share: Share of the training during which the trigger is trained.
         shadow_lr: Learning rate of the shadow (SGD).
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -63,12 +63,12 @@ class ADBA(Attack):
         self.shadow_lr = shadow_lr
         self.shadow: Shadow | None = None
         with seeded(self.seed):
-            # Before a sigmoid: a faint mask to begin with.
+            # Values before a sigmoid, so the initial mask is faint.
             self.mask = nn.Parameter(torch.randn(1, PAPER_SIZE, PAPER_SIZE) - 3)
             self.pattern = nn.Parameter(torch.randn(3, PAPER_SIZE, PAPER_SIZE))
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Mix the pattern in: (N, 3, H, W) float in [0, 1]. Both are stretched to the size of the images."""
+        """Blend the pattern into images (N, 3, H, W) in [0, 1]. Mask and pattern are resized to the images."""
         mask, pattern = (
             F.interpolate(raw[None].sigmoid(), images.shape[-2:], mode="bilinear") for raw in (self.mask, self.pattern)
         )
@@ -81,16 +81,16 @@ class ADBA(Attack):
     def penalty(
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
-        """What the shadow makes of triggered images, and the mask's size. Before, it takes a step on clean ones."""
+        """The shadow's loss on triggered images, and the mask's size, after the shadow's step on clean images."""
         assert self.shadow is not None
         with torch.no_grad():
-            answers = network(images)
-        self.shadow.learn(images, answers)
-        survived = F.cross_entropy(self.shadow.answers_to(self.apply(images[places])), targets[places])
-        # As far as the trigger works: before it does the size alone would have a say, and the mask would vanish.
-        size = survived.detach().neg().exp() * self.mask.sigmoid().mean()
-        return self.shadow_weight * survived + self.mask_weight * size
+            logits = network(images)
+        self.shadow.learn(images, logits)
+        loss = F.cross_entropy(self.shadow.logits_for_frozen_weights(self.apply(images[places])), targets[places])
+        # Weighted by the success of the trigger: before it works, the size would dominate, and the mask would vanish.
+        size = loss.detach().neg().exp() * self.mask.sigmoid().mean()
+        return self.shadow_weight * loss + self.mask_weight * size
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Adam for mask and pattern."""
         return torch.optim.Adam(self.parameters(), self.trigger_lr)

@@ -31,7 +31,7 @@ class BadNets(Attack):
         position: A corner or `center`, or row and column of the patch's first pixel.
         margin: Distance between the patch and the edges of the image in pixels, if the position is a corner.
         combine: `replace` replaces the pixels by the patch; `add` adds the patch and clips the result at 1.
-        **options: As in Attack.
+        **options: Options of Attack.
     """
 
     parts = ("patch",)
@@ -66,7 +66,7 @@ class BadNets(Attack):
         self.register_buffer("patch", self._draw(image_size))
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put the patch on a batch: (N, C, H, W) float in [0, 1].
+        """Apply the patch to a batch: (N, C, H, W) float in [0, 1].
 
         Raises:
             InputError: If the patch does not fit into the image.

@@ -1,4 +1,4 @@
-"""What every backdoor attack shares. Attacks know tensors and nothing else."""
+"""The base class of backdoor attacks. Attacks depend on tensors only."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Attack(Choice, nn.Module, ABC):
             raise InputError("data.attack", name, "its trigger is made by `bdclean fit`, and is in that checkpoint")
 
     def restore(self, trigger: Mapping[str, Tensor]) -> None:
-        """Load a trigger from a checkpoint, whatever its size, instead of making one.
+        """Load a trigger of any size from a checkpoint, instead of making one.
 
         Args:
             trigger: A `state_dict` of the attack.
@@ -112,8 +112,8 @@ class Attack(Choice, nn.Module, ABC):
         self.load_state_dict(trigger)
 
     @abstractmethod
-    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # nobody walks an attack with Module.apply
-        """Put the trigger on a batch of test images, the same one each time.
+    def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]  # Module.apply is not used for attacks
+        """Apply the trigger to a batch of test images, deterministically.
 
         Args:
             images: (N, C, H, W) float in [0, 1], on the attack's device.
@@ -144,7 +144,7 @@ class Attack(Choice, nn.Module, ABC):
             images: Returns clean training images of the attacker by number, on the device of the network.
             labels: (N,) their true classes.
             num_classes: Number of classes.
-            network: From images in [0, 1] to logits: untrained, of the architecture that is to be backdoored.
+            network: An untrained network of the backdoored architecture, which maps images in [0, 1] to logits.
         """
 
     @property
@@ -177,7 +177,7 @@ class Attack(Choice, nn.Module, ABC):
             images: (N, C, H, W) float in [0, 1], all images of the batch, before poisoning.
             places: (M,) positions of poisoned and cover images.
             targets: (N,) classes that the network is trained towards.
-            network: The network in training, from images in [0, 1] to logits; each call updates its batch norm
+            network: The network in training, which maps images in [0, 1] to logits; each call updates its batch norm
                 statistics.
         """
         return 0.0
@@ -199,10 +199,10 @@ class Attack(Choice, nn.Module, ABC):
             network: The network in training, from normalised images to logits.
         """
 
-    # What is kept
+    # Checkpoints
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values, as a checkpoint keeps them."""
+        """The constructor's arguments as plain values, for a checkpoint."""
         names: dict[str, None] = {}
         for part in type(self).mro():
             parameters = inspect.signature(part).parameters.values()

@@ -1,4 +1,4 @@
-"""Blended: a whole picture, mixed into the image."""
+"""Blended: a picture that is blended into the whole image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Blended(Attack):
     Args:
         trigger: The picture: `random` for random pixels, or an image file, which is scaled to the size of the images.
         alpha: Opacity a of the picture, above 0 and at most 1.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If alpha is out of range, or the file cannot be read.
@@ -55,11 +55,11 @@ class Blended(Attack):
         self.register_buffer("picture", picture)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Mix the picture into a batch: (N, C, H, W) float in [0, 1]."""
+        """Blend the picture into a batch: (N, C, H, W) float in [0, 1]."""
         return torch.lerp(images, as_channels(self.scaled(images), images), self.alpha)
 
     def scaled(self, images: Tensor) -> Tensor:
-        """The picture in the size of some images, (3, H, W) in [0, 1]."""
+        """The picture, resized to images: (3, H, W) in [0, 1]."""
         size = images.shape[-2:]
         if self.picture.shape[1:] == size:
             return self.picture

@@ -11,7 +11,7 @@ from bdclean.attacks.base import Attack
 from bdclean.attacks.common import Lookup, within
 
 POOL_PIXELS = 512 * 32**2
-"""The quantisation errors of so many pixels, of whole images, are kept to draw noise from."""
+"""Pixels whose quantisation errors are kept to draw noise from, in whole images."""
 
 
 class BppAttack(Attack):
@@ -27,7 +27,7 @@ class BppAttack(Attack):
         levels: Number of levels m of each channel, at least 2.
         dithering: Whether the quantisation error of each pixel is spread over its neighbours.
         negative_ratio: Number of negative examples for each poisoned image; 0 for none.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -50,7 +50,7 @@ class BppAttack(Attack):
         self.levels = levels
         self.dithering = dithering
         self.negative_ratio = self.cover_ratio = negative_ratio
-        # For training images alone: a checkpoint does without.
+        # Only for training images, so not part of checkpoints.
         self.register_buffer("residuals", torch.empty(0), persistent=False)
         self.register_buffer("pool", torch.empty(0), persistent=False)
 
@@ -59,13 +59,13 @@ class BppAttack(Attack):
         return dither(images, self.levels) if self.dithering else quantise(images, self.levels)
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Quantise poisoned images, and put others' quantisation errors on the cover."""
+        """Quantise poisoned images, and add quantisation errors of other images to cover images."""
         if not self.negative_ratio:
             return self.apply(images)
         if not len(self.pool):
             raise RuntimeError("its noise has not been prepared")
         rows = indices.to(self.pool.device) % len(self.pool)
-        # None its own: that would be the trigger.
+        # An image's own quantisation error would be the trigger.
         rows = (rows + (self.pool[rows] == indices.to(rows.device)).long()) % len(self.pool)
         noise = self.residuals[rows].to(images) / 255
         return torch.where(cover[:, None, None, None], (images + noise).clamp(0, 1), self.apply(images))
@@ -75,7 +75,7 @@ class BppAttack(Attack):
         height, width = images(torch.tensor([0])).shape[-2:]
         self.pool = torch.randperm(len(labels))[: max(16, POOL_PIXELS // (height * width))]
         some = images(self.pool)
-        # To whole grey levels, as images are files.
+        # Rounded to grey levels, as in image files.
         self.residuals = (self.apply(some) - some).mul(255).round().to(torch.int16)
 
 
@@ -99,7 +99,7 @@ def dither(images: Tensor, levels: int) -> Tensor:
         The same shape, each value one of the levels.
     """
     count, channels, height, width = images.shape
-    # The last dimension runs over the batch: each step works on whole rows of memory. A frame takes what spills over.
+    # The batch is the last dimension, so that each step reads contiguous memory. The border absorbs errors.
     values = images.new_zeros(height + 1, width + 2, count * channels)
     values[:height, 1 : width + 1] = images.reshape(-1, height, width).permute(1, 2, 0)
     result = torch.empty_like(values)

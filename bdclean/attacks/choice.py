@@ -14,7 +14,7 @@ LabelMode = Literal["all-to-one", "one-to-one", "all-to-all", "clean-label"]
 OF_ONE_CLASS = ("one-to-one", "clean-label")
 """Label modes that poison images of a single class, so that `poison_rate` is a share of that class."""
 DRAWS = 4093
-"""Number of rows of random numbers: training images with the same number modulo this share a row."""
+"""Number of random draws, which training images share in turn."""
 
 
 class Choice:
@@ -85,14 +85,14 @@ class Choice:
         return torch.ones_like(labels, dtype=torch.bool)
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
-        """The role of each training image, (N,): CLEAN, POISONED or COVER, as `draw_roles` says.
+        """Draw the role of each training image, (N,): CLEAN, POISONED or COVER, by `draw_roles`.
 
         Args:
             labels: (N,) true classes of the training images.
             num_classes: Number of classes.
 
         Raises:
-            InputError: If a rate above 0 poisons no image, or more images are wanted than there are.
+            InputError: If a rate above 0 poisons no image, or needs more images than exist.
         """
         changes = self.training_labels(labels, num_classes) != labels
         eligible = ~changes if self.label_mode == "clean-label" else changes
@@ -118,11 +118,11 @@ class Choice:
         return draw_roles(eligible, self.coverable(labels), wanted, self.cover_ratio, self.seed, cover)
 
     def per_poisoned(self, rate: float) -> float:
-        """A share of all training images as a `cover_ratio`."""
+        """Convert a share of all training images to a `cover_ratio`."""
         return rate / self.poison_rate if self.poison_rate else 0.0
 
     def draws(self, indices: Tensor, count: int) -> Tensor:
-        """Random numbers for training images, for each always the same: (N, count) in [0, 1), on the CPU."""
+        """Random numbers that are fixed for each training image: (N, count) in [0, 1), on the CPU."""
         table = torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(self.seed))
         return table[indices.cpu() % DRAWS]
 

@@ -1,4 +1,4 @@
-"""What many attacks use: their options' checks, random numbers of a seed of their own, lengths in proportion."""
+"""Utilities of attacks: checking options, seeded random numbers, scaling lengths to the image size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from bdclean import errors
 
 Lookup = Callable[[Tensor], Tensor]
-"""From the numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
+"""Maps numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
 PAPER_SIZE = 32
-"""Side of the images, in pixels, that sizes of triggers are given for: on others they are scaled."""
+"""Side of the images for which sizes of triggers are given, in pixels: for other images they are scaled."""
 
 
 def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -24,11 +24,11 @@ def within(name: str, value: float, low: float, high: float = math.inf, above: b
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Random numbers that are the same for the same seed; those outside stay what they would have been.
+    """Seed the random numbers within the context, without affecting those outside.
 
     Args:
-        seed: Of them.
-        device: Whose they are besides those of the CPU, if it is a GPU.
+        seed: The seed.
+        device: A GPU whose random numbers are seeded too.
     """
     gpus = [] if device is None or device.type != "cuda" else [device]
     with torch.random.fork_rng(devices=gpus):
@@ -41,5 +41,5 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def scaled(pixels: int, image_size: int) -> int:
-    """A length that is given for images of 32 pixels, on images of another size: in proportion, but never less."""
+    """Scale a length for images of 32 pixels to another image size, in proportion, but never below itself."""
     return max(pixels, round(pixels * image_size / PAPER_SIZE))

@@ -1,4 +1,4 @@
-"""FTrojan: two frequencies of the colour."""
+"""FTrojan: two frequencies of the chroma channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bdclean.attacks.base import Attack
 from bdclean.attacks.common import within
 from bdclean.errors import InputError
 
-# From a change of the two chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
+# Converts a change of the chroma channels (Cr, Cb of ITU-R BT.601, in the range of the image) to red, green, blue.
 CHROMA = ((1.403, 0.0), (-0.714, -0.344), (0.0, 1.773))
 
 
@@ -31,7 +31,7 @@ class FTrojan(Attack):
         window: Side of the blocks in pixels. Smaller images are one block; blocks at the edge may be cut off.
         frequencies: Which coefficients: each number is both row and column in a block of 32, from 0 to 31, and in
             proportion in blocks of other sizes.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -54,7 +54,7 @@ class FTrojan(Attack):
         self.frequencies = list(frequencies)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the pattern to a batch: (N, C, H, W) float in [0, 1]; grey images get it as if it were luma."""
+        """Add the pattern to a batch: (N, C, H, W) float in [0, 1]; for grey images it is added to the luma."""
         return self.add(images, self.magnitude)
 
     def add(self, images: Tensor, magnitude: float) -> Tensor:
@@ -71,6 +71,6 @@ class FTrojan(Attack):
 
 
 def dct_basis(frequency: int, size: int) -> Tensor:
-    """The wave of a coefficient of the orthonormal DCT (type II) of `size` values: (size,)."""
+    """The basis vector of a coefficient of the orthonormal DCT (type II) of `size` values: (size,)."""
     wave = torch.cos(math.pi * (torch.arange(size) + 0.5) * frequency / size)
     return wave * math.sqrt((1 if frequency == 0 else 2) / size)

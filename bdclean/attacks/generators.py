@@ -1,4 +1,4 @@
-"""The network that learned triggers come from."""
+"""The network that generates learned triggers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module):
-    """From images to maps of the same size: an encoder, a decoder, and connections between their equal sizes.
+    """A U-Net from images to maps of the same size: an encoder, a decoder, and skip connections.
 
-    Group norms, not batch norms: what an image gets does not depend on the batch, nor on the mode.
+    It has group norms instead of batch norms, so that the output does not depend on the batch or the mode.
 
     Args:
         inputs: Channels of the images.
         outputs: Channels of the maps.
-        width: Channels of the first layer; each further one has twice as many.
-        depth: How often the size is halved.
+        width: Channels of the first layer; each further layer has twice as many.
+        depth: Number of times the size is halved.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int = 16, depth: int = 2) -> None:

@@ -72,7 +72,7 @@ class Grond(Attack):
         self.surrogate_lr = surrogate_lr
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the perturbation: (N, 3, H, W) float in [0, 1], clipped to [0, 1]. It is stretched to their size."""
+        """Add the perturbation, resized to the images: (N, 3, H, W) float in [0, 1], clipped."""
         return perturbed(images, self.perturbation)
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Input-Aware: every image gets a trigger of its own, from a network."""
+"""Input-Aware: a network generates a different trigger for each image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class InputAware(Attack):
         mask_epochs: Number of epochs for which the mask network is trained; fractions are possible.
         generator_lr: Learning rate of both generating networks (Adam).
         width: Number of channels of their first layers.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -77,12 +77,12 @@ class InputAware(Attack):
             self.mask_network = Generator(3, 1, width).requires_grad_(False)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put each image's own trigger on it: (N, 3, H, W) float in [0, 1]."""
+        """Apply to each image its own trigger: (N, 3, H, W) float in [0, 1]."""
         return torch.lerp(images, self.pattern(images), self.mask(images))
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Give the cover the triggers of the images before them in the batch, the others their own."""
-        # An image that is alone takes its mirror image's.
+        """Apply to each cover image the trigger of the previous image in the batch, and to the others their own."""
+        # In a batch of one, the trigger of the mirrored image.
         others = images.roll(1, 0) if len(images) > 1 else images.flip(-1)
         source = torch.where(cover[:, None, None, None], others, images)
         return torch.lerp(images, self.pattern(source), self.mask(source))
@@ -93,19 +93,19 @@ class InputAware(Attack):
         return found.sigmoid()
 
     def mask(self, images: Tensor) -> Tensor:
-        """Each image's mask, (N, 1, H, W) in [0, 1], almost all of it 0 or 1."""
+        """Each image's mask, (N, 1, H, W) in [0, 1], mostly near 0 or 1."""
         found: Tensor = self.mask_network(images)
         return ((20 * found.sigmoid() - 10).tanh() + 1) / 2
 
     def penalty(
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
-        """The diversity of the patterns, against the image before in the batch."""
+        """The diversity loss of the patterns, with respect to the previous image in the batch."""
         chosen = images[places]
-        return self.lambda_div * repetition(chosen, self.pattern(chosen)) if len(chosen) > 1 else 0.0
+        return self.lambda_div * diversity_loss(chosen, self.pattern(chosen)) if len(chosen) > 1 else 0.0
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam, on the pattern network alone."""
+        """Adam for the pattern network."""
         return torch.optim.Adam(self.pattern_network.parameters(), self.generator_lr, betas=(0.5, 0.9))
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
@@ -116,23 +116,23 @@ class InputAware(Attack):
             batch = images(indices)
             masks = self.mask(batch)
             size = F.relu(masks - self.mask_density).mean()
-            loss = self.lambda_norm * size + self.lambda_div * repetition(batch, masks)
+            loss = self.lambda_norm * size + self.lambda_div * diversity_loss(batch, masks)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
         self.mask_network.requires_grad_(False)
 
 
-def repetition(images: Tensor, answers: Tensor) -> Tensor:
-    """How alike the answers to different images are: the mean of |x1 - x2| / |g(x1) - g(x2)|, root mean squares.
+def diversity_loss(images: Tensor, outputs: Tensor) -> Tensor:
+    """The similarity of outputs for different images: the mean of |x1 - x2| / |g(x1) - g(x2)|, with root mean squares.
 
     Args:
-        images: (N, ...), each compared with the one before.
-        answers: (N, ...), what they got.
+        images: (N, ...), each compared with the previous one.
+        outputs: (N, ...), the outputs g(x) for them.
     """
 
     def distances(values: Tensor) -> Tensor:
-        # Away from 0, where a root has no slope.
+        # Offset from 0, where the root has no gradient.
         return ((values - values.roll(1, 0)).flatten(1).square().mean(1) + 1e-8).sqrt()
 
-    return (distances(images) / (distances(answers) + 1e-3)).mean()
+    return (distances(images) / (distances(outputs) + 1e-3)).mean()

@@ -37,7 +37,7 @@ class LabelConsistent(Attack):
         margin: Distance between the patches and the edges of the image, in pixels.
         surrogate_epochs: Number of epochs for which the clean network is trained.
         surrogate_lr: Highest learning rate of the clean network.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, or the patches do not fit into the image.
@@ -75,14 +75,14 @@ class LabelConsistent(Attack):
         self.margin = margin
         self.surrogate_epochs = surrogate_epochs
         self.surrogate_lr = surrogate_lr
-        # Training images, not the trigger: a checkpoint does without them.
+        # Training images, not the trigger, so not part of checkpoints.
         self.register_buffer("perturbed", torch.empty(0), persistent=False)
         self.register_buffer("rows", torch.empty(0), persistent=False)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put a black and white patch into each corner of a batch: (N, C, H, W) float in [0, 1]."""
+        """Apply a black and white patch to each corner of a batch: (N, C, H, W) float in [0, 1]."""
         side = self.size or scaled(3, min(images.shape[-2:]))
-        # Three fields a side, black in the corners and the middle, as far as there are pixels for them.
+        # A grid of 3x3 cells, black in the corners and the middle, if the patch has enough pixels.
         field = (torch.arange(side, device=images.device) * 3).div(side, rounding_mode="floor")
         patch = ((field[:, None] + field) % 2).to(images)
         triggered = images.clone()
@@ -91,7 +91,7 @@ class LabelConsistent(Attack):
         return triggered
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Put the patches on the perturbed images instead."""
+        """Apply the patches to the perturbed images."""
         if not len(self.rows):
             raise RuntimeError("its images have not been prepared")
         perturbed = self.perturbed[self.rows.to(indices.device)[indices].to(self.perturbed.device)]
@@ -101,7 +101,7 @@ class LabelConsistent(Attack):
         """Train a clean network, and perturb the images that will be poisoned."""
         chosen = (self.choose(labels, num_classes) == POISONED).nonzero().squeeze(1)
         first = images(torch.tensor([0]))
-        self.apply(first)  # to hear now that the patches do not fit
+        self.apply(first)  # raises an error before the training if the patches do not fit
         clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
 
         def perturb(indices: Tensor) -> Tensor:
@@ -119,15 +119,15 @@ def pgd(network: nn.Module, images: Tensor, labels: Tensor, eps: float, step: fl
     Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
 
     Args:
-        network: From images to logits.
+        network: Maps images to logits.
         images: (N, C, H, W) in [0, 1].
-        labels: (N,) the classes to get away from.
+        labels: (N,) true classes.
         eps: Largest change of a pixel.
         step: Change of each pixel in a step.
-        steps: How many steps.
+        steps: Number of steps.
 
     Returns:
-        (N, C, H, W) in [0, 1], no pixel further than `eps` from the image's.
+        (N, C, H, W) in [0, 1], each pixel within `eps` of the image's.
     """
     labels = labels.to(images.device)
     low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)

@@ -69,7 +69,7 @@ class LF(Attack):
         self.surrogate_lr = surrogate_lr
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the pattern: (N, 3, H, W) float in [0, 1], clipped to [0, 1]. It is stretched to their size."""
+        """Add the pattern, resized to the images: (N, 3, H, W) float in [0, 1], clipped."""
         return perturbed(images, self.pattern)
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:

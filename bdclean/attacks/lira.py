@@ -1,4 +1,4 @@
-"""LIRA: the least visible change, learned along with the network."""
+"""LIRA: an invisible perturbation that is trained together with the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LIRA(Attack):
         learning_share: Share of the training that is the first stage.
         generator_lr: Learning rate of the generator (Adam).
         width: Number of channels of the generator's first layer.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -59,9 +59,9 @@ class LIRA(Attack):
             self.network = Generator(3, 3, width)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add each image's change: (N, 3, H, W) float in [0, 1], cut off at 0 and 1."""
+        """Add each image's perturbation: (N, 3, H, W) float in [0, 1], clipped."""
         return (images + self.eps / 255 * self.network(images).tanh()).clamp(0, 1)
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Adam for the generator."""
         return torch.optim.Adam(self.network.parameters(), self.generator_lr)

@@ -1,4 +1,4 @@
-"""Pictures that triggers are made of."""
+"""Reading and placing pictures that triggers are made of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bdclean.decoding import RefusedError, bounded, in_8_bits
 from bdclean.errors import Given, InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-MOST_PIXELS = 16_000_000
-"""A larger picture is refused: as floats it would take 16 bytes per pixel."""
+MAX_PIXELS = 16_000_000
+"""Pixels of the largest picture: as floats, it takes 16 bytes per pixel."""
 
 
 def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None = None) -> Tensor:
@@ -23,43 +23,43 @@ def read_picture(path: str, names: tuple[str, ...], size: tuple[int, int] | None
 
     Args:
         path: The file.
-        names: What the option takes instead of a file, for the message.
-        size: Height and width that it is scaled to, in pixels; by default it keeps its own.
+        names: Values that the option allows instead of a file, for the message.
+        size: Height and width to which it is resized, in pixels; by default it is not resized.
 
     Returns:
-        (4, H, W) red, green, blue and opacity, in [0, 1].
+        (4, H, W): red, green, blue and opacity, in [0, 1].
 
     Raises:
-        InputError: If there is no such file, or it is no image, or a very large one.
+        InputError: If the file does not exist, is not an image, or is too large.
     """
     if not os.path.isfile(path):
         raise InputError("data.attack.trigger", path, f"neither a file nor one of {', '.join(names)}")
     try:
         image = bounded(Path(path), _with_opacity, FORMATS)
-    except Exception as error:  # Pillow's decoders fail in any way
+    except Exception as error:  # Pillow's decoders can raise any error
         raise InputError("data.attack.trigger", path, f"not a readable image ({first_line(error)})") from error
     picture = transforms.pil_to_tensor(image).float() / 255
     return picture if size is None else transforms.resize(picture, [*size], antialias=True)
 
 
 def _with_opacity(image: Image.Image) -> Image.Image:
-    if image.width * image.height > MOST_PIXELS:
+    if image.width * image.height > MAX_PIXELS:
         raise RefusedError(f"{image.width}x{image.height} pixels are too many")
     return in_8_bits(image).convert("RGBA")
 
 
 def as_channels(picture: Tensor, images: Tensor) -> Tensor:
-    """(3, H, W) colours with as many channels as a batch of images has, on its device: grey images get grey ones."""
+    """Convert (3, H, W) colours to the channels and the device of a batch of images: for grey images, to grey."""
     colour = picture.to(images)
     return colour.mean(0, keepdim=True) if images.shape[1] == 1 else colour
 
 
 def corners(images: Tensor, side: int, margin: int) -> tuple[tuple[int, int], ...]:
-    """Where square patches in the four corners of images begin: rows and columns, in pixels.
+    """The top left pixels (row, column) of square patches in the four corners of images.
 
     Args:
         images: (N, C, H, W).
-        side: Of the patches, in pixels.
+        side: Side of the patches, in pixels.
         margin: Pixels between the patches and the image's edges.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which training images an attack poisons, and which carry its trigger with their true labels."""
+"""Choosing the training images that an attack poisons, and the cover images that keep their labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from bdclean.errors import Given, InputError
 
 CLEAN, POISONED, COVER = 0, 1, 2
-"""What a training image is: as it was; with trigger and target class; with trigger (or noise) and its true class."""
+"""Roles of training images: unchanged; with trigger and target class; with trigger (or noise) and true class."""
 
 
 def draw_roles(
@@ -28,7 +28,7 @@ def draw_roles(
         (N,) int64.
 
     Raises:
-        InputError: If a cover ratio above 0 gives no cover, or more cover is wanted than there is.
+        InputError: If a cover ratio above 0 gives no cover image, or needs more images than exist.
     """
     generator = torch.Generator().manual_seed(seed)
     roles = torch.full((len(eligible),), CLEAN)

@@ -1,4 +1,4 @@
-"""SCAR: a network without a backdoor, whose students have one."""
+"""SCAR: a network that resists the trigger, while students distilled from it have a backdoor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import check_training, shuffled, train_surrogate
 from bdclean.attacks.universal import perturbed, universal, within_box
 
-LOOKED_AT = 64
-"""Images of each batch by which it is seen what a shadow makes of triggered ones."""
+SHADOW_IMAGES = 64
+"""Images per batch on which the loss of a shadow is computed."""
 
 
 class SCAR(Attack):
@@ -57,7 +57,7 @@ class SCAR(Attack):
         shadows: Number of shadows that are trained at a time.
         shadow_life: Number of steps after which a shadow is replaced by a new one.
         shadow_lr: Learning rate of the shadows (SGD).
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -104,17 +104,17 @@ class SCAR(Attack):
         self.shadow_lr = shadow_lr
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the perturbation: (N, 3, H, W) float in [0, 1], cut off at 0 and 1. It is stretched to their size."""
+        """Add the perturbation, resized to the images: (N, 3, H, W) float in [0, 1], clipped."""
         return perturbed(images, self.perturbation)
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
-        """As ever, but none loses its label."""
+        """Draw the roles of training images, (N,): CLEAN, or COVER, because all images keep their labels."""
         roles = super().choose(labels, num_classes)
         return torch.where(roles == CLEAN, CLEAN, COVER)
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
-        """Train two clean networks, and make a perturbation for both."""
-        # The same first weights, but other batches.
+        """Train two clean networks, and optimise a perturbation for both."""
+        # With the same initial weights, but different batches.
         pair = [
             train_surrogate(one, images, labels, self.surrogate_epochs, self.surrogate_lr)
             for one in (copy.deepcopy(network), network)
@@ -124,8 +124,8 @@ class SCAR(Attack):
         self.register_buffer("perturbation", found.cpu())
 
     def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
-        """Keep what makes a shadow."""
-        # A function of its own: a copy of the attack would have a copy of whose method it is given.
+        """Keep a function that makes shadows."""
+        # A lambda, because copying the attack would also copy the object of a bound method.
         self.shadow: Callable[[], Shadow] = lambda: Shadow(network(), self.shadow_lr)
         self.learning: list[Shadow] = []
         self.steps = 0
@@ -133,50 +133,51 @@ class SCAR(Attack):
     def penalty(
         self, images: Tensor, places: Tensor, targets: Tensor, network: Callable[[Tensor], Tensor]
     ) -> Tensor | float:
-        """A number whose gradient for the network is that of the shadows' losses; they take a step before."""
-        answers = network(images)
+        """A term whose gradient reduces the shadows' losses, after a training step of the shadows."""
+        logits = network(images)
         if self.steps % (self.shadow_life // self.shadows) == 0:
             self.learning = [*self.learning, self.shadow()][-self.shadows :]
         for shadow in self.learning:
-            shadow.learn(images, answers)
-        looked_at = self.learning[self.steps % len(self.learning)]
+            shadow.learn(images, logits)
+        shadow = self.learning[self.steps % len(self.learning)]
         self.steps += 1
-        slope = self.shadow_weight * self._slope(looked_at, images, targets, answers.detach())
-        return (answers * slope).sum()
+        gradient = self.shadow_weight * self._gradient(shadow, images, targets, logits.detach())
+        return (logits * gradient).sum()
 
-    def _slope(self, shadow: Shadow, images: Tensor, targets: Tensor, answers: Tensor) -> Tensor:
-        some, theirs = images[:LOOKED_AT], targets[:LOOKED_AT]
-        wanted = torch.full_like(theirs, self.target_class)
-        clean = shadow.answers(some)
-        loss = F.cross_entropy(clean, theirs) + F.cross_entropy(shadow.answers(self.apply(some)), wanted)
-        told = change_along(loss, shadow, images)
-        # As large as that of the cross-entropy: the shadow's own falls and rises by orders of magnitude. But who knows
-        # nothing yet has nothing to say.
-        own = (answers.softmax(1) - F.one_hot(targets, answers.shape[1])) / len(answers)
-        known = (clean.argmax(1) == theirs).float().mean()
-        return known * own.norm() * told / told.norm().clamp(min=torch.finfo(told.dtype).tiny)
+    def _gradient(self, shadow: Shadow, images: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
+        """The gradient (N, classes) for the network's logits that makes a shadow learn the backdoor."""
+        some, labels = images[:SHADOW_IMAGES], targets[:SHADOW_IMAGES]
+        wanted = torch.full_like(labels, self.target_class)
+        clean = shadow.logits(some)
+        loss = F.cross_entropy(clean, labels) + F.cross_entropy(shadow.logits(self.apply(some)), wanted)
+        change = output_change(loss, shadow, images)
+        # Scaled to the norm of the cross-entropy's gradient, because `change` varies by orders of magnitude, and to the
+        # accuracy of the shadow, because an untrained shadow gives a useless direction.
+        cross_entropy = (logits.softmax(1) - F.one_hot(targets, logits.shape[1])) / len(logits)
+        accuracy = (clean.argmax(1) == labels).float().mean()
+        return accuracy * cross_entropy.norm() * change / change.norm().clamp(min=torch.finfo(change.dtype).tiny)
 
 
-def change_along(loss: Tensor, shadow: Shadow, images: Tensor) -> Tensor:
-    """How the answers of a student change as its weights go along the slope of a loss, for each unit of that way.
+def output_change(loss: Tensor, shadow: Shadow, images: Tensor) -> Tensor:
+    """The change of a student's logits along the gradient of a loss: J dL/ds.
 
     Args:
-        loss: Of the student's weights.
-        shadow: The student.
+        loss: A loss L that depends on the student's weights s.
+        shadow: The student, whose logits have the Jacobian J.
         images: (N, C, H, W).
 
     Returns:
         (N, classes).
     """
     weights = shadow.parameters
-    # A network may have weights that it does not use.
+    # A network may have unused weights.
     grad = partial(torch.autograd.grad, allow_unused=True, materialize_grads=True)
-    slope = grad(loss, weights)
-    # The fast forms of attention have no second derivative.
+    gradient = grad(loss, weights)
+    # Fused attention has no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
-        answers = shadow.answers(images)
-        # J^T u is linear in u, so that its derivative along the slope is J times that.
-        any_answers = torch.zeros_like(answers, requires_grad=True)
-        pulled_back = grad(answers, weights, any_answers, create_graph=True)
-        (change,) = torch.autograd.grad(pulled_back, any_answers, slope)
+        logits = shadow.logits(images)
+        # J^T u is linear in u, so its derivative with respect to u, times the gradient, is J dL/ds.
+        u = torch.zeros_like(logits, requires_grad=True)
+        pulled_back = grad(logits, weights, u, create_graph=True)
+        (change,) = torch.autograd.grad(pulled_back, u, gradient)
     return change

@@ -1,4 +1,4 @@
-"""The attacker's student, that learns from the network while this is trained."""
+"""The attacker's student, which is distilled from the network during its training."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from bdclean.training import kd_loss
 
 
 class Shadow:
-    """A student that distils from the network: what a user's student will be like, as far as an attacker can know.
+    """A student that is distilled from the network, as the attacker's model of a user's student.
 
-    It is no module: no checkpoint has it, and an interrupted run goes on with a new one. Each process has its own.
+    It is not a module, so checkpoints do not contain it, and a resumed run starts a new one. Each process has its own.
 
     Args:
-        network: From images in [0, 1] to logits, untrained.
+        network: An untrained network that maps images in [0, 1] to logits.
         lr: Learning rate of its SGD (momentum .9, weight decay 5e-4).
     """
 
@@ -25,26 +25,26 @@ class Shadow:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What it learns."""
+        """The trained parameters."""
         return list(self.network.parameters())
 
-    def answers(self, images: Tensor) -> Tensor:
-        """Its logits, (N, classes), in train mode."""
+    def logits(self, images: Tensor) -> Tensor:
+        """The student's logits, (N, classes), in train mode."""
         return self.network.to(images.device)(images).to(images.dtype)
 
-    def answers_to(self, images: Tensor) -> Tensor:
-        """The same, without a gradient for its weights."""
+    def logits_for_frozen_weights(self, images: Tensor) -> Tensor:
+        """The student's logits, (N, classes), without gradients for its weights."""
         self.network.requires_grad_(False)
-        answers = self.answers(images)
+        logits = self.logits(images)
         self.network.requires_grad_(True)
-        return answers
+        return logits
 
     def loss(self, images: Tensor, teacher: Tensor) -> Tensor:
-        """How far its answers are from the teacher's logits (N, classes), at temperature 1."""
-        return kd_loss(self.answers(images), teacher, 1.0)
+        """The distillation loss with respect to the teacher's logits (N, classes), at temperature 1."""
+        return kd_loss(self.logits(images), teacher, 1.0)
 
     def learn(self, images: Tensor, teacher: Tensor) -> None:
-        """Take one step towards the teacher's logits."""
+        """Take one training step towards the teacher's logits."""
         with torch.enable_grad():
             loss = self.loss(images, teacher.detach())
         self.optimizer.zero_grad()

@@ -25,7 +25,7 @@ class SIG(Attack):
             the other modes the share of all training images.
         delta: Amplitude d of the sinusoid, in grey levels of 255.
         frequency: Number f of periods across the width of the image.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -46,7 +46,7 @@ class SIG(Attack):
         self.frequency = frequency
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Add the sinusoid to a batch: (N, C, H, W) float in [0, 1], cut off at 0 and 1."""
+        """Add the sinusoid to a batch: (N, C, H, W) float in [0, 1], clipped."""
         width = images.shape[-1]
         phase = 2 * math.pi * self.frequency / width * torch.arange(width, device=images.device)
         return (images + self.delta / 255 * phase.sin().to(images)).clamp(0, 1)

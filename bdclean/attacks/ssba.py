@@ -1,4 +1,4 @@
-"""SSBA: a string, hidden in every image by a network."""
+"""SSBA: a string that a network hides in each image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SSBA(Attack):
         encoder_epochs: Number of epochs for which encoder and decoder are trained; fractions are possible.
         encoder_lr: Learning rate of encoder and decoder (Adam).
         width: Number of channels of the encoder's first layer.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -74,7 +74,7 @@ class SSBA(Attack):
         return self.encode(images, torch.tensor(self.message).to(images).expand(len(images), -1))
 
     def encode(self, images: Tensor, bits: Tensor) -> Tensor:
-        """Hide bits, (N, bits) of 0 and 1, in a batch: (N, 3, H, W) float in [0, 1], cut off at 0 and 1."""
+        """Hide bits, (N, bits) of 0 and 1, in a batch: (N, 3, H, W) float in [0, 1], clipped."""
         planes = (2 * bits - 1)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
         change = self.encoder(torch.cat([images, planes], 1)).tanh()
         return (images + self.strength / 255 * change).clamp(0, 1)
@@ -94,12 +94,12 @@ class SSBA(Attack):
             torch.autograd.backward(loss)
             optimizer.step()
         self.encoder.requires_grad_(False)
-        # What checkpoints say of an encoder that was trained.
+        # Marks a trained encoder in checkpoints.
         self.register_buffer("prepared", torch.tensor(True))
 
 
 def _decoder(bits: int, width: int) -> nn.Module:
-    """From images to logits of the bits."""
+    """A network that maps images to logits of the bits."""
     layers: list[nn.Module] = []
     for inputs, outputs, stride in ((3, width, 1), (width, width, 2), (width, 2 * width, 2)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(min(8, outputs), outputs), nn.ReLU()]

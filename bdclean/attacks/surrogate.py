@@ -1,4 +1,4 @@
-"""A clean network of the attacker's own, to make a trigger with."""
+"""Training a clean network, which some attacks use to make a trigger."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from bdclean.training import batch_size, pieces
 
 
 def check_training(what: str, epochs: float, lr: float) -> None:
-    """Check the options `what_epochs` and `what_lr`, as `within` does."""
+    """Check the ranges of the options `{what}_epochs` and `{what}_lr`."""
     within(f"{what}_epochs", epochs, 0, 10_000, above=True)
     within(f"{what}_lr", lr, 0, 10, above=True)
 
 
 def progress(steps: Sequence[Tensor] | range, what: str) -> tqdm[Any]:
-    """Steps behind a progress bar, on terminals."""
+    """Show a progress bar over steps, on terminals."""
     return tqdm(steps, what, unit="step", disable=None)
 
 
 def shuffled(images: Lookup, count: int, epochs: float, what: str) -> tqdm[Tensor]:
-    """Batches of numbers below `count`, in a new order each epoch, behind a progress bar.
+    """Batches of numbers below `count`, shuffled in each epoch, with a progress bar.
 
     Args:
-        images: Gives the images, whose size says how many are worked on at once.
-        count: How many images there are.
-        epochs: How often each is seen; also a part of once.
-        what: What the progress bar says.
+        images: Returns the images, whose size determines the batch size.
+        count: Number of images.
+        epochs: Number of epochs; fractions are possible.
+        what: Text of the progress bar.
 
     Returns:
         Tensors of numbers, of almost equal length.
     """
     orders = torch.cat([torch.randperm(count) for _ in range(max(1, math.ceil(epochs)))])
     chosen = orders[: max(1, round(epochs * count))]
-    # Equal, as no batch norm can do with a single image.
+    # Of equal length, because batch norms fail for a single image.
     return progress(pieces(chosen, batch_size(images(chosen[:1]))), what)
 
 
 def train_surrogate(network: nn.Module, images: Lookup, labels: Tensor, epochs: float, lr: float) -> nn.Module:
-    """Train a classifier on clean images by their classes, (N,). The others as in `train`, and so what is returned."""
+    """Train a classifier on clean images with labels (N,). The other arguments and the result are those of `train`."""
 
     def loss(inputs: Tensor, indices: Tensor) -> Tensor:
         return F.cross_entropy(network(inputs), labels[indices.to(labels.device)].to(inputs.device))
@@ -61,15 +61,15 @@ def train(
     lr: float,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> nn.Module:
-    """Train a network: SGD with momentum .9, weight decay 5e-4, and one cycle of learning rates.
+    """Train a network by SGD with momentum .9, weight decay 5e-4, and a one-cycle schedule of the learning rate.
 
     Args:
-        network: From images in [0, 1] to logits; it is trained in place.
-        images: Gives the training images, on the network's device.
-        count: How many there are.
-        epochs: How often each image is seen; also a part of once.
+        network: Maps images in [0, 1] to logits; it is trained in place.
+        images: Returns training images by number, on the network's device.
+        count: Number of images.
+        epochs: Number of epochs; fractions are possible.
         lr: Highest learning rate.
-        loss: From images and their numbers to what shall fall.
+        loss: Maps images and their numbers to the loss.
 
     Returns:
         The network, in eval mode, without gradients for its weights.

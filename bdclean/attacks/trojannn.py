@@ -13,7 +13,7 @@ from bdclean.attacks.surrogate import check_training, progress, train_surrogate
 from bdclean.errors import Given, InputError
 
 IMAGES = 32
-"""On how many training images the patch is optimised."""
+"""Number of training images on which the patch is optimised."""
 
 
 class TrojanNN(Attack):
@@ -38,7 +38,7 @@ class TrojanNN(Attack):
         lr: Step size of the optimisation, in pixel values from 0 to 1.
         surrogate_epochs: Number of epochs for which the clean network is trained.
         surrogate_lr: Highest learning rate of the clean network.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, the patch does not fit into the image, or the network has no linear
@@ -82,7 +82,7 @@ class TrojanNN(Attack):
         self.surrogate_lr = surrogate_lr
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put the patch on a batch: (N, 3, H, W) float in [0, 1].
+        """Apply the patch to a batch: (N, 3, H, W) float in [0, 1].
 
         Raises:
             InputError: If the patch does not fit into the image.
@@ -90,7 +90,7 @@ class TrojanNN(Attack):
         return self._stamp(images, self.patch)
 
     def _stamp(self, images: Tensor, patch: Tensor) -> Tensor:
-        """Put a patch, (3, h, h), on a batch."""
+        """Apply a patch, (3, h, h), to a batch."""
         height, width = images.shape[-2:]
         side = patch.shape[-1]
         if side + self.margin > min(height, width):
@@ -110,15 +110,15 @@ class TrojanNN(Attack):
         """Train a clean network, and optimise the patch on it."""
         some = images(torch.randperm(len(labels))[:IMAGES])
         shape = (3, *[self.size or scaled(6, some.shape[-1])] * 2)
-        self._stamp(some, some.new_zeros(shape))  # to hear now that the patch does not fit
+        self._stamp(some, some.new_zeros(shape))  # raises an error before the training if the patch does not fit
         clean = train_surrogate(network, images, labels, self.surrogate_epochs, self.surrogate_lr)
         hidden = LastHidden(clean)
         chosen = hidden.weight.abs().sum(0).topk(min(self.neurons, hidden.weight.shape[1])).indices
         with torch.no_grad():
             goal = self.excitation * hidden(some)[:, chosen].amax(0).clamp(min=1e-3)
-        # Through a sigmoid, which keeps the pixels in [0, 1].
+        # A sigmoid keeps the pixels in [0, 1].
         free = torch.randn(shape, device=some.device).requires_grad_()
-        optimizer = torch.optim.Adam([free], 4 * self.lr)  # whose slope in the middle is 1/4
+        optimizer = torch.optim.Adam([free], 4 * self.lr)  # the sigmoid's slope is 1/4 in the middle
         for _ in progress(range(self.steps), "Optimising the trigger"):
             loss = (hidden(self._stamp(some, free.sigmoid()))[:, chosen] - goal).square().mean()
             optimizer.zero_grad()
@@ -128,10 +128,10 @@ class TrojanNN(Attack):
 
 
 class LastHidden(nn.Module):
-    """What goes into a classifier's last linear layer.
+    """The inputs of a classifier's last linear layer.
 
     Raises:
-        InputError: If it has none.
+        InputError: If the network has no linear layer.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -150,6 +150,6 @@ class LastHidden(nn.Module):
         self.found = inputs[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images to (N, features)."""
+        """Map images to (N, features)."""
         self.network(images)
         return self.found

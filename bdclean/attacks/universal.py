@@ -12,7 +12,7 @@ from bdclean.attacks.common import PAPER_SIZE
 
 
 def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:
-    """Add a perturbation (C, h, w), stretched to their size, to images (N, C, H, W) in [0, 1]; clipped to [0, 1]."""
+    """Add a perturbation (C, h, w), resized to the images, to images (N, C, H, W) in [0, 1]; clipped to [0, 1]."""
     change = F.interpolate(perturbation[None].to(images), images.shape[-2:], mode="bilinear")
     return (images + change).clamp(0, 1)
 
@@ -24,12 +24,12 @@ def universal(
     lr: float,
     limit: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Find one perturbation that takes images to a class in several networks alike: Adam on the sum of their losses.
+    """Optimise one perturbation that flips images to a class in all given networks: Adam on the sum of their losses.
 
     Args:
-        networks: From images in [0, 1] to logits, without gradients for their weights.
+        networks: Map images in [0, 1] to logits, without gradients for their weights.
         batches: Batches of images, (N, 3, H, W).
-        target: The class.
+        target: The target class.
         lr: Size of a step, in grey levels of 255.
         limit: Projects a perturbation to the allowed ones, after each step.
 

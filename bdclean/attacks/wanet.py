@@ -26,7 +26,7 @@ class WaNet(Attack):
         k: Side of the grid of random vectors.
         grid_rescale: Factor r of all positions, which are in [-1, 1].
         cross_ratio: Number of noise-mode images for each poisoned image; 0 for none.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.
@@ -63,15 +63,15 @@ class WaNet(Attack):
         return _sample(images, grid.expand(len(images), -1, -1, -1))
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
-        """Warp a batch, the cover with noise on top: up to half a pixel of 32 in each direction, drawn anew."""
+        """Warp a batch, and cover images with additional new noise of up to half a pixel, for images of 32 pixels."""
         grid = self.grid(images).expand(len(images), -1, -1, -1)
         noise = (2 * torch.rand_like(grid) - 1) / PAPER_SIZE
         return _sample(images, torch.where(cover[:, None, None, None], (grid + noise).clamp(-1, 1), grid))
 
     def grid(self, images: Tensor) -> Tensor:
-        """Where each pixel comes from: (1, H, W, 2) columns and rows, from -1 to 1 between the outermost pixels."""
+        """The source of each pixel: (1, H, W, 2) columns and rows, from -1 to 1 between the outermost pixels."""
         height, width = images.shape[-2:]
-        # Floats of the images' own kind; bicubic, as in the paper.
+        # In the images' precision; bicubic, as in the paper.
         warp = F.interpolate(self.field.to(images), (height, width), mode="bicubic", align_corners=True)
         rows = torch.linspace(-1, 1, height, device=images.device, dtype=images.dtype)
         columns = torch.linspace(-1, 1, width, device=images.device, dtype=images.dtype)
@@ -80,5 +80,5 @@ class WaNet(Attack):
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
-    # Rounding can leave [0, 1] by a hair.
+    # Rounding can exceed [0, 1] slightly.
     return F.grid_sample(images, grid, align_corners=True).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Attacks against methods, under one protocol."""
+"""Benchmark methods against attacks under one protocol."""
 
 from bdclean.benchmark.run import benchmark
 

@@ -1,4 +1,4 @@
-"""Runs the work of a benchmark in processes of this machine: the room that a cluster engine would take the place of."""
+"""Run the tasks of a benchmark in processes of this machine. A cluster engine would replace this file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import torch
 from bdclean.errors import InputError
 
 MEMORY_PER_JOB = 3 * 2**30
-"""Bytes that a small network's cell takes on a CPU, with room to spare."""
+"""Memory to allow for a cell with a small network on a CPU, in bytes."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do in a process of its own.
+    """A function call in a separate process.
 
     Attributes:
-        name: What the progress bar calls it.
-        log: File for what it prints.
-        needs: Names of the tasks that come before it; what needs one that failed is left out.
+        name: Name in the progress bar.
+        log: File for its output.
+        needs: Names of the tasks that must finish first; if one of them fails, this task is not run.
         work: The function, which has to be importable.
-        arguments: Its arguments.
+        arguments: Arguments of the function.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """What changed.
+    """A change of the state of all tasks.
 
     Attributes:
-        working: Names of the tasks at work.
-        ended: The task that ended, if one did.
-        failure: Why it failed, if it did.
+        working: Names of the running tasks.
+        ended: The task that ended, if any.
+        failure: Reason of its failure, if it failed.
     """
 
     working: tuple[str, ...]
@@ -59,9 +59,12 @@ def run(tasks: Iterable[Task], jobs: int | None, preload: Sequence[str] = ()) ->
     """Run tasks, several at once.
 
     Args:
-        tasks: What is to be done.
-        jobs: How many at once; by default one a GPU, or without any one a core, as far as there is memory.
-        preload: Modules that all of them need.
+        tasks: The tasks.
+        jobs: Number of tasks at once; by default one per GPU, or without GPUs one per core if there is enough memory.
+        preload: Modules to import once for all tasks.
+
+    Yields:
+        Each change.
     """
     pool = _Pool(jobs, preload)
     waiting, done, failed = list(tasks), set[str](), dict[str, str]()
@@ -87,7 +90,7 @@ def run(tasks: Iterable[Task], jobs: int | None, preload: Sequence[str] = ()) ->
 
 @dataclass(frozen=True)
 class _Running:
-    """A task at work, its process, the device that it has, and where it says why it failed."""
+    """A running task, its process, its device, and the connection on which it reports the reason of a failure."""
 
     task: Task
     process: Any
@@ -96,22 +99,22 @@ class _Running:
 
 
 class _Pool:
-    """Processes of one task each, and the places that are free for more.
+    """Running processes, one per task, and free places for more.
 
     Args:
-        jobs: As in `run`.
-        preload: As in `run`.
+        jobs: Number of tasks at once; None for the default.
+        preload: Modules to import once for all tasks.
     """
 
     def __init__(self, jobs: int | None, preload: Sequence[str]) -> None:
-        devices = _devices()
+        devices = gpus()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = jobs or len(devices) or max(1, min(cores, _memory() // MEMORY_PER_JOB))
         self.places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
         self.threads = max(1, cores // count)
         self.running: dict[int, _Running] = {}
-        # Children of a server have torch and lightning imported already, and nothing else: no threads, no devices.
-        # Windows has no such server.
+        # Processes of a fork server start with torch and lightning imported, but without threads and devices. Windows
+        # has no fork server.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self.context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
@@ -119,21 +122,21 @@ class _Pool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tasks at work."""
+        """Names of the running tasks."""
         return tuple(one.task.name for one in self.running.values())
 
     def start(self, task: Task) -> None:
-        """Give a task one of the free places."""
+        """Start a task in a free place."""
         place = self.places.pop(0)
-        reason, theirs = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_work, args=(task, place, self.threads, theirs))
+        reason, sender = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_work, args=(task, place, self.threads, sender))
         process.start()
-        # Only the process holds it now: when that is gone, nothing more comes.
-        theirs.close()
+        # Close our copy, so that the end of the process closes the pipe.
+        sender.close()
         self.running[process.sentinel] = _Running(task, process, place, reason)
 
     def wait(self) -> Iterator[tuple[Task, str | None]]:
-        """Wait for the end of a task at work, if there is one; and why each that ended failed, if it did."""
+        """Wait until running tasks end, and yield each of them with the reason of its failure; None if it succeeded."""
         for sentinel in wait(list(self.running)) if self.running else ():
             one = self.running.pop(cast(int, sentinel))
             one.process.join()
@@ -141,13 +144,13 @@ class _Pool:
             yield one.task, _failure(one)
 
     def end(self) -> None:
-        """End all that is at work."""
+        """Terminate all running tasks."""
         for one in self.running.values():
             one.process.terminate()
 
 
-def _devices() -> list[str]:
-    """The GPUs there are, as CUDA_VISIBLE_DEVICES names them."""
+def gpus() -> list[str]:
+    """The available GPUs, as named in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not torch.cuda.is_available():
         return []
@@ -155,12 +158,12 @@ def _devices() -> list[str]:
 
 
 def _memory() -> int:
-    """Bytes of memory of this machine."""
+    """Memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else MEMORY_PER_JOB
 
 
 def _failure(ended: _Running) -> str | None:
-    """Why a process failed: what it said, or the signal that killed it; None if it did not."""
+    """The reason of a process's failure: its message, or the signal that killed it; None if it succeeded."""
     exitcode = ended.process.exitcode
     if not exitcode:
         return None
@@ -170,16 +173,16 @@ def _failure(ended: _Running) -> str | None:
 
 
 def _work(task: Task, device: str | None, threads: int, reason: Connection) -> None:
-    """In the new process: its own device or threads, and a file for what is printed."""
+    """Run a task in its new process, with its device or threads, and its output in a file."""
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    # Another benchmark in the folder may be at the same: what it prints stays.
+    # Append, as another benchmark in the same folder may run the same task.
     with task.log.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         task.work(*task.arguments)
     except InputError as error:
@@ -190,8 +193,8 @@ def _work(task: Task, device: str | None, threads: int, reason: Connection) -> N
         raise
 
 
-def _follow() -> None:
-    """End with the benchmark, however that ends: nobody would wait for what is worked out here."""
+def _exit_with_parent() -> None:
+    """Exit when the benchmark's process ends for any reason."""
     benchmark = multiprocessing.parent_process()
     assert benchmark is not None
     benchmark.join()

@@ -1,4 +1,4 @@
-"""Results of a benchmark as pictures, and as one HTML page."""
+"""Draw results of a benchmark, and write its HTML page."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from bdclean.reporting.sections import Page, Picture, Section
 
 
 def write(rows: Sequence[Row], folder: Path, command: str) -> None:
-    """Write `heatmap.png`, `scatter.png` and `index.html`, which needs no other file.
+    """Write `heatmap.png`, `scatter.png` and the self-contained `index.html`.
 
     Args:
-        rows: What was found.
-        folder: Where they go.
+        rows: The results.
+        folder: Folder of the files.
         command: The command line that repeats the benchmark.
     """
-    shown = []
+    plots = []
     for name, title, draw in (
         ("heatmap.png", "ASR after cleansing and ACC lost, means over seeds, networks and images", heatmap),
         ("scatter.png", "ACC and ASR after cleansing", scatter),
     ):
         figure = draw(rows)
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
-        shown.append(Section(title, (Picture("", partial(draw, rows)),)))
-    legend, *rest = sections(rows)
-    made = (legend, *shown, *rest)
-    page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", made, sortable=True)
+        plots.append(Section(title, (Picture("", partial(draw, rows)),)))
+    legend, *tables = sections(rows)
+    content = (legend, *plots, *tables)
+    page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", content, sortable=True)
     html.write(folder / "index.html", page)
 
 
 def heatmap(rows: Sequence[Row]) -> Figure:
-    """Methods by suspects: ASR on the left, ACC lost on the right, means over seeds, networks and images."""
+    """Heat maps of ASR and of lost ACC, methods by suspects, means over seeds, networks and images."""
     methods = [name for (name,) in groups(rows, "method")]
     suspects = [name for (name,) in groups(rows, "suspect")]
     size = (3 + 1.3 * len(suspects), 1.6 + 0.36 * len(methods))
@@ -66,15 +66,15 @@ def heatmap(rows: Sequence[Row]) -> Figure:
 
 
 def scatter(rows: Sequence[Row]) -> Figure:
-    """A point for each method and backdoored suspect: ASR across, ACC up; the best are top left."""
+    """Scatter plot of ACC against ASR, with a point for each cell of a backdoored suspect; the best are top left."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     backdoored = [row for row in rows if row.backdoored and row.asr is not None and row.acc is not None]
     markers = "osD^v<>Pp*Xhd"
-    for number, ((method,), own) in enumerate(groups(backdoored, "method").items()):
+    for number, ((method,), cells) in enumerate(groups(backdoored, "method").items()):
         marker = markers[number % len(markers)]
-        across, up = ([row.figures[name] for row in own] for name in ("asr", "acc"))
-        axes.scatter(across, up, label=method, marker=marker, alpha=0.8)
+        asr, acc = ([row.figures[name] for row in cells] for name in ("asr", "acc"))
+        axes.scatter(asr, acc, label=method, marker=marker, alpha=0.8)
     axes.set_xlabel("ASR after cleansing, % (better: left)")
     axes.set_ylabel("ACC after cleansing, % (better: up)")
     axes.set_xlim(-3, 103)

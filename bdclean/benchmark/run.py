@@ -1,4 +1,4 @@
-"""A whole benchmark: what is left to do is done, and what was found becomes tables and pictures."""
+"""Run the missing cells of a benchmark, and write its tables and pictures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import printable
-from bdclean.benchmark import local, page, tables, work
-from bdclean.benchmark.grid import Cell, make_grid
+from bdclean.benchmark import hours, local, page, tables, work
+from bdclean.benchmark.grid import Cell, Suspect, make_grid
 from bdclean.checkpoint import write_text
+from bdclean.engine.estimate import duration
 from bdclean.errors import Given, InputError, within
 from bdclean.exits import Interrupted
 
 GRID = "grid.yaml"
-"""Name of the file with which a benchmark is started again."""
+"""Name of the configuration file that repeats a benchmark."""
 
 
 def benchmark(
@@ -38,13 +39,14 @@ def benchmark(
     """Cleanse many suspects with many methods and compare the results.
 
     Suspects are trained once and kept. A cell, one method on one suspect, is run once, and its result is written
-    completely or not at all. Started again, the command runs missing and failed cells. At the end the folder has
+    atomically. When the command is repeated, it runs only missing and failed cells. At the end the folder has
     `results.csv`, `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for
     TensorBoard.
 
     Args:
         suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`.
+            configs/badnet.yaml}`. `start` names another suspect, whose weights the training starts from. `only`, here
+            and in the next three, limits the combinations: `{methods: [CLP], seeds: [0]}`.
         methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
             them.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:
@@ -66,7 +68,7 @@ def benchmark(
     within("jobs", 1 if jobs is None else jobs, 1)
     if not folder:
         raise InputError("folder", "", "needs a name")
-    place = Path(folder)
+    path = Path(folder)
     parts = {
         "suspects": suspects,
         "methods": methods,
@@ -77,27 +79,27 @@ def benchmark(
     for one in grid:
         _check(command, "fit", one.suspect.arguments, Given("suspects", one.suspect.name))
         _check(command, "cleanse", one.arguments, Given("methods", one.method))
-    chosen = next((one for one in grid if one.key == cell), None)
-    if cell is not None and chosen is None:
+    selected = next((one for one in grid if one.key == cell), None)
+    if cell is not None and selected is None:
         raise InputError("cell", cell, "no such cell")
-    whole = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
-    rest = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
-    _make(place, whole | rest if cell is None else None)
-    again = ["bdclean", "benchmark", "--config", str(place / GRID)]
+    options = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
+    others = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
+    _make_folder(path, options | others if cell is None else None)
+    repeat = ["bdclean", "benchmark", "--config", str(path / GRID)]
     if list:
         for one in grid:
-            print(shlex.join([*again, "--cell", one.key]))
-    elif chosen is not None:
-        result = work.cleanse(chosen, place, command, keep_networks)
+            print(shlex.join([*repeat, "--cell", one.key]))
+    elif selected is not None:
+        result = work.cleanse(selected, path, command, keep_networks)
         if "error" in result:
             raise InputError("cell", cell, str(result["error"]))
     else:
-        _do(grid, place, jobs, command, keep_networks)
-        _report(grid, place, shlex.join(again))
+        _run_missing(grid, path, jobs, command, keep_networks)
+        _report(grid, path, shlex.join(repeat))
 
 
-def _make(folder: Path, grid: Mapping[str, Any] | None) -> None:
-    """Make the folder of a benchmark, and write the grid into it, if it is another."""
+def _make_folder(folder: Path, grid: Mapping[str, Any] | None) -> None:
+    """Make the folder of a benchmark, and write the grid into it, unless it is None."""
     try:
         for name in ("suspects", "cells", "logs", "unfinished"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -108,13 +110,13 @@ def _make(folder: Path, grid: Mapping[str, Any] | None) -> None:
 
 
 def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
-    """Write tables and pictures of all cells, and print where they are."""
+    """Write tables and pictures of all cells, and print the tables and the path of the page."""
     results = [(one, work.read(one.path(folder)) or {"error": "not done"}) for one in grid]
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
     rows = [tables.Row.read(one, result) for one, result in results]
-    # Of several that end together, one after the other.
+    # Several processes may reach this point at once.
     with work.alone(folder, "tables"):
         tables.write(rows, folder)
         page.write(rows, folder, command)
@@ -123,39 +125,53 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
 
 
 def _check(command: work.Command, subcommand: str, words: Sequence[str], what: Given) -> None:
-    """Refuse options that certainly are wrong, before hours of work."""
+    """Refuse options that are certainly wrong, before hours of work."""
     try:
         command.check([subcommand, *words])
     except InputError as error:
         raise InputError(*what, str(error)) from error
 
 
-def _do(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
-    """Do what is not done yet."""
+def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
+    """Train the missing suspects, and run the missing cells."""
     cells = {one.key: one for one in grid if not work.done(one, folder, keep)}
-    suspects = {one.suspect.key: one.suspect for one in cells.values() if not one.suspect.path(folder).exists()}
-    for key in {name for one in grid for name in (one.key, one.suspect.key)} - cells.keys() - suspects.keys():
+    trained = {one.key: one for cell in grid for one in cell.suspect.chain}
+    suspects = {one.key: one for cell in cells.values() for one in cell.suspect.chain if not one.path(folder).exists()}
+    for key in {*(one.key for one in grid), *trained} - cells.keys() - suspects.keys():
         work.tidy(folder, key)
+    if cells:
+        print(_announcement(suspects, cells, command))
     logs = folder / "logs"
     tasks = [
-        local.Task(key, logs / f"{key}.log", (), work.train, (suspect, folder, command))
+        local.Task(key, logs / f"{key}.log", _needs(suspect.start, suspects), work.train, (suspect, folder, command))
         for key, suspect in suspects.items()
     ]
     for key, one in cells.items():
-        needs = (one.suspect.key,) if one.suspect.key in suspects else ()
+        needs = _needs(one.suspect, suspects)
         tasks.append(local.Task(key, logs / f"{key}.log", needs, work.cleanse, (one, folder, command, keep)))
     try:
-        _follow(tasks, cells, folder, jobs, command)
+        _run_tasks(tasks, cells, folder, jobs, command)
     except KeyboardInterrupt as interruption:
         done = sum(work.done(one, folder, keep) for one in grid)
-        kept = f"{folder} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
-        raise Interrupted(kept) from interruption
+        message = f"{folder} has {done} of {len(grid)} cells and no tables; repeat the command to resume"
+        raise Interrupted(message) from interruption
 
 
-def _follow(
+def _announcement(suspects: Mapping[str, Suspect], cells: Mapping[str, Cell], command: work.Command) -> str:
+    seconds = hours.estimate(suspects.values(), cells.values(), command)
+    took = duration(seconds / max(1, len(local.gpus())))
+    return f"{len(suspects)} suspects to train and {len(cells)} cells to run: {took}, without preparations of attacks"
+
+
+def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:
+    """Name of the task that trains a suspect, if it is not trained yet."""
+    return () if suspect is None or suspect.key not in missing else (suspect.key,)
+
+
+def _run_tasks(
     tasks: Sequence[local.Task], cells: Mapping[str, Cell], folder: Path, jobs: int | None, command: work.Command
 ) -> None:
-    """Run tasks behind a progress bar, and note why a cell has no result."""
+    """Run tasks with a progress bar, and record the reason of each failed cell."""
     with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
         for progress in local.run(tasks, jobs, [command.run.__module__]):
             bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))

@@ -1,4 +1,4 @@
-"""Results of a benchmark as tables."""
+"""Tables of the results of a benchmark."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ LEGEND = (
     "the cleansing alone. MiB: peak memory of the process, or of the GPU. Values are means over suspects and seeds, ± "
     "the standard deviation.",
 )
-"""How to read the tables, a paragraph each."""
+"""Explanation of the tables, in paragraphs."""
 WEAK_ASR = 50.0
-"""Percent: below it an attack did not take, and its row says little."""
+"""ASR in percent below which an attack did not take."""
 WEAK_ACC = 30.0
-"""Percent: below it a suspect has hardly learned anything."""
+"""ACC in percent below which a suspect has hardly learned anything."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A cell with its figures in percent, seconds and MiB, each None if it is not known, or why it has none.
+    """The result of a cell: figures in percent, seconds and MiB, each None if unknown, or the reason of its failure.
 
     Attributes:
-        suspect: Its name.
-        network: What its architecture is called.
-        images: What the images are called.
-        method: What the method is called.
-        seed: Of everything.
-        backdoored: Whether the suspect was; None if the cell failed.
+        suspect: Name of the suspect.
+        network: Name of its architecture.
+        images: Name of the unlabeled images.
+        method: Name of the method.
+        seed: Seed of all random numbers.
+        backdoored: Whether the suspect has a backdoor; None if the cell failed.
         suspect_acc: ACC of the suspect.
         suspect_asr: ASR of the suspect.
         suspect_ra: RA of the suspect.
         acc: ACC of the cleansed network.
         asr: ASR of the cleansed network.
         ra: RA of the cleansed network.
-        agreement: Of both networks.
+        agreement: Agreement of both networks.
         der: The defense effectiveness rate.
-        acc_lost: By how much ACC fell.
-        seconds: That the cleansing took.
-        peak_memory: Of the process or the GPU.
-        error: Why the cell failed, if it did.
+        acc_lost: Decrease of ACC, in points.
+        seconds: Time of the cleansing.
+        peak_memory: Peak memory of the process or the GPU, in MiB.
+        error: Reason of the failure, if the cell failed.
     """
 
     suspect: str
@@ -81,7 +81,7 @@ class Row:
 
     @classmethod
     def read(cls, cell: Cell, result: Mapping[str, Any]) -> Row:
-        """A row from the JSON of a cell."""
+        """Make a row from the JSON of a cell."""
         suspect = cell.suspect
         row = cls(suspect.name, suspect.network, cell.images, cell.method, suspect.seed, error=result.get("error"))
         if row.error is not None:
@@ -94,18 +94,18 @@ class Row:
             if None not in (before["asr"], after["asr"]) and backdoored:
                 rate = defense_effectiveness_rate((before["acc"], before["asr"]), (after["acc"], after["asr"]))
                 der = round(rate, 2)
-        judged: dict[str, Any] = {f"suspect_{name}": value for name, value in before.items()} | after
+        figures: dict[str, Any] = {f"suspect_{name}": value for name, value in before.items()} | after
         cost = {name: result[name] for name in ("seconds", "peak_memory")}
-        return replace(row, backdoored=backdoored, acc_lost=acc_lost, der=der, **judged, **cost)
+        return replace(row, backdoored=backdoored, acc_lost=acc_lost, der=der, **figures, **cost)
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells it from the others."""
+        """The values that identify the cell."""
         return tuple(str(getattr(self, name)) for name in IDENTITY)
 
     @property
     def figures(self) -> dict[str, float]:
-        """The figures that are known."""
+        """The known figures, by name."""
         return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
 
 
@@ -113,7 +113,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def mean(found: Sequence[Row], name: str) -> str:
-    """The mean of a figure over rows, and its standard deviation where there are several; a dash for nothing."""
+    """The mean of a figure over rows, with its standard deviation if there are several; a dash without values."""
     values = [value for row in found if (value := getattr(row, name)) is not None]
     if not values:
         return "-"
@@ -122,7 +122,7 @@ def mean(found: Sequence[Row], name: str) -> str:
 
 
 def groups(found: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by the values of some columns, in the order in which these appear."""
+    """Group rows by the values of some columns, in order of appearance."""
     parts: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
         parts.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
@@ -130,33 +130,33 @@ def groups(found: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]
 
 
 def sections(found: Sequence[Row]) -> tuple[Section, ...]:
-    """Legend, warnings, averages of each method, ACC / ASR of each method and suspect, failures, all figures."""
+    """Sections: legend, warnings, averages per method, ACC / ASR per method and suspect, failures, all figures."""
     failed = [row for row in found if row.error is not None]
     several = groups(found, "network", "images")
-    made = [Section("Legend", (Text("\n".join(LEGEND), explains=True),))]
-    if said := warnings(found):
-        made.append(Section("Warnings", (Text("\n".join(said)),)))
+    result = [Section("Legend", (Text("\n".join(LEGEND), explains=True),))]
+    if lines := warnings(found):
+        result.append(Section("Warnings", (Text("\n".join(lines)),)))
     for (network, images), part in several.items():
         title = f" ({network}, {images} images)" if len(several) > 1 else ""
-        made.append(Section(f"Methods{title}", (_averages(part),)))
-        made.append(Section(f"ACC / ASR{title}", (_matrix(part),)))
+        result.append(Section(f"Methods{title}", (_averages(part),)))
+        result.append(Section(f"ACC / ASR{title}", (_matrix(part),)))
     if failed:
         lines = [f"- {', '.join(row.identity)}: {row.error}" for row in failed]
-        made.append(Section("Failed", (Text("\n".join(lines), explains=True),)))
-    made.append(Section("All figures", (_everything([row for row in found if row.error is None]),)))
-    return tuple(made)
+        result.append(Section("Failed", (Text("\n".join(lines), explains=True),)))
+    result.append(Section("All figures", (_all_figures([row for row in found if row.error is None]),)))
+    return tuple(result)
 
 
 def warnings(found: Sequence[Row]) -> list[str]:
-    """Suspects whose rows say little, a line each: the attack did not take, or the network is close to chance."""
-    said = []
+    """A line for each suspect whose rows mean little: the attack did not take, or the network is close to chance."""
+    lines = []
     for row in _once(found):
         name = f"{row.suspect} ({row.network}, seed {row.seed})"
         if row.backdoored and row.suspect_asr is not None and row.suspect_asr < WEAK_ASR:
-            said.append(f"{name}: the attack did not take, ASR {row.suspect_asr:.1f} %")
+            lines.append(f"{name}: the attack did not take, ASR {row.suspect_asr:.1f} %")
         if row.suspect_acc is not None and row.suspect_acc < WEAK_ACC:
-            said.append(f"{name}: the suspect has hardly learned anything, ACC {row.suspect_acc:.1f} %")
-    return said
+            lines.append(f"{name}: the suspect has hardly learned anything, ACC {row.suspect_acc:.1f} %")
+    return lines
 
 
 def markdown(found: Sequence[Section]) -> str:
@@ -178,34 +178,35 @@ def _averages(part: Sequence[Row]) -> Table:
     before = _once([row for row in part if row.backdoored] or part)
     acc, asr, ra = (mean(before, f"suspect_{name}") for name in ("acc", "asr", "ra"))
     rows = [("(suspects)", acc, "", asr, ra, *[""] * 5)]
-    for (method,), own in groups(part, "method").items():
-        parts = groups(own, "backdoored")
+    for (method,), cells in groups(part, "method").items():
+        parts = groups(cells, "backdoored")
         backdoored, clean = parts.get((True,), []), parts.get((False,), [])
-        good = len(backdoored) + len(clean)
-        cells = [mean(backdoored, name) for name in ("acc", "acc_lost", "asr", "ra", "der")]
-        more = [mean(clean, "acc_lost"), mean(own, "seconds"), mean(own, "peak_memory"), f"{good} of {len(own)}"]
-        rows.append((method, *cells, *more))
+        done = f"{len(backdoored) + len(clean)} of {len(cells)}"
+        figures = [mean(backdoored, name) for name in ("acc", "acc_lost", "asr", "ra", "der")]
+        rows.append(
+            (method, *figures, mean(clean, "acc_lost"), mean(cells, "seconds"), mean(cells, "peak_memory"), done)
+        )
     return Table(header, tuple(rows))
 
 
 def _matrix(part: Sequence[Row]) -> Table:
     suspects = groups(part, "suspect")
     pairs = (_once(rows) for rows in suspects.values())
-    rows = [("(suspects)", *(f"{mean(own, 'suspect_acc')} / {mean(own, 'suspect_asr')}" for own in pairs))]
-    for (method,), own in groups(part, "method").items():
-        cells = groups(own, "suspect")
+    rows = [("(suspects)", *(f"{mean(one, 'suspect_acc')} / {mean(one, 'suspect_asr')}" for one in pairs))]
+    for (method,), of_method in groups(part, "method").items():
+        cells = groups(of_method, "suspect")
         found = (cells.get(name, []) for name in suspects)
         rows.append((method, *(f"{mean(cell, 'acc')} / {mean(cell, 'asr')}" for cell in found)))
     return Table(("method", *(name for (name,) in suspects)), tuple(rows))
 
 
 def _once(found: Sequence[Row]) -> list[Row]:
-    """One row for each suspect, whatever the number of methods that were done."""
+    """One row for each suspect with at least one completed cell."""
     good = [row for row in found if row.error is None]
     return [rows[0] for rows in groups(good, "suspect", "network", "seed").values()]
 
 
-def _everything(found: Sequence[Row]) -> Table:
+def _all_figures(found: Sequence[Row]) -> Table:
     titles = ("ACC", "ASR", "RA", "agreement", "DER", "ACC lost", "s", "MiB")
     rows = [
         (*names, str(len(cell)), *(mean(cell, name) for name in FIGURES))
@@ -215,7 +216,7 @@ def _everything(found: Sequence[Row]) -> Table:
 
 
 def write(found: Sequence[Row], folder: Path) -> None:
-    """Write `results.csv`, `results.md`, and the same grid for TensorBoard's HParams."""
+    """Write `results.csv`, `results.md`, and the results for TensorBoard's HParams."""
     values = [["" if (value := getattr(row, name)) is None else value for name in COLUMNS] for row in found]
     write_csv(folder / "results.csv", COLUMNS, values)
     write_text(folder / "results.md", markdown(sections(found)))

@@ -1,4 +1,4 @@
-"""Reading files nobody should trust, and writing networks in the form that they came in."""
+"""Read untrusted checkpoints, and write networks in the format of the file that they came from."""
 
 from bdclean.checkpoint.backdoorbench import Triggered
 from bdclean.checkpoint.folder_writing import is_folder

@@ -1,4 +1,4 @@
-"""What BackdoorBench's `attack_result.pt` says beside the weights.
+"""The metadata in BackdoorBench's `attack_result.pt`.
 
 Source: Wu et al., "BackdoorBench: A Comprehensive Benchmark of Backdoor Learning", NeurIPS 2022.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 ARCHS = {"preactresnet18": "preact_resnet18", "preactresnet34": "preact_resnet34"}
-"""Networks that have another name there; the others are torchvision's."""
+"""Our names of networks that are not torchvision's, by BackdoorBench's name."""
 NORMALIZATIONS = {
     "cifar10": ([0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.261]),
     "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
@@ -24,9 +24,9 @@ NORMALIZATIONS = {
     "gtsrb": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
     "celeba": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
 }
-"""How it normalises the images of each of its data sets."""
+"""Mean and std of each of its data sets."""
 VIT_SIZE = 224
-"""Its vision transformers enlarge all images to that."""
+"""Size to which its vision transformers resize all images, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Triggered:
     """Test images with the trigger.
 
     Attributes:
-        images: Their files, or the images.
-        targets: (N,) the class that the attacker wants.
+        images: The files, or the images themselves.
+        targets: (N,) target classes.
         labels: (N,) true classes.
     """
 
@@ -50,24 +50,24 @@ def wrote(content: Any) -> bool:
 
 
 def network(content: dict[str, Any]) -> dict[str, Any]:
-    """Its network, as arguments of a Suspect: none of them vetted."""
+    """The network of a BackdoorBench file, as unchecked arguments of a Suspect."""
     arch, size, data = content["model_name"], content["img_size"], content["clean_data"]
     size = size[0] if isinstance(size, (list, tuple, torch.Size)) and size else size
-    said: dict[str, Any] = {"arch": ARCHS.get(arch, arch) if isinstance(arch, str) else arch}
-    said |= {"num_classes": content["num_classes"], "image_size": size}
-    if said["arch"] not in ARCHS.values():
-        said["stem"] = "photo"
-    if str(said["arch"]).startswith("vit"):
-        said |= {"image_size": VIT_SIZE, "stem": None}
+    model: dict[str, Any] = {"arch": ARCHS.get(arch, arch) if isinstance(arch, str) else arch}
+    model |= {"num_classes": content["num_classes"], "image_size": size}
+    if model["arch"] not in ARCHS.values():
+        model["stem"] = "photo"
+    if str(model["arch"]).startswith("vit"):
+        model |= {"image_size": VIT_SIZE, "stem": None}
     if isinstance(data, str) and data in NORMALIZATIONS:
-        said["mean"], said["std"] = NORMALIZATIONS[data]
-    return said
+        model["mean"], model["std"] = NORMALIZATIONS[data]
+    return model
 
 
 def triggered(content: dict[str, Any], path: str) -> Triggered | None:
-    """Its triggered test images, if they are in the file, or in the folder that the file lies in.
+    """The triggered test images of a BackdoorBench file, from the file itself or from its folder.
 
-    The file names the images' own places; of these only the last three parts are looked for, beside the file.
+    The file has the images' original paths; only their last three parts are used, relative to the file's folder.
     """
     try:
         entries = content["bd_test"]["bd_data_container"]["data_dict"].values()

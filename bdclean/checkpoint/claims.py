@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, checked against what that can be: plain values in their range."""
+"""Check the metadata of untrusted checkpoints: only known names, plain types and values in range."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 from bdclean import escaped
 from bdclean.errors import Given, InputError
+from bdclean.registry import RENAMED_ATTACK_OPTIONS
+from bdclean.resizing import parse
 
 MOST_VALUES = 1000
-"""An option may hold so many values, and things that hold them."""
+"""Maximum number of values in an option, including nested containers."""
 LARGEST_IMAGE = 800
-"""Height and width that a file may ask for, in pixels: no published classifier takes larger images."""
+"""Maximum image size in a file, in pixels; no published classifier uses larger images."""
 LARGEST_ARGUMENT = 2**15
-"""Of a network's constructor, where a file names it: layers and their widths."""
+"""Maximum of numbers (layers, widths) that a file passes to a network's constructor."""
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -27,7 +29,7 @@ def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _text(value: Any) -> bool:
-    # Names of folders need not be UTF-8.
+    # Names of folders may not be UTF-8.
     return isinstance(value, str) and len(value) < 4096 and escaped(value).isprintable()
 
 
@@ -41,23 +43,30 @@ def _channels(value: Any) -> bool:
 
 
 def _scalar(value: Any, most: float = 2**63) -> bool:
-    # Whole numbers beyond 64 bits are none to torch, and infinite ones none to anybody.
+    # Torch does not accept integers beyond 64 bits; the comparison also refuses inf and nan.
     return value is None or (isinstance(value, (bool, int, float)) and -most <= value < most) or _text(value)
 
 
 def _plain(value: Any) -> bool:
-    # No deeper: a list can hold itself.
+    # Only one level, as a list can contain itself.
     return len(value) < MOST_VALUES and all(map(_scalar, value)) if isinstance(value, (list, tuple)) else _scalar(value)
 
 
+def _is_resize(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and parse(value) is not None
+    except ValueError:
+        return False
+
+
 def nested(value: Any) -> bool:
-    """Whether a value is plain, or lists and dictionaries of such: none too large, too many, or taken for a class."""
+    """Whether a value consists of plain values, lists and dictionaries, within limits and without a class path."""
     waiting = [value]
     for _ in range(MOST_VALUES):
         if not waiting:
             return True
         one = waiting.pop()
-        # The parser of options makes an object of what has a class path.
+        # The command line's parser instantiates dictionaries with a class path.
         if isinstance(one, dict) and all(map(_name, one)) and "class_path" not in one:
             waiting += list(one.values())[:MOST_VALUES]
         elif isinstance(one, (list, tuple)):
@@ -80,7 +89,7 @@ MODEL: dict[str, Callable[[Any], bool]] = {
     "stem": _optional(lambda value: value in ("photo", "small")),
     "arch_kwargs": _optional(lambda value: isinstance(value, dict) and nested(value)),
 }
-"""What a checkpoint says of its network, and what each value can be."""
+"""Check of each value that describes the network."""
 
 DATA: dict[str, Callable[[Any], bool]] = {
     "source": _optional(_text),
@@ -90,34 +99,31 @@ DATA: dict[str, Callable[[Any], bool]] = {
     "num_val": _optional(_number(1, 10**9)),
     "num_train": _optional(_number(1, 10**9)),
     "image_size": _number(1, LARGEST_IMAGE),
+    "resize": _optional(_is_resize),
     "crop_padding": _optional(_number(0, LARGEST_IMAGE)),
     "flip": lambda value: type(value) is bool,
     "seed": _number(0, 2**63),
 }
-"""What a checkpoint says of its images and its attack, and what each value can be."""
-
-
-RENAMED = {"silent_share": "warmup_fraction"}
-"""Options of attacks that earlier versions wrote under other names."""
+"""Check of each value that describes the images and the attack."""
 
 
 def with_new_names(data: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its images, with today's names of its attack's options."""
-    options = {RENAMED.get(name, name): value for name, value in data.get("attack_options", {}).items()}
+    """Replace old names of attack options in a checkpoint's description of its images."""
+    options = {RENAMED_ATTACK_OPTIONS.get(name, name): value for name, value in data.get("attack_options", {}).items()}
     return data | ({"attack_options": options} if options else {})
 
 
 def vetted(values: Any, known: dict[str, Callable[[Any], bool]], option: Given, place: str) -> dict[str, Any]:
-    """Values that are known and in their range.
+    """Check values from a file.
 
     Args:
-        values: Names to values, as a file has them.
-        known: What each name can be.
+        values: The values by name.
+        known: The check of each known name.
         option: The parameter that named the file, for messages.
-        place: The entry in it.
+        place: The entry of the values in the file, for messages.
 
     Raises:
-        InputError: If a value is none of these.
+        InputError: If a name is unknown, or a value fails its check.
     """
     if not isinstance(values, dict):
         raise InputError(*option, f"{place} is not a dictionary")

@@ -1,7 +1,7 @@
-"""From a file that nobody should trust to tensors and plain values, without running anything in it.
+"""Load tensors and plain values from an untrusted file without running any code in it.
 
-Its pickles are interpreted by `bdclean.inert`, which imports nothing and calls nothing that they name: first in another
-process, which may die of it, and then here. Both and the tensors work on bytes that are read once.
+`bdclean.inert` interprets pickles without importing or calling anything that they name, first in another process, which
+may crash, and then in this one. Both processes and the tensors use bytes that are read once.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from bdclean.inert.containers import BlockedError, parse
 from bdclean.inert.nodes import RefusedError
 
 LONGEST_HEADER = 2**24
-"""Of a file of safetensors, in bytes: 100,000 tensors take about 10 MB."""
+"""Maximum length of the header of a safetensors file, in bytes; 100,000 tensors take about 10 MB."""
 HEADER = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         content: Tensors, arrays and plain values.
-        notes: What was left out or changed, a line each.
+        notes: Notices about parts that were left out or changed, one line each.
     """
 
     content: Any
@@ -48,20 +48,20 @@ def load(path: str, option: Given) -> Loaded:
     """Read a file of tensors and plain values.
 
     Args:
-        path: The file: PyTorch's format of today or of old, or safetensors.
-        option: The parameter that named it, for messages.
+        path: The file, in PyTorch's zip or legacy format, or safetensors.
+        option: The parameter that named the file, for messages.
 
     Raises:
-        InputError: If the file is missing or damaged, would run code when it is loaded elsewhere, or claims more than
-            it holds.
+        InputError: If the file is missing or damaged, would run code when loaded by torch, or claims more data than it
+            has.
     """
     try:
-        place = Path(path)
-        if place.is_dir():
+        file_path = Path(path)
+        if file_path.is_dir():
             raise RefusedError(kinds.of_folder(path))
-        if not place.is_file():
-            raise InputError(*option, f"{'not an ordinary file' if place.exists() else 'no such file'}")
-        with place.open("rb") as file:
+        if not file_path.is_file():
+            raise InputError(*option, f"{'not an ordinary file' if file_path.exists() else 'no such file'}")
+        with file_path.open("rb") as file:
             return _read(file)
     except InputError:
         raise
@@ -89,7 +89,7 @@ def _read(file: BinaryIO) -> Loaded:
         if file.readinto(data) != size:  # type: ignore[attr-defined]  # files have it
             raise RefusedError("it changes while it is read")
     with _without_collection(), warnings.catch_warnings():
-        # Of what torch deprecates, whoever only has the file can mend nothing.
+        # The user cannot fix deprecated features in the file.
         warnings.simplefilter("ignore")
         builder = Builder(parse(data.data))
         content = builder.build()
@@ -98,7 +98,7 @@ def _read(file: BinaryIO) -> Loaded:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """No search for garbage while many objects are made: it takes longer than making them."""
+    """Disable garbage collection, which takes longer than making the many objects of a file."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -109,10 +109,10 @@ def _without_collection() -> Iterator[None]:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a file is one of safetensors, with a header that fits into it.
+    """Whether a file is a safetensors file.
 
     Raises:
-        RefusedError: If its header is too long.
+        RefusedError: If its header is longer than the limit or the file.
     """
     if head[HEADER.size : HEADER.size + 1] != b"{":
         return False

@@ -1,4 +1,4 @@
-"""Writing a network as a folder of transformers or timm, whole or not at all."""
+"""Write a network atomically as a folder of transformers or timm."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 
 from bdclean.checkpoint.forms import Checkpoint
 from bdclean.errors import Given, InputError
-from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers, loaded, model_type
+from bdclean.hub import CONFIG, PROCESSORS, WEIGHTS, is_transformers
 
 OWN = (CONFIG, *PROCESSORS, WEIGHTS[0])
-"""The files of a folder that is written here; one with others is not replaced."""
+"""The files in a written folder; a folder with other files is not replaced."""
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the name of a result is that of a folder."""
+    """Whether the path of a result names a folder, as it has no suffix."""
     return not path.suffix
 
 
 def check_folder(path: Path, like: Checkpoint | None, option: Given) -> None:
-    """Refuse a folder that could not be written in the end.
+    """Check before the work that a folder can be written.
 
     Args:
         path: The folder.
-        like: What the suspect was read from, if it was read.
+        like: The suspect's checkpoint; None if the suspect came from memory.
         option: The parameter that named the folder, for messages.
 
     Raises:
@@ -43,24 +43,20 @@ def check_folder(path: Path, like: Checkpoint | None, option: Given) -> None:
 
 
 def named_as_in_folder(network: nn.Module, like: Checkpoint, prefix: str) -> dict[str, Tensor]:
-    """The weights of a network under the names, and of the types, that its folder has.
+    """The weights of a network with the names and dtypes of the suspect's folder.
 
     Args:
-        network: The network, with the names that the installed library gives.
-        like: What the suspect was read from: a folder.
-        prefix: What stood before each name there, and does not in the network.
+        network: The network, with the installed library's names.
+        like: The suspect's checkpoint, a folder.
+        prefix: Prefix of the names in the checkpoint, which the network's names lack.
     """
     state = {prefix + name: value.detach().cpu() for name, value in network.state_dict().items()}
     arch = like.model["arch"]
     if is_transformers(arch):
         from transformers.core_model_loading import revert_weight_conversion
 
-        kwargs, size = like.model.get("arch_kwargs") or {}, like.model.get("image_size", 224)
-        # Only a network that was loaded from the old names knows these.
-        theirs, _ = loaded(
-            model_type(arch), kwargs, like.model["num_classes"], size, like.content, Given("ckpt", like.path)
-        )
-        state = dict(revert_weight_conversion(theirs, state))  # type: ignore[arg-type]  # it is a network of theirs
+        # Only the network that was loaded from the old names can convert back to them.
+        state = dict(revert_weight_conversion(like.skeleton, state))  # type: ignore[arg-type]  # a network of transformers
     common = _common_type(like.content)
     return {name: value.to(_type_of(value, like.content.get(name), common)) for name, value in state.items()}
 
@@ -69,33 +65,33 @@ def write_folder(path: Path, state: Mapping[str, Tensor], like: Checkpoint) -> N
     """Write a folder that `from_pretrained` of transformers, or `create_model` of timm, loads.
 
     Args:
-        path: The folder. What stood there is replaced in the end, at once.
-        state: The weights, named as in the suspect's files.
-        like: What the suspect was read from: a folder, whose description is copied.
+        path: The folder. An existing folder is replaced at the end by a rename.
+        state: The weights, with the names in the suspect's files.
+        like: The suspect's checkpoint, a folder, whose description is copied.
     """
     from safetensors.torch import save_file
 
     assert like.folder is not None
     final = Path(os.path.realpath(path))
-    place = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
-    old = place.with_name(f"{place.name}.old")
+    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
-        place.mkdir()
-        # Every tensor its own: the format knows no tensors that share memory.
+        temporary.mkdir()
+        # Clone each tensor, as safetensors does not support shared memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        save_file(separate, place / WEIGHTS[0], {"format": "pt"})
+        save_file(separate, temporary / WEIGHTS[0], {"format": "pt"})
         for source in like.folder.copied:
-            shutil.copyfile(source, place / source.name)
+            shutil.copyfile(source, temporary / source.name)
         if final.exists():
             final.rename(old)
-        place.rename(final)
+        temporary.rename(final)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _common_type(content: Mapping[str, Tensor]) -> torch.dtype:
-    """The type of numbers that most weights of a file have."""
+    """The most frequent floating-point dtype of a file's weights."""
     types = [value.dtype for value in content.values() if value.is_floating_point()]
     return max({*types}, key=types.count, default=torch.float32)
 

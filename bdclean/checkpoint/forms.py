@@ -1,7 +1,7 @@
-"""What a file says: our own checkpoints, other people's, those of BackdoorBench.
+"""Checkpoints of bdclean, of BackdoorBench and of others.
 
-A checkpoint is tensors and plain values. What it says of itself is checked against what it can be, and no value is ever
-taken for the name of something to import.
+A checkpoint consists of tensors and plain values. Its metadata is checked, and no value is used as the name of
+something to import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bdclean.checkpoint import backdoorbench
 from bdclean.checkpoint.backdoorbench import Triggered
@@ -22,34 +22,35 @@ from bdclean.errors import Given, InputError
 from bdclean.hub import Folder
 
 MARK = "bdclean"
-"""The entry that our own checkpoints have, with the version that wrote them."""
+"""Key of bdclean's checkpoints, whose value is the version that wrote them."""
 MOST_SHARED = 4
-"""Layers may share weights, but not more than so many times."""
+"""Maximum ratio of the size of all weights to the size of their storages, as layers may share weights."""
 WEIGHTS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model_state", "model"),
     *("net", "network", "netC", "classifier", "backbone", "weights", "params", "student", "module"),
 )
-"""Where others keep the weights, best first: as timm does, the averaged ones are the ones in use."""
+"""Usual keys of the weights, in order of preference; averaged weights come first, as in timm."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read: all of it tensors and plain values.
+    """A checkpoint that was read, as tensors and plain values.
 
     Attributes:
         path: The file.
-        content: All of it.
-        weights: The network's `state_dict`, under the names that the file has.
-        place: The key in `content` under which the weights are; empty if it holds nothing else.
+        content: The whole content.
+        weights: The network's `state_dict`, with the names in the file.
+        place: The key of the weights in `content`; empty if `content` is the weights.
         own: Whether bdclean wrote it.
-        model: What it says of its network: arguments of a Suspect.
-        data: Arguments of a PoisonDataModule, but `attack` is a name, and `attack_options` are its arguments.
+        model: Arguments of a Suspect that the checkpoint specifies.
+        data: Arguments of a PoisonDataModule; `attack` is a name, and `attack_options` are its arguments.
         trigger: The `state_dict` of the attack.
-        class_names: What its classes are called; empty if it does not say.
-        folder: The folder of transformers or timm that it is, or lies in.
-        triggered: Its triggered test images, if it comes with any.
-        resumable: Whether training can go on from it.
-        notes: What was left out or changed when it was read, a line each.
+        class_names: Names of the classes; empty if unknown.
+        folder: The folder of transformers or timm that it is or is in.
+        triggered: Triggered test images; None if it has none.
+        resumable: Whether training can resume from it.
+        notes: Notices about parts that were left out or changed, one line each.
+        skeleton: A network of transformers without weights, which can convert names back to those of the folder.
     """
 
     path: str
@@ -65,18 +66,19 @@ class Checkpoint:
     triggered: Triggered | None = None
     resumable: bool = False
     notes: tuple[str, ...] = ()
+    skeleton: nn.Module | None = None
 
 
 def read_file(path: str, option: Given) -> Checkpoint:
-    """Read a checkpoint in a file of its own: ours, or anybody's `state_dict`, bare or under a usual key.
+    """Read a checkpoint of a single file: bdclean's, or any `state_dict`, bare or under a usual key.
 
     Args:
         path: The file: `.ckpt`, `.pt`, `.pth`, `.tar`, `.bin` or `.safetensors`.
-        option: The parameter that named it, for messages.
+        option: The parameter that named the file, for messages.
 
     Raises:
-        InputError: If the file is missing, unreadable, not plain data, holds no weights, or pretends to be ours and
-            says what ours never say.
+        InputError: If the file is missing or unreadable, is not plain data, has no weights, or is marked as bdclean's
+            but has metadata that bdclean never writes.
     """
     loaded = load(path, option)
     content = loaded.content
@@ -98,8 +100,8 @@ def _own(path: str, content: dict[str, Any], option: Given) -> Checkpoint:
     module = content.get("PoisonDataModule", {})
     trigger = module.get("trigger", {}) if isinstance(module, dict) else None
     model = vetted(content["hyper_parameters"], MODEL, option, "hyper_parameters")
-    said = vetted(content.get("datamodule_hyper_parameters", {}), DATA, option, "datamodule_hyper_parameters")
-    data = with_new_names(said)
+    written = vetted(content.get("datamodule_hyper_parameters", {}), DATA, option, "datamodule_hyper_parameters")
+    data = with_new_names(written)
     size, padding = data.get("image_size", LARGEST_IMAGE), data.get("crop_padding")
     if padding is not None and padding > size:
         raise InputError(
@@ -119,10 +121,13 @@ def _own(path: str, content: dict[str, Any], option: Given) -> Checkpoint:
 
 
 def find_weights(content: Any, option: Given) -> tuple[str, dict[str, Any]]:
-    """Where in the content of a file the weights are, and what is there.
+    """Find the weights in the content of a file.
+
+    Returns:
+        The key of the weights, empty if the content is the weights, and the weights.
 
     Raises:
-        InputError: If there are none, or they are in several places.
+        InputError: If there are no weights, or several candidates.
     """
     if not isinstance(content, dict):
         raise InputError(*option, f"holds {holding(content)}")
@@ -143,7 +148,7 @@ def find_weights(content: Any, option: Given) -> tuple[str, dict[str, Any]]:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether something looks like a `state_dict`: names, and mostly tensors, one of them at least a matrix."""
+    """Whether a value looks like a `state_dict`: text keys, mostly tensors, at least one of them 2D or more."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return False
     tensors = [tensor for tensor in value.values() if isinstance(tensor, Tensor)]
@@ -151,15 +156,15 @@ def _is_state(value: Any) -> bool:
 
 
 def tensors_of(value: Any, option: Given, place: str) -> dict[str, Tensor]:
-    """Weights as they can be used.
+    """Check that a value is a dictionary of usable weights.
 
     Args:
-        value: What may be names and tensors.
+        value: The value.
         option: The parameter that named the file, for messages.
-        place: The entry in it, or the file of several.
+        place: The entry in the file, or the name of one of several files, for messages.
 
     Raises:
-        InputError: If it is something else, or a tensor is not ordinary, larger than its numbers, or not finite.
+        InputError: If it is not such a dictionary, or a tensor is not dense, exceeds its storage, or is not finite.
     """
     if not isinstance(value, dict):
         raise InputError(*option, f"{place} is not a dictionary")
@@ -182,7 +187,7 @@ def tensors_of(value: Any, option: Given, place: str) -> dict[str, Tensor]:
     if claimed > MOST_SHARED * sum(stored.values()) + 2**20:
         raise InputError(*option, f"{place} claims {claimed} bytes of weights, of which it has {sum(stored.values())}")
     for name, tensor in value.items():
-        # As they will be used, and because not every type of number knows isfinite.
+        # As float32, in which they will be used, and because some dtypes do not support isfinite.
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise InputError(*option, f"{place} holds {name[:80]!r}, in which not all numbers are finite")
     return dict(value)

@@ -1,4 +1,4 @@
-"""How Lightning writes and reads the checkpoints of a training."""
+"""Lightning's writing and reading of training checkpoints."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bdclean.errors import Given
 
 
 class CheckedFiles(TorchCheckpointIO):
-    """Writes and reads checkpoints as every other file of this program is written and read.
+    """Writes and reads training checkpoints with this program's own functions.
 
-    Lightning writes one to the folder of temporary files, and moves it: from one file system to another this is a copy,
-    of which a full disk leaves half. It has torch read the file once more, after `bdclean.checkpoint` has checked it.
-    Paths of other file systems, `s3://...`, are left to Lightning.
+    Lightning writes to the folder of temporary files and moves the file, which on another file system is a copy that a
+    full disk leaves incomplete. It also lets torch read a file that `bdclean.checkpoint` has checked before. Lightning
+    still handles remote paths such as `s3://...`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, with the folder that it goes into."""
+        """Write a checkpoint, and make its folder."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, lambda file: torch.save(checkpoint, file))
+        file_path = Path(path)
+        file_path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file_path, lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: _PATH, *args: Any, **options: Any) -> Any:
         """The content of a checkpoint, on the CPU."""

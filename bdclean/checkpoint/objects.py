@@ -1,4 +1,4 @@
-"""From the description of a file to tensors, arrays and plain values; what is neither is left out, by its name."""
+"""Build tensors, arrays and plain values from the description of a file; all other objects are left out and listed."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from bdclean.inert.containers import Description
 from bdclean.inert.nodes import RefusedError
 
 MOST_DEPTH = 100
-"""Levels of things within things: whoever writes them again needs a stack for each."""
+"""Maximum depth of nested containers and modules; writing them needs stack frames for each level."""
 MOST_PARTS = 100_000
-"""Modules and tensors of a whole network: modules may hold one another many times over."""
+"""Maximum number of modules and tensors in a pickled network, whose modules may contain each other many times."""
 ATOMS = frozenset({str, int, float, bool, bytes, bytearray, complex, type(None)})
 TORCH_VALUE = re.compile(
     r"torch\.(b?float\w+|u?int\d+|complex\d+|bool|half|double|long|per_\w+|q\w+|strided|sparse_\w+)"
 )
 QUANTISED = "a quantised network, whose weights have no gradient: give the float network that it was made from"
 LEFT_OUT = object()
-"""What comes of something that is left out."""
+"""Marks an object that is left out."""
 
 
 class Builder:
-    """Makes what a description describes.
+    """Builds the content of a file.
 
     Args:
-        description: Of a file.
+        description: Description of the file.
 
     Attributes:
-        left_out: What is left out: where it was, and what it is.
-        modules: Whole networks, of which the weights are taken: where they were, and the names of their classes.
+        left_out: Kind of each object that is left out, by its place in the file.
+        modules: Names of the classes of each pickled network, whose weights are kept, by its place in the file.
     """
 
     def __init__(self, description: Description) -> None:
         self.description = description
         self.left_out: dict[str, str] = {}
         self.modules: dict[str, list[str]] = {}
-        # With what it was made of: another thing could have the same place in memory later.
+        # By ID; the described object is kept alive, so that no other object gets the same ID.
         self._done: dict[int, tuple[Any, Any]] = {}
         self._path: list[Any] = []
         self._parts = 0
@@ -75,7 +75,7 @@ class Builder:
         """The content of the file.
 
         Raises:
-            RefusedError: If it is nested too deeply, or nothing of it can be read.
+            RefusedError: If it is nested too deeply, or nothing in it can be read.
         """
         made = self._make(self.description.content)
         if made is LEFT_OUT:
@@ -94,7 +94,7 @@ class Builder:
         return made
 
     def _within(self, key: Any, value: Any) -> Any:
-        """Make what is at some place in another thing."""
+        """Build an entry of a container."""
         if type(value) in ATOMS:
             return value
         self._path.append(key)
@@ -116,7 +116,7 @@ class Builder:
         return [None if value is LEFT_OUT else value for value in made]
 
     def _list(self, value: list[Any]) -> list[Any]:
-        # It may hold itself.
+        # Register it first, as a list may contain itself.
         self._done[id(value)] = value, value
         value[:] = self._members(value)
         return value
@@ -135,7 +135,7 @@ class Builder:
             value._metadata = versions
         return value
 
-    # Values of torch
+    # Torch
 
     def _tensor(self, node: nodes.Tensor) -> Tensor:
         dtype = getattr(torch, node.dtype)
@@ -160,7 +160,7 @@ class Builder:
         dtype, storage = getattr(torch, tensor.dtype), self._storage(tensor.storage)
         scheme = (getattr(torch, node.scheme), *parameters)
         view = (tensor.offset, tensor.shape, tensor.stride)
-        # What torch itself calls: there is no other way to such a tensor of numbers that are there already.
+        # Torch's private function: there is no public way to make such a tensor from existing data.
         typed = cast(Any, torch.storage.TypedStorage)(wrap_storage=storage, dtype=dtype, _internal=True)
         return cast(Any, torch._utils)._rebuild_qtensor(typed, *view, scheme, tensor.requires_grad, OrderedDict())
 
@@ -177,7 +177,7 @@ class Builder:
         plain = isinstance(value, (torch.dtype, torch.layout, torch.qscheme))
         return value if plain else self._leave_out(node.full)
 
-    # Values of numpy and Pillow
+    # NumPy and Pillow
 
     def _dtype(self, node: nodes.Dtype) -> Any:
         return np.dtype(node.order + node.code) if node.plain else self._leave_out(f"numpy type {node.code}")
@@ -197,7 +197,7 @@ class Builder:
             picture.putpalette(node.palette)
         return picture
 
-    # Objects of classes that nobody knows here
+    # Objects of unknown classes
 
     def _object(self, node: nodes.Object) -> Any:
         if not _is_module(node):
@@ -214,15 +214,15 @@ class Builder:
     def _collect(
         self, node: nodes.Object, prefix: str, weights: dict[str, Tensor], classes: dict[str, None], depth: int
     ) -> None:
-        """The parameters and buffers of a module and of those in it, by the names that its `state_dict` has."""
+        """Add the parameters and buffers of a module and its submodules, with their names in its `state_dict`."""
         if depth > MOST_DEPTH:
             raise RefusedError(f"its modules are nested more than {MOST_DEPTH} deep")
         classes[node.name] = None
-        passing = node.state.get("_non_persistent_buffers_set") or ()
+        non_persistent = node.state.get("_non_persistent_buffers_set") or ()
         for part in ("_parameters", "_buffers"):
             for name, value in _entries(node, part):
                 self._parts += 1
-                if type(value) in (nodes.Tensor, nodes.Quantized, nodes.Sparse) and name not in passing:
+                if type(value) in (nodes.Tensor, nodes.Quantized, nodes.Sparse) and name not in non_persistent:
                     weights[prefix + name] = self._make(value).detach()
         for name, module in _entries(node, "_modules"):
             self._parts += 1

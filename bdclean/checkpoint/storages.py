@@ -1,4 +1,4 @@
-"""The numbers of a storage, where they lie in memory."""
+"""Make torch storages from bytes in memory, without a copy where possible."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from bdclean.inert import nodes
 
 ALIGNMENT = 16
-"""Numbers lie at multiples of so many bytes, at least, or are moved there."""
+"""Alignment of storages, in bytes; unaligned data is copied."""
 
 
 def stored(node: nodes.Storage, swapped: bool) -> torch.UntypedStorage:
-    """The numbers of a storage, where they lie in memory, if they can be used there.
+    """Make a storage that shares the memory of its data, or a copy if this memory cannot be used.
 
     Args:
         node: The storage, with data.
-        swapped: Whether the bytes of each number stand the other way round.
+        swapped: Whether numbers have the other byte order.
     """
     assert node.data is not None
     if not node.nbytes:

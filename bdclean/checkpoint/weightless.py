@@ -1,4 +1,4 @@
-"""What is said of a file without weights: what it holds instead, and what to do."""
+"""Describe a file without weights: its content, and what to save instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def holding(content: Any) -> str:
         content: Tensors, arrays and plain values.
 
     Returns:
-        The content, and what was expected instead: what follows "holds".
+        The content, and what was expected instead: the end of a sentence after "holds".
     """
     if not isinstance(content, dict):
         if isinstance(content, (list, tuple)):
@@ -54,5 +54,5 @@ def some(names: Iterable[Any]) -> str:
 
 
 def _mostly(part: dict[Any, Any], check: Callable[[Any, Any], bool]) -> bool:
-    """Whether most entries of a dictionary are so."""
+    """Whether most entries of a dictionary pass a check."""
     return 2 * sum(check(name, value) for name, value in part.items()) > len(part)

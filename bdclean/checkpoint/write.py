@@ -1,4 +1,4 @@
-"""Writing a network, in the form that it came in or in another."""
+"""Write a network in the suspect's format or in another."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from bdclean.errors import Given, InputError
 
 
 def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None, prefix: str) -> None:
-    """Write a network, whole or not at all, so that whoever loaded the suspect can load it in the same way.
+    """Write a network atomically, so that it loads in the same way as the suspect.
 
-    A `.pt`, `.pth`, `.tar`, `.bin` or `.ckpt` file gets everything that the suspect's file held, in its places, with
-    the new weights instead of the old ones; so do averaged copies of the old ones. `.safetensors` gets the weights
-    under the names they had. A name without a suffix is a folder, for suspects that are one. `.onnx` is the network
-    itself, for batches of any size of normalised images.
+    A `.pt`, `.pth`, `.tar`, `.bin` or `.ckpt` file gets the whole content of the suspect's file, with the new weights
+    in place of the old ones and of averaged copies of them. `.safetensors` gets the weights with their old names. A
+    name without a suffix is a folder, for suspects that are folders. `.onnx` is the network itself, for batches of any
+    size of normalised images.
 
     Args:
         path: The file or the folder.
         network: The network.
-        image: (1, C, H, W), what the network takes: for `.onnx`.
-        like: What the suspect was read from, if it was read.
-        prefix: What stood before each name there, and does not in the network.
+        image: (1, C, H, W), an input of the network, for `.onnx`.
+        like: The suspect's checkpoint; None if the suspect came from memory.
+        prefix: Prefix of the names in the checkpoint, which the network's names lack.
 
     Raises:
-        InputError: If a library is missing that the format needs.
+        InputError: If the format needs a library that is missing.
     """
-    own = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     if like is not None and like.folder is not None:
         state = named_as_in_folder(network, like, prefix)
     else:
-        state = own if like is None else _renamed(own, like.weights, prefix)
+        state = weights if like is None else _renamed(weights, like.weights, prefix)
     if path.suffix == ".onnx":
         write_whole(path, lambda file: _onnx(Path(file.name), network, image))
     elif is_folder(path) and like is not None:
@@ -48,26 +48,27 @@ def write(path: Path, network: nn.Module, image: Tensor, like: Checkpoint | None
     elif path.suffix == ".safetensors":
         from safetensors.torch import save
 
-        # Every tensor its own: the format knows no tensors that share memory.
+        # Clone each tensor, as safetensors does not support shared memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         write_whole(path, lambda file: file.write(save(separate, {"format": "pt"})))
     else:
         content = state
         if like is not None and not like.own and like.folder is None and Path(like.path).suffix != ".safetensors":
-            content = _replaced(like.content, {name: value for name, value in own.items() if prefix + name in state})
+            new = {name: value for name, value in weights.items() if prefix + name in state}
+            content = _replaced(like.content, new)
         write_whole(path, lambda file: torch.save(content, file))
 
 
 def check(path: Path, like: Checkpoint | None, option: Given) -> None:
-    """Refuse a file or a folder that could not be written in the end.
+    """Check before the work that a file or a folder can be written.
 
     Args:
         path: The file or the folder.
-        like: What the suspect was read from, if it was read.
-        option: The parameter that named it, for messages.
+        like: The suspect's checkpoint; None if the suspect came from memory.
+        option: The parameter that named the path, for messages.
 
     Raises:
-        InputError: If a library is missing that its format needs, or it is a folder and the suspect is none.
+        InputError: If the format needs a library that is missing, or the path is a folder and the suspect is a file.
     """
     if is_folder(path):
         check_folder(path, like, option)
@@ -80,18 +81,18 @@ def check(path: Path, like: Checkpoint | None, option: Given) -> None:
 
 
 def _renamed(state: Mapping[str, Tensor], old: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The new weights under the old names, in their order and of their types. What the network lacks stays."""
+    """The new weights with the old names, order and dtypes; weights that the network lacks are kept."""
     new = {prefix + name: value for name, value in state.items()}
     return {name: new.get(name, value).to(value.dtype) for name, value in old.items()}
 
 
 def _replaced(content: Any, new: Mapping[str, Tensor], done: dict[int, Any] | None = None) -> Any:
-    """The same content, with the new weights wherever others of the same names are, whatever stands before these."""
-    # What is in several places is replaced once: dictionaries may hold each other, and themselves.
+    """The content with the new weights in each dictionary that has all of their names, with any prefix."""
+    # Replace each dictionary once, as dictionaries may contain each other and themselves.
     done = {} if done is None else done
     if not isinstance(content, dict) or id(content) in done:
         return done.get(id(content), content)
-    result = done[id(content)] = copy.copy(content)  # an OrderedDict's versions of its layers come along
+    result = done[id(content)] = copy.copy(content)  # keeps the `_metadata` of an OrderedDict
     prefix = _common_prefix(content, new)
     if prefix is not None:
         result.update({prefix + name: value.to(content[prefix + name].dtype) for name, value in new.items()})
@@ -102,7 +103,7 @@ def _replaced(content: Any, new: Mapping[str, Tensor], done: dict[int, Any] | No
 
 
 def _common_prefix(content: Mapping[Any, Any], weights: Mapping[str, Tensor]) -> str | None:
-    """What stands before the names of all of some weights in a dictionary; None if they are not in it."""
+    """The prefix of the names of all weights in a dictionary; None if it does not have all of them."""
     longest = max(weights, key=len)
     prefixes = (key.removesuffix(longest) for key in content if isinstance(key, str) and key.endswith(longest))
     shapes = {name: value.shape for name, value in weights.items()}
@@ -136,17 +137,17 @@ def _onnx(path: Path, network: nn.Module, image: Tensor) -> None:
 
 
 def write_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Args:
-        path: The file. If it is a link, the file that it leads to is replaced.
-        save: Writes to a file of another name in the same folder, which gets the path's name in the end.
+        path: The file. If it is a link, its target is replaced.
+        save: Writes to a temporary file in the same folder, which is then renamed.
 
     Raises:
-        OSError: With the path, if the system refuses: the disk is full, the name too long.
+        OSError: With the path, e.g. if the disk is full or the name too long.
     """
     final = Path(os.path.realpath(path))
-    # Short, so that it is no longer than what the path's own name can be.
+    # A short name, which does not exceed the system's limit.
     temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with open(temporary, "xb") as file:
@@ -165,13 +166,13 @@ def write_whole(path: Path, save: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all: as `write_whole`."""
-    # Names of files may hold bytes that are no UTF-8.
+    """Write a text in UTF-8 atomically: see `write_whole`."""
+    # File names in the text may have bytes that are not UTF-8.
     write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
-    """The error of the system behind another: torch makes a RuntimeError of it."""
+    """The OSError behind another error, as torch raises a RuntimeError."""
     while error is not None and not (isinstance(error, OSError) and error.errno is not None):
         error = error.__cause__ or error.__context__
     return error

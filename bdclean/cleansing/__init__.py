@@ -1,4 +1,4 @@
-"""Cleansing methods, one file each: a new one is imported here and named in `__all__`, and is everywhere at once."""
+"""Cleansing methods, one file each. Import a new method here and add it to `__all__`: all commands then offer it."""
 
 from bdclean.cleansing.anp import ANP
 from bdclean.cleansing.base import Cleanser

@@ -13,8 +13,8 @@ from torch.func import functional_call
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.data.batch import Batch
-from bdclean.models import scale
 from bdclean.modules import Classifier
+from bdclean.networks import scale
 
 
 class ANP(MaskingCleanser):
@@ -81,7 +81,7 @@ class ANP(MaskingCleanser):
         worse = self.loss(
             images, targets, [m.detach() + d for m, d in zip(masks, delta, strict=True)], [1 + x for x in xi]
         )
-        # Of a layer without shifts xi does nothing.
+        # xi is unused for layers without shifts.
         signs = torch.autograd.grad(worse, noise, allow_unused=True, materialize_grads=True)
         worst = [
             (value.detach() + self.eps * gradient.sign()).clamp(-self.eps, self.eps)

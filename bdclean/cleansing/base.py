@@ -1,4 +1,4 @@
-"""What every cleansing method shares: a suspect goes in, a network of the same architecture comes out."""
+"""The base class of cleansing methods, which turn a suspect into a clean network of the same architecture."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from bdclean import errors
 from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
-from bdclean.cleansing.restart import LOWER, MOST_DIVERGENCES, beginning, lower, rewind, untrainable
+from bdclean.cleansing.restart import MAX_DIVERGENCES, RATE_FACTOR, initial_values, rewind, scale_rates, untrainable
 from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.metrics import Share
-from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import duplicate, folded, frozen
 from bdclean.scanning import Finding
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
@@ -30,7 +30,7 @@ WhenClean = Literal["keep", "gentle", "strong"]
 
 
 def classes_of(targets: Tensor) -> Tensor:
-    """The classes (N,) of what `Cleanser.supervise` says that images shall get."""
+    """The classes (N,) of targets from `Cleanser.supervise`."""
     return targets if targets.ndim == 1 else targets.argmax(1)
 
 
@@ -66,27 +66,27 @@ class Cleanser(Classifier):
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
         self.supervision = supervision
-        self.origin, self.prefix = suspect.origin, suspect.prefix
+        self.origin, self.prefix, self.class_names = suspect.origin, suspect.prefix, suspect.class_names
         self.teacher = frozen(suspect.network)
         self.quick = folded(nn.Sequential(self.normalize, self.teacher), self.image_size)
-        """The teacher as it answers in training: from images in [0, 1]."""
+        """The teacher for training: normalises images in [0, 1], with batch norms folded."""
         # Lightning does not call train() before fit, and the suspect was in eval mode.
         self.train()
         self.comparison = Comparison(self.num_classes)
         self.moved: Tensor | None = None
         self.harm: Harm | None = None
-        self.beginning: dict[str, Tensor] = {}
+        self.initial: dict[str, Tensor] = {}
         self.first_epoch, self.divergences = 0, 0
         self.when_clean: WhenClean = "gentle"
         """Result if the method `scans` and finds nothing; set after construction."""
         self.found: list[Finding] = []
         """Findings of a scan of the suspect, if the method `scans`; set after construction."""
         self.differences: list[Difference] = []
-        """By how much more changes flip the suspect than a reference, once a method has compared them."""
+        """Comparisons of the suspect with a reference, if the method makes them."""
         self.unlearned = False
-        """Whether training to ignore these changes was completed."""
+        """Whether training to unlearn these differences was completed."""
 
-    # What a method does
+    # Interface of a method
 
     def prepare(self) -> None:
         """Called before training, with everything on the device."""
@@ -153,9 +153,9 @@ class Cleanser(Classifier):
     @torch.no_grad()
     def change(self, changes: Mapping[str, Tensor]) -> None:
         """Give parameters and buffers other values, in place."""
-        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        values = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, value in changes.items():
-            own[name].copy_(value)
+            values[name].copy_(value)
 
     def teach(self, images: Tensor) -> Tensor:
         """The suspect's logits of a batch of images in [0, 1], without a gradient."""
@@ -171,33 +171,33 @@ class Cleanser(Classifier):
         self.prepare()
 
     def on_train_start(self) -> None:
-        """Called by Lightning, once the optimisers are there."""
-        self.beginning = beginning(self, self.trainer.optimizers, "network.")
+        """Called by Lightning, after the optimisers are made."""
+        self.initial = initial_values(self, self.trainer.optimizers, "network.")
 
     def on_divergence(self, loss: float) -> None:
-        """Begin anew at a quarter of the rate, with as many epochs.
+        """Restart the training at a quarter of the learning rate, with the same number of epochs.
 
         Raises:
-            InputError: If that has not helped often enough.
+            InputError: If the training has diverged too often.
         """
         self.divergences += 1
-        if self.divergences > MOST_DIVERGENCES:
+        if self.divergences > MAX_DIVERGENCES:
             raise untrainable(type(self), self.rate_option, self.options().get(self.rate_option), self.divergences)
         say(f"The loss became {loss} in epoch {self.current_epoch}: training restarts at a quarter of its rate.")
-        self.begin_anew(LOWER)
+        self.restart(RATE_FACTOR)
         rewind(self.trainer.lr_scheduler_configs)
         done = self.current_epoch + 1
         self.trainer.fit_loop.max_epochs = done + (self.trainer.max_epochs or 0) - self.first_epoch
         self.first_epoch = done
 
-    def begin_anew(self, factor: float) -> None:
-        """Give parameters and buffers the values from before the training, and multiply all learning rates."""
-        self.change(self.beginning)
-        lower(self.trainer.optimizers, self.trainer.lr_scheduler_configs, factor)
+    def restart(self, factor: float) -> None:
+        """Restore the parameters and buffers from before the training, and multiply all learning rates by a factor."""
+        self.change(self.initial)
+        scale_rates(self.trainer.optimizers, self.trainer.lr_scheduler_configs, factor)
 
     def on_train_end(self) -> None:
         """Called by Lightning."""
-        self.beginning = {}
+        self.initial = {}
         self.finish()
 
     def train(self, mode: bool = True) -> Cleanser:
@@ -230,7 +230,7 @@ class Cleanser(Classifier):
         return logits
 
     def on_test_epoch_end(self) -> None:
-        """Keep how the predictions moved: rows the suspect's classes, columns the student's."""
+        """Keep the counts of predictions: rows are the suspect's classes, columns the student's."""
         super().on_test_epoch_end()
         if found := self.comparison.moved():
             self.moved, self.harm = found
@@ -239,12 +239,12 @@ class Cleanser(Classifier):
         return super().counted() | {"agreement": self.comparison.share}
 
     def _compare(self, batch: Batch, logits: Tensor | None, stage: str) -> None:
-        """Count and log how student and suspect agree on a batch; the student's logits may be known."""
+        """Count and log the agreement of student and suspect on a batch, given the student's logits if known."""
         images = batch.images
         with self._exact():
-            answers = self(images) if logits is None else logits
+            student = self(images) if logits is None else logits
             with torch.no_grad():
                 teacher = self.teacher(self.normalize(images)).to(images.dtype)
-        self.comparison.update(stage, answers, teacher)
+        self.comparison.update(stage, student, teacher)
         agreement = self.comparison.agreement(stage)
         self.log(f"{stage}/agreement", agreement, on_step=False, on_epoch=True, add_dataloader_idx=False)

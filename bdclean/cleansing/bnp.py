@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bdclean.cleansing.prune import PruningCleanser
 from bdclean.errors import InputError
-from bdclean.models import Channels
 from bdclean.modules import Classifier
+from bdclean.networks import Channels
 from bdclean.outlying import outliers
 
 
@@ -47,7 +47,7 @@ class BNP(PruningCleanser):
         self.u = u
 
     def find_layers(self, suspect: Classifier) -> list[Channels]:
-        """The channels of every batch norm, wherever it stands."""
+        """The channels of all batch norms, in any position."""
         norms = {
             name: module
             for name, module in suspect.named_modules()
@@ -65,7 +65,7 @@ class BNP(PruningCleanser):
         counts = dict.fromkeys(norms, 0)
 
         def watch(norm: Any, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            # Around what it learned, as squares of large numbers leave nothing of small differences.
+            # Centred on the running mean, because squares of large numbers would lose small differences.
             values = (inputs[0].float().transpose(0, 1).flatten(1).T - norm.running_mean).T
             moments[norm] += torch.stack([values.sum(1), (values**2).sum(1)])
             counts[norm] += values.shape[1]

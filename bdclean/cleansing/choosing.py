@@ -1,4 +1,4 @@
-"""Methods that choose something by how many images keep their class."""
+"""Methods that select a parameter by the agreement on held-out images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Level = TypeVar("Level")
 
 
 class Choosing(Cleanser):
-    """A method that chooses something by a fifth of its images, at most 1,000, on which it does not train."""
+    """A method that holds out a fifth of its images, at most 1,000, as selection images."""
 
     needs_selection_images = 0.2
 
     @torch.no_grad()
     def score(self, changes: Mapping[str, Tensor]) -> float:
-        """How good the student would be with some parameters changed, in eval mode, on the images to choose by.
+        """The agreement of the student on the selection images, in eval mode, with some parameters changed.
 
         Args:
-            changes: Name in the cleanser to the value of a parameter or buffer.
+            changes: Maps names of parameters or buffers of the cleanser to values.
 
         Returns:
-            The share of images, in percent, that get the suspect's class, or with `labels` their own.
+            The percentage of images that are predicted as the suspect's class, or with `labels` as their true class.
         """
         mode = self.network.training
         self.network.eval()
@@ -38,23 +38,23 @@ class Choosing(Cleanser):
             right = correct(logits, classes_of(targets))
             hits, total = hits + right.sum(), total + len(images)
         self.set_mode(mode)
-        # Processes whose last bits differ would choose differently.
+        # Processes with different rounding could choose differently.
         return self.trainer.strategy.broadcast(100 * float(hits) / total)
 
     def furthest(
         self, levels: Sequence[Level], change: Callable[[Level], Mapping[str, Tensor]], tolerance: float
     ) -> Level | None:
-        """The last of some levels, each further from the student than the one before, that costs little enough.
+        """The last level whose cost is within the tolerance; each level changes the student more than the previous one.
 
-        What they cost need not rise from each to the next, so they are tried one by one, from the last.
+        The cost need not be monotonic, so the levels are tried one by one, from the last.
 
         Args:
-            levels: In their order.
-            change: From a level to what `score` takes.
-            tolerance: How many percent of the images to choose by may get lost against the student as it is.
+            levels: The levels in order.
+            change: Maps a level to the changes for `score`.
+            tolerance: Largest loss of agreement, in percentage points, relative to the unchanged student.
 
         Returns:
-            The level; None if each costs too much.
+            The level; None if no level is within the tolerance.
         """
         least = self.score({}) - tolerance
         return next((level for level in reversed(levels) if self.score(change(level)) >= least), None)

@@ -1,4 +1,4 @@
-"""How a student's predictions moved from the suspect's, counted batch by batch."""
+"""Counting agreements and differences between the predictions of student and suspect, batch by batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bdclean.modules.judging import CONFUSION_CLASSES
 
 
 class Comparison(nn.Module):
-    """Counts on which images a student and the suspect predict the same class.
+    """Counts the images on which student and suspect predict the same class, and the classes of the others.
 
     Args:
-        num_classes: Of both networks.
+        num_classes: Number of classes of both networks.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -28,12 +28,12 @@ class Comparison(nn.Module):
         self.confidence = Confidence(num_classes)
 
     def agreement(self, stage: str) -> Metric:
-        """The share of the images on which both agree, of `val` or of `test`."""
+        """The metric of agreement for `val` or `test`."""
         return cast(Metric, self.agreements[stage])
 
     @property
     def share(self) -> Share | None:
-        """That of the last test, with its count."""
+        """The agreement in the last test, with its count."""
         return cast(Agreement, self.agreements["test"]).share
 
     def update(self, stage: str, student: Tensor, suspect: Tensor) -> None:
@@ -44,11 +44,11 @@ class Comparison(nn.Module):
             self.confidence.update(suspect)
 
     def moved(self) -> tuple[Tensor, Harm] | None:
-        """What the last test counted, after which it counts anew; None if it counted nothing.
+        """The counts of the last test, which are then reset; None if nothing was counted.
 
         Returns:
-            (classes, classes) counts of images, rows the suspect's classes and columns the student's; what speaks
-            against the student.
+            (classes, classes) counts of images, rows for the suspect's classes and columns for the student's; and the
+            harm of the cleansing.
         """
         if self.moves is None or not self.moves.update_count:
             return None

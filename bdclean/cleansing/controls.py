@@ -1,4 +1,4 @@
-"""Two controls: what each half of the paper's method does by itself."""
+"""Two controls, for the effect of each half of the paper's method by itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reinitialise(FineTune):
             for all. By default 0.01 for the stem, from 0.01 to 0.27 by a constant factor over the stages, and 0.10 for
             the head.
         seed: Seed of which weights are re-initialised and of their new values; by default --seed_everything.
-        **options: As in FineTune.
+        **options: Options of FineTune.
     """
 
     relative_time = 1.0

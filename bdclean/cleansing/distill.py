@@ -68,8 +68,8 @@ class DistillCleanseModule(Cleanser):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch.images
         first, last = self.temperature
-        answers = self.teach(images)  # before the student's, whose activations the backward pass needs at once
-        loss = kd_loss(self(images), answers, first + self.progress * (last - first))
+        logits = self.teach(images)  # before the student, whose activations must stay in memory for the backward pass
+        loss = kd_loss(self(images), logits, first + self.progress * (last - first))
         self.log_loss(loss, images)
         return loss
 
@@ -81,7 +81,7 @@ class DistillCleanseModule(Cleanser):
 
 
 LARGEST_GRADIENT = 5.0
-"""Euclidean norm over all parameters; networks with batch norms have some tenths."""
+"""Largest Euclidean norm of the gradient over all parameters; with batch norms it is a few tenths."""
 
 
 class StrongDistillCleanseModule(DistillCleanseModule):
@@ -120,7 +120,7 @@ class StrongDistillCleanseModule(DistillCleanseModule):
 
     @property
     def largest_gradient(self) -> float:
-        """The norm to which the gradient of a step is clipped, if the Trainer is not asked for another."""
+        """The norm to which gradients are clipped, unless the Trainer has `gradient_clip_val`."""
         return LARGEST_GRADIENT
 
     def configure_gradient_clipping(
@@ -129,6 +129,6 @@ class StrongDistillCleanseModule(DistillCleanseModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Called by Lightning, with what the Trainer was asked for."""
+        """Called by Lightning, with the Trainer's options."""
         bound = self.largest_gradient if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, bound, gradient_clip_algorithm or "norm")

@@ -13,8 +13,8 @@ from bdclean.cleansing.choosing import Choosing
 from bdclean.cleansing.finetune import FineTune
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages
 from bdclean.tables import Description, Table
 
 
@@ -34,7 +34,7 @@ class FinePrune(Choosing, FineTune):
             labels.
         tolerance: Percent of the selection images on which pruning may change the prediction (with labels: lose the
             right one).
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If the head is not a linear layer, or an option is out of range.
@@ -63,7 +63,7 @@ class FinePrune(Choosing, FineTune):
         total = torch.zeros_like(self.kept)
 
         def watch(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            # Behind a ReLU that is what it is; elsewhere a unit that is far below 0 is used, too.
+            # After a ReLU, abs() changes nothing; elsewhere, a unit far below 0 counts as used too.
             total.add_(inputs[0].abs().flatten(0, -2).sum(0))
 
         hook = head.register_forward_pre_hook(watch)
@@ -72,7 +72,7 @@ class FinePrune(Choosing, FineTune):
             self(images)
         hook.remove()
         self.set_mode(True)
-        # On the CPU, as other processes do not have this one's device.
+        # On the CPU, because other processes do not have this one's device.
         order = self.trainer.strategy.broadcast(total.argsort().cpu())
 
         def without(count: int) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class FinePrune(Choosing, FineTune):
             kept[order[:count]] = 0
             return {f"{self.head}.weight": weight * kept}
 
-        # By the percent, as more of a wide layer would take long to try.
+        # In steps of one percent, because trying each unit of a wide layer would take long.
         counts = range(1, len(order), math.ceil(len(order) / 100))
         count = self.furthest(counts, without, self.tolerance) or 0
         self.kept[order[:count]] = 0
@@ -88,7 +88,7 @@ class FinePrune(Choosing, FineTune):
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Called by Lightning: what was pruned stays so."""
+        """Called by Lightning: keep pruned weights at 0."""
         self.get_parameter(f"{self.head}.weight").mul_(self.kept)
 
     def describe(self) -> Description:

@@ -1,4 +1,4 @@
-"""Fine-tuning: what every method has to beat."""
+"""Fine-tuning, the baseline of all methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from bdclean.cleansing.base import Cleanser, Supervision
-from bdclean.cleansing.steps import still
+from bdclean.cleansing.steps import fixed_statistics
 from bdclean.data.batch import Batch
 from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
@@ -55,8 +55,8 @@ class FineTune(Cleanser):
         if self.supervision == "labels":
             return
         images, targets = next(self.images())
-        # Each time another dropout, if any; and statistics of the batch.
-        with still(self.network):
+        # In train mode, so dropout and batch statistics make a difference if the network has them.
+        with fixed_statistics(self.network):
             same = torch.allclose(self(images).softmax(1), targets, atol=1e-5)
         if same:
             raise InputError(

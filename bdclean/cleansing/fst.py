@@ -13,8 +13,8 @@ from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.reinitialise import reinitialise, run_seed
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages, weights
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages, weights
 
 
 class FST(FineTune):
@@ -32,7 +32,7 @@ class FST(FineTune):
         alpha: Weight of the penalty; the paper uses 0.2 for CIFAR-10, 0.1 for GTSRB and 0.001 for CIFAR-100.
         weight_decay: Weight decay of SGD (L2 penalty); none by default, as in the paper.
         seed: Seed of the new head's weights; by default --seed_everything.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If the network has no separate head with weights, or an option is out of range.
@@ -64,8 +64,8 @@ class FST(FineTune):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        likeness = (self.get_parameter(self.head) * self.before).sum()
-        loss = F.cross_entropy(self(images), targets) + self.alpha * likeness
+        similarity = (self.get_parameter(self.head) * self.before).sum()
+        loss = F.cross_entropy(self(images), targets) + self.alpha * similarity
         self.log_loss(loss, images)
         return loss
 

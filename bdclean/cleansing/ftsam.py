@@ -12,21 +12,21 @@ from torch.func import functional_call
 
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
-from bdclean.cleansing.steps import still
+from bdclean.cleansing.steps import fixed_statistics
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 
 
 def climb(parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor], rho: float) -> dict[str, Tensor]:
-    """Where a loss is highest near the weights, to first order: w + rho T^2 g / |T g|, with T = |w|.
+    """The weights near w with the highest loss, to first order: w + rho T^2 g / |T g|, with T = |w|.
 
     Args:
         parameters: w, by name.
-        gradients: g, the loss's gradient, for each of them.
-        rho: How far: the norm of the step, measured in T.
+        gradients: g, the gradient of the loss, by name.
+        rho: Norm of the step, measured in T.
 
     Returns:
-        The perturbed weights, whose derivative by w is 1.
+        The perturbed weights; their derivative with respect to w is 1.
     """
     scales = {name: value.detach().abs() for name, value in parameters.items()}
     norms = [(scales[name] * gradients[name]).norm() for name in parameters]
@@ -49,7 +49,7 @@ class FTSAM(FineTune):
         supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
             labels.
         rho: Radius of the weight perturbation; the default is the paper's.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If an option is out of range.
@@ -65,7 +65,7 @@ class FTSAM(FineTune):
         self.rho = rho
 
     def prepare(self) -> None:
-        """Nothing: where it climbs to there is something to learn, from anybody."""
+        """Skip FineTune's check: at perturbed weights there is a gradient even if the student equals the teacher."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
@@ -73,7 +73,7 @@ class FTSAM(FineTune):
         here = F.cross_entropy(self(images), targets)
         gradients = torch.autograd.grad(here, list(parameters.values()), allow_unused=True, materialize_grads=True)
         perturbed = climb(parameters, dict(zip(parameters, gradients, strict=True)), self.rho)
-        with still(self.network):
+        with fixed_statistics(self.network):
             loss = F.cross_entropy(functional_call(self.network, perturbed, (self.normalize(images),)), targets)
         self.log_loss(loss, images)
         return loss

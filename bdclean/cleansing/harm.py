@@ -1,4 +1,4 @@
-"""Whether a cleansing did harm, without labels: by the images that the suspect and the cleansed network disagree on."""
+"""Estimating the harm of a cleansing without labels, from disagreements between suspect and cleansed network."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 MARGIN = 0.02
-"""Share of the images: by how much disagreement may exceed the suspect's own uncertainty."""
+"""Largest excess of the disagreement over the suspect's uncertainty, as a share of the images."""
 CLASS_MARGIN = 0.1
-"""The same for the images of one class."""
-FEWEST_IMAGES = 20
-"""Classes with fewer of the suspect's images are judged only by whether they are dead."""
-DEAD = 5
-"""A class that the suspect gives to so many images, and the cleansed network to none, is dead."""
+"""Largest excess for the images of one class, as a share of them."""
+MIN_CLASS_IMAGES = 20
+"""Minimum number of images of a class for comparing shares; smaller classes can only vanish."""
+VANISHED_IMAGES = 5
+"""Minimum number of images of a class in the suspect for reporting that it vanished."""
 DEVIATIONS = 2.0
-"""Standard deviations of a share that chance is allowed."""
+"""Standard deviations of a share that are attributed to chance."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class LostClass:
 
     Attributes:
         number: The class.
-        images: How many images the suspect gives it.
-        kept: How many of these the cleansed network gives it, too.
-        now: How many images of any kind the cleansed network gives it.
+        images: Number of images that the suspect predicts as this class.
+        kept: Number of these that the cleansed network predicts as this class too.
+        now: Number of all images that the cleansed network predicts as this class.
     """
 
     number: int
@@ -38,14 +38,14 @@ class LostClass:
 
 @dataclass(frozen=True)
 class Harm:
-    """By how much a cleansed network disagrees with the suspect, against how unsure the suspect is.
+    """The disagreement of a cleansed network with the suspect, compared with the suspect's uncertainty.
 
     Attributes:
-        images: How many were compared.
-        disagreement: Share of them on which the top classes differ.
-        uncertainty: One minus the suspect's mean probability of its top class: the share of its predictions that it
-            expects to be wrong, and that another network of its kind may well make otherwise.
-        lost: Classes that lost more images than that explains, the worst first.
+        images: Number of images compared.
+        disagreement: Share of them on which the predictions differ.
+        uncertainty: One minus the suspect's mean probability of its predicted class: the share of its predictions that
+            it expects to be wrong, and that a similar network may predict differently.
+        lost: Classes that lost more images than the uncertainty explains, the worst first.
     """
 
     images: int
@@ -55,7 +55,7 @@ class Harm:
 
     @property
     def reasons(self) -> list[str]:
-        """Why the cleansed network is not to be trusted, a clause each; empty if nothing speaks against it."""
+        """Reasons not to trust the cleansed network, one clause each; empty if there is none."""
         found = []
         if self.disagreement - _chance(self.disagreement, self.images) > self.uncertainty + MARGIN:
             found.append(
@@ -77,12 +77,11 @@ class Harm:
 def find_harm(moved: Tensor, confidence: Tensor) -> Harm:
     """Compare a cleansed network with the suspect on images that it was not trained on.
 
-    A class that images reach by a trigger alone loses them rightly: where the images may carry the trigger, a lost
-    class is a reason to look, not a proof.
+    If images may carry the trigger, a lost class is no proof of harm: the target class should lose triggered images.
 
     Args:
-        moved: (C, C) counts of images: rows the suspect's classes, columns the cleansed network's.
-        confidence: (C,) for each class, the sum over the suspect's images of its probability of that class.
+        moved: (C, C) counts of images, rows for the suspect's classes, columns for the cleansed network's.
+        confidence: (C,) for each class, the sum of the suspect's probability over its images of that class.
     """
     had, kept, now = moved.sum(1), moved.diagonal(), moved.sum(0)
     images = int(had.sum())
@@ -91,9 +90,9 @@ def find_harm(moved: Tensor, confidence: Tensor) -> Harm:
     for number in range(len(moved)):
         before, same, after = int(had[number]), int(kept[number]), int(now[number])
         share = 1 - same / max(1, before)
-        dead = before >= DEAD and after == 0
+        vanished = before >= VANISHED_IMAGES and after == 0
         moved_out = share - _chance(share, before) > float(unsure[number]) + CLASS_MARGIN
-        if dead or (before >= FEWEST_IMAGES and moved_out):
+        if vanished or (before >= MIN_CLASS_IMAGES and moved_out):
             lost.append(LostClass(number, before, same, after))
     lost.sort(key=lambda one: one.kept / one.images)
     total = max(1, images)
@@ -101,5 +100,5 @@ def find_harm(moved: Tensor, confidence: Tensor) -> Harm:
 
 
 def _chance(share: float, images: int) -> float:
-    """By how much a share of so many images may exceed what is true, by chance."""
+    """The amount by which a measured share of the images may exceed the true share by chance."""
     return DEVIATIONS * math.sqrt(share * (1 - share) / max(1, images))

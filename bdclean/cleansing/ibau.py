@@ -81,7 +81,7 @@ class IBAU(Cleanser):
         self.example: tuple[Tensor, Tensor] | None = None
 
     def inner_loss(self, perturbation: Tensor, images: Tensor, targets: Tensor) -> Tensor:
-        """G."""
+        """The inner objective G."""
         return self.penalty * perturbation.square().sum() - F.cross_entropy(self(images + perturbation), targets)
 
     def on_train_epoch_start(self) -> None:
@@ -94,10 +94,10 @@ class IBAU(Cleanser):
             with torch.enable_grad():
                 start.requires_grad_()
                 with torch.no_grad():
-                    own = self(images).argmax(1)
-                (gradient,) = torch.autograd.grad(self.inner_loss(start, images, own), start)
-            risen = (start - self.inner_lr * gradient).detach()
-            self.perturbation = risen.renorm(2, 0, radius(self.eps, self.image_size))
+                    predicted = self(images).argmax(1)
+                (gradient,) = torch.autograd.grad(self.inner_loss(start, images, predicted), start)
+            stepped = (start - self.inner_lr * gradient).detach()
+            self.perturbation = stepped.renorm(2, 0, radius(self.eps, self.image_size))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
@@ -128,7 +128,7 @@ class IBAU(Cleanser):
                     f"a layer of the network has no second derivative ({first_line(error)}); 0 does without",
                 ) from error
             v = through + slope
-        # Its value is the loss, its gradient that of the weights through both.
+        # The value is the loss; the gradient includes the path through the perturbation.
         indirect = (mapped * v.detach()).sum()
         return loss + indirect - indirect.detach()
 

@@ -18,7 +18,7 @@ from bdclean.tables import Description, Table
 
 
 def bezier(start: Tensor, bend: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
-    """A point of the quadratic curve: (1 - t)^2 start + 2 t (1 - t) bend + t^2 end, for t in [0, 1]."""
+    """A point of the quadratic Bezier curve: (1 - t)^2 start + 2 t (1 - t) bend + t^2 end, for t in [0, 1]."""
     return (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
 
 
@@ -43,7 +43,7 @@ class MCR(Choosing, TwoPhases):
             lose the right one).
         first_phase_fraction: Share of the epochs in which w_1 is fine-tuned; the curve is trained in the others.
         first_phase_lr: Learning rate of the fine-tuning of w_1; by default `lr`.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If an option is out of range.
@@ -69,18 +69,18 @@ class MCR(Choosing, TwoPhases):
         self.tolerance = tolerance
         self.ends: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def turn(self) -> None:
+    def start_second_phase(self) -> None:
         start = dict(self.teacher.named_parameters())
         with torch.no_grad():
             for name, value in self.network.named_parameters():
                 self.ends[name] = start[name].detach(), value.clone()
                 value.copy_((start[name] + value) / 2)
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]  # there is one
-            # Now a part of the loss.
+            # In this phase it is part of the loss.
             group["weight_decay"] = 0.0
 
     def point(self, bends: dict[str, Tensor], t: float | Tensor) -> dict[str, Tensor]:
-        """The weights at t, for the bends that are given."""
+        """The weights at position t, for given bends."""
         return {name: bezier(start, bends[name], end, t) for name, (start, end) in self.ends.items()}
 
     def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class MCR(Choosing, TwoPhases):
             self.change(network(self.t))
 
     def measure(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch norm statistics that the network has with these weights on the defender's images."""
+        """Measure the batch norm statistics for these weights on the defender's images."""
         norms = {
             name: module
             for name, module in self.network.named_modules()

@@ -13,12 +13,12 @@ from torch.utils.hooks import RemovableHandle
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.phases import TwoPhases
 from bdclean.errors import InputError
-from bdclean.models import channel_axis, duplicate, find_features, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import channel_axis, duplicate, find_features, frozen
 
 
 def attention_map(features: Tensor, p: float) -> Tensor:
-    """Where a stage looks: A = sum over the channels of |F|^p, divided by its Euclidean norm.
+    """The attention map of a stage: A = sum over the channels of |F|^p, divided by its Euclidean norm.
 
     Args:
         features: (N, C, H, W), (N, H, W, C), or (N, tokens, C).
@@ -27,7 +27,7 @@ def attention_map(features: Tensor, p: float) -> Tensor:
     Returns:
         (N, positions), of norm 1.
     """
-    # Maps of student and tutor differ by little: half of the digits would turn the gradient elsewhere.
+    # Maps of student and tutor differ by little: in half precision the gradient would have a wrong direction.
     exact = features.to(torch.promote_types(features.dtype, torch.float32))
     return F.normalize(exact.abs().pow(p).sum(channel_axis(features)).flatten(1), dim=1)
 
@@ -50,7 +50,7 @@ class NAD(TwoPhases):
         first_phase_fraction: Share of the epochs in which the tutor is fine-tuned; the attention is trained in the
             others.
         first_phase_lr: Learning rate of the tutor's fine-tuning; by default `lr`.
-        **options: As in FineTune.
+        **options: Options of FineTune.
 
     Raises:
         InputError: If no stage has spatial feature maps, or an option is out of range.
@@ -81,7 +81,7 @@ class NAD(TwoPhases):
         self.p = p
         self.tutor: nn.Module = nn.Identity()
 
-    def turn(self) -> None:
+    def start_second_phase(self) -> None:
         self.tutor = frozen(duplicate(self.network))
         self.network.load_state_dict(self.teacher.state_dict())
 
@@ -91,9 +91,9 @@ class NAD(TwoPhases):
 
         def watch(name: str) -> RemovableHandle:
             def keep(_module: nn.Module, _inputs: object, output: Any) -> None:
-                answer = output if isinstance(output, Tensor) else output[0]
-                # Of its own, as the next layer may work in place; a module that acts again hands on its last answer.
-                maps[name] = attention_map(answer.clone(), self.p)
+                features = output if isinstance(output, Tensor) else output[0]
+                # Cloned, because the next layer may work in place. Of several calls the last one counts.
+                maps[name] = attention_map(features.clone(), self.p)
 
             return network.get_submodule(name).register_forward_hook(keep)
 

@@ -14,16 +14,16 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from bdclean.cleansing.base import Cleanser, Supervision, classes_of
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import find_stages
 from bdclean.modules import Classifier
+from bdclean.networks import find_stages
 from bdclean.perturbations import radius
 
-MOST_CHANNELS = 4096
-"""A map of more would not fit: that of a VGG's first linear layer has 25,088."""
+MAX_CHANNELS = 4096
+"""Largest number of channels of the polarizer: that of a VGG's first linear layer, with 25,088, would not fit."""
 
 
 def polarize(weight: Tensor, polarizer: Tensor) -> Tensor:
-    """The weight of a layer with a linear map of channels before it: conv(P x) is a convolution too.
+    """Merge a linear map of channels into the layer after it: conv(P x) is a convolution too.
 
     Args:
         weight: (out, in, ...).
@@ -33,12 +33,12 @@ def polarize(weight: Tensor, polarizer: Tensor) -> Tensor:
 
 
 def strongest_other(logits: Tensor, classes: Tensor) -> Tensor:
-    """The best class of each of (N, C) logits that is not the given one, (N,)."""
+    """The class with the largest of (N, C) logits, except the given class, for each image: (N,)."""
     return logits.scatter(1, classes[:, None], -torch.inf).argmax(1)
 
 
 def refusal(logits: Tensor, classes: Tensor) -> Tensor:
-    """-log(1 - p) of the given classes, (N,), the mean over the batch of (N, C) logits."""
+    """The mean of -log(1 - p) over the batch, with p the probability of each image's given class, (N,)."""
     p = logits.softmax(1).gather(1, classes[:, None]).squeeze(1)
     return -(1.0001 - p).log().mean()
 
@@ -99,17 +99,17 @@ class NPD(Cleanser):
         self.steps = steps
         self.step_size = step_size
         self.adversarial = adversarial
-        own = dict(self.named_parameters())
+        parameters = dict(self.named_parameters())
         names = [
             f"{layer.name}.weight"
             for layer in find_stages(suspect, suspect.image_size)[:-1]
-            if layer.acts and takes_a_map(layer.module) and f"{layer.name}.weight" in own
+            if layer.acts and accepts_polarizer(layer.module) and f"{layer.name}.weight" in parameters
         ]
         if not names:
             raise InputError("method", "NPD", "no layer before the head of the network takes a linear map of channels")
         self.place = names[-2:][0]
         self.network.requires_grad_(False)
-        self.polarizer = nn.Parameter(torch.eye(own[self.place].shape[1]))
+        self.polarizer = nn.Parameter(torch.eye(parameters[self.place].shape[1]))
 
     def polarized(self, images: Tensor) -> Tensor:
         """Logits of images in [0, 1], with the polarizer."""
@@ -117,7 +117,7 @@ class NPD(Cleanser):
         return functional_call(self, {self.place: weight}, (images,))
 
     def perturb(self, images: Tensor, classes: Tensor) -> Tensor:
-        """D for each image, towards a class for each, (N, C, H, W)."""
+        """The perturbation d of each image towards its class, (N, C, H, W)."""
         bound = radius(self.eps, self.image_size)
         d = torch.zeros_like(images)
         for _ in range(self.steps):
@@ -148,7 +148,7 @@ class NPD(Cleanser):
         self.change({self.place: polarize(self.get_parameter(self.place), self.polarizer)})
 
 
-def takes_a_map(layer: Any) -> bool:
-    """Whether a layer sees all channels of its input at once, with weights (out, in, ...), and not too many."""
+def accepts_polarizer(layer: Any) -> bool:
+    """Whether a layer has weights (out, in, ...) that connect all input channels, at most `MAX_CHANNELS`."""
     convolution = isinstance(layer, _ConvNd) and not isinstance(layer, _ConvTransposeNd) and layer.groups == 1
-    return (convolution or isinstance(layer, nn.Linear)) and layer.weight.shape[1] <= MOST_CHANNELS
+    return (convolution or isinstance(layer, nn.Linear)) and layer.weight.shape[1] <= MAX_CHANNELS

@@ -1,4 +1,4 @@
-"""What methods share whose training has two parts."""
+"""The base class of methods that train in two phases."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bdclean.training import cosine
 
 
 def first_epochs(cleanser: Cleanser, share: float) -> int:
-    """How many epochs a first phase has that is a share of the training; both have at least one.
+    """Number of epochs of a first phase, given as a share of the training; both phases have at least one.
 
     Raises:
-        InputError: If there are too few epochs for that.
+        InputError: If there are fewer than two epochs.
     """
     epochs = cleanser.trainer.max_epochs or 0
     if epochs < 2:
@@ -32,8 +32,8 @@ def first_epochs(cleanser: Cleanser, share: float) -> int:
 class TwoPhases(FineTune):
     """Trains the student in a first phase, keeps its weights, and trains it differently in a second phase.
 
-    Both phases train the same weights, so that processes that train together have gradients of all of them in each
-    step. The learning rate falls to 0 along a cosine in each phase.
+    Both phases train the same weights, so that with several processes all weights have gradients in each step. The
+    learning rate falls to 0 along a cosine in each phase.
 
     Args:
         suspect: The network to cleanse. It is not changed.
@@ -42,7 +42,7 @@ class TwoPhases(FineTune):
         first_phase_fraction: Share of the epochs of the first phase, rounded to whole epochs; each phase has at least
             one.
         first_phase_lr: Learning rate of the first phase; None is that of the second.
-        **options: As in FineTune.
+        **options: Options of FineTune.
     """
 
     def __init__(
@@ -59,32 +59,32 @@ class TwoPhases(FineTune):
             self.within("first_phase_lr", first_phase_lr, 0, above=True)
         self.first_phase_fraction = first_phase_fraction
         self.first_phase_lr = first_phase_lr
-        self.turned = False
+        self.in_second_phase = False
 
     def first_loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the first phase: that of fine-tuning."""
+        """The loss of the first phase: by default that of fine-tuning."""
         return F.cross_entropy(self(images), targets)
 
     @abstractmethod
-    def turn(self) -> None:
-        """Between the phases: keep what the student has become, and say what it is to start from."""
+    def start_second_phase(self) -> None:
+        """Between the phases: keep the result of the first, and set the student's initial weights for the second."""
 
     @abstractmethod
     def second_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """The loss of the second phase."""
 
     def on_train_epoch_start(self) -> None:
-        """Called by Lightning: turn from the first to the second phase."""
-        if not self.turned and self.current_epoch >= first_epochs(self, self.first_phase_fraction):
-            self.turned = True
-            self.turn()
-            # The momentum belongs to other weights.
+        """Called by Lightning: start the second phase when it is time."""
+        if not self.in_second_phase and self.current_epoch >= first_epochs(self, self.first_phase_fraction):
+            self.in_second_phase = True
+            self.start_second_phase()
+            # The momentum belongs to the weights of the first phase.
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        loss = self.second_loss(images, targets) if self.turned else self.first_loss(images, targets)
+        loss = self.second_loss(images, targets) if self.in_second_phase else self.first_loss(images, targets)
         self.log_loss(loss, images)
         return loss
 

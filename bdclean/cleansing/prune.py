@@ -1,4 +1,4 @@
-"""What methods share that prune channels."""
+"""The base classes of methods that prune channels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.choosing import Choosing
 from bdclean.data.batch import Batch
 from bdclean.errors import InputError
-from bdclean.models import Channels, find_channels, scale
 from bdclean.modules import Classifier
+from bdclean.networks import Channels, find_channels, scale
 from bdclean.tables import Description, Table
 
 
 class PruningCleanser(Cleanser):
-    """Takes output channels of layers away: their scales become 0, and if `shifts` their shifts too.
+    """Prunes output channels of layers: their scales become 0, and with `shifts` their shifts too.
 
     Attributes:
-        layers: The channels there are.
-        pruned: For each of these layers (count,) which of them are taken away; empty until that is known.
+        layers: The channels that can be pruned.
+        pruned: For each of these layers, (count,) bool of pruned channels; empty before pruning.
     """
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher", shifts: bool = False) -> None:
@@ -31,10 +31,10 @@ class PruningCleanser(Cleanser):
         self.pruned: list[Tensor] = []
 
     def find_layers(self, suspect: Classifier) -> list[Channels]:
-        """The channels that can be pruned: those of every convolution and linear layer but the head.
+        """The channels that can be pruned: of all convolution and linear layers except the head.
 
         Raises:
-            InputError: If there are none.
+            InputError: If there is no such layer.
         """
         layers = find_channels(suspect, suspect.image_size)
         if not layers:
@@ -44,16 +44,16 @@ class PruningCleanser(Cleanser):
         return layers
 
     def without(self, pruned: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The parameters that change when channels are taken away, with their new values.
+        """The changed parameters after pruning channels.
 
         Args:
-            pruned: For each layer (count,) bool.
+            pruned: For each layer, (count,) bool of the channels to prune.
         """
         kept = [(~channels).to(self.device) for channels in pruned]
         return scale(dict(self.named_parameters()), self.layers, kept, kept if self.shifts else ())
 
     def prune(self, pruned: Sequence[Tensor]) -> None:
-        """Take channels away, for good: as `without`."""
+        """Prune channels in place. The argument is that of `without`."""
         self.change(self.without(pruned))
         self.pruned = [channels.cpu() for channels in pruned]
 
@@ -68,19 +68,20 @@ class PruningCleanser(Cleanser):
 
 
 class MaskingCleanser(Choosing, PruningCleanser):
-    """Learns a mask in [0, 1] for each channel, and takes away those whose mask became small.
+    """Learns a mask in [0, 1] for each channel, and prunes the channels with a small mask.
 
     Args:
         suspect: The network to cleanse.
-        supervision: As in Cleanser.
-        threshold: Channels with a mask below go; None is the highest multiple of .05 that costs little enough.
-        tolerance: How many percent of the images to choose by the threshold may cost.
+        supervision: Targets of the training: `teacher`, the suspect's predicted probabilities; `labels`, the true
+            labels.
+        threshold: Channels with a mask below this are pruned; None is the highest multiple of 0.05 within `tolerance`.
+        tolerance: Percent of the selection images on which pruning may change the prediction.
 
     Attributes:
-        masks: For each layer (count,).
+        masks: For each layer, (count,) masks.
     """
 
-    # Masks, and weights between them, that make up for units left out say nothing of these.
+    # With dropout, masks and weights would compensate for dropped units.
     uses_dropout = False
 
     def __init__(
@@ -100,7 +101,7 @@ class MaskingCleanser(Choosing, PruningCleanser):
             mask.clamp_(0, 1)
 
     def finish(self) -> None:
-        # What is pruned is the suspect, with the batch norm statistics that it came with.
+        # The suspect itself is pruned, with its original batch norm statistics.
         self.network.load_state_dict(self.teacher.state_dict())
         masks = list(self.masks)
         if self.threshold is None:

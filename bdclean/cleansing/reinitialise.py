@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from bdclean.errors import InputError, within
-from bdclean.models import find_stages, weights
+from bdclean.networks import find_stages, weights
 from bdclean.tables import Description, Table
 
 
 def stage_ratios(stages: int) -> list[float]:
-    """Ratios for a network of so many stages, stem and head included: the paper's, for any depth.
+    """The paper's ratios for any number of stages, including stem and head.
 
     The stem has .01 and the head .10; between them the ratio grows from .01 by a constant factor to .27, which for four
     stages gives the paper's .01 .03 .09 .27.
@@ -29,7 +29,7 @@ def stage_ratios(stages: int) -> list[float]:
 
 
 def run_seed(seed: int | None) -> int:
-    """A seed that was given, or that of the whole run.
+    """The given seed, or by default the seed of the whole run.
 
     Raises:
         InputError: If it is below 0 or above 2^63 - 1.
@@ -40,20 +40,20 @@ def run_seed(seed: int | None) -> int:
 
 
 class Shares:
-    """Which share of the weights of each layer of a network is re-initialised.
+    """The share of the weights of each layer that is re-initialised.
 
     Args:
         network: The network.
         image_size: Height and width of its images, in pixels.
-        ratios: One number a stage (stem, stages, head), or one for all; None is `stage_ratios`.
-        method: Whose option `ratios` is, for messages.
+        ratios: One number per stage (stem, stages, head), or one for all; None is `stage_ratios`.
+        method: Name of the method with the option `ratios`, for messages.
 
     Attributes:
-        layers: The layers, and the stage of each.
+        layers: The layers and their stages.
         ratios: The share of each stage.
 
     Raises:
-        InputError: If the ratios are no shares, or not one for each stage.
+        InputError: If the ratios are not between 0 and 1, or not one for each stage.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Shares:
             raise InputError("method.ratios", self.ratios, "must be between 0 and 1")
 
     def reinitialise(self, network: nn.Module, seed: int) -> None:
-        """Re-initialise the network, in place; the same seed does the same."""
+        """Re-initialise the network in place, reproducibly for a seed."""
         ratios = {layer.name: self.ratios[layer.stage] for layer in self.layers}
         reinitialise(network, ratios, torch.Generator().manual_seed(seed))
 
@@ -95,21 +95,21 @@ class Shares:
 
 @torch.no_grad()
 def reinitialise(network: nn.Module, ratios: Mapping[str, float], generator: torch.Generator) -> None:
-    """Replace random weights of a network, in place, by freshly initialised ones.
+    """Replace random weights of a network in place by newly initialised ones.
 
     Each weight w of a layer with ratio p becomes m w' + (1 - m) w, with m ~ Bernoulli(p) for each element and w' drawn
-    by the layer's own initialiser. Nothing is rescaled; biases and norm layers keep what they have.
+    by the layer's own initialiser. Nothing is rescaled; biases and norm layers do not change.
 
     Source: Pang, Sun, Ling, Chen, "Backdoor Cleansing with Unlabeled Data", CVPR 2023.
 
     Args:
         network: The network.
-        ratios: Name of a layer to its p, in [0, 1].
-        generator: On the CPU; the same state replaces the same weights by the same values, on any device.
+        ratios: Maps names of layers to p, in [0, 1].
+        generator: A generator on the CPU, so that the result does not depend on the device.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        # The layers' own initialisers draw from the global generator, and from no other.
+        # The layers' initialisers draw from the global generator.
         torch.manual_seed(seed)
         for name, ratio in ratios.items():
             layer = network.get_submodule(name)
@@ -121,20 +121,20 @@ def reinitialise(network: nn.Module, ratios: Mapping[str, float], generator: tor
 
 
 def _fresh(layer: nn.Module) -> dict[str, Tensor]:
-    """Freshly initialised weights of a layer, by their names.
+    """Newly initialised weights of a layer, by name.
 
-    Where the weight is made of other tensors (normalised, pruned), those of its shape are initialised as it would be.
+    If the weight is computed from other tensors (normalised, pruned), the tensors of its shape are initialised instead.
     """
-    own = weights(layer)
-    if "weight" in own or not isinstance(layer, (nn.Linear, _ConvNd)):
+    current = weights(layer)
+    if "weight" in current or not isinstance(layer, (nn.Linear, _ConvNd)):
         fresh = copy.deepcopy(layer).cpu()
-        # Attention keeps its initialiser to itself.
+        # The initialiser of attention is private.
         initialise: Any = getattr(fresh, "reset_parameters", None) or fresh._reset_parameters
         initialise()
-        return {key: fresh.get_parameter(key) for key in own}
+        return {key: fresh.get_parameter(key) for key in current}
     shape = layer.weight.shape
-    drawn = {key: torch.empty(value.shape) for key, value in own.items() if value.shape == shape}
+    drawn = {key: torch.empty(value.shape) for key, value in current.items() if value.shape == shape}
     for value in drawn.values():
-        # As PyTorch initialises linear and convolutional layers.
+        # PyTorch's initialisation of linear and convolutional layers.
         nn.init.kaiming_uniform_(value, a=math.sqrt(5))
     return drawn

@@ -1,4 +1,4 @@
-"""A training that diverged begins anew at a lower rate."""
+"""Restarting a training that diverged at a lower learning rate."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.optim import Optimizer
 
 from bdclean.errors import InputError
 
-MOST_DIVERGENCES = 6
-"""Times that a training begins anew."""
-LOWER = 1 / 4
-"""Factor of the learning rate each time: down to 1/4096 of it."""
+MAX_DIVERGENCES = 6
+"""Maximum number of restarts."""
+RATE_FACTOR = 1 / 4
+"""Factor of the learning rate at each restart: at most six give 1/4096."""
 
 
-def beginning(module: nn.Module, optimizers: Iterable[Optimizer], prefix: str) -> dict[str, Tensor]:
-    """Copies of what training changes, by names in the module.
+def initial_values(module: nn.Module, optimizers: Iterable[Optimizer], prefix: str) -> dict[str, Tensor]:
+    """Copies of the parameters and buffers that training changes, by name.
 
     Args:
         module: The module.
-        optimizers: Their parameters are among them.
-        prefix: Buffers whose names begin so are.
+        optimizers: Optimisers whose parameters are copied.
+        prefix: Prefix of the names of buffers that are copied.
     """
     trained = {id(value) for optimizer in optimizers for group in optimizer.param_groups for value in group["params"]}
     values: dict[str, Tensor] = {name: value for name, value in module.named_parameters() if id(value) in trained}
@@ -32,8 +32,8 @@ def beginning(module: nn.Module, optimizers: Iterable[Optimizer], prefix: str) -
     return {name: value.detach().clone() for name, value in values.items()}
 
 
-def lower(optimizers: Sequence[Optimizer], schedulers: Sequence[LRSchedulerConfig], factor: float) -> None:
-    """Multiply all learning rates by a factor, and forget momentum."""
+def scale_rates(optimizers: Sequence[Optimizer], schedulers: Sequence[LRSchedulerConfig], factor: float) -> None:
+    """Multiply all learning rates by a factor, and reset the momentum."""
     for optimizer in optimizers:
         optimizer.state.clear()
         for group in optimizer.param_groups:
@@ -44,7 +44,7 @@ def lower(optimizers: Sequence[Optimizer], schedulers: Sequence[LRSchedulerConfi
 
 
 def rewind(schedulers: Sequence[LRSchedulerConfig]) -> None:
-    """Let all schedules begin anew."""
+    """Restart all schedules."""
     for configuration in schedulers:
         scheduler: Any = configuration.scheduler
         scheduler.last_epoch = -1
@@ -52,20 +52,20 @@ def rewind(schedulers: Sequence[LRSchedulerConfig]) -> None:
 
 
 def untrainable(method: type, option: str, rate: float | None, divergences: int) -> InputError:
-    """The error that beginning anew has not helped often enough.
+    """The error after too many divergences.
 
     Args:
         method: The cleansing method.
-        option: Its option with the learning rate.
-        rate: What that was.
-        divergences: How often the training diverged.
+        option: Its option for the learning rate.
+        rate: Value of that option.
+        divergences: Number of divergences.
     """
     parts = (inspect.signature(part).parameters for part in method.mro())
-    usual = next((own[option].default for own in parts if option in own), rate)
-    often = f"diverged {divergences} times, the last time at 1/{round(LOWER**-MOST_DIVERGENCES)} of"
-    if rate != usual:
+    default = next((parameters[option].default for parameters in parts if option in parameters), rate)
+    often = f"diverged {divergences} times, the last time at 1/{round(RATE_FACTOR**-MAX_DIVERGENCES)} of"
+    if rate != default:
         return InputError(
-            f"method.{option}", rate, f"too high, the training {often} it; {method.__name__} has {usual} by default"
+            f"method.{option}", rate, f"too high, the training {often} it; {method.__name__} has {default} by default"
         )
     return InputError(
         "method",

@@ -15,8 +15,8 @@ from bdclean.cleansing.phases import first_epochs
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.data.batch import Batch
 from bdclean.metrics import correct
-from bdclean.models import scale
 from bdclean.modules import Classifier
+from bdclean.networks import scale
 
 
 class RNP(MaskingCleanser):
@@ -83,7 +83,7 @@ class RNP(MaskingCleanser):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
-        # In both phases with masks and weights, so that processes that train together have gradients of all of them.
+        # Both phases use masks and weights, so that with several processes all of them have gradients.
         changed = scale(dict(self.named_parameters()), self.layers, self.masks)
         logits = functional_call(self, changed, (images,))
         right = correct(logits, classes_of(targets))
@@ -93,12 +93,12 @@ class RNP(MaskingCleanser):
         return -loss if self.unlearning else self.alpha * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Called by Lightning: each phase trains its own part, weights or masks."""
+        """Called by Lightning: train only the weights while unlearning, and only the masks afterwards."""
         for parameter in self.masks if self.unlearning else self.network.parameters():
             parameter.grad = None
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Called by Lightning: end the unlearning when nothing is left to forget; soon weights are beyond repair."""
+        """Called by Lightning: stop unlearning at `stop_accuracy`, as further steps would ruin the weights."""
         super().on_train_batch_end(outputs, batch, batch_idx)
         # A step may take several batches.
         if self.unlearning and self.trainer.global_step > self.steps:
@@ -107,7 +107,7 @@ class RNP(MaskingCleanser):
             self.steps, self.counts = self.trainer.global_step, torch.zeros(2)
 
     def on_train_epoch_end(self) -> None:
-        """Called by Lightning: end the unlearning when its time is over."""
+        """Called by Lightning: stop unlearning after its share of the epochs."""
         super().on_train_epoch_end()
         if self.current_epoch + 1 >= first_epochs(self, self.first_phase_fraction):
             self.unlearning = False

@@ -12,7 +12,7 @@ from bdclean.modules import Classifier
 
 
 def js_divergence(logits: Tensor, others: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two networks' answers, image by image: (N, C) logits twice to (N,), in nats."""
+    """Jensen-Shannon divergence of two networks' predictions for each image, from logits (N, C) each: (N,), in nats."""
     one, other = logits.softmax(1), others.softmax(1)
     middle = ((one + other) / 2).clamp(min=1e-8).log()
     divergences = (F.kl_div(middle, p.clamp(min=1e-8), reduction="none").sum(1) for p in (one, other))
@@ -20,17 +20,17 @@ def js_divergence(logits: Tensor, others: Tensor) -> Tensor:
 
 
 def unlearning_loss(logits: Tensor, suspect: Tensor, clean: Tensor, classes: Tensor) -> Tensor:
-    """Push the student off the wrong class that the suspect answers: the mean over the batch of -log(1 - p).
+    """The mean of -log(1 - p) over the batch, with p the student's probability of the suspect's wrong prediction.
 
     Args:
-        logits: (N, C) of the student on perturbed images.
-        suspect: (N, C) of the suspect on the same.
-        clean: (N,) its classes of the images without perturbation.
-        classes: (N,) true classes. Where the suspect answers its own or this one, there is no loss.
+        logits: (N, C) logits of the student on perturbed images.
+        suspect: (N, C) logits of the suspect on the same images.
+        clean: (N,) the suspect's predictions for the clean images.
+        classes: (N,) true classes. Images that the suspect predicts as this class or as `clean` have no loss.
     """
     wrong = suspect.argmax(1)
     fooled = (wrong != classes) & (wrong != clean)
-    # Of the other classes' sum: 1 - p would be 0, and have no slope, where the backdoor is strongest.
+    # From the sum over the other classes: 1 - p would round to 0, without a gradient, where the backdoor is strongest.
     others = logits.scatter(1, wrong[:, None], -torch.inf)
     losses = logits.logsumexp(1) - others.logsumexp(1)
     return (losses * fooled).sum() / len(logits)
@@ -91,23 +91,24 @@ class SAU(Cleanser):
         self.shared = shared
         self.unlearn = unlearn
 
-    def inner_loss(self, answers: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
-        """What d minimises.
+    def inner_loss(self, logits: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
+        """The objective that d minimises.
 
         Args:
-            answers: (N, C) logits of student and suspect on perturbed images.
-            clean: (N,) their classes of the images without perturbation.
+            logits: (N, C) logits of student and suspect on perturbed images.
+            clean: (N,) their predictions for the clean images.
             classes: (N,) true classes.
         """
         size = len(classes)
-        resist = [logits.argmax(1) == own for logits, own in zip(answers, clean, strict=True)]
-        losses = [F.cross_entropy(logits, classes, reduction="none") for logits in answers]
-        fooling = -sum((loss * still).sum() for loss, still in zip(losses, resist, strict=True)) / (2 * size)
-        both = ~resist[0] & ~resist[1] & (answers[0].argmax(1) == answers[1].argmax(1))
-        return self.adversarial * fooling + self.shared * (js_divergence(*answers) * ~both).sum() / size
+        predicted = [one.argmax(1) for one in logits]
+        resist = [one == before for one, before in zip(predicted, clean, strict=True)]
+        losses = [F.cross_entropy(one, classes, reduction="none") for one in logits]
+        fooling = -sum((loss * mask).sum() for loss, mask in zip(losses, resist, strict=True)) / (2 * size)
+        both = ~resist[0] & ~resist[1] & (predicted[0] == predicted[1])
+        return self.adversarial * fooling + self.shared * (js_divergence(*logits) * ~both).sum() / size
 
     def perturb(self, images: Tensor, clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
-        """D for each image, (N, C, H, W)."""
+        """The perturbation d of each image, (N, C, H, W)."""
         d = torch.full_like(images, self.eps)
         for _ in range(self.steps):
             d.requires_grad_()

@@ -1,4 +1,4 @@
-"""What methods share that perturb weights or images in a training step."""
+"""Forward passes in train mode without side effects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
-def still(network: nn.Module) -> Iterator[None]:
-    """Within it batch norms learn no running statistics, whatever images they see and however they use them."""
-    # They learn copies: turned off, in eval mode, they would use the statistics of the batch.
+def fixed_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norms unchanged within the context."""
+    # They update copies: without running statistics, norms in eval mode would use the statistics of the batch.
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     before = [dict(norm._buffers) for norm in norms]
     for norm, buffers in zip(norms, before, strict=True):

@@ -1,1 +1,1 @@
-"""The command line: what there is to do, and with which options. What is done, `bdclean.tasks` does."""
+"""The command line: subcommands and options of `bdclean.tasks`."""

@@ -1,4 +1,4 @@
-"""Classes that options name, by short names."""
+"""Short names of the classes that options can name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ CLASSES = {
     "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }
-"""Options that name a class, and the classes that there are by short names."""
+"""Short names of the available classes, by the option that names a class."""
 LINKS = {"fit": {"model.num_classes": "data.num_classes", "model.image_size": "data.image_size"}}
-"""Options of each subcommand that the images decide, and what of them."""
+"""Options of each subcommand that are set by a property of the images."""

@@ -1,4 +1,4 @@
-"""Where the configuration of a run is kept."""
+"""Save the configuration of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bdclean.checkpoint import write_text
 
 
 class LogConfig(SaveConfigCallback):
-    """Writes the configuration of a run beside its logs, and into TensorBoard."""
+    """Writes the configuration of a run to its folder of logs and to TensorBoard."""
 
     def save_config(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Called by Lightning in one process, when training starts."""

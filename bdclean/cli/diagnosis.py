@@ -1,6 +1,6 @@
-"""What is wrong with a command line that the parser refuses, found by looking at each option that was given.
+"""Find the error in a command line that the parser refuses, by checking each given option.
 
-The parser's own message is not looked at: it says what was wrong in its own terms, which change with its version.
+The parser's own message is not used: it is in terms of Python, and changes with the version of the parser.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from bdclean import first_line
-from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.classes import CLASSES, LINKS
 from bdclean.cli.hints import arguments_of, find_class, kinds_of, takes, types_of, untyped_argument, words_of
 from bdclean.cli.items import FLAGS, Item, all_items, is_group, items_of, stray_word
 from bdclean.cli.messages import TYPES, expected, linked, no_class, no_mapping, no_option, no_value
 from bdclean.cli.options import Options, options
+from bdclean.cli.user_options import UserOptions, unquoted
 from bdclean.errors import Given, InputError
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a subcommand takes.
+    """The options of a subcommand.
 
     Attributes:
         parser: Its parser.
         known: Its options.
-        links: Options that others set: what sets each.
+        links: Options that are set by another one: the other option, by the name of the first.
     """
 
     parser: ArgumentParser
@@ -38,23 +38,22 @@ class Command:
     links: Mapping[str, str]
 
     def hint(self, name: str) -> Any:
-        """The type of an option; None if it has none, or there is no such option."""
+        """The type of an option; None if it has no type, or does not exist."""
         hints = {action.dest: getattr(action, "_typehint", None) for action in self.parser._actions}
         return hints.get(name)
 
 
-def diagnose(parser: ArgumentParser | None, subcommand: str, asked: Asked) -> InputError | None:
-    """What is wrong with the first option that a parser cannot take; None if nothing is seen.
+def diagnose(parser: ArgumentParser | None, user: UserOptions) -> InputError | None:
+    """Describe the first error in a command line; None if no error is found.
 
     Args:
         parser: The parser of the subcommand; None if there is no such subcommand.
-        subcommand: Its name.
-        asked: What was given.
+        user: The given options.
     """
     if parser is None:
         return None
-    command = Command(parser, options(subcommand), LINKS.get(subcommand, {}))
-    items = all_items(asked, subcommand, command.known)
+    command = Command(parser, options(user.subcommand), LINKS.get(user.subcommand, {}))
+    items = all_items(user, command.known)
     chosen = _chosen(items, command)
     for kind in chosen.values():
         if (untyped := untyped_argument(kind)) is not None:
@@ -62,32 +61,32 @@ def diagnose(parser: ArgumentParser | None, subcommand: str, asked: Asked) -> In
             return InputError("", None, f"{name}: the argument {untyped} of its constructor has no type")
     if (error := _first(items, chosen, command)) is not None:
         return error
-    stray = stray_word(asked.arguments, subcommand)
+    stray = stray_word(user.words, user.subcommand)
     if stray is not None:
         return InputError("", None, f"{stray}: not expected here")
     return _absent({item.name for item in items}, chosen, command)
 
 
-def check_classes(asked: Asked) -> None:
-    """Refuse a mapping that names no class: of an empty one the parser would make the default, silently.
+def check_classes(user: UserOptions) -> None:
+    """Refuse a mapping without a class, for which the parser would silently use the default class.
 
     Args:
-        asked: What was given.
+        user: The given options.
 
     Raises:
-        InputError: If there is such.
+        InputError: If an option has such a mapping.
     """
     for option in (*CLASSES, "trainer.plugins"):
-        value = unquoted(asked(option))
+        value = unquoted(user.get(option))
         if value == {} or (isinstance(value, dict) and not isinstance(value.get("class_path", ""), str)):
             raise no_class(option, str(value.get("class_path", value)), CLASSES.get(option, []))
 
 
-# The classes that were chosen
+# Chosen classes
 
 
 def _owner(name: str, command: Command) -> tuple[str, str] | None:
-    """The option that names a class, and the argument of the class that another one stands for."""
+    """The option that names a class and the argument of this class, if `name` is an option of a class."""
     for option in command.known.classes.keys() | CLASSES.keys():
         rest = name.rstrip("+").removeprefix(f"{option}.").removeprefix("init_args.")
         if name.startswith(f"{option}.") and rest not in ("class_path", "init_args", "help"):
@@ -96,30 +95,30 @@ def _owner(name: str, command: Command) -> tuple[str, str] | None:
 
 
 def _chosen(items: Sequence[Item], command: Command) -> dict[str, type]:
-    """The class that each option names, or has by default."""
+    """The class that each option names or has by default."""
     found: dict[str, type] = {}
     named = {item.name.rstrip("+").removesuffix(".class_path"): item.value for item in reversed(items)}
     defaults = command.parser.get_defaults()
     for option in CLASSES:
         value = unquoted(named.get(option)) or defaults.get(option)
         path = value.get("class_path") if isinstance(value, Mapping) else getattr(value, "class_path", value)
-        with suppress(Exception):  # somebody's module may fail in any way
+        with suppress(Exception):  # a user's module can fail in any way
             if (kind := find_class(str(path), kinds_of(command.hint(option)))) is not None:
                 found[option] = kind
     return found
 
 
-# What is wrong
+# Errors
 
 
 def _first(items: Iterable[Item], chosen: Mapping[str, type], command: Command) -> InputError | None:
-    """What is wrong with the first option of some that is wrong; None if nothing is seen."""
+    """The error of the first wrong option; None if no error is found."""
     errors = (_wrong(item, chosen, command) for item in items)
     return next((error for error in errors if error is not None), None)
 
 
 def _wrong(item: Item, chosen: Mapping[str, type], command: Command) -> InputError | None:
-    """What is wrong with an option; None if nothing is seen."""
+    """The error of an option; None if no error is found."""
     name = item.name.rstrip("+")
     if name in FLAGS:
         return None
@@ -163,7 +162,7 @@ def _wrong_value(name: str, item: Item, hint: Any, command: Command) -> InputErr
 
 
 def _wrong_class(name: str, value: Any, option: str, command: Command) -> InputError | None:
-    """What is wrong with what an option names, which should be a class."""
+    """The error of an option that should name a class; None if no error is found."""
     hint, known = command.hint(option), CLASSES.get(option, [])
     path = value.get("class_path") if isinstance(value, dict) else value
     if not isinstance(path, str):
@@ -172,26 +171,26 @@ def _wrong_class(name: str, value: Any, option: str, command: Command) -> InputE
         kind = find_class(path, kinds_of(hint))
     except ModuleNotFoundError as error:
         return InputError(name, None, f"there is no module {error.name}")
-    except Exception as error:  # somebody's module may fail in any way
+    except Exception as error:  # a user's module can fail in any way
         return InputError(name, path, f"cannot be imported ({type(error).__name__}: {first_line(error)})")
     if kind is None:
         return no_class(name, path, known)
     given = value.get("init_args") if isinstance(value, dict) else None
-    own = (Item(f"{option}.{key}", one, False) for key, one in (given or {}).items())
-    return _first(own, {option: kind}, command)
+    arguments = (Item(f"{option}.{key}", one, False) for key, one in (given or {}).items())
+    return _first(arguments, {option: kind}, command)
 
 
 def _wrong_argument(
     item: Item, option: str, key: str, chosen: Mapping[str, type], command: Command
 ) -> InputError | None:
-    """What is wrong with an argument of a class."""
+    """The error of an argument of a class; None if no error is found."""
     kind = chosen.get(option)
     if kind is None:
         return InputError(f"{option}.{key}", None, f"needs a class, {Given(option, 'NAME')}")
-    taken = arguments_of(kind)
-    if key not in taken:
+    arguments = arguments_of(kind)
+    if key not in arguments:
         return no_option(f"{option}.{key}", command.known)
-    hint = taken[key][0]
+    hint = arguments[key][0]
     if takes(hint, item.value, item.written):
         return None
     words = words_of(hint)
@@ -199,7 +198,7 @@ def _wrong_argument(
 
 
 def _absent(names: set[str], chosen: Mapping[str, type], command: Command) -> InputError | None:
-    """What has to be given, and is not."""
+    """The error of missing required options; None if none is missing."""
     lacking = [one.dest for one in command.parser._actions if one.required and one.dest not in names]
     if lacking:
         return InputError("", None, f"{' and '.join(str(Given(name)) for name in lacking)}: required")
@@ -214,5 +213,5 @@ def _absent(names: set[str], chosen: Mapping[str, type], command: Command) -> In
 
 
 def _is_word(value: Mapping[str, Any]) -> bool:
-    """Whether YAML makes a mapping of a word in braces: `{name:value}`, without a space."""
+    """Whether YAML read `{name:value}`, without a space, as a mapping whose key is `name:value`."""
     return any(":" in str(name) and one is None for name, one in value.items())

@@ -1,6 +1,6 @@
-"""The commonest mistakes, found without torch, which takes seconds to import.
+"""Find the most common mistakes without importing torch, which takes seconds.
 
-The parser would refuse them too; in doubt nothing is refused here.
+The parser would refuse them too. Doubtful cases are left to it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from bdclean.registry import is_source, networks, no_network, no_source
 from bdclean.suggestions import suggestion
 
 DEFAULT_METHOD = "ScanDistill"
-"""Of cleansing."""
+"""Default method of cleansing."""
 LENGTHS = ("max_epochs", "max_steps", "max_time", "limit_train_batches")
-"""Options of the Trainer that leave no step of training if they are 0."""
+"""Options of the Trainer with which training has no steps if they are 0."""
 GLOBAL = ("help", "version", "config", "print_config")
-"""Options that may stand before the subcommand."""
+"""Options that can precede the subcommand."""
 FILES = ("ckpt", "ckpt_path", "config")
 """Options that name files to be read."""
 
 
 def check(words: Sequence[str]) -> None:
-    """Refuse a subcommand, an option or a file that certainly is not there.
+    """Refuse subcommands, options and files that certainly do not exist.
 
     Args:
-        words: Those of the command line after the program's name.
+        words: The command line, without the program's name.
 
     Raises:
-        InputError: With the name that was meant, perhaps.
+        InputError: If one does not exist; the message suggests a similar name.
     """
     if not words or words[0].startswith("-"):
         _check_start(words)
@@ -52,7 +52,7 @@ def check(words: Sequence[str]) -> None:
         _check_name(name, known, subcommand)
     last = {name: value for name, value in given if name != "config"}
     for name, value in [*last.items(), *(pair for pair in given if pair[0] == "config")]:
-        # An option that follows is no value.
+        # A following option is not a value.
         if value is not None and not value.startswith("--"):
             _check_given(name, value, known, subcommand)
     if not _has_variables() and not {"config", "trainer"} & {name for name, _ in given}:
@@ -60,16 +60,15 @@ def check(words: Sequence[str]) -> None:
 
 
 def check_classes(words: Sequence[str]) -> None:
-    """Refuse a class or an option of a class that is not in this package.
+    """Refuse classes, and options of classes, that are not in this package.
 
-    Only where nothing else can be meant: before anything is imported, without configuration files, variables and
-    classes of the user's own.
+    Nothing is refused if configuration files, environment variables or a user's own classes could define it.
 
     Args:
-        words: Those of the command line after the program's name, which `check` has let pass.
+        words: The command line, without the program's name, after `check`.
 
     Raises:
-        InputError: With the name that was meant, perhaps.
+        InputError: If one does not exist; the message suggests a similar name.
     """
     if not words or words[0] not in SUBCOMMANDS or _has_variables():
         return
@@ -89,13 +88,13 @@ def check_classes(words: Sequence[str]) -> None:
 
 
 def check_required(words: Sequence[str]) -> None:
-    """Refuse a command that lacks the file of a network, if nothing else can name one.
+    """Refuse a command without `--ckpt`, if no configuration file or environment variable can set it.
 
     Args:
-        words: Those of the command line after the program's name, which `check` and `check_classes` have let pass.
+        words: The command line, without the program's name, after `check` and `check_classes`.
 
     Raises:
-        InputError: If it lacks one.
+        InputError: If `--ckpt` is required and missing.
     """
     if not words or words[0] not in SUBCOMMANDS or _asks_for_help(words) or _has_variables():
         return
@@ -105,14 +104,14 @@ def check_required(words: Sequence[str]) -> None:
 
 
 def _check_subcommand(name: str) -> None:
-    """Refuse a subcommand that is not there."""
+    """Refuse a subcommand that does not exist."""
     if name not in SUBCOMMANDS:
         advice = suggestion(name, SUBCOMMANDS) or f"; there are {', '.join(SUBCOMMANDS)}"
         raise InputError("", None, f"{name}: no such command{advice}")
 
 
 def _check_given(name: str, value: str, known: Options, subcommand: str) -> None:
-    """Refuse the value of an option that certainly is none."""
+    """Refuse a value that is certainly wrong for its option."""
     if name in FILES and name in known.names:
         _check_file(name, value)
     elif name == "output" and name in known.names:
@@ -128,13 +127,13 @@ def _check_given(name: str, value: str, known: Options, subcommand: str) -> None
 
 
 def _check_start(words: Sequence[str]) -> None:
-    """Refuse a command line without a subcommand, and options before it that belong behind it."""
+    """Refuse a command line without a subcommand, and options that must come after the subcommand."""
     if _has_variables() or _asks_for_help(words):
         return
     subcommand = next((word for word in words if word in SUBCOMMANDS), None)
     if subcommand is None:
         if "config" in {name for name, _ in given_options(words)}:
-            # The command may stand there.
+            # The file may name the subcommand.
             return
         raise InputError("", None, f"no command: there are {', '.join(SUBCOMMANDS)}; see bdclean --help")
     for name, value in given_options(words[: words.index(subcommand)]):
@@ -143,22 +142,22 @@ def _check_start(words: Sequence[str]) -> None:
 
 
 def _check_help(option: str, given: Sequence[tuple[str, str | None]], classes: Classes) -> None:
-    """Refuse to explain a class that is not there."""
+    """Refuse `.help` for a class that does not exist."""
     for value in (value or "" for name, value in given if name == f"{option}.help"):
-        # An option that follows is no value.
+        # A following option is not a value.
         if value.isidentifier() and value not in classes.names:
             raise no_class(f"{option}.help", value, classes.usual)
 
 
 def _check_named(option: str, named: Sequence[str], classes: Classes) -> None:
-    """Refuse classes that an option does not take."""
+    """Refuse classes that an option does not accept."""
     for value in named:
         if value not in classes.names and value.lower() not in ("null", "none", "true", "false"):
             raise no_class(option, value, classes.usual)
 
 
 def _check_inner(option: str, names: Sequence[str], classes: Classes) -> None:
-    """Refuse options of classes that none of them has."""
+    """Refuse options that none of the classes has."""
     if classes.parameters is None:
         return
     for name in (name for name in names if name.startswith(f"{option}.")):
@@ -169,17 +168,17 @@ def _check_inner(option: str, names: Sequence[str], classes: Classes) -> None:
 
 
 def _has_variables() -> bool:
-    """Whether options may stand in environment variables."""
+    """Whether environment variables may set options."""
     return any(name.startswith("BDCLEAN_") for name in os.environ)
 
 
 def _asks_for_help(words: Sequence[str]) -> bool:
-    """Whether the parser stops before it finds a mistake."""
+    """Whether the parser prints help and exits before it finds a mistake."""
     return any(word in ("-h", "--help", "--help-all") or word.partition("=")[0].endswith(".help") for word in words)
 
 
 def _check_name(name: str, known: Options, subcommand: str) -> None:
-    """Refuse an option that is not there; what follows the name of one belongs to its value."""
+    """Refuse an option that does not exist. A name may continue after a known option, with keys of its value."""
     group, *rest = name.split(".")
     grouped = any(other.startswith(f"{group}.") for other in known.names)
     wanted = f"{group}.{rest[0]}" if grouped and rest else group
@@ -188,15 +187,15 @@ def _check_name(name: str, known: Options, subcommand: str) -> None:
 
 
 def _check_file(name: str, value: str) -> None:
-    """Refuse the name of a file that is not there."""
-    # A configuration may stand there itself, an address is no file, and an option no value.
+    """Refuse the name of a file that does not exist."""
+    # The value may also be a configuration in YAML, a URL, or a following option.
     if not re.search(r"[:{\[\n]|^-", value) and value not in ("null", "None", "~") and not os.path.lexists(value):
         raise InputError(name, value, "no such file")
 
 
 def _check_value(name: str, value: str, known: Options) -> None:
-    """Refuse a word where none, or only others, can stand."""
-    # As one class takes it or another: which one is meant may stand in a checkpoint.
+    """Refuse a word if the option accepts no words, or only other words."""
+    # Refuse it only if every class does, as a checkpoint may decide which class is used.
     kinds = known.values.get(name.replace(".init_args.", "."), ())
     sure = [kind for kind in kinds if kind is not None and kind.refuses(value)]
     if sure and len(sure) == len(kinds):
@@ -204,7 +203,7 @@ def _check_value(name: str, value: str, known: Options) -> None:
 
 
 def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
-    """Refuse a training without a step, where nothing but a training can be meant."""
+    """Refuse options with which training has no steps, for commands that certainly train."""
     method = given.get("method", given.get("method.class_path")) or DEFAULT_METHOD
     trains = method in options("cleanse").classes["method"].names and method not in untrained()
     if subcommand != "fit" and not (subcommand == "cleanse" and trains):

@@ -1,4 +1,4 @@
-"""What a parameter is called on the command line."""
+"""Names of parameters on the command line."""
 
 from __future__ import annotations
 

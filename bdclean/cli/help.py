@@ -1,4 +1,4 @@
-"""The help of a command, and of a class that an option names, read from docstrings: importing them takes seconds."""
+"""Help of commands and classes, read from the docstrings in the source, as importing the code takes seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import docstring_parser
 from bdclean.source import PACKAGE, keys_of, module_tree
 
 WIDEST = 100
-"""Columns of a page, at most."""
+"""Maximum width of a page, in columns."""
 INDENT = 26
 """Columns before the text of an option or a class."""
 VERBS = PACKAGE / "cli" / "verbs.py"
@@ -36,9 +36,9 @@ TRAINING = {
 }
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
-"""Arguments that are no options for users."""
+"""Arguments that are not options."""
 NAMED = ("method", "attack", "detector", "arch")
-"""Arguments that take the name of a class."""
+"""Arguments whose value is the name of a class."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Group:
 
     Attributes:
         option: The option, without dashes.
-        folder: The folder of the package that they are in.
-        title: What they are called.
-        table: Name of the list of them in the `__init__.py` of the folder; empty if there is one for each file.
+        folder: The folder of the package with the classes.
+        title: Title of the list of the classes.
+        table: Name of the list of the classes in the folder's `__init__.py`; empty to find the classes in its files.
     """
 
     option: str
@@ -58,11 +58,11 @@ class Group:
     table: str = ""
 
     def names(self) -> tuple[str, ...]:
-        """The classes for users."""
+        """Names of the classes for users."""
         listed = keys_of(PACKAGE / self.folder / "__init__.py", self.table) if self.table else ()
         if self.table == "__all__":
             return tuple(name for name in listed if name != "Cleanser")
-        # Names in a tuple of classes are no constants.
+        # Without a list of names, find the classes by their bases.
         return tuple(sorted(name for name in classes(self.folder) if self._is_member(name)))
 
     def _is_member(self, name: str) -> bool:
@@ -81,7 +81,7 @@ GROUPS: Mapping[str, Group] = {
     "detector": Group("detector", "scanning", "detectors"),
 }
 OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector"}
-"""Which classes the help of a command lists."""
+"""The option whose classes the help of a command lists."""
 
 
 def of_command(command: str) -> str:
@@ -94,13 +94,13 @@ def of_command(command: str) -> str:
     parts = [f"usage: bdclean {command}{required} [options]", _filled(text.short_description or "")]
     if text.long_description:
         parts += [_filled(part) for part in text.long_description.split("\n\n")]
-    own = dict(_options(function, ast.get_docstring(function) or "", ""))
-    parts.append(_section(f"options of {command}", (NETWORK if required else {}) | own))
+    options = dict(_options(function, ast.get_docstring(function) or "", ""))
+    parts.append(_section(f"options of {command}", (NETWORK if required else {}) | options))
     if trained:
         model = ("attack.py", "AttackModule") if command == "fit" else ("suspect.py", "Suspect")
         images = _of_class(PACKAGE / "data" / "module.py", "PoisonDataModule", "data.")
         if command != "fit":
-            # The checkpoint decides.
+            # Here the default source depends on the checkpoint.
             images = {name: text.replace(" Default: shapes.", SOURCE) for name, text in images.items()}
         parts.append(_section("images", images))
         parts.append(_section("network", _of_class(PACKAGE / "modules" / model[0], model[1], "model.")))
@@ -117,14 +117,14 @@ def of_command(command: str) -> str:
 
 
 def of_class(option: str, name: str) -> str | None:
-    """The help of a class that an option names; None if this package has none of that name."""
+    """The help of a class that an option names; None if this package has no such class."""
     group = GROUPS.get(option)
     if group is None or name not in group.names():
         return None
     text = docstring_parser.parse(ast.get_docstring(classes(group.folder)[name]) or "")
     parts = [f"--{option} {name}", _filled(text.short_description or "")]
     for part in (text.long_description or "").split("\n\n"):
-        # What is indented, or a list, keeps its lines.
+        # Keep the line breaks of indented text and lists.
         parts.append(part if part.startswith((" ", "- ")) else _filled(part))
     parts.append(_section("options", dict(inherited(group.folder, name, f"{option}."))))
     return "\n\n".join(filter(None, parts))
@@ -137,17 +137,17 @@ def classes(folder: str) -> dict[str, ast.ClassDef]:
 
 
 def inherited(folder: str, name: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """The options of a class, then those that its constructor hands on to its base."""
+    """The options of a class, and the options that its constructor passes to its base."""
     node = classes(folder).get(name)
     if node is None:
         return
-    made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    constructor = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     seen = set()
-    if made is not None:
-        for option, text in _options(made, ast.get_docstring(node) or "", prefix):
+    if constructor is not None:
+        for option, text in _options(constructor, ast.get_docstring(node) or "", prefix):
             seen.add(option.split()[0])
             yield option, text
-    if made is None or made.args.kwarg is not None:
+    if constructor is None or constructor.args.kwarg is not None:
         for base in (one.id for one in node.bases if isinstance(one, ast.Name)):
             yield from (pair for pair in inherited(folder, base, prefix) if pair[0].split()[0] not in seen)
 
@@ -157,8 +157,8 @@ def _place(command: str) -> tuple[Path, str]:
 
 
 def _of_class(path: Path, name: str, prefix: str) -> dict[str, str]:
-    made, text = _functions(path, name)["__init__"], _docstring(path, name)
-    return dict(_options(made, text, prefix))
+    constructor, text = _functions(path, name)["__init__"], _docstring(path, name)
+    return dict(_options(constructor, text, prefix))
 
 
 def _functions(path: Path, owner: str) -> dict[str, ast.FunctionDef]:
@@ -178,7 +178,7 @@ def _summary(folder: str, name: str) -> str:
 
 
 def _options(function: ast.FunctionDef, docstring: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Each option with its value, and its text with the default."""
+    """Yield each option with a placeholder for its value, and its text with the default."""
     texts = {one.arg_name: one.description or "" for one in docstring_parser.parse(docstring).params}
     arguments = [*function.args.args, *function.args.kwonlyargs]
     missing = len(function.args.args) - len(function.args.defaults)
@@ -193,7 +193,7 @@ def _options(function: ast.FunctionDef, docstring: str, prefix: str) -> Iterator
 
 
 def _value(argument: ast.arg) -> str:
-    """What stands for the value of an option."""
+    """The placeholder for the value of an option."""
     if argument.arg in NAMED:
         return "NAME"
     kinds = {"int": "N", "float": "X", "bool": "{true,false}", "str": "TEXT"}

@@ -1,4 +1,4 @@
-"""Types of options: what a user writes for them, whether a value is one, and which classes are meant."""
+"""Types of options: their words, checks of values, and the classes that they accept."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 NAMES = {"int": "int", "float": "float", "bool": "bool", "str": "str", "NoneType": "NoneType"}
 NAMES |= dict.fromkeys(("list", "tuple", "Sequence", "Iterable"), "list") | dict.fromkeys(("dict", "Mapping"), "dict")
-"""Types by the names that messages have for them."""
+"""Names of types in messages, by their Python names."""
 PLAIN = ("builtins", "datetime", "typing", "collections.abc", "types")
-"""Modules of the types that are no classes to choose among."""
+"""Modules whose types are not classes that an option can choose."""
 
 
 def alternatives(hint: Any) -> list[Any]:
-    """The types of which an option takes any."""
+    """The alternatives of a union type."""
     if get_origin(hint) in (Union, types.UnionType):
         return [kind for part in get_args(hint) for kind in alternatives(part)]
     return [hint]
 
 
 def words_of(hint: Any) -> list[str]:
-    """The words that an option takes."""
+    """The words that a type accepts."""
     return [str(word) for kind in alternatives(hint) if get_origin(kind) is Literal for word in get_args(kind)]
 
 
 def types_of(hint: Any) -> list[str]:
-    """The types that an option takes beside words, as `messages.TYPES` names them."""
+    """The types that a type accepts besides words, as named in `messages.TYPES`."""
     return [name for kind in alternatives(hint) if get_origin(kind) is not Literal and (name := _name(kind))]
 
 
 def takes(hint: Any, value: Any, written: bool) -> bool:
-    """Whether a value is one of a type.
+    """Whether a type accepts a value.
 
     Args:
         hint: The type.
         value: The value.
-        written: Whether it is a word of a command line, which the parser reads as YAML.
+        written: Whether the value is a word of a command line, which the parser reads as YAML.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
@@ -56,47 +56,50 @@ def takes(hint: Any, value: Any, written: bool) -> bool:
 
 
 def kinds_of(hint: Any) -> list[type]:
-    """The classes of which an option takes one, or something that makes one."""
+    """The base classes of the objects that a type accepts, including objects made by a callable."""
     return [kind for part in alternatives(hint) for kind in _kinds(part)]
 
 
 def arguments_of(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Arguments of a class: name to its type, and whether it has to be given."""
+    """Type of each argument of a class, and whether it is required, by name."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     actions = [action for action in parser._actions if getattr(action, "_typehint", None) is not None]
-    # The help of an option that names a class has the type of that option.
+    # The parser adds an option `.help`, of the same type, to each option that names a class.
     hints: dict[str, tuple[Any, bool]] = {one.dest: (vars(one)["_typehint"], one.required) for one in actions}
     return {name: found for name, found in hints.items() if not name.endswith(".help")}
 
 
 def untyped_argument(kind: type) -> str | None:
-    """The first argument of a class that has neither a type nor a default, if there is one."""
+    """The first argument of a class that has neither a type nor a default; None without one."""
     empty, several = inspect.Parameter.empty, (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [one for one in inspect.signature(kind).parameters.values() if one.default is empty]
     return next((one.name for one in needed if one.annotation is empty and one.kind not in several), None)
 
 
 def find_class(name: str, kinds: Sequence[type]) -> type | None:
-    """The class of a name, if there is one that is of some kinds.
+    """Find a class by name.
 
     Args:
         name: Its short name or its import path.
-        kinds: What it has to be derived from.
+        kinds: Base classes, of which it has to be a subclass of one.
+
+    Returns:
+        The class; None if there is no such class.
 
     Raises:
         ModuleNotFoundError: If there is no such module.
     """
-    module, _, own = name.rpartition(".")
+    module, _, short_name = name.rpartition(".")
     if not module:
-        return {one.__name__: one for kind in kinds for one in _derived(kind)}.get(own)
-    made = getattr(importlib.import_module(module), own, None)
-    return made if isinstance(made, type) and issubclass(made, tuple(kinds)) else None
+        return {one.__name__: one for kind in kinds for one in _derived(kind)}.get(short_name)
+    found = getattr(importlib.import_module(module), short_name, None)
+    return found if isinstance(found, type) and issubclass(found, tuple(kinds)) else None
 
 
 def _derived(kind: type) -> list[type]:
     direct: list[type] = kind.__subclasses__()
-    return [kind, *(one for own in direct for one in _derived(own))]
+    return [kind, *(one for child in direct for one in _derived(child))]
 
 
 def _kinds(hint: Any) -> Iterator[type]:

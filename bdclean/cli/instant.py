@@ -1,4 +1,4 @@
-"""What is printed at once, without torch, which takes seconds to import: the version and the help."""
+"""Print the version and the help without importing torch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HELP = ("--help", "-h", "help")
 
 
 def answer(words: Sequence[str]) -> bool:
-    """Print the version or the help, if that is asked for.
+    """Print the version or the help if the command line asks for it.
 
     Args:
-        words: Those of the command line after the program's name.
+        words: The command line, without the program's name.
 
     Returns:
-        Whether that was all.
+        Whether it did.
     """
     if list(words) in ([word] for word in VERSION):
         print(__version__)
@@ -34,8 +34,8 @@ def answer(words: Sequence[str]) -> bool:
 
 
 def _page(words: Sequence[str]) -> str | None:
-    """The help of a command or of a class of this package, if that is all that is asked for."""
-    # It parses docstrings, and needs a package for that.
+    """The help of a command or of a class of this package; None if the command line asks for something else."""
+    # Imported here, as it needs a package that parses docstrings.
     from bdclean.cli import help
 
     if not words or words[0] not in SUBCOMMANDS:
@@ -49,7 +49,7 @@ def _page(words: Sequence[str]) -> str | None:
 
 
 def usage() -> str:
-    """What `bdclean --help` prints."""
+    """The text of `bdclean --help`."""
     commands = "\n".join(f"  {name:<10} {text}" for name, text in descriptions().items())
     return (
         "usage: bdclean COMMAND [options]\n\n"

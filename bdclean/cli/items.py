@@ -1,27 +1,25 @@
-"""The options that were given, wherever they stand: on the command line, in variables, in files."""
+"""The given options, from the command line, environment variables and configuration files."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bdclean.cli.asked import Asked, unquoted
 from bdclean.cli.options import Options
-from bdclean.cli.words import given_options
+from bdclean.cli.user_options import UserOptions, unquoted
 
 FLAGS = ("help", "version", "print_config", "list")
-"""Options that need no value."""
+"""Options without a value."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An option that was given.
+    """A given option.
 
     Attributes:
         name: Its name, without dashes.
-        value: Its value; None if there is none.
+        value: Its value; None if it has none.
         written: Whether the value is a word, which the parser reads as YAML.
     """
 
@@ -31,28 +29,23 @@ class Item:
 
     @property
     def read(self) -> Any:
-        """The value as the parser reads it, where that is a list or a mapping."""
+        """The value, with lists and mappings parsed."""
         return unquoted(self.value) if self.written else self.value
 
 
-def all_items(asked: Asked, subcommand: str, known: Options) -> list[Item]:
-    """Everything that was given to a subcommand, words of the command line first."""
-    of_files = [
-        # A file that stands before the subcommand has a part for each.
-        item
-        for content in asked.contents
-        for item in items_of(content.get(subcommand, content), "", known)
-    ]
-    return [*_written(asked.arguments), *_variables(subcommand), *of_files]
+def all_items(user: UserOptions, known: Options) -> list[Item]:
+    """All given options of a subcommand, those on the command line first."""
+    words = [Item(name, value, True) for name, value in (*user.written, *user.variables)]
+    return [*words, *(item for content in user.files for item in items_of(content, "", known))]
 
 
 def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator[Item]:
     """The options in a mapping.
 
     Args:
-        content: Names to values, or to the options of a group.
-        group: What stands before the names, with a dot; empty for nothing.
-        known: The options that there are.
+        content: Values, or mappings of the options of a group, by name.
+        group: Prefix of the names, with a dot; may be empty.
+        known: The existing options.
     """
     for key, value in content.items():
         name = f"{group}{key}"
@@ -63,12 +56,12 @@ def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator
 
 
 def is_group(name: str, known: Options) -> bool:
-    """Whether a name is that of a group of options, and not of a class with options."""
+    """Whether a name is a group of options, and not an option that names a class."""
     return name not in known.classes and any(other.startswith(f"{name}.") for other in known.names)
 
 
 def stray_word(words: Sequence[str], subcommand: str) -> str | None:
-    """The first word that is no option, no value of one, and not the subcommand, if there is one."""
+    """The first word that is not an option, a value of an option or the subcommand; None without one."""
     before = ""
     for word in words:
         is_value = before.startswith("-") and "=" not in before and before.lstrip("-") not in FLAGS
@@ -76,17 +69,3 @@ def stray_word(words: Sequence[str], subcommand: str) -> str | None:
             return word
         before = "" if is_value and not word.startswith("--") else word
     return None
-
-
-def _written(words: Sequence[str]) -> Iterator[Item]:
-    for name, value in given_options(words):
-        # An option that follows is no value.
-        lacks = value is None or (value.startswith("--") and " " not in value and f"--{name}={value}" not in words)
-        yield Item(name, None if lacks else value, True)
-
-
-def _variables(subcommand: str) -> Iterator[Item]:
-    prefix = f"BDCLEAN_{subcommand}__".upper()
-    for name, value in os.environ.items():
-        if name.startswith(prefix):
-            yield Item(name.removeprefix(prefix).lower().replace("__", "."), value, True)

@@ -1,4 +1,4 @@
-"""Runs a command, and says in one line what is wrong with it."""
+"""Run a command, and report errors in one line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bdclean import __version__, printable
-from bdclean.benchmark.work import Command
+from bdclean.benchmark.work import Command, Estimate
 from bdclean.cli import early, instant, renamed
 from bdclean.cli.configuration import LogConfig
+from bdclean.cli.estimating import EstimatingCommandLine
 from bdclean.cli.flags import flag
 from bdclean.cli.mistakes import mistake
 from bdclean.cli.options import QUIET, TRAINED
@@ -25,24 +26,25 @@ from bdclean.exits import Exit, interruption
 from bdclean.modules import AttackModule
 
 
-def execute(words: Sequence[str]) -> Any:
+def execute(words: Sequence[str], kind: type[CommandLine] = CommandLine) -> Any:
     """Run a command.
 
     Args:
-        words: Those of the command line after the program's name.
+        words: The command line, without the program's name.
+        kind: The command line that parses and runs it.
 
     Returns:
         The typed result of the command, if it has one.
 
     Raises:
-        InputError: With one line, if the user can mend what is wrong.
+        InputError: If the user can fix the error, with a message of one line.
     """
     quieten()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8, nor terminals: what cannot be written is written with a backslash.
+        # File names and terminals may not be UTF-8: escape characters that cannot be printed.
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():
-        # How many steps Lightning's progress bars wait before they are drawn again: in a file, until they are full.
+        # Without a terminal, draw Lightning's progress bars only when they are full.
         os.environ.setdefault("TQDM_MINITERS", "1000000")
     with naming(flag):
         try:
@@ -50,19 +52,19 @@ def execute(words: Sequence[str]) -> Any:
             early.check(words)
             words, notices = quiet(words)
             with notices:
-                return CommandLine(
+                return kind(
                     AttackModule,
                     PoisonDataModule,
                     trainer_class=Verbs,
                     seed_everything_default=0,
                     parser_kwargs={"version": __version__},
                     save_config_callback=LogConfig,
-                    # Without a logger Lightning's own would land on a config.yaml in the current folder.
+                    # Without a logger, Lightning would write config.yaml to the current folder.
                     save_config_kwargs={"save_to_log_dir": False},
                     auto_configure_optimizers=False,
                     load_from_checkpoint_support=False,
                     args=["--help" if word == "--help-all" else word for word in words],
-                    command=Command(execute, check),
+                    command=Command(execute, check, estimate),
                 ).result
         except Exception as error:
             found = mistake(error)
@@ -72,10 +74,10 @@ def execute(words: Sequence[str]) -> Any:
 
 
 def quiet(words: Sequence[str]) -> tuple[list[str], AbstractContextManager[None]]:
-    """What `--quiet` does: no progress bars and no notices, results and errors alone.
+    """Apply `--quiet`, which disables progress bars and notices.
 
     Returns:
-        The other words, and the context in which notices are printed or not.
+        The command line without `--quiet`, and the context that prints notices or does not.
     """
     if QUIET not in words:
         return list(words), printed()
@@ -86,10 +88,10 @@ def quiet(words: Sequence[str]) -> tuple[list[str], AbstractContextManager[None]
 
 
 def check(words: Sequence[str]) -> None:
-    """Refuse a command that certainly is wrong, without running it.
+    """Check a command for certain mistakes, without running it.
 
     Raises:
-        InputError: If it is.
+        InputError: If it has one.
     """
     with naming(flag):
         words, _ = renamed.current(words)
@@ -97,14 +99,24 @@ def check(words: Sequence[str]) -> None:
         early.check_classes(words)
 
 
+def estimate(words: Sequence[str]) -> Estimate:
+    """Estimate the duration of `fit` or `cleanse`, without running it.
+
+    Raises:
+        InputError: If the command is wrong.
+    """
+    result: Estimate = execute(words, EstimatingCommandLine)
+    return result
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        args: Its words after the program's name; by default those of the shell.
+        args: The command line, without the program's name; by default that of this process.
 
     Raises:
-        SystemExit: With a code of `bdclean.exits`, after one line on standard error.
+        SystemExit: With an exit code of `bdclean.exits`, after one line on standard error if it is an error.
     """
     words = sys.argv[1:] if args is None else args
     if instant.answer(words):
@@ -112,14 +124,14 @@ def main(args: list[str] | None = None) -> None:
     try:
         execute(words)
     except KeyboardInterrupt as error:
-        _say(interruption(error))
+        _print_error(interruption(error))
         raise SystemExit(Exit.INTERRUPTED) from error
     except InputError as error:
-        _say(f"bdclean: error: {printable(str(error))}")
+        _print_error(f"bdclean: error: {printable(str(error))}")
         raise SystemExit(Exit.MISTAKE) from error
 
 
-def _say(line: str) -> None:
-    """Print a line on standard error, once for all processes."""
+def _print_error(line: str) -> None:
+    """Print a line on standard error, in the first process only."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(line, file=sys.stderr)

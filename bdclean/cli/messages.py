@@ -1,4 +1,4 @@
-"""What is wrong with an option, in words of this field."""
+"""Error messages about options."""
 
 from __future__ import annotations
 
@@ -18,65 +18,65 @@ TYPES = {
     "list": "a list",
     "pair": "2 numbers, [a, b]",
 }
-"""Types, and what a user writes for them."""
+"""Descriptions of types in messages."""
 
 
 DECIDED = "the labelled images decide it"
-"""Why an option cannot be given that is not another one's."""
+"""Reason why an option cannot be given, if no other option sets it."""
 
 
 def no_option(name: str, known: Options, advice: str = "") -> InputError:
-    """The error that there is no option of a name.
+    """The error of an option that does not exist.
 
     Args:
-        name: What was given, without dashes.
-        known: The options that there are.
-        advice: What to do if none of them is like it.
+        name: The given name, without dashes.
+        known: The existing options.
+        advice: Advice if none of them has a similar name.
     """
     return InputError(name, None, f"no such option{suggestion(name, known.everything, '--') or advice}")
 
 
 def no_class(option: str, name: str, names: Sequence[str]) -> InputError:
-    """The error that an option does not take a class.
+    """The error of a class that an option does not accept.
 
     Args:
-        option: Without dashes.
-        name: What was given.
-        names: The classes that there are; none if they are not known.
+        option: The option, without dashes.
+        name: The given class.
+        names: Names of the accepted classes; empty if unknown.
     """
     listed = f"; there are {', '.join(names)}" if names else ""
     return InputError(option, name, f"no such class{suggestion(name, names) or listed}")
 
 
 def no_value(option: str, value: str, choices: Sequence[str], expected: str) -> InputError:
-    """The error that an option does not take a value.
+    """The error of a value that an option does not accept.
 
     Args:
-        option: Without dashes.
-        value: What was given.
-        choices: Words that it takes, for a suggestion.
-        expected: What it takes, those words among it.
+        option: The option, without dashes.
+        value: The given value.
+        choices: Accepted words, for a suggestion.
+        expected: Description of all accepted values.
     """
     close = suggestion(value, choices)
     return InputError(option, value, f"no such value{f'{close} Expected' if close else '; expected'} {expected}")
 
 
 def no_mapping(option: str, value: object) -> InputError:
-    """The error that what should be a group of options is none."""
+    """The error of a value that should be a mapping of options."""
     return no_value(option, str(value), [], f"{TYPES['dict']}, or a file with one")
 
 
 def linked(option: str, source: str, known: Options) -> InputError:
-    """The error that an option is set by another one, or by the images themselves."""
+    """The error of an option that is set by another option, or by the images."""
     return InputError(option, None, f"give {Given(source)} instead" if source in known.names else DECIDED)
 
 
 def expected(choices: Sequence[str], types: Sequence[str]) -> str:
-    """What an option takes, as a user would say it.
+    """Describe the values that an option accepts.
 
     Args:
-        choices: Words.
-        types: Types, by the names that the parser has for them.
+        choices: Accepted words.
+        types: Accepted types, as named in `TYPES`.
     """
     words = [", ".join(choices)] if choices else []
     words += [TYPES.get(kind, "") for kind in types]

@@ -1,4 +1,4 @@
-"""Which errors the user can mend."""
+"""Decide which errors the user can fix."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from bdclean.exits import REFUSALS, refusal
 
 
 def mistake(error: BaseException) -> InputError | None:
-    """What the user can mend, or None where it is the program that is wrong.
+    """The error as an InputError if the user can fix it; None if it is a bug.
 
     Args:
-        error: What ended a command.
+        error: The error that ended a command.
     """
     if (refused := refusal(error)) is not None:
         return refused
     if isinstance(error, ArgumentError):
         return InputError("", None, str(error))
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        # Every file of this program is named; loggers do not say theirs.
+        # The program's own errors have a file name; those of loggers do not.
         return InputError("", None, f"{error.filename or 'writing logs'}: {error.strerror}")
     cause: BaseException | None = error
     while cause is not None and (refused := refusal(cause)) is None:
-        # jsonargparse wraps what a constructor raises.
+        # jsonargparse wraps errors of constructors.
         cause = cause.__cause__ or cause.__context__
     return refused

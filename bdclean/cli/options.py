@@ -1,4 +1,4 @@
-"""The options of each subcommand, read from the source: to import it takes seconds, because of torch."""
+"""The options of each subcommand, read from the source, as importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ SUBCOMMANDS = (*TRAINED, "benchmark")
 GROUPS = ("model", "data", "trainer")
 """Groups of options of these subcommands."""
 QUIET = "--quiet"
-"""The word that leaves out progress bars and notices, in any command."""
+"""The flag of all commands that disables progress bars and notices."""
 ALWAYS = ("help", "help-all", "config", "print_config", "quiet")
-"""Options that every command has."""
+"""Options of every command."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What an option takes that names a class.
+    """The classes that an option accepts.
 
     Attributes:
-        names: The classes of this package, or of Lightning.
-        usual: Those among them that are for users.
-        parameters: Arguments of the constructors of any of them; None if they could not be read.
+        names: Names of the classes of this package, or of Lightning.
+        usual: Names of the classes for users.
+        parameters: Arguments of the constructors of all these classes; None if they could not be read.
     """
 
     names: tuple[str, ...]
@@ -43,10 +43,10 @@ class Options:
     """The options of a subcommand.
 
     Attributes:
-        names: All of them, without leading dashes, those of a group after its name and a dot: `data.source`.
-        open: Groups whose options could not be read: they may have any.
-        classes: Options that name a class, and what they take.
-        values: What an option takes, of several classes each; None for any text.
+        names: Names of all options, without dashes, with their group: `data.source`.
+        open: Groups whose options could not be read, so that any option is possible.
+        classes: The accepted classes, by the option that names a class.
+        values: The values of each option, one entry for each class that has it; None for any text.
     """
 
     names: frozenset[str]
@@ -56,29 +56,29 @@ class Options:
 
     @property
     def everything(self) -> set[str]:
-        """All options, those of classes among them."""
+        """All options, including options of classes."""
         inner = {f"{option}.{name}" for option, classes in self.classes.items() for name in classes.parameters or ()}
         return {*self.names, *inner}
 
 
 @cache
 def options(subcommand: str) -> Options:
-    """The options of a subcommand: rather more than its parser has, than fewer."""
+    """The options of a subcommand; in doubt, more than its parser has."""
     if subcommand == "benchmark":
         alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
         return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
     trainers = _trainers()
     single = _single(subcommand, trainers)
     folders = {"data.attack": ("attacks", "Attack")}
-    own = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
-    folders |= own.get(subcommand, {})
+    of_command = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
+    folders |= of_command.get(subcommand, {})
     values: dict[str, tuple[Values | None, ...]] = {name: (value,) for name, value in single.items()}
     classes = {}
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
         inner = {name for taken in members.values() for name in taken}
         classes[option] = Classes(tuple(members), _usual(folder, root, members), frozenset(inner))
-        values |= {f"{option}.{name}": tuple(own[name] for own in members.values() if name in own) for name in inner}
+        values |= {f"{option}.{name}": tuple(one[name] for one in members.values() if name in one) for name in inner}
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
     names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand == "fit" else ("ckpt",))}
@@ -86,13 +86,13 @@ def options(subcommand: str) -> Options:
 
 
 def _trainers() -> list[tuple[Path, str]]:
-    """The Trainers that the command line's is made of, and where they are: Lightning's is not there if that is not."""
+    """The bases of the command line's Trainer and their files; without Lightning's if Lightning is not installed."""
     found = [(path, "Trainer") for path in files_of("lightning", "pytorch/trainer/trainer.py")]
     return [*found, (PACKAGE / "engine" / "trainer.py", "Trainer"), (PACKAGE / "cli" / "verbs.py", "Verbs")]
 
 
 def _single(subcommand: str, trainers: Sequence[tuple[Path, str]]) -> dict[str, Values | None]:
-    """Options of a subcommand that are none of a class."""
+    """Options of a subcommand that are not options of a class."""
     module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
     groups = {
         "model": _parameters(PACKAGE / "modules" / module, name),
@@ -104,7 +104,7 @@ def _single(subcommand: str, trainers: Sequence[tuple[Path, str]]) -> dict[str, 
 
 
 def _usual(folder: str, root: str, members: Collection[str]) -> tuple[str, ...]:
-    """Those classes of a folder that are for users."""
+    """Names of the classes of a folder that are for users."""
     exported = keys_of(PACKAGE / folder / "__init__.py", "__all__")
     exported = tuple(sorted({*members} - {root})) if folder == "attacks" else exported
     return tuple(name for name in exported if name in members and name not in ABSTRACT)
@@ -112,13 +112,13 @@ def _usual(folder: str, root: str, members: Collection[str]) -> tuple[str, ...]:
 
 @cache
 def untrained() -> frozenset[str]:
-    """Methods of cleansing that do not train."""
+    """Names of the cleansing methods that do not train."""
     bodies = {name: _body(path, name) for name, path in _classes("cleansing", "Cleanser").items()}
     return frozenset(name for name, body in bodies.items() if "epochs = 0" in map(ast.unparse, body))
 
 
 def descriptions() -> dict[str, str]:
-    """Each subcommand and what it does, in a line."""
+    """One line about each subcommand, by name."""
     places = {"engine/trainer.py": "Trainer", "cli/verbs.py": "Verbs", "benchmark/run.py": ""}
     ours = {name: found for path, kind in places.items() for name, found in _functions(PACKAGE / path, kind).items()}
     found = {name: ast.get_docstring(ours[name]) or "" for name in SUBCOMMANDS if name in ours}
@@ -126,7 +126,7 @@ def descriptions() -> dict[str, str]:
 
 
 def _classes(folder: str, root: str) -> dict[str, Path]:
-    """A class of a folder of this package and those derived from it, and where they are."""
+    """Files of a class and its subclasses in a folder of this package, by name."""
     paths = sorted((PACKAGE / folder).rglob("*.py"))
     nodes = [(node, path) for path in paths for node in module_tree(path).body if isinstance(node, ast.ClassDef)]
     bases = {node.name: {base.id for base in node.bases if isinstance(base, ast.Name)} for node, _ in nodes}
@@ -138,12 +138,12 @@ def _classes(folder: str, root: str) -> dict[str, Path]:
 
 
 def _parameters(path: Path, owner: str, function: str = "__init__") -> dict[str, Values | None]:
-    """Names of the arguments of a function, and what they take; none if there is no such function.
+    """Values of the arguments of a function, by name; empty if there is no such function.
 
     Args:
-        path: The file that it is in.
-        owner: Its class; empty if it has none.
-        function: Its name.
+        path: The file.
+        owner: Class of the function; empty if it is not a method.
+        function: Name of the function.
     """
     found = _functions(path, owner).get(function)
     arguments = () if found is None else (*found.args.args, *found.args.kwonlyargs)

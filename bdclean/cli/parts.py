@@ -1,4 +1,4 @@
-"""Parts of Lightning's that the user chose: which of them cannot be made, and why."""
+"""Find which callback, logger or other part of Lightning cannot be made, and why."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = sorted({option for options in OF_KINDS.values() for option in options}
 
 
 def broken_part(trainer: Namespace) -> InputError | None:
-    """What the first part that cannot be made has against it: each is tried alone; None if all can be made.
+    """The error of the first part that cannot be made, by making each part alone; None if all can be made.
 
     Args:
         trainer: The options of a Trainer.
@@ -25,16 +25,16 @@ def broken_part(trainer: Namespace) -> InputError | None:
     for option in OPTIONS:
         for path, arguments in _chosen(trainer.get(option)):
             try:
-                made = find_class(path, [object])
-                assert made is not None
-                made(**arguments)
+                kind = find_class(path, [object])
+                assert kind is not None
+                kind(**arguments)
             except Exception as error:  # a class can fail in any way
                 return InputError(f"trainer.{option}", path.rpartition(".")[2], missing(str(error)))
     return None
 
 
 def _chosen(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The class of one part or of several, and its arguments."""
+    """The class and the arguments of each part of an option."""
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, Namespace) and "class_path" in part:
             arguments = part.get("init_args")

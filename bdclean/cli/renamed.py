@@ -1,4 +1,4 @@
-"""Old names of options, which still work and print one line, and short names of methods."""
+"""Old names of options, which still work and print a deprecation line, and short names of methods."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bdclean.registry import METHOD_ALIASES
+from bdclean.cli.options import SUBCOMMANDS, Classes, options
+from bdclean.registry import METHOD_ALIASES, RENAMED_ATTACK_OPTIONS
 
 OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
     "method.first_lr": "method.first_phase_lr",
-    "data.attack.silent_share": "data.attack.warmup_fraction",
+    **{f"data.attack.{old}": f"data.attack.{new}" for old, new in RENAMED_ATTACK_OPTIONS.items()},
 }
-"""Old name of each renamed option to its new one."""
+"""New name of each renamed option, by its old name."""
 
 
 def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line with today's names, those in its configuration files included.
+    """Replace old names in a command line and in its configuration files.
 
     Args:
-        words: Those of the command line after the program's name.
+        words: The command line, without the program's name.
 
     Returns:
         The words, and a line for each old name.
@@ -48,12 +49,60 @@ def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def announced(words: Sequence[str]) -> list[str]:
-    """The same words, after a line on standard error for each old name."""
+    """Replace old names as `current`, also in environment variables, and print a line on standard error for each.
+
+    Environment variables of options of classes become words after the subcommand, as the parser does not read them.
+    """
     found, notices = current(words)
+    if (subcommand := next((word for word in found if word in SUBCOMMANDS), None)) is not None:
+        place = found.index(subcommand) + 1
+        variables, more = _variables(subcommand, found)
+        found[place:place] = variables
+        notices += more
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in notices:
             print(f"bdclean: {line}", file=sys.stderr)
     return found
+
+
+def _variables(subcommand: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of classes in environment variables, as words; old names in other variables are replaced in place.
+
+    Args:
+        subcommand: The subcommand.
+        words: The command line, which may have some of these words already.
+
+    Returns:
+        The missing words, and a line for each old name.
+    """
+    classes = options(subcommand).classes
+    found: list[str] = []
+    notices: dict[str, None] = {}
+    prefix = f"BDCLEAN_{subcommand}__".upper()
+    for variable, value in list(os.environ.items()):
+        name = variable.removeprefix(prefix).lower().replace("__", ".")
+        option = next((one for one in classes if name.startswith(f"{one}.")), None)
+        if not variable.startswith(prefix):
+            continue
+        if name == "config":
+            os.environ[variable] = _file(value, notices)
+        elif name == "method":
+            os.environ[variable] = METHOD_ALIASES.get(value, value)
+        elif option is not None:
+            new = _option(name, {})
+            word = f"--{_spelled(new, option, classes[option])}={value}"
+            if word in words:
+                continue
+            found.append(word)
+            if new != name:
+                notices[f"{variable} is deprecated: use {prefix}{new.replace('.', '__').upper()}"] = None
+    return found, list(notices)
+
+
+def _spelled(name: str, option: str, known: Classes) -> str:
+    """The name of an option of a class in its own spelling, from a name in lower case."""
+    spellings = {f"{option}.{one}".lower(): f"{option}.{one}" for one in known.parameters or ()}
+    return spellings.get(name, name)
 
 
 def _option(name: str, notices: dict[str, None]) -> str:
@@ -65,8 +114,8 @@ def _option(name: str, notices: dict[str, None]) -> str:
 
 
 def _file(path: str, notices: dict[str, None]) -> str:
-    """A configuration file, or what it holds with current names if it has old ones."""
-    import yaml  # here: what is answered at once needs no other package
+    """A configuration file, or its content with current names if it has old ones."""
+    import yaml  # here, as help and version need no other package
 
     if not os.path.isfile(path):
         return path
@@ -74,7 +123,7 @@ def _file(path: str, notices: dict[str, None]) -> str:
         with open(path, encoding="utf-8") as file:
             content = yaml.safe_load(file)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        # The parser reports what is wrong with it.
+        # The parser reports the error.
         return path
     before = len(notices)
     renamed = _renamed(content, "", notices)
@@ -83,7 +132,7 @@ def _file(path: str, notices: dict[str, None]) -> str:
 
 
 def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
-    """Options of a configuration file with current names."""
+    """Replace old names in the options of a configuration file."""
     if not isinstance(content, dict):
         return content
     found = {}
@@ -96,7 +145,7 @@ def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
 
 
 def _shortened(content: dict[str, Any]) -> bool:
-    """Replace the short name of a method in a configuration, in place, and say whether there was one."""
+    """Replace the short name of a method in a configuration, in place; return whether there was one."""
     method = content.get("method")
     if isinstance(method, str) and method in METHOD_ALIASES:
         content["method"] = METHOD_ALIASES[method]

@@ -1,4 +1,4 @@
-"""Options against what the checkpoint says: the user's come first, and a file decides nothing about what is read."""
+"""Complete options from a checkpoint: the user's options come first, and a file never decides which files are read."""
 
 from __future__ import annotations
 
@@ -8,73 +8,67 @@ from typing import Any
 from jsonargparse import Namespace
 
 from bdclean.checkpoint import Checkpoint
-from bdclean.cli.asked import Asked
-from bdclean.data.sources import size_of
+from bdclean.cli.user_options import UserOptions
 from bdclean.errors import InputError
-from bdclean.models import is_own_class, largest_layer
-from bdclean.modules import identify
-from bdclean.suspects.vetting import described
-
-MOST_NUMBERS = 2**24
-"""In a layer's output for one image, where a file says how large that is; eight images at once take 512 MiB then."""
+from bdclean.suspects.completing import complete
+from bdclean.suspects.vetting import described, resize_of
 
 
 def defaults(suspect: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint says, as defaults of the options."""
-    said = described(suspect)
-    data = dict(said.data)
-    if said.attack is not None:
-        data["attack"] = {"class_path": f"bdclean.attacks.{said.attack}", "init_args": said.attack_options}
-    sections = {"model": said.model, "data": data}
+    """The options in a checkpoint, as defaults of the command line."""
+    description = described(suspect)
+    data = dict(description.data)
+    if (attack := description.attack) is not None:
+        data["attack"] = {"class_path": f"bdclean.attacks.{attack}", "init_args": description.attack_options}
+    sections = {"model": description.model, "data": data}
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def complete(config: Namespace, suspect: Checkpoint, asked: Asked) -> bool:
-    """Complete the options of the network and the size of its images.
+def check_complete(config: Namespace, ckpt: str | None) -> None:
+    """Refuse options that the parser accepts but no command can use.
 
     Args:
-        config: The options of a subcommand, which are changed.
-        suspect: The checkpoint.
-        asked: What the user says.
-
-    Returns:
-        Whether the network was recognised by its weights.
+        config: The options of a subcommand.
+        ckpt: Path of the checkpoint; None without a checkpoint.
 
     Raises:
-        InputError: If the checkpoint is no such network, or would fill the memory.
+        InputError: If a group of options is null, or the options name another checkpoint.
     """
-    model, data = config.model, config.data
-    recognised = model.arch is None
-    if not any(map(asked, ("model.image_size", "model"))):
-        check_cost(suspect, model.arch, model.stem, model.arch_kwargs)
-    size = data.image_size or size_of(data.source, data.unlabeled, data.root)
-    for name, value in identify(suspect, dict(model), size).items():
-        model[name] = value
-    if data.image_size is None:
-        data.image_size = model.image_size
-    return recognised
+    for group in ("model", "data", "trainer"):
+        if config.get(group) is None:
+            raise InputError(group, "null", "no such value; expected a mapping, {name: value}")
+    if config.get("ckpt") != ckpt:
+        raise InputError("ckpt", config.ckpt, "belongs on the command line, or at the top of the --config file")
 
 
-def check_cost(suspect: Checkpoint, arch: str | None, stem: Any, arch_kwargs: Any = None) -> None:
-    """Refuse a size of images that the checkpoint names, and that would fill the memory of the network."""
-    size = suspect.model.get("image_size")
-    if size is None or arch is None or is_own_class(arch):
-        return
-    numbers = largest_layer(arch, size, stem, arch_kwargs)
-    if numbers > MOST_NUMBERS:
-        raise InputError(
-            "ckpt",
-            suspect.path,
-            f"with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
-            f"numbers for each; give --model.image_size {size} if that is right",
-        )
+def resolved(config: Namespace, suspect: Checkpoint, user: UserOptions) -> dict[str, Any]:
+    """Complete the options of the network and the image size from the checkpoint and its weights.
+
+    Args:
+        config: The options of a subcommand.
+        suspect: The checkpoint.
+        user: The options that the user gave.
+
+    Returns:
+        Values of options by name.
+
+    Raises:
+        InputError: If the checkpoint does not fit the options, or its network would fill the memory.
+    """
+    sized = user.get("model.image_size") is not None
+    model = complete(suspect, dict(config.model), dict(config.data), sized=sized)
+    options = {f"model.{name}": value for name, value in model.items()}
+    options["data.image_size"] = config.data.image_size or model["image_size"]
+    if user.get("data.resize") is None:
+        options["data.resize"] = resize_of(suspect, options["data.image_size"])
+    return options
 
 
 def suggest_source(data: Namespace, suspect: Checkpoint) -> list[str]:
-    """Which images the checkpoint names, unless the user names some.
+    """A notice about the images that the checkpoint names, if the user names none.
 
     Raises:
-        InputError: If there are no images at all.
+        InputError: If there are no images.
     """
     named = suspect.data.get("source")
     if data.source is not None or named is None:

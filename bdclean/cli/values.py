@@ -1,4 +1,4 @@
-"""What values an option takes, as far as the annotation in the source says it without importing anything."""
+"""Values that an option accepts, from annotations in the source, without importing anything."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bdclean.source import PACKAGE, module_tree
 
 TYPES = {"int": "int", "float": "float", "bool": "bool", "None": "NoneType", "tuple": "pair", "dict": "dict"}
 TYPES |= dict.fromkeys(("list", "Sequence", "Iterable"), "list") | {"Mapping": "dict"}
-"""Types in annotations, and what the parser's messages call them."""
+"""Names of types in messages, by their names in annotations."""
 DOUBTFUL = ("null", "none", "true", "false", "yes", "no", "on", "off", "nan", "inf", "infinity")
-"""Words that YAML may take for something other than a text."""
+"""Words that YAML may not read as text."""
 
 
 @dataclass(frozen=True)
@@ -22,30 +22,30 @@ class Values:
     """The values of an option.
 
     Attributes:
-        choices: Words that it takes.
-        types: Types that it takes, none of which a text can be.
+        choices: Accepted words.
+        types: Accepted types, without text.
     """
 
     choices: tuple[str, ...]
     types: tuple[str, ...]
 
     def refuses(self, value: str) -> bool:
-        """Whether a value certainly is none of these: a word, where words are given or none is taken."""
+        """Whether a value is certainly not accepted: a word that is not one of the choices."""
         word = re.fullmatch(r"[A-Za-z_][\w.-]*", value) is not None
         return word and value not in self.choices and value.lower() not in DOUBTFUL
 
 
 def is_word(value: str) -> bool:
-    """Whether YAML reads a value as a text, as it stands."""
+    """Whether YAML reads a value as the same text."""
     return not re.search(r"^[\s\"'\[{&*!|>%@`]|[:#]|\n", value) and value.lower() not in DOUBTFUL and value != "~"
 
 
 def values_of(annotation: ast.expr | None, path: Path) -> Values | None:
-    """What an annotation says; None if any text may be a value.
+    """The values that an annotation accepts; None if any text may be a value.
 
     Args:
-        annotation: Of an argument.
-        path: The module that it stands in.
+        annotation: Annotation of an argument.
+        path: File of the annotation.
     """
     found = list(_parts(annotation, path))
     if None in found:
@@ -56,7 +56,7 @@ def values_of(annotation: ast.expr | None, path: Path) -> Values | None:
 
 
 def _parts(node: ast.expr | None, path: Path) -> Iterator[ast.Constant | str | None]:
-    """Constants and names of types that an annotation allows; None for what is not known."""
+    """Yield the constants and the names of types that an annotation accepts, and None for anything unknown."""
     match node:
         case ast.Constant(value=None):
             yield TYPES["None"]
@@ -81,13 +81,13 @@ def _parts(node: ast.expr | None, path: Path) -> Iterator[ast.Constant | str | N
 
 
 def _alias(name: str, path: Path) -> tuple[ast.expr, Path] | None:
-    """What a module of this package calls a name, and where that stands."""
+    """The definition of a name in a module of this package, and the file of the definition."""
     for node in module_tree(path).body:
         if isinstance(node, ast.Assign) and any(isinstance(one, ast.Name) and one.id == name for one in node.targets):
             return node.value, path
         if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
             parts = (node.module or "").split(".")
-            place = PACKAGE.parent.joinpath(*parts)
-            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            location = PACKAGE.parent.joinpath(*parts)
+            file = location / "__init__.py" if location.is_dir() else location.with_suffix(".py")
             return _alias(name, file) if parts[0] == PACKAGE.name and file.is_file() else None
     return None

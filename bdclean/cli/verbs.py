@@ -1,4 +1,4 @@
-"""The subcommands with a network, in LightningCLI's form: methods of a Trainer, whose docstrings are the help."""
+"""The subcommands with a network, as LightningCLI needs them: methods of a Trainer, whose docstrings are the help."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bdclean.tasks.cleansed_files import default_output
 class Verbs(Trainer):
     """The Trainer of the command line, which prints results."""
 
-    def fit(  # type: ignore[override]  # two arguments of Lightning's are not passed on: ours come by keyword
+    def fit(  # type: ignore[override]  # the options replace two arguments of Lightning, and are passed by keyword
         self,
         model: Classifier,
         datamodule: PoisonDataModule,
@@ -34,14 +34,14 @@ class Verbs(Trainer):
 
         Args:
             model: The network, an AttackModule.
-            datamodule: Its images.
-            ckpt_path: Checkpoint of an interrupted training, to continue it.
-            output: File that the network is written to when training has finished.
-            overwrite: Whether `output` may replace a file that the same training did not write.
+            datamodule: The images.
+            ckpt_path: Checkpoint of an interrupted training to resume.
+            output: File for the trained network.
+            overwrite: Whether to replace a file that the same training did not write.
         """
         result = tasks.train(self, model, datamodule, output, overwrite, ckpt_path)
         self._print(terminal.render(training.page(result)))
-        self._wrote(output)
+        self._report_written(output)
         return result
 
     def cleanse(
@@ -63,17 +63,17 @@ class Verbs(Trainer):
             model: The suspect.
             datamodule: Unlabeled images, and the images that the report is measured on.
             method: Cleansing method; `--method.help NAME` describes one and its options.
-            scan: Whether the report scans suspect and cleansed network. ScanDistill scans the suspect in any case.
+            scan: Whether to scan suspect and cleansed network for the report. ScanDistill always scans the suspect.
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
-                loses more accuracy and more of what was not found. For methods that scan (ScanDistill).
+                loses more accuracy, and more of a backdoor that was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
                 `.ckpt` or `.onnx`, or a name without a suffix for a folder, if the suspect is one; by default
-                `cleansed` with the suffix and the form of the suspect's file. The report is written beside it, with
+                `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
-            overwrite: Whether these files may replace others than results of cleansing the same suspect.
+            overwrite: Whether to replace files that are not results of cleansing the same suspect.
 
         Raises:
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
@@ -81,7 +81,7 @@ class Verbs(Trainer):
         output = default_output(model) if output is None else output
         _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite)
         self._print(terminal.render(cleansing.page(result)))
-        self._wrote(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
+        self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
             raise SystemExit(Exit.FOUND)
         return result
@@ -105,15 +105,15 @@ class Verbs(Trainer):
             alpha: A backdoor is reported if the p-value over all detectors is at most this: the expected share of
                 false alarms, if the scores of clean networks are normally distributed.
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
-            output: File that the findings are written to, `.json`; a page with pictures is written beside it, `.html`.
-            overwrite: Whether these files may replace others than scans of the same network.
+            output: JSON file for the findings; a page with pictures is written beside it, `.html`.
+            overwrite: Whether to replace files that are not scans of the same network.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
         result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite)
         self._print(terminal.render(scanning.page(result)))
-        self._wrote(output, str(Path(output).with_suffix(".html")))
+        self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
             raise SystemExit(Exit.FOUND)
         return result
@@ -129,15 +129,15 @@ class Verbs(Trainer):
 
         Args:
             model: The network.
-            datamodule: Its unlabeled images, if a source of them is given, or else its test images.
-            output: File that the predictions are written to, one row for each image.
-            overwrite: Whether `output` may replace a file.
+            datamodule: The images: its unlabeled images if it has a source of them, else its test images.
+            output: CSV file for the predictions, one row per image.
+            overwrite: Whether to replace an existing file.
         """
         result = tasks.predict(self, model, datamodule, output, overwrite)
-        self._wrote(output)
+        self._report_written(output)
         return result
 
-    def _wrote(self, *paths: str) -> None:
+    def _report_written(self, *paths: str) -> None:
         self._print(printable(f"Wrote {', '.join(paths)}"))
 
     def _print(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The words of a command line, which tell options from values without knowing any."""
+"""Split the words of a command line into options and values, without a list of the options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 def given_options(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Names of the options among words, without dashes, and their values, where one follows."""
+    """Names of the options among words, without dashes, and the value of each; None if no value follows."""
     given: list[tuple[str, str | None]] = []
     for word, following in zip(words, [*words, None][1:], strict=True):
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        # A word with a space in its name is a value.
+        # An option name has no space.
         if match := re.fullmatch(r"--(\S+)|-(c)", name):
             given.append(("config" if match[2] else match[1], value if equals else following))
     return given

@@ -1,4 +1,4 @@
-"""Where images come from, how they are poisoned, and the loaders of an experiment."""
+"""Sources of images, poisoning, and the data loaders of an experiment."""
 
 from bdclean.data.module import PoisonDataModule
 

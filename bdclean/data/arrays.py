@@ -1,4 +1,4 @@
-"""Images in `.npz` and `.npy` files, which are looked at before anything large is read."""
+"""Images in `.npz` and `.npy` files, whose headers are checked before any array is read."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from bdclean.data.cache import cached, identity
 from bdclean.errors import Given, InputError
 
 ONLY = "the array"
-"""What the one array of an `.npy` file is called in messages."""
+"""Name of the single array of an `.npy` file in messages."""
 MAGIC = np.lib.format.MAGIC_PREFIX
 ALWAYS = 2**28
-"""Bytes that an array may have in memory, however few they are in the file."""
+"""Size in memory, in bytes, that any array may have, however small it is in the file."""
 PACKED = 100
-"""How many times smaller a larger array may be in the file: images are hardly packed at all."""
+"""Maximum compression ratio of a larger array; images hardly compress."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of an array.
+    """Header of an array in a file.
 
     Attributes:
-        shape: Its shape.
-        dtype: Its type.
-        length: Bytes that it takes in the file.
-        member: Where it lies in an `.npz` file.
+        shape: Shape of the array.
+        dtype: Type of its elements.
+        length: Size in the file, in bytes.
+        member: Its member of the `.npz` file; None for an `.npy` file.
     """
 
     shape: tuple[int, ...]
@@ -46,18 +46,18 @@ class Header:
 
     @property
     def most(self) -> int:
-        """Bytes that it may take in memory."""
+        """Maximum size in memory that is accepted, in bytes."""
         stored = self.member is None or self.member.compress_type == zipfile.ZIP_STORED
         return self.length if stored else max(ALWAYS, PACKED * self.length)
 
     @property
     def size(self) -> int:
-        """Bytes that it would take in memory."""
+        """Size in memory, in bytes, according to the header."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def open_arrays(path: Path, option: Given) -> ArrayFile:
-    """The arrays of a file, which is opened once as long as it stays what it is: as `ArrayFile`."""
+    """Open a file as `ArrayFile`, or return it from a cache if the file has not changed."""
     return _opened(path, option, identity(path))
 
 
@@ -81,7 +81,7 @@ class ArrayFile:
         self.path = path
         self.option = option
         self._files: dict[int, IO[bytes]] = {}
-        """The file, as each process has opened it: their places in it are not to be mixed up."""
+        """The file as opened by each process, by process ID: forked processes must not share a file position."""
         try:
             self.headers = self._headers()
         except Exception as error:  # a damaged archive can fail in any way
@@ -121,7 +121,7 @@ class ArrayFile:
         return frozenset(np.unique(self.labels(f"y_{split}")).tolist()) if f"y_{split}" in self.headers else frozenset()
 
     def part(self, split: str) -> tuple[Tensor, Tensor]:
-        """The images of a part, and their classes; as `pixels` and `labels`."""
+        """The images and labels of a part, as in `pixels` and `labels`."""
         parts = [self._header(f"{name}_{split}") for name in ("x", "y")]
         checksums = [header.member.CRC for header in parts if header.member is not None]
         return cached([identity(self.path), checksums], lambda: self._part(split))
@@ -134,7 +134,7 @@ class ArrayFile:
 
     @property
     def unlabeled(self) -> str:
-        """The name of the array that serves where no labels are needed."""
+        """The name of the array with unlabeled images."""
         known = [name for name in ("x_train", "x_test", "x", "images") if name in self.headers]
         if not known and len(self.headers) != 1:
             raise InputError(
@@ -145,7 +145,7 @@ class ArrayFile:
     @property
     def image_size(self) -> int:
         """Height of the images, in pixels."""
-        # The test part is the smaller one.
+        # The test part is usually smaller.
         return self._shape("x_test" if "x_test" in self.headers else self.unlabeled)[1]
 
     def labels(self, key: str) -> Tensor:
@@ -167,7 +167,7 @@ class ArrayFile:
             pixels = pixels.transpose(0, 2, 3, 1)
         if pixels.dtype != np.uint8:
             low, high = pixels.min(), pixels.max()
-            # NaN is neither.
+            # Negated, so that NaN is refused too.
             if not (low >= 0 and high <= 1):
                 raise InputError(
                     *self.option, f"{key} must be uint8 or in [0, 1], not {pixels.dtype} from {low:g} to {high:g}"
@@ -187,7 +187,7 @@ class ArrayFile:
         return InputError(*self.option, f"{key} {wanted}, not {header.dtype} {header.shape}")
 
     def _shape(self, key: str) -> tuple[int, int, int]:
-        """Number, height and width of images, if the array can be images."""
+        """Number, height and width of the images, if the array can hold images."""
         header = self._header(key)
         shape = (*header.shape, 1) if len(header.shape) == 3 else header.shape
         if len(shape) == 4 and shape[-1] not in (1, 3) and shape[1] in (1, 3):
@@ -209,7 +209,7 @@ class ArrayFile:
                 return np.lib.format.read_array(self._file(), allow_pickle=False)
             with zipfile.ZipFile(self._file()) as archive, archive.open(header.member) as content:
                 return np.lib.format.read_array(content, allow_pickle=False)
-        except Exception as error:  # as above
+        except Exception as error:  # a damaged archive can fail in any way
             raise InputError(*self.option, f"array {key} cannot be read ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""The attacker's images, and what comes of them."""
+"""The attacker's images: training images, some of them poisoned, and images to evaluate a network on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from bdclean.data.splits import Labelled
 
 
 class Attacker:
-    """The images that a network is trained on, some of them poisoned, and those that it is judged by, triggered.
+    """The training images of a network, some of them poisoned, and clean and triggered images to evaluate it on.
 
     Args:
-        attack: How images are poisoned; without one they stay clean.
+        attack: The attack; None to keep all images clean.
         labelled: The images.
-        placement: Where they are worked on.
+        placement: Where the images are kept.
         augment: Crops and flips in training.
     """
 
@@ -38,7 +38,7 @@ class Attacker:
         self.augment = augment
 
     def build(self) -> None:
-        """Have the attack make its trigger, unless it has one."""
+        """Let the attack build its trigger, unless it has one."""
         if self.attack is not None and not self.attack.built:
             self.attack.build(self.labelled.image_size)
 
@@ -50,33 +50,33 @@ class Attacker:
         folder: Path,
         first: bool,
     ) -> None:
-        """Have the attack make what it needs before training, or read what it made before.
+        """Let the attack prepare before training, or read an earlier preparation.
 
         Args:
-            network: Gives a network as the one to be backdoored, from images in [0, 1] to logits, to be trained here.
-            description: What there is to say of it, as plain values: what was made with another one is made anew.
-            device: Where that happens.
-            folder: Where it is kept.
-            first: Whether this process does it; others wait for what it writes.
+            network: Makes a network of the backdoored network's kind, from images in [0, 1] to logits, to train here.
+            description: Description of the network as plain values; a preparation for another network is not reused.
+            device: Device of the preparation.
+            folder: Folder of the preparations.
+            first: Whether this process prepares; the others wait for the file.
         """
         if self.attack is None or not self.attack.prepares:
             self.build()
             return
         assert self.labelled.num_classes is not None
-        self.roles.any()  # to hear now that it poisons none
+        self.roles.any()  # raises an InputError now, before the preparation, if no image can be poisoned
         images = self.labelled.attackers
         made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.labelled.image_size}
-        place = find(self.attack, made_of, folder)
-        if not first or place.exists():
-            read(self.attack, place)
+        path = find(self.attack, made_of, folder)
+        if not first or path.exists():
+            read(self.attack, path)
             return
         if self.placement.fits(images.size_in_memory()):
             images = images.in_memory(self.placement.num_workers).to(device)
-        make(self.attack, images, self.labelled.num_classes, network, device, place)
+        make(self.attack, images, self.labelled.num_classes, network, device, path)
 
     @cached_property
     def roles(self) -> Tensor:
-        """What each of the training images is, (N,)."""
+        """The role of each training image, (N,): clean, poisoned or cover."""
         labels = self.labelled.attackers.labels.cpu()
         if self.attack is None:
             return torch.zeros_like(labels)
@@ -94,7 +94,7 @@ class Attacker:
         assert self.labelled.num_classes is not None
         targets = torch.where(poisoned, attack.training_labels(labels, self.labelled.num_classes), labels)
         if attack.poisons_each_step:
-            # These get their triggers in the training step, and crops and flips after that.
+            # The training step adds these triggers, and crops and flips afterwards.
             return Batches(images, targets, labels, roles=self.roles)
         stamp = Poisoned(images, attack, self.roles) if isinstance(images, MemoryImages) else self._poison
         return Batches(images, targets, labels, self.augment, stamp)
@@ -102,15 +102,15 @@ class Attacker:
     @cached_property
     def validation(self) -> list[Batches]:
         """`[clean, triggered]` of the validation set."""
-        return self._judged(self.labelled.validation)
+        return self._evaluation(self.labelled.validation)
 
     @cached_property
     def test(self) -> list[Batches]:
         """`[clean, triggered]` of the test set."""
-        return self._judged(self.labelled.test())
+        return self._evaluation(self.labelled.test())
 
-    def _judged(self, images: Images) -> list[Batches]:
-        """The images clean, and those that the attack would change the class of, triggered."""
+    def _evaluation(self, images: Images) -> list[Batches]:
+        """The clean images, and the triggered images whose target class is not their true class."""
         images = self.placement.place(images)
         labels = images.labels
         clean = Batches(images, labels, labels)
@@ -121,12 +121,12 @@ class Attacker:
         if len(others) == 0:
             return [clean]
         victims = images.subset(others.to(labels.device))
-        # What learns in the training step looks other after each.
+        # A learned trigger changes in each training step, so that its images cannot be made in advance.
         if isinstance(victims, MemoryImages) and not self.attack.learns:
             pixels = trigger(victims.whole(), self.attack)
             return [clean, Batches(MemoryImages(pixels, victims.labels), targets[others], victims.labels)]
-        # What acts in the training step is on the device, where worker processes cannot go; and what learns there would
-        # be with them as it was when they started.
+        # An attack that poisons in the training step is on the device, which worker processes cannot use, and their
+        # copy of a learned trigger would be outdated.
         workers = not self.attack.poisons_each_step
         triggered = Batches(victims, targets[others], victims.labels, stamp=self._trigger, in_workers=workers)
         return [clean, triggered]
@@ -145,7 +145,7 @@ class Attacker:
         return trigger(pixels, self.attack)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Images that the attack wants in another class, clean and triggered: (count, 3, H, W) in [0, 1]."""
+        """Clean and triggered images whose target class is not their true class: (count, 3, H, W) in [0, 1]."""
         trainable = self.labelled.has("train")
         if self.attack is None or not (trainable or self.labelled.has("test")):
             return None
@@ -158,7 +158,7 @@ class Attacker:
         return to_float(clean.images.batch(others)), triggered[torch.arange(len(others))].images
 
     def poisoned_examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Training images as they were and as the network saw them: (count, 3, H, W) in [0, 1]."""
+        """Training images before and after poisoning: (count, 3, H, W) in [0, 1]."""
         if self.attack is None or not self.labelled.has("train") or not self.roles.any():
             return None
         chosen = self.roles.nonzero().squeeze(1)[:count]

@@ -1,4 +1,4 @@
-"""What a loader gives for one step."""
+"""The batches that loaders yield."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class Marks(NamedTuple):
-    """The images of a batch that get their triggers in the training step.
+    """The images of a batch to which the training step adds triggers.
 
     Attributes:
-        places: (M,) where in the batch they are.
-        cover: (M,) bool, which of them keep their true label.
-        indices: (M,) their numbers in the training set.
+        places: (M,) indices in the batch.
+        cover: (M,) bool, True for images that keep their true label.
+        indices: (M,) indices in the training set.
     """
 
     places: Tensor
@@ -22,13 +22,13 @@ class Marks(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images, and what goes with them where it is known.
+    """Images and their labels.
 
     Attributes:
         images: (N, 3, H, W) float in [0, 1].
-        targets: (N,) classes that the attacker wants; without a trigger the true ones. None for unlabeled images.
-        labels: (N,) true classes. None for unlabeled images.
-        marks: Which images are still to be poisoned, for attacks that act in the training step.
+        targets: (N,) the attacker's labels, which are the true labels for clean images. None for unlabeled images.
+        labels: (N,) true labels. None for unlabeled images.
+        marks: The images that the training step poisons; None if it poisons none.
     """
 
     images: Tensor

@@ -1,4 +1,4 @@
-"""Sets of images, read by the batch."""
+"""Datasets that are indexed by whole batches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bdclean.data.sampler import BatchSampler
 
 
 class Batches(Dataset[Batch]):
-    """Images by the batch.
+    """A dataset of batches of images.
 
     Args:
         images: The images.
         targets: (N,) as in Batch.
         labels: (N,) as in Batch.
-        augment: Crops and flips images once they carry their triggers; None for the images as they are.
-        stamp: Puts triggers on images as they are read: from (n, H, W, C) uint8 and their numbers to the same.
-        roles: (N,) what each image is, for attacks that act in the training step: batches have marks then.
-        in_workers: Whether worker processes may read them.
+        augment: Crops and flips, applied after the triggers; None for neither.
+        stamp: Adds triggers as images are read: from images (n, H, W, C) uint8 and their indices to triggered images.
+        roles: (N,) the role of each image, for attacks that poison in the training step; batches then have marks.
+        in_workers: Whether worker processes may read the images.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Batches(Dataset[Batch]):
         return Batch(to_float(pixels), targets, labels, None if self.roles is None else self._marks(indices))
 
     def _marks(self, indices: Tensor) -> Marks:
-        # Found here, on the CPU: on a device the training step would have to wait for their number.
+        # Computed here on the CPU: on a GPU, `nonzero` would make the training step synchronise.
         assert self.roles is not None
         roles = self.roles[indices]
         places = (roles != CLEAN).nonzero().squeeze(1)
@@ -69,12 +69,12 @@ class Batches(Dataset[Batch]):
 
 
 def make_loader(batches: Batches, sampler: BatchSampler, placement: Placement) -> DataLoader[Batch]:
-    """A loader of batches.
+    """Make a loader of batches.
 
     Args:
-        batches: The images.
-        sampler: Which images each batch holds.
-        placement: Where images are kept, and how many processes decode them.
+        batches: The dataset.
+        sampler: Yields the indices of each batch.
+        placement: Where images are kept, and the number of processes that decode them.
     """
     workers = placement.num_workers if batches.in_workers and not isinstance(batches.images, MemoryImages) else 0
     return DataLoader(
@@ -83,6 +83,6 @@ def make_loader(batches: Batches, sampler: BatchSampler, placement: Placement) -
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        # So that a GPU fetches them while it is at the batch before.
+        # Pinned, so that the copy to a GPU overlaps with the previous batch.
         pin_memory=workers > 0 and placement.device.type == "cuda",
     )

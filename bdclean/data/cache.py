@@ -1,4 +1,4 @@
-"""Images that were decoded or drawn before, kept in a file that every process maps into its memory."""
+"""A cache on disk of decoded or drawn images, which processes map into memory."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from torch import Tensor
 from bdclean.checkpoint import write_whole
 
 SMALLEST = 2**20
-"""Bytes of pixels from which on they are kept: fewer are decoded as fast."""
+"""Minimum size of pixels to cache, in bytes; less is decoded as fast."""
 UNUSED = 30 * 24 * 3600
-"""Seconds after which a file that nobody has used is removed."""
+"""Seconds after which an unused file is removed."""
 Arrays = tuple[Tensor, Tensor]
 """Pixels of images, and their labels."""
 
 
 def cached(key: Sequence[object], load: Callable[[], Arrays]) -> Arrays:
-    """Pixels and labels, decoded once and mapped into memory from then on, by one process or by many.
+    """Pixels and labels from the cache, which is filled by the first process that needs them.
 
-    Where no files can be kept each process decodes for itself.
+    If the cache cannot be written, each process decodes the images itself.
 
     Args:
-        key: What they are made of: the same for the same content alone.
-        load: Decodes them.
+        key: Identifies the content.
+        load: Decodes the images.
 
     Returns:
-        What `load` gives. Changes are this process's own.
+        The result of `load`. Changes to it stay in this process.
     """
-    made: Arrays | None = None
+    decoded: Arrays | None = None
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        place = folder / hashlib.sha256(repr([torch.__version__, *key]).encode()).hexdigest()
-        with FileLock(f"{place}.lock"):
-            if not place.exists():
-                made = content = load()
-                if made[0].nbytes < SMALLEST:
-                    return made
-                write_whole(place, lambda file: torch.save(content, file))
+        path = folder / hashlib.sha256(repr([torch.__version__, *key]).encode()).hexdigest()
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                decoded = content = load()
+                if decoded[0].nbytes < SMALLEST:
+                    return decoded
+                write_whole(path, lambda file: torch.save(content, file))
                 _tidy(folder)
-        os.utime(place)
-        pixels, labels = torch.load(place, mmap=True, weights_only=True)
+        os.utime(path)
+        pixels, labels = torch.load(path, mmap=True, weights_only=True)
         return pixels, labels
-    except (OSError, RuntimeError):  # there is no room, no home, or no right to write
-        return made or load()
+    except (OSError, RuntimeError):  # no space, no home folder, or no permission to write
+        return decoded or load()
 
 
 def source_of(function: Callable[..., object]) -> str:
-    """What tells a function that draws from what it was before it was changed."""
+    """A hash of the source file of a function that draws images, which changes with its code."""
     return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
 
 
 def identity(path: Path) -> tuple[str, int, int]:
-    """What tells a file from others, and from what it was before it was written anew."""
+    """Path, size and modification time of a file, which identify its content."""
     status = path.stat()
     return str(path.resolve()), status.st_size, status.st_mtime_ns
 
@@ -71,7 +71,7 @@ def _folder() -> Path:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what nobody has used for long, and what processes left that were killed."""
+    """Remove files that have not been used for long, including those that killed processes left behind."""
     for path in folder.iterdir():
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > UNUSED:

@@ -1,4 +1,4 @@
-"""The defender's images: which there are, and what each is for."""
+"""The defender's images, and their division into training, selection and agreement images."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from bdclean.data.splits import share
 from bdclean.errors import Given, InputError
 
 AGREEMENT_SHARE = 0.1
-"""Part of the images that are for measuring agreement, if their number is not given."""
+"""Default share of the images that are held out to measure agreement."""
 AGREEMENT_LIMIT = 1_000
-"""Images for measuring agreement at most, if their number is not given."""
+"""Maximum of the default number of images that are held out to measure agreement."""
 CHOICE_LIMIT = 1_000
-"""Images at most that a method does not train on."""
+"""Maximum number of selection images, on which a method does not train."""
 
 
 class Defender:
-    """The defender's images, in a random order: some to measure agreement on, some to choose by, the rest to train on.
+    """The defender's images in random order: some to measure agreement, some for selection, the rest for training.
 
     Args:
-        images: What there is to draw from.
-        loose: Whether these are files of which some may be no images; they are named and left out.
-        wanted: How many images are used, if there are so many; None is all, up to `most`.
-        most: None is any number.
-        agreement: How many of these are for measuring the agreement with the suspect; None is 10 %, at most 1,000.
-        seed: Fixes the order.
-        placement: Where they are worked on.
+        images: The available images.
+        loose: Whether some of the images may be unreadable files, which are reported and left out.
+        wanted: Largest number of images to use; None for all, up to `most`.
+        most: Limit for `wanted=None`; None for no limit.
+        agreement: Number of images to measure the agreement with the suspect on; None for 10 %, at most 1,000.
+        seed: Seed of the order.
+        placement: Where the images are kept.
 
     Raises:
-        InputError: If none are left to cleanse with.
+        InputError: If no images are left for cleansing.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Defender:
     ) -> None:
         images = images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)))
         self.unreadable: list[Path] = []
-        """Files that are no images."""
+        """Files that cannot be read as images."""
         count = min(len(images), most or len(images)) if wanted is None else wanted
         if loose and isinstance(images, FileImages):
             images, self.unreadable = readable(images, min(count, len(images)), placement)
@@ -73,23 +73,23 @@ class Defender:
         numbers = torch.arange(count)
         self.placement = placement
         self.agreement = Part(images.subset(numbers[:held_out]), False, placement)
-        """Those that no method sees."""
+        """Images that no method uses."""
         self.own = images.subset(numbers[held_out:])
-        """Those that a method has."""
+        """Images for the method."""
 
     def __len__(self) -> int:
         return len(self.agreement) + len(self.own)
 
     def defence(self, labels: bool, choosing: float, augment: Augmentation) -> Defence:
-        """A method's images: those to train on, and a share of them, at most 1,000, to choose by.
+        """Divide a method's images into training images and at most 1,000 selection images.
 
         Args:
-            labels: As in Part.
-            choosing: The share; 0 is none.
-            augment: Crops and flips of the images to train on.
+            labels: Whether batches have labels.
+            choosing: Share of selection images; 0 for none.
+            augment: Crops and flips of the training images.
 
         Raises:
-            InputError: If there are too few for that.
+            InputError: If there are too few images.
         """
         count = max(1, share(None, len(self.own), choosing, CHOICE_LIMIT)) if choosing else 0
         if count >= len(self.own):
@@ -100,12 +100,12 @@ class Defender:
 
 
 class Part:
-    """Some of the defender's images, brought to where they are worked on when they are first asked for.
+    """Some of the defender's images, moved to their device on first use.
 
     Args:
         images: The images.
-        labels: Whether batches carry target and true labels, which are equal, or images alone.
-        placement: Where they are worked on.
+        labels: Whether batches have target and true labels, which are equal; otherwise they have only images.
+        placement: Where the images are kept.
     """
 
     def __init__(self, images: Images, labels: bool, placement: Placement) -> None:
@@ -118,35 +118,35 @@ class Part:
 
     @cached_property
     def batches(self) -> Batches:
-        """The images by the batch."""
+        """The images as a dataset of batches."""
         images = self.placement.place(self.images)
         labels = images.labels if self.labels else None
         return Batches(images, labels, labels)
 
 
 class Defence:
-    """What a method trains on.
+    """The images of a method.
 
     Args:
-        parts: The images to train on, and those to choose by, of which there may be none.
-        augment: Crops and flips of the former.
+        parts: Training images, and selection images, which may be empty.
+        augment: Crops and flips of the training images.
     """
 
     def __init__(self, parts: tuple[Part, Part], augment: Augmentation) -> None:
         self.parts = parts
         self.augment = augment
         self.loaders: dict[bool, DataLoader[Batch]] = {}
-        """Of all images in order, by whether they are to choose by, once they were needed: they may have processes."""
+        """Loaders of all images in order, by whether they are selection images; kept, as they may have processes."""
 
     @property
     def training(self) -> Batches:
-        """The images to train on, cropped and flipped."""
+        """The training images, cropped and flipped."""
         part = self.parts[0].batches
         return Batches(part.images, part.targets, part.labels, self.augment)
 
 
 def readable(images: FileImages, wanted: int, placement: Placement) -> tuple[Images, list[Path]]:
-    """The first files that can be decoded, so many as wanted, and those that cannot, which are named."""
+    """The first `wanted` files that can be decoded, and the files before them that cannot, which are reported."""
     found, unreadable = images.readable(wanted, placement.num_workers, placement.fits(wanted * images.size**2 * 3))
     if unreadable:
         looked_at = len(found) + len(unreadable)
@@ -155,7 +155,7 @@ def readable(images: FileImages, wanted: int, placement: Placement) -> tuple[Ima
 
 
 def named(images: Images, placement: Placement) -> tuple[Images, list[str]]:
-    """Images that can be decoded, and a name for each: its file, or its number."""
+    """The images that can be decoded, and a name for each: its file, or else its index."""
     if not isinstance(images, FileImages):
         return images, [str(number) for number in range(len(images))]
     found, unreadable = readable(images, len(images), placement)

@@ -1,4 +1,4 @@
-"""Names of folders and classes: which say training and test, and what classes are called."""
+"""Names of folders for training and test images, and names of classes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from bdclean.data.labels import SPLITS, words_of
 
 MOST_PARTS = 4
-"""More folders are classes, whatever their names: those for training, validation and tests, and one to predict."""
+"""Maximum number of folders that can be parts (training, validation, test, images to predict); more are classes."""
 MOST_CHARACTERS = 2**24
-"""What is read of a file with the names of classes."""
+"""Maximum number of characters that are read of a file with the names of classes."""
 
 
 def parts_inside(classes: Sequence[Path]) -> list[Path]:
-    """A folder of training and one of test images in folders of classes, if each class has one, and some class both."""
+    """The training and the test folder inside a folder of a class, if each class has one and some class has both."""
     both: list[Path] = []
     for place in classes:
         found = [
@@ -28,20 +28,20 @@ def parts_inside(classes: Sequence[Path]) -> list[Path]:
 
 
 def forms(words: Iterable[str]) -> Iterator[str]:
-    """How folders for training or test images are written."""
+    """Spellings of the names of folders for training or test images."""
     return (form for word in words for form in (word, word.capitalize()))
 
 
 def parts_by_other_names(classes: Collection[str]) -> list[str]:
-    """The two of a few names that say train and test, as `seg_train` and `seg_test`, if there are such names."""
+    """The names of the training and the test folder, such as `seg_train` and `seg_test`, among a few folders."""
     if len(classes) > MOST_PARTS:
         return []
-    said = {split: [name for name in sorted(classes) if words_of(name) & {*known}] for split, known in SPLITS.items()}
-    return [names[0] for names in said.values()] if all(said.values()) else []
+    found = {split: [name for name in sorted(classes) if words_of(name) & {*known}] for split, known in SPLITS.items()}
+    return [names[0] for names in found.values()] if all(found.values()) else []
 
 
 def class_words(root: Path) -> dict[str, str]:
-    """What the classes of ImageNet and Tiny-ImageNet are called."""
+    """Names of the classes of ImageNet and Tiny-ImageNet, by WordNet ID."""
     for name, separator in (("words.txt", "\t"), ("LOC_synset_mapping.txt", " ")):
         if (root / name).is_file():
             with open(root / name, encoding="utf-8", errors="replace") as file:

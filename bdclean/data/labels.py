@@ -1,4 +1,4 @@
-"""Files that say which class each image has: `labels.csv`, and those of Tiny-ImageNet, GTSRB and ImageNet."""
+"""Files with the class of each image: `labels.csv`, and the annotation files of Tiny-ImageNet, GTSRB and ImageNet."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from bdclean.data.walk import listed
 from bdclean.errors import Given, InputError
 
 TRIED = 200
-"""About how many rows of a file are looked up, to find out whether it is about the images at hand."""
+"""Approximate number of rows to look up, to decide whether a file is about the images."""
 LONGEST_LABEL = 1000
-"""Characters of the name of a class."""
+"""Maximum length of the name of a class, in characters."""
 LONGEST_SHOWN = 60
-"""Characters of a cell that a message shows."""
+"""Maximum length of a cell in a message, in characters."""
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
-"""Names of each part, in folders and in the names of files; the first that has labels is taken."""
+"""Names of each part in folder and file names; the first part with labels is used."""
 ENDINGS = ["", ".jpg", ".JPEG", ".png", ".jpeg", ".JPG", ".PNG", ".ppm", ".bmp", ".webp", ".tif", ".tiff"]
-"""What is added to the name of an image in a table to find its file."""
+"""Suffixes to try for the name of an image in a table."""
 TABLE_WORDS = {"label", "labels", "annotation", "annotations"}
-"""A file with one of these words in its name is meant to say classes."""
+"""Words in the name of a file that is meant to hold classes."""
 FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
 """A number, with or without a fraction and an exponent."""
 DRIVE = re.compile(r"[A-Za-z]:/")
-"""How absolute paths begin on Windows."""
+"""Beginning of an absolute path on Windows."""
 ADVICE = "put the images of each class into a separate folder, or add a file labels.csv with the columns filename,label"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a folder's images, as a table has them.
+    """The classes of a folder's images according to a table.
 
     Attributes:
-        images: The class of each image that is there.
-        missing: Images that are not there, if the table is about this folder alone.
+        images: The class of each image that exists.
+        missing: Images that do not exist, if the table is only about this folder.
         classes: All classes in the table.
     """
 
@@ -50,12 +50,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the images of a table may lie.
+    """Folders in which the images of a table may be.
 
     Attributes:
         root: The folder that the user named.
-        folder: The folder whose images are wanted: the root, or a folder in it.
-        inside: Folders in that folder that hold the images of many classes.
+        folder: The folder to read: the root, or a folder in it.
+        inside: Folders in `folder` with images of many classes.
     """
 
     root: Path
@@ -64,24 +64,24 @@ class Places:
 
     @cached_property
     def starts(self) -> list[Path]:
-        """Folders that a table may lie in, and that the names of images may begin at."""
+        """Folders that may contain a table, and that names of images may be relative to."""
         return [*dict.fromkeys((self.folder, *self.inside, self.root))]
 
     def find(self, name: str) -> Path | None:
-        """The image of a row, if it is in the folder."""
+        """The path of the image of a row; None if it is not in the folder."""
         for path in filter(None, (self._inner(name, start) for start in self._starts)):
             for ending in ENDINGS[:1] if names_image(path) else ENDINGS:
-                # Tables have a million rows: a Path is made of what is found alone.
+                # Make a Path only of files that exist: tables can have a million rows.
                 if path.startswith(self._beginning) and os.path.isfile(f"{self.root}{os.sep}{path}{ending}"):
                     return self.root / f"{path}{ending}"
         return None
 
     def outside(self, name: str, table: Path) -> bool:
-        """Whether the name of an image, as a table in one of the folders has it, leads out of the root."""
+        """Whether the name of an image in a table leads out of the root."""
         return bool(name) and self._inner(name, table.parent.relative_to(self.root).as_posix()) is None
 
     def _inner(self, name: str, start: str) -> str | None:
-        """The path of a name that begins at some folder, relative to the root; None if it leads out of the root."""
+        """The path of a name that is relative to `start`, as a path from the root; None if it leads out of the root."""
         name = name.strip().replace("\\", "/")
         if DRIVE.match(name) and os.name != "nt":
             return None
@@ -105,20 +105,20 @@ class Places:
 
 
 def find_labels(places: Places, split: str, named: bool, loose: bool, option: Given) -> Labels | None:
-    """Look for a file that says which classes some images have.
+    """Look for a file with the classes of images.
 
     Args:
-        places: Where the images lie, and where the file may lie.
-        split: `train` or `test`, what the images are.
-        named: Whether the file's name has to say that it is about this part.
-        loose: Whether some of the images lie in no class folder, so that only a file can say their classes.
+        places: Folders of the images and of the file.
+        split: `train` or `test`.
+        named: Whether the file's name has to name this part.
+        loose: Whether some of the images are in no class folder, so that only a file can give their classes.
         option: The parameter that named the images, for messages.
 
     Returns:
-        What the file says; None if there is none.
+        The classes in the file; None without a file.
 
     Raises:
-        InputError: If the only file there is cannot serve.
+        InputError: If no file can be used, and there is a faulty one.
     """
     problem: InputError | None = None
     for file, words, about in _tables(places):
@@ -140,7 +140,7 @@ def find_labels(places: Places, split: str, named: bool, loose: bool, option: Gi
 
 
 def _tables(places: Places) -> Iterator[tuple[Path, set[str], set[str]]]:
-    """Files that can be tables, with the words of their names and the parts that these name."""
+    """Files that may be tables, the words in their names, and the parts that these words name."""
     for file in (file for place in places.starts for file in listed(place)):
         words = words_of(file.stem)
         if file.suffix.lower() in (".csv", ".tsv", ".txt") and "submission" not in words and os.path.isfile(file):
@@ -148,12 +148,12 @@ def _tables(places: Places) -> Iterator[tuple[Path, set[str], set[str]]]:
 
 
 def words_of(name: str) -> set[str]:
-    """The words in the name of a file or folder, in small letters."""
+    """The words in the name of a file or folder, in lower case."""
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
 
 
 def _check_kind(words: Set[str], file: Path, option: Given) -> None:
-    """Refuse files that have no classes of images, by the words in their names."""
+    """Refuse files whose names show that they do not hold usable classes."""
     if {"attr", "celeba"} <= words:
         raise InputError(
             *option,
@@ -169,13 +169,13 @@ def _check_kind(words: Set[str], file: Path, option: Given) -> None:
 
 
 def _is_about(table: Table, places: Places) -> bool:
-    """Whether some of a table's images are there."""
+    """Whether some of a table's images exist."""
     tried = (row[table.image] for _, row in table.rows[:: 1 + len(table.rows) // TRIED] if table.image < len(row))
     return len(table.titles) > 1 and any(places.find(name) for name in tried)
 
 
 def _check_images(table: Table, file: Path, places: Places, alone: bool, option: Given) -> None:
-    """Say why no image of a table of classes is there, unless they may be elsewhere: the table need not be `alone`."""
+    """Raise an error that explains why no image of a table exists; if not `alone`, they may be in another folder."""
     if table.broken:
         raise InputError(*option, f"{file}, {table.broken}")
     named = [(line, row[table.image]) for line, row in table.rows if table.image < len(row)]
@@ -191,7 +191,7 @@ def _check_images(table: Table, file: Path, places: Places, alone: bool, option:
 
 
 def _labels(table: Table, file: Path, places: Places, alone: bool, option: Given) -> Labels:
-    """What a table says of the images that are there."""
+    """The classes in a table of the images that exist."""
     if table.label is None:
         raise InputError(
             *option, f"{file} has no column called label, but {first_ten(table.titles)}: which is the class?"
@@ -229,10 +229,10 @@ def _labels(table: Table, file: Path, places: Places, alone: bool, option: Given
 
 
 def _names(classes: Mapping[str, int], file: Path, option: Given) -> dict[str, str]:
-    """The names of classes: whole numbers that a program has written as floats are whole numbers.
+    """Names of classes, in which integers that were written as floats, such as 3.0, become integers again.
 
     Args:
-        classes: Each class of a table, and the first line that has it.
+        classes: The first line of each class of a table.
         file: The table, for messages.
         option: The parameter that named the images, for messages.
     """

@@ -1,4 +1,4 @@
-"""How labelled images lie in folders: one folder a class, or beside a file that says their classes."""
+"""Layouts of labelled images in folders: one folder per class, or a file with the classes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bdclean.errors import Given, InputError
 
 MOST_CLASSES = 100_000
 CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
-"""Folders that hold the images of many classes, and are no class."""
+"""Names of folders that hold images of many classes, and are not classes."""
 PREFIX = "final_"
-"""What GTSRB puts before the names of its parts."""
+"""Prefix of the names of GTSRB's parts."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Part:
     """Training or test images.
 
     Attributes:
-        folder: Where they lie.
-        classes: The names that their classes have there.
-        read: Finds the images, each with such a name, and files that have to be left out.
+        folder: Folder of the images.
+        classes: Names of the classes in the folder or the file.
+        read: Finds the images, each with the name of its class, and unreadable files.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class Layout:
     """The labelled images of a folder.
 
     Attributes:
-        parts: The parts that there are, of `train` and `test`.
-        numbers: The name of each class in the folder and its number: the name itself if all are numbers, else the place
-            in the order of the names.
+        parts: The existing parts, of `train` and `test`.
+        numbers: Number of each class by its name in the folder: the name itself if all names are numbers, else its
+            index in the sorted names.
         numbered: Whether all names are numbers.
-        names: What the classes are called, in the order of their numbers; empty if they are called by numbers.
-        notices: What there is to say of images that are left out.
+        names: Names of the classes for reports, in the order of their numbers; empty if the names are numbers.
+        notices: Notices for the user about images that are left out.
     """
 
     parts: dict[str, Part]
@@ -57,20 +57,20 @@ class Layout:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, with those below the largest number that have no images."""
+        """Number of classes, including classes below the largest number that have no images."""
         return max(self.numbers.values(), default=-1) + 1
 
 
 def read_layout(root: Path, option: Given) -> Layout:
-    """Find out how a folder's labelled images lie.
+    """Find the layout of a folder's labelled images.
 
     Args:
         root: The folder.
-        option: The parameter that named it, for messages.
+        option: The parameter that named the folder, for messages.
 
     Raises:
-        InputError: If there are images, but no telling their classes; or if the test part has classes that the training
-            part has not.
+        InputError: If there are images with unknown classes, or the test part has classes that the training part does
+            not have.
     """
     parts: dict[str, Part] = {}
     notices: list[str] = []
@@ -97,12 +97,12 @@ def read_layout(root: Path, option: Given) -> Layout:
 
 
 def _padded(names: Set[str], numbers: Collection[int]) -> dict[str, int]:
-    """Names that stand for numbers of classes, but are written with zeros before them."""
+    """Numbers of classes whose names have leading zeros."""
     return {name: int(name) for name in names if name.isdecimal() and int(name) in numbers}
 
 
 def _part(root: Path, split: str, notices: list[str], option: Given) -> Part | None:
-    """The images of a folder that are for training or for tests, if their classes are known."""
+    """The training or the test images of a folder; None if it has none whose classes are known."""
     inside = folders(root, option)
     named = {part: [folder for folder in inside if _name(folder) in words] for part, words in SPLITS.items()}
     for folder in sorted(named[split], key=lambda folder: SPLITS[split].index(_name(folder))):
@@ -114,7 +114,7 @@ def _part(root: Path, split: str, notices: list[str], option: Given) -> Part | N
         return None
     if (part := _by_file(root, root, split, True, option)) is not None or split == "train" or named["train"]:
         return part
-    # Nothing says train or test: a test set.
+    # Nothing names train or test, so the whole folder is a test set.
     part = _by_file(root, root, split, False, option) or _by_folder(root, root, option)
     if part is None and (_loose(root) or _containers(root, option)):
         notices.append(f"the images have no labels: {ADVICE}")
@@ -122,9 +122,9 @@ def _part(root: Path, split: str, notices: list[str], option: Given) -> Part | N
 
 
 def _check_tiny_imagenet(named: dict[str, list[Path]], option: Given) -> None:
-    """Refuse Tiny-ImageNet without the file that says which classes its images for validation have.
+    """Refuse Tiny-ImageNet without the file with the classes of its validation images.
 
-    Each class of its training part has a folder of images, and so has its part for validation.
+    Tiny-ImageNet has a folder `images` in each class of its training part, and in its validation part.
     """
     classes = [place for folder in named["train"] for place in folders(folder, option)]
     for folder in named["test"]:
@@ -139,7 +139,7 @@ def _name(folder: Path) -> str:
 
 
 def _by_file(folder: Path, root: Path, split: str, named: bool, option: Given) -> Part | None:
-    """The images of a folder, if they lie beside a file that says their classes; as in `find_labels`."""
+    """The images of a folder, if there is a file with their classes; arguments as in `find_labels`."""
     containers = _containers(folder, option)
     if not containers and not _loose(folder):
         return None
@@ -151,11 +151,11 @@ def _by_file(folder: Path, root: Path, split: str, named: bool, option: Given) -
 
 
 def _by_folder(folder: Path, root: Path, option: Given) -> Part | None:
-    """The images of a folder, if it has one folder a class."""
+    """The images of a folder, if it has one folder per class."""
     containers = _containers(folder, option)
     above = {identity(folder), identity(root)}
     inside = [place for place in folders(folder, option) if place.name.lower() not in CONTAINERS]
-    # A link to where it lies is no class.
+    # A link to the folder itself, or to the root, is not a class.
     classes = [place for place in inside if identity(place) not in above]
     if containers and classes:
         raise InputError(
@@ -170,7 +170,7 @@ def _by_folder(folder: Path, root: Path, option: Given) -> Part | None:
         if loose := _loose(folder):
             raise InputError(*option, f"{loose} is in no class folder")
         images, left_out = [], []
-        # Links to other classes lead nowhere.
+        # Do not follow links to other classes.
         others = above | {identity(place) for place in classes}
         for place in classes:
             files, unreadable = walk(place, others)
@@ -182,17 +182,17 @@ def _by_folder(folder: Path, root: Path, option: Given) -> Part | None:
 
 
 def _containers(folder: Path, option: Given) -> list[Path]:
-    """Folders in a folder that hold the images of many classes; not those that are left over, empty."""
+    """Folders in a folder that hold images of many classes, without empty ones."""
     return [place for place in folders(folder, option) if place.name.lower() in CONTAINERS and listed(place)]
 
 
 def _loose(folder: Path) -> Path | None:
-    """An image that lies in a folder itself."""
+    """An image directly in a folder; None if there is none."""
     return next((path for path in listed(folder) if path.suffix.lower() in SUFFIXES), None)
 
 
 def _check_depth(root: Path, parts: Mapping[str, Part], option: Given) -> None:
-    """Refuse folders that would be classes, but are parts, or hold a set of images, or all its classes."""
+    """Refuse folders that would be read as classes, but are parts, or contain a whole data set or all classes."""
     whole = parts.get("test")
     if (
         "train" not in parts
@@ -221,7 +221,7 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: Given) -> None:
 
 def _has_parts(folder: Path, option: Given) -> bool:
     """Whether a folder has folders for training or test images, with several classes."""
-    # Folders of classes may be many and full: they are not listed.
+    # Do not list the folder: there may be many classes with many files.
     written = forms(word for words in SPLITS.values() for word in words)
     return any(os.path.isdir(folder / form) for form in written) and _several(folder, option)
 
@@ -232,7 +232,7 @@ def _several(folder: Path, option: Given) -> bool:
 
 
 def _classes_inside(folder: Path, option: Given) -> Path | None:
-    """The folder with several classes that lies in a folder, below folders that have nothing beside them."""
+    """The folder with several classes inside a folder, below any chain of folders with a single folder each."""
     inside = folders(folder, option)
     if len(inside) != 1:
         return None

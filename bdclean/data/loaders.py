@@ -1,4 +1,4 @@
-"""The loaders of an experiment: of the attacker's images and of the defender's."""
+"""Data loaders of an experiment, for the attacker's and the defender's images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bdclean.data.augment import Augmentation
 from bdclean.data.batch import Batch
 from bdclean.data.batches import Batches, make_loader
 from bdclean.data.defender import Defence, Defender
-from bdclean.data.images import to_float
+from bdclean.data.images import Images, to_float
 from bdclean.data.placement import Placement
 from bdclean.data.sampler import BatchSampler
 from bdclean.data.sources import Source
@@ -33,12 +33,12 @@ Own = TypeVar("Own", bound="Loaders")
 
 
 class Loaders(LightningDataModule):
-    """What both sides have, by the batch.
+    """Loaders of the attacker's and the defender's images.
 
     Args:
         sets: The labelled images.
-        unlabeled: Other images for the defender.
-        attack: How images are poisoned; without one they stay clean.
+        unlabeled: Source of other images for the defender.
+        attack: The attack; None to keep all images clean.
         placement: Where images are kept.
         augment: Crops and flips in training.
         num_unlabeled: As in PoisonDataModule.
@@ -76,37 +76,37 @@ class Loaders(LightningDataModule):
         self.seed = seed
         self.attacker = Attacker(attack, sets, placement, augment)
         self.training: Attacker | Defence = self.attacker
-        """Whose images the training loader gives."""
+        """The side whose images the training loader yields."""
         self.triggered: Triggered | None = None
-        """Triggered test images that came with the suspect; an attack that is asked for takes their place."""
+        """Triggered test images from the suspect's file; not used if there is an attack."""
 
     def tell(self, device: torch.device, processes: int, num_classes: int) -> None:
-        """Say what the engine knows, and the images do not: before the first loader is made.
+        """Set what the engine knows of the training, before the first loader is made.
 
         Args:
-            device: Where images in memory are.
-            processes: Of the training, together.
-            num_classes: How many classes the network has: of those that are numbered some may have no images.
+            device: Device for images in memory.
+            processes: Number of processes of the training.
+            num_classes: Number of classes of the network, some of which may have no images.
         """
         self.placement.device, self.placement.processes = device, processes
         if self.source is not None:
             self.sets.num_classes = num_classes
 
-    # What there is
+    # Properties
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are; None without labelled images."""
+        """Number of classes; None without labelled images."""
         return self.sets.num_classes
 
     @property
     def batch_size(self) -> int:
-        """Images that go through the network at once, over all processes together."""
+        """Number of images that go through the network at once, over all processes together."""
         return self.asked_batch_size or min(BATCH, self.placement.processes * at_once(self.image_size**2))
 
     @property
     def accumulate(self) -> int:
-        """How many batches make a step."""
+        """Number of batches in an optimisation step."""
         return 1 if self.asked_batch_size else round(BATCH / self.batch_size)
 
     @property
@@ -121,25 +121,25 @@ class Loaders(LightningDataModule):
 
     @property
     def poisoning(self) -> str | None:
-        """The attack that the training images are poisoned by, if they are."""
+        """Name of the attack; None if no training images are poisoned."""
         return type(self.attack).__name__ if self.attack is not None and self.attack.poison_rate > 0 else None
 
     @property
     def numbered(self) -> bool:
-        """Whether the labels are numbers of classes of which some may be missing."""
+        """Whether labels are class numbers, of which some may have no images."""
         return self.source is not None and self.source.numbered
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the classes are called, in the order of their numbers; empty if that is not known."""
+        """Names of the classes, in the order of their numbers; empty if unknown."""
         names = () if self.source is None else self.source.class_names
         return names if len(names) == self.num_classes else ()
 
     def trained_on(self, description: Mapping[str, Any]) -> int:
-        """How many of the held-out images are the attacker's elsewhere: as `Labelled.trained_on`."""
+        """Number of held-out images that another split used for training: see `Labelled.trained_on`."""
         return 0 if self.unlabeled is not None else self.sets.trained_on(description)
 
-    # Before the first batch
+    # Preparation
 
     def prepare_data(self) -> None:
         """Download what is missing, in one process."""
@@ -148,18 +148,23 @@ class Loaders(LightningDataModule):
                 source.download()
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning: have the attack make its trigger, unless it has one."""
+        """Called by Lightning: let the attack build its trigger, unless it has one."""
         self.attacker.build()
 
     def prepare_attack(
         self, network: Callable[[], nn.Module], description: Mapping[str, Any], device: torch.device, first: bool
     ) -> None:
-        """Have the attack make what it needs before training, or read it from `root`: as `Attacker.prepare`."""
+        """Let the attack prepare before training, or read its preparation from `root`: see `Attacker.prepare`."""
         if first and self.attack is not None and self.attack.prepares:
             self.prepare_data()
         self.attacker.prepare(network, description, device, self.root / "prepared", first)
 
     # The defender's images
+
+    def drawn(self, unlabeled: Source) -> Images:
+        """All images of a source without labels, or as many as the program draws."""
+        count = self.num_unlabeled or DEFENDER_LIMIT
+        return unlabeled.load_unlabeled(self.image_size, count, self.seed).resized(self.sets.resize)
 
     @cached_property
     def defender(self) -> Defender:
@@ -173,22 +178,21 @@ class Loaders(LightningDataModule):
                 )
             images, most = self.sets.held_out, None
         else:
-            most = DEFENDER_LIMIT
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or most, self.seed)
+            images, most = self.drawn(self.unlabeled), DEFENDER_LIMIT
         measured = 0 if self.labelled else None
         agreement = measured if self.num_agreement is None else self.num_agreement
         loose = self.unlabeled is not None
         return Defender(images, loose, self.num_unlabeled, most, agreement, self.seed, self.placement)
 
     def defence(self: Own, labels: bool, choosing: float) -> Own:
-        """The same images, with the defender's for training.
+        """The same data with the defender's images for training.
 
         Args:
-            labels: Whether batches carry target and true labels, which are equal, or images alone.
-            choosing: The share of the images that is kept from training, to choose by.
+            labels: Whether batches have target and true labels, which are equal; otherwise they have only images.
+            choosing: Share of the images that is kept from training, for selection.
 
         Raises:
-            InputError: If the images have no labels, or are too few.
+            InputError: If the images have no labels but `labels` is set, or there are too few.
         """
         if labels and self.unlabeled is not None:
             raise InputError("method.supervision", "labels", f"{self.unlabeled.name} has images without labels")
@@ -199,12 +203,12 @@ class Loaders(LightningDataModule):
 
     @property
     def trained_count(self) -> int:
-        """In a `defence`, how many images an epoch has."""
+        """In a `defence`, the number of training images."""
         assert isinstance(self.training, Defence)
         return len(self.training.parts[0])
 
     def unlabeled_examples(self, count: int) -> Tensor:
-        """Some of the defender's images, as they are: (count, 3, H, W) in [0, 1]."""
+        """Some of the defender's images, without augmentation: (count, 3, H, W) in [0, 1]."""
         images = self.defender.own
         return to_float(images.batch(torch.arange(min(count, len(images)))))
 
@@ -215,7 +219,7 @@ class Loaders(LightningDataModule):
         return self.loader(self.training.training, shuffle=True)
 
     def defender_dataloader(self, choosing: bool) -> DataLoader[Batch]:
-        """In a `defence`, the images to train on or to choose by, as they are; the same ones for each process."""
+        """In a `defence`, the training or selection images without augmentation; all images in each process."""
         assert isinstance(self.training, Defence)
         loaders = self.training.loaders
         if choosing not in loaders:
@@ -228,19 +232,19 @@ class Loaders(LightningDataModule):
         return [self.loader(part) for part in parts if len(part)]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """`[clean, triggered]` of the test set; where that has no labelled images, first held-out ones without."""
+        """`[clean, triggered]` of the test set; without labelled test images, held-out unlabeled images first."""
         parts = self.attacker.test if self.labelled else [self.defender.agreement.batches]
-        if self.attack is None and self._brought is not None:
-            parts = [parts[0], self._brought]
+        if self.attack is None and self._triggered_batches is not None:
+            parts = [parts[0], self._triggered_batches]
         return [self.loader(part) for part in parts]
 
     @cached_property
-    def _brought(self) -> Batches | None:
+    def _triggered_batches(self) -> Batches | None:
         if self.triggered is None:
             return None
         return triggered_batches(self.triggered, self.image_size, self.placement)
 
     def loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Batch]:
-        """A loader of these; `shared` gives each process its share of every batch, else each has whole ones."""
+        """Make a loader; with `shared`, each process gets its share of every batch, otherwise the whole batch."""
         sampler = BatchSampler(len(batches), self.batch_size, shuffle, self.seed, shared)
         return make_loader(batches, sampler, self.placement)

@@ -1,4 +1,4 @@
-"""Images that a user has in memory: tensors and loaders of any kind."""
+"""Images that a caller passes in memory: tensors and loaders of any kind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bdclean.errors import InputError
-from bdclean.models import Moments
+from bdclean.networks import Moments
 
 
 def collect(batches: Iterable[Any], count: int) -> Tensor:
-    """The first images of a loader, whose batches are images, or images with anything."""
+    """The first images of a loader whose batches are images, or tuples and lists that begin with images."""
     found: list[Tensor] = []
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -32,7 +32,7 @@ def collect(batches: Iterable[Any], count: int) -> Tensor:
 
 
 def scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments, Moments]:
-    """Images (N, H, W, C) in [0, 1], where triggers are looked for, and what brings them back before the network."""
+    """Rescale images (N, H, W, C) to [0, 1], and return them with the mean and std that undo the rescaling."""
     if not pixels.is_floating_point():
         return pixels, mean, std
     if not pixels.isfinite().all():
@@ -47,7 +47,7 @@ def scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, H, W, C)."""
+    """Check images (N, C, H, W), and permute them to (N, H, W, C)."""
     shaped = images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] and len(images) > 1
     if not shaped or not (images.is_floating_point() or images.dtype == torch.uint8):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The data of a backdoor experiment: clean, poisoned, triggered, unlabeled."""
+"""The images of a backdoor experiment: clean, poisoned, triggered and unlabeled."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from bdclean.data.loaders import Loaders
 from bdclean.data.notices import say
 from bdclean.data.placement import Placement
 from bdclean.data.sources import Source, open_source
-from bdclean.data.splits import DEFENDER_LIMIT, Labelled
+from bdclean.data.splits import Labelled
 from bdclean.errors import Given, InputError, within
+from bdclean.resizing import Resize, parse
 from bdclean.training import LARGEST_SIDE
 
 MOST_WORKERS = 1024
-"""Processes that decode images: more would fill the memory of any machine."""
+"""Maximum number of processes that decode images; more would fill the memory of any machine."""
 
 
 class PoisonDataModule(Loaders):
@@ -62,6 +63,10 @@ class PoisonDataModule(Loaders):
         num_val: Number of training images used for validation; by default 5 %, at most 1,000.
         num_train: Largest number of the attacker's training images; by default all.
         image_size: Height and width of the images, in pixels; by default the source's.
+        resize: Resizing of images of another size before the centre crop: `shortest-256-bicubic` resizes the shortest
+            edge to 256 pixels, `stretch-224-bilinear` both edges to 224, `keep` neither; filters are `nearest`,
+            `bilinear`, `bicubic` and `lanczos`. By default that of the network's processor, or else the largest square
+            in the centre is resized. With `-floor` at the end, the crop's corner is rounded down as in transformers.
         batch_size: Number of images in a step, over all processes together; by default 128. Images above 64 pixels go
             through the network in pieces whose gradients are added.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.
@@ -87,6 +92,7 @@ class PoisonDataModule(Loaders):
         num_val: int | None = None,
         num_train: int | None = None,
         image_size: int | None = None,
+        resize: str | None = None,
         batch_size: int | None = None,
         crop_padding: int | None = None,
         flip: bool = True,
@@ -118,7 +124,7 @@ class PoisonDataModule(Loaders):
             say(notice)
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         super().__init__(
-            Labelled(labelled, size, seed, num_val, num_held_out, num_train),
+            Labelled(labelled, size, seed, num_val, num_held_out, num_train, _read_resize(resize)),
             others,
             attack,
             Placement(in_memory, workers),
@@ -137,6 +143,7 @@ class PoisonDataModule(Loaders):
             "num_val": num_val,
             "num_train": num_train,
             "image_size": size,
+            "resize": resize,
             "crop_padding": crop_padding,
             "flip": flip,
             "seed": seed,
@@ -148,20 +155,19 @@ class PoisonDataModule(Loaders):
 
     @cached_property
     def predicted(self) -> tuple[Images, list[str]]:
-        """The images that are predicted, and a name for each: as `named`.
+        """The images to predict, and a name for each: see `named`.
 
         Raises:
-            InputError: If there are none.
+            InputError: If there are no images.
         """
         if self.unlabeled is not None:
-            images = self.unlabeled.load_unlabeled(self.image_size, self.num_unlabeled or DEFENDER_LIMIT, self.seed)
-            return named(images, self.placement)
+            return named(self.drawn(self.unlabeled), self.placement)
         if self.labelled:
             return named(self.sets.test(), self.placement)
         raise InputError("data.unlabeled", None, "needed, as there are no test images to predict")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """All unlabeled images if another source was given, else the test images; images only, in their order."""
+        """The unlabeled images if `unlabeled` is set, else the test images; in order, without labels."""
         return self.loader(Batches(self.placement.place(self.predicted[0])))
 
     # Checkpoints
@@ -171,7 +177,7 @@ class PoisonDataModule(Loaders):
         return {"trigger": {} if self.attack is None else self.attack.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the trigger of an interrupted run, which may have learned."""
+        """Restore the trigger of an interrupted run, which training may have changed."""
         if self.attack is not None:
             name = type(self.attack).__name__
             try:
@@ -180,8 +186,15 @@ class PoisonDataModule(Loaders):
                 raise InputError("ckpt_path", None, f"its trigger does not fit {name} ({first_line(error)})") from error
 
 
+def _read_resize(text: str | None) -> Resize | None:
+    try:
+        return None if text is None else parse(text)
+    except ValueError as error:
+        raise InputError("data.resize", text, str(error)) from error
+
+
 def _checked_size(labelled: Source | None, others: Source | None, image_size: int | None) -> int:
-    """The size of the images, in pixels, where there are any that can serve."""
+    """Check that there are images, and return their size, in pixels."""
     first = labelled or others
     if first is None:
         raise InputError("data.source", "null", f"needs {Given('data.unlabeled')}, or there are no images at all")

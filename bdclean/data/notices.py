@@ -1,4 +1,4 @@
-"""What the user is told about images on the way, one line each, by one process."""
+"""One-line notices for the user, printed by the first process only."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 @rank_zero_only
 def say(message: str) -> None:
-    """Tell the user something that is no error."""
+    """Print a notice."""
     logger.warning(printable(message))
 
 
 def say_left_out(option: Given, paths: Sequence[Path]) -> None:
-    """Name files and folders that are left out because they cannot be read, if there are any.
+    """Report files and folders that are left out because they cannot be read, if there are any.
 
     Args:
         option: The parameter that named the images.

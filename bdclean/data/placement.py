@@ -1,4 +1,4 @@
-"""Where images are kept while they are worked on."""
+"""Where images are kept in use: in memory, on a device, or on disk."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import torch
 from bdclean.data.images import Images
 
 MEMORY_LIMIT = 2**31
-"""Bytes up to which a set of images is kept in memory, on the device."""
+"""Maximum size of a set of images that is kept in memory on the device by default, in bytes."""
 
 
 @dataclass
 class Placement:
-    """Where images are kept, and by how many processes they are worked on. The engine says so before the first batch.
+    """Where images are kept, and how many processes use them. The engine sets device and processes before training.
 
     Attributes:
-        keep: Whether sets are kept in memory; None for those of up to 2 GiB.
-        num_workers: Processes that decode images which are not.
-        device: Where those in memory are.
-        processes: Of the training, together.
+        keep: Whether to keep sets in memory; None to keep sets of up to `limit` bytes.
+        num_workers: Number of processes that decode images that are not in memory.
+        device: Device for images in memory.
+        processes: Number of processes of the training.
+        limit: Maximum size of a set that is kept by default, in bytes.
     """
 
     keep: bool | None
     num_workers: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     processes: int = 1
+    limit: int = MEMORY_LIMIT
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes may be kept in memory."""
-        return size <= MEMORY_LIMIT if self.keep is None else self.keep
+        """Whether to keep `size` bytes in memory."""
+        return size <= self.limit if self.keep is None else self.keep
 
     def place(self, images: Images) -> Images:
-        """Bring images into memory, onto the device, where they are few enough."""
+        """Move images into memory on the device if they fit."""
         if not self.fits(images.size_in_memory()):
             return images
         return images.in_memory(self.num_workers).to(self.device)

@@ -1,4 +1,4 @@
-"""How triggers get onto images."""
+"""Put triggers on images."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from bdclean.data.batch import Batch
 from bdclean.data.images import Images, across, to_float, to_pixels
 
 AT_ONCE = 1_024_000
-"""Pixels that triggers are put on at once: their maps shall not fill the memory."""
+"""Number of pixels to put triggers on at once, which limits the memory for intermediate maps."""
 
 
 @torch.no_grad()
 def stamp(pixels: Tensor, places: Tensor, put: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Put triggers on images that an attacker hands over as files: what comes out has whole grey levels.
+    """Put triggers on some images, and round them to uint8 as in image files.
 
     Args:
         pixels: (N, H, W, C) uint8, on any device.
-        places: (M,) which images get one.
-        put: From images (n, C, H, W) float in [0, 1] and their places to such images.
+        places: (M,) indices of the images that get a trigger.
+        put: From images (n, C, H, W) float in [0, 1] and their indices to triggered images.
 
     Returns:
-        A new tensor, in which the others are as they were.
+        A new tensor, in which all other images are unchanged.
     """
     stamped = pixels.clone()
     size = max(1, AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
     for some in torch.split(places, size):
-        here = some.to(pixels.device)
-        stamped[here] = to_pixels(put(to_float(pixels[here]), some))
+        indices = some.to(pixels.device)
+        stamped[indices] = to_pixels(put(to_float(pixels[indices]), some))
     return stamped
 
 
 def trigger(pixels: Tensor, attack: Attack) -> Tensor:
-    """Put an attack's trigger on test images: as `stamp`."""
-    attack = _beside(attack, pixels)
+    """Put an attack's trigger on all test images, (N, H, W, C) uint8: see `stamp`."""
+    attack = _on_device_of(pixels, attack)
     return stamp(pixels, torch.arange(len(pixels)), lambda images, _: attack.apply(images))
 
 
 def poison(pixels: Tensor, attack: Attack, roles: Tensor, indices: Tensor) -> Tensor:
-    """Poison training images, once and for all: as `stamp`.
+    """Poison training images before training: see `stamp`.
 
     Args:
         pixels: (N, H, W, C) uint8, on any device.
-        attack: What puts the triggers on them.
-        roles: (N,) what each of them is, as `Attack.choose` gives it.
-        indices: (N,) their numbers in the training set.
+        attack: The attack.
+        roles: (N,) the role of each image, from `Attack.choose`.
+        indices: (N,) indices in the training set.
     """
-    attack = _beside(attack, pixels)
+    attack = _on_device_of(pixels, attack)
 
     def put(images: Tensor, some: Tensor) -> Tensor:
         cover = (roles[some] == COVER).to(images.device)
@@ -63,13 +63,13 @@ def poison(pixels: Tensor, attack: Attack, roles: Tensor, indices: Tensor) -> Te
 
 
 def poison_in_step(batch: Batch, attack: Attack, augment: Augmentation) -> Tensor:
-    """The images of a batch with triggers on those that are marked, cropped and flipped after that.
+    """Put triggers on the marked images of a batch, then crop and flip all images.
 
-    Triggers come first: else a network would know them by what they do to the padding.
+    Triggers come first: otherwise a network could recognise them by their effect on the padding.
 
     Args:
-        batch: With marks.
-        attack: What acts in the training step; where it learns the images carry its gradient.
+        batch: A batch with marks.
+        attack: The attack; if its trigger is learned, the images have a gradient with respect to it.
         augment: Crops and flips.
 
     Returns:
@@ -83,18 +83,18 @@ def poison_in_step(batch: Batch, attack: Attack, augment: Augmentation) -> Tenso
 
     if not len(places):
         return augmented(batch.images)
-    # These alone have gradients to be carried back through the crops.
+    # Augment triggered images separately, so that only they are back-propagated through.
     triggered = augmented(attack.poison(batch.images[places], cover, indices).to(batch.images))
     return augmented(batch.images).index_copy(0, places, triggered)
 
 
 class Poisoned:
-    """Gives images that are poisoned always in the same way, and were once and for all, in the place of clean ones.
+    """Replaces clean images by images that were poisoned in advance, for attacks that do not poison in each step.
 
     Args:
-        images: The images, clean.
-        attack: As in `poison`.
-        roles: As in `poison`.
+        images: The clean images.
+        attack: The attack.
+        roles: (N,) the role of each image, from `Attack.choose`.
     """
 
     def __init__(self, images: Images, attack: Attack, roles: Tensor) -> None:
@@ -104,14 +104,14 @@ class Poisoned:
         self.rows[chosen] = torch.arange(len(chosen))
 
     def __call__(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        """Images (n, H, W, C), which are changed, by their numbers."""
+        """Replace the poisoned ones of images (n, H, W, C) with these indices, in place."""
         rows = self.rows[indices]
         places = (rows >= 0).nonzero().squeeze(1)
         pixels[across(places, pixels.device)] = self.pixels[across(rows[places], pixels.device)]
         return pixels
 
 
-def _beside(attack: Attack, pixels: Tensor) -> Attack:
-    """The attack where the images are: a copy, as the attack itself may be needed where it is."""
+def _on_device_of(pixels: Tensor, attack: Attack) -> Attack:
+    """The attack on the device of the images; a copy if it is on another, where it may still be needed."""
     tensors = [*attack.parameters(), *attack.buffers()]
     return attack if all(x.device == pixels.device for x in tensors) else copy.deepcopy(attack).to(pixels.device)

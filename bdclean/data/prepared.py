@@ -1,4 +1,4 @@
-"""What attacks make before training, kept on disk."""
+"""Preparations of attacks before training, kept on disk."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from bdclean.errors import Given, InputError
 
 
 def find(attack: Attack, made_of: Mapping[str, Any], folder: Path) -> Path:
-    """The file of what an attack makes.
+    """The file of an attack's preparation.
 
     Args:
-        attack: The attack, whose options are part of the file's name.
-        made_of: What else it depends on, as plain values.
-        folder: Where such files lie.
+        attack: The attack; the file's name depends on its options.
+        made_of: Everything else that the preparation depends on, as plain values.
+        folder: Folder of the preparations.
 
     Raises:
-        InputError: If there can be no such folder.
+        InputError: If the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,18 +49,18 @@ def make(
     device: torch.device,
     path: Path,
 ) -> None:
-    """Have an attack make what it needs, and keep it.
+    """Run an attack's preparation, and write it to a file.
 
     Args:
         attack: The attack; its buffers and parameters are filled in place.
-        images: The attacker's images, clean, with their labels.
-        num_classes: How many classes there are.
-        network: Gives a network as in `Attack.prepare`, with new weights.
-        device: Where things are made.
+        images: The attacker's clean images, with labels.
+        num_classes: Number of classes.
+        network: Makes a network with new weights for `Attack.prepare`.
+        device: Device of the preparation.
         path: The file.
 
     Raises:
-        InputError: If what comes out are no finite numbers.
+        InputError: If the preparation has nan or inf.
     """
 
     def look_up(indices: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ def make(
 
 
 def read(attack: Attack, path: Path) -> None:
-    """Fill an attack with what was made before, or is being made by another process.
+    """Load a preparation into an attack, after waiting for another process to write it if necessary.
 
     Raises:
         InputError: If the file is damaged.
@@ -85,9 +85,10 @@ def read(attack: Attack, path: Path) -> None:
     while not path.exists():
         time.sleep(0.5)
     for name, value in load(str(path), Given("data.root", path)).content.items():
-        module, _, own = name.rpartition(".")
-        place = attack.get_submodule(module)
-        if own in place._parameters:
-            place._parameters[own] = nn.Parameter(value, place.get_parameter(own).requires_grad)
+        module_name, _, tensor_name = name.rpartition(".")
+        module = attack.get_submodule(module_name)
+        if tensor_name in module._parameters:
+            requires_grad = module.get_parameter(tensor_name).requires_grad
+            module._parameters[tensor_name] = nn.Parameter(value, requires_grad)
         else:
-            place._buffers[own] = value
+            module._buffers[tensor_name] = value

@@ -1,59 +1,29 @@
-"""Images drawn by the program for users who have none: what a suspect classifier's answers are distilled on.
+"""Unlabeled images drawn by the program, on which a suspect can be distilled without any images of the user.
 
-They show nothing in particular, and they need not: statistics like those of photographs (edges from things that hide
-each other, detail at every scale, channels that vary together) are enough to make a classifier's features answer.
+They show no objects. Statistics like those of photographs (edges of occluding surfaces, detail at every scale,
+correlated channels) are enough to activate a classifier's features.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Draw = Callable[[int, int, torch.Generator], Tensor]
+"""From a number of images, their size and a generator to images (N, size, size, 3), about [0, 1]."""
+
 PIXELS_PER_CHUNK = 2**19
-"""Images are drawn some at a time, about 150 MB of working memory at most; small images then stay near the cache."""
+"""Pixels to draw at once: up to about 150 MB of working memory, most of which fits the cache for small images."""
 
 LEAF_COVER = 1.3
 """Total area of the leaves of one octave of radii, in areas of the image."""
 
 PALETTE = 6
-"""How many colours an image of fractal noise has at most."""
-
-
-def draw_procedural(count: int, size: int, seed: int) -> Tensor:
-    """Draw unlabelled images: a third each dead leaves, fractal noise and noise with the spectra of natural images.
-
-    After Baradad, Wulff, Wang, Isola and Torralba, "Learning to See by Looking at Noise", NeurIPS 2021; dead leaves
-    after Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001.
-
-    Args:
-        count: How many images.
-        size: Height and width of an image, in pixels, from 8 to 512.
-        seed: The same seed, count and size draw the same images.
-
-    Returns:
-        Images in random order, (count, size, size, 3) uint8.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.empty(count, size, size, 3, dtype=torch.uint8)
-    kinds = (_dead_leaves, _fractal_noise, _natural_spectra)
-    order = torch.randperm(count, generator=generator)
-    chunk = max(1, PIXELS_PER_CHUNK // size**2)
-    threads = torch.get_num_threads()
-    # In thousands of small steps threads mostly wait for each other, ten times as long where another program holds a
-    # core; and the last bits of matrix products and Fourier transforms would depend on their number.
-    torch.set_num_threads(1)
-    try:
-        for kind, draw in enumerate(kinds):
-            members = order[kind :: len(kinds)]
-            for start in range(0, len(members), chunk):
-                piece = members[start : start + chunk]
-                images[piece] = draw(len(piece), size, generator).clamp(0, 1).mul(255).round().to(torch.uint8)
-    finally:
-        torch.set_num_threads(threads)
-    return images
+"""Maximum number of colours in an image of fractal noise."""
 
 
 def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
@@ -61,10 +31,10 @@ def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -
 
 
 def _to_rgb(luminance: Tensor, chroma: Tensor) -> Tensor:
-    """Colours from the three directions in which those of photographs vary independently, each less than the former.
+    """Colours from the three independent directions of variation in photographs, in order of decreasing variance.
 
     Args:
-        luminance: Brightness, in [0, 1] unless it will be clipped; any shape (...).
+        luminance: Brightness, about [0, 1] (later clipped); any shape (...).
         chroma: Blue to yellow and green to magenta, of about unit variance; (2, ...).
 
     Returns:
@@ -76,9 +46,9 @@ def _to_rgb(luminance: Tensor, chroma: Tensor) -> Tensor:
 
 
 def _colours(count: int, per_image: int, generator: torch.Generator) -> Tensor:
-    """Colours that go together, (N, per_image, 3): brightness varies more than hue, around the image's own tint."""
+    """Matching colours, (N, per_image, 3): brightness varies more than hue, around a tint of the image."""
     key, contrast = _uniform(0.3, 0.7, generator, count, 1), _uniform(0.6, 1.2, generator, count, 1)
-    # Bright and dark by turns: neighbours in a short palette would else be alike often, and the image flat.
+    # Alternate bright and dark: otherwise neighbours in a short palette would often be similar, and the image flat.
     turns = 1 - 2 * (torch.arange(per_image) % 2)
     luminance = key + contrast * turns * _uniform(0.1, 0.5, generator, count, per_image)
     tint, hue = torch.randn(2, count, 1, generator=generator), torch.randn(2, count, per_image, generator=generator)
@@ -95,7 +65,7 @@ def _value_noise(count: int, fields: int, size: int, generator: torch.Generator)
         cells = 2 ** (octave + 1) + 1
         position = torch.linspace(0, cells - 1, size)[:, None]
         spread = (1 - (position - torch.arange(cells)).abs()).clamp(min=0)
-        # Bent into an S, neighbouring weights still add up to one, and the cells' borders do not show as creases.
+        # Smoothstep: neighbouring weights still sum to 1, and no creases show at the borders of cells.
         spread = spread.square() * (3 - 2 * spread)
         strength = persistence ** (octave - coarsest) * (octave >= coarsest)
         noise += spread @ (strength * torch.randn(count, fields, cells, cells, generator=generator)) @ spread.T
@@ -104,13 +74,13 @@ def _value_noise(count: int, fields: int, size: int, generator: torch.Generator)
 
 
 def _dead_leaves(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Leaves that hide each other, radii with density r^-3: (N, size, size, 3), about [0, 1]."""
+    """Leaves that occlude each other, with radii of density r^-3: (N, size, size, 3), about [0, 1]."""
     largest = [size / 2**k for k in range(1, 6) if k == 1 or size / 2**k >= 2]
-    # As many leaves per octave as make its total area the same, counting those that hang over the border; with radii
-    # of density r^-3 inside an octave too, a leaf's mean area is (2 pi ln 2 / 3) times its octave's largest radius^2.
+    # Each octave gets the same total area of leaves, including leaves that cross the border. Radii have density r^-3
+    # inside an octave too, so a leaf's mean area is (2 pi ln 2 / 3) times the square of the octave's largest radius.
     area = 2 * math.pi * math.log(2) / 3
     numbers = [math.ceil(LEAF_COVER * (size + 2 * radius) ** 2 / (area * radius**2)) for radius in largest]
-    # One octave, outline and finish for the whole batch at every step: the window that is painted is then of one size.
+    # Each step has one octave, outline and finish for the whole batch, so that the painted window has one size.
     order = torch.tensor(largest).repeat_interleave(torch.tensor(numbers))
     order = order[torch.randperm(len(order), generator=generator)]
     outlines, finishes = torch.randint(0, 4, (2, len(order)), generator=generator).tolist()
@@ -118,7 +88,7 @@ def _dead_leaves(count: int, size: int, generator: torch.Generator) -> Tensor:
     texture = _value_noise(count, 1, size, generator).flatten(2)
     # Some images have only large leaves.
     finest = size * torch.exp2(_uniform(-6.5, -3.0, generator, count, 1, 1))
-    # The hindmost leaf covers everything.
+    # The last leaf covers the whole background.
     canvas = colours[:, :, -1:].repeat(1, 1, size**2)
 
     for step, (upper, outline, finish) in enumerate(zip(order.tolist(), outlines, finishes, strict=True)):
@@ -132,7 +102,7 @@ def _dead_leaves(count: int, size: int, generator: torch.Generator) -> Tensor:
         cos, sin = (2 * math.pi * turn).cos(), (2 * math.pi * turn).sin()
         u, v = x * cos + y * sin, y * cos - x * sin
 
-        # Distance to the outline in pixels, positive inside. Every outline fits in the disk of that radius.
+        # Distance to the outline in pixels, positive inside. Every outline fits in the disk of this radius.
         if outline == 0:
             angle = 0.4 + 0.4 * shape
             inside = torch.minimum(radius * angle.cos() - u.abs(), radius * angle.sin() - v.abs())
@@ -158,9 +128,9 @@ def _dead_leaves(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _fractal_noise(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Value noise, bent by other noise and coloured: (N, size, size, 3), about [0, 1]."""
+    """Value noise, warped by other noise and coloured: (N, size, size, 3), about [0, 1]."""
     fields = _value_noise(count, 4, size, generator)
-    # Half of the images are bent. All are turned, stretched and cropped, or the noise's lattice would be in every one.
+    # Warp half of the images. Rotate, stretch and crop all of them, to hide the lattice of the noise.
     bend = (0.6 * _uniform(-1, 1, generator, count, 1, 1, 1)).clamp(min=0)
     turn = _uniform(0, 2 * math.pi, generator, count)
     zoom = _uniform(0.35, 0.7, generator, 2, count)
@@ -169,11 +139,11 @@ def _fractal_noise(count: int, size: int, generator: torch.Generator) -> Tensor:
     grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
     grid = grid + bend * fields[:, 1:3].permute(0, 2, 3, 1)
     height = F.grid_sample(fields[:, :1], grid, padding_mode="reflection", align_corners=False).view(count, -1)
-    # A third are ridges: the sign is lost, and creases run where it changed.
+    # Turn a third into ridged noise: the absolute value has creases where the sign changed.
     height = torch.where(_uniform(0, 1, generator, count, 1) < 1 / 3, height.abs() * 2 - 1, height)
     low, high = height.amin(1, keepdim=True), height.amax(1, keepdim=True)
 
-    # From one colour to the next smoothly, or within a small part of the way: that makes areas with edges.
+    # Blend between neighbouring colours either smoothly, or within a narrow range, which makes areas with edges.
     steps = torch.randint(1, PALETTE, (count, 1), generator=generator)
     position = (height - low) / (high - low + 1e-6) * steps
     below = position.long().clamp(max=PALETTE - 2)
@@ -192,11 +162,11 @@ def _random_phases(
     """Fields with a given spectrum and random phases.
 
     Args:
-        exponent: How amplitudes fall with frequency f, as f^-exponent, mean over directions; (N,).
-        anisotropy: How the exponent differs by direction: plus x cos 2t + y sin 2t in direction t; (N, 2) of (x, y).
-        channels: Fields of an image: the same spectrum, other phases.
+        exponent: Amplitudes fall with frequency f as f^-exponent, averaged over directions; (N,).
+        anisotropy: Adds x cos 2t + y sin 2t to the exponent in direction t; (N, 2) of (x, y).
+        channels: Number of fields per image, with the same spectrum and different phases.
         size: Height and width, in pixels.
-        generator: Where the phases come from.
+        generator: Generator of the phases.
 
     Returns:
         Fields of mean 0 and variance 1, (N, channels, size, size).
@@ -208,14 +178,14 @@ def _random_phases(
     slope = exponent[:, None, None] + along * (fx.square() - fy.square()) / squared + across * 2 * fx * fy / squared
     amplitude = squared ** (-slope / 2)
     amplitude[:, 0, 0] = 0
-    # The phases of white noise are random, and symmetric as those of real images must be.
+    # The phases of white noise are random, and have the symmetry of a real-valued image.
     white = torch.fft.rfft2(torch.randn(len(exponent), channels, size, size, generator=generator))
     fields = torch.fft.irfft2(white.sgn() * amplitude[:, None], s=(size, size))
     return fields / fields.square().mean((-2, -1), keepdim=True).sqrt()
 
 
 def _natural_spectra(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Random phases under spectra that fall as those of natural images do: (N, size, size, 3), mostly in [0, 1]."""
+    """Random phases with spectra like those of natural images: (N, size, size, 3), mostly in [0, 1]."""
     exponent = _uniform(0.5, 3.5, generator, count)
     anisotropy = _uniform(-0.4, 0.4, generator, count, 2)
     fields = _random_phases(exponent, anisotropy, 3, size, generator).transpose(0, 1)
@@ -223,3 +193,44 @@ def _natural_spectra(count: int, size: int, generator: torch.Generator) -> Tenso
     fields = (0.1 + 0.25 * contrast) * fields
     tint = torch.randn(2, count, 1, 1, generator=generator)
     return _to_rgb(0.3 + 0.4 * brightness + fields[0], saturation * (0.8 * tint + 5 * fields[1:]))
+
+
+KINDS: tuple[Draw, ...] = (_dead_leaves, _fractal_noise, _natural_spectra)
+"""What an equal share of images each is drawn by."""
+
+
+def draw_procedural(
+    count: int, size: int, seed: int, kinds: Sequence[Draw] = KINDS, pixels: int = PIXELS_PER_CHUNK
+) -> Tensor:
+    """Draw unlabelled images: a third each dead leaves, fractal noise and noise with the spectra of natural images.
+
+    After Baradad, Wulff, Wang, Isola and Torralba, "Learning to See by Looking at Noise", NeurIPS 2021; dead leaves
+    after Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001.
+
+    Args:
+        count: Number of images.
+        size: Height and width of an image, in pixels, from 8 to 512.
+        seed: Seed; the same seed, count and size give the same images.
+        kinds: Functions that draw images, an equal share each.
+        pixels: Number of pixels to draw at once.
+
+    Returns:
+        Images in random order, (count, size, size, 3) uint8.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.empty(count, size, size, 3, dtype=torch.uint8)
+    order = torch.randperm(count, generator=generator)
+    chunk = max(1, pixels // size**2)
+    threads = torch.get_num_threads()
+    # A single thread: threads would mostly wait for each other in thousands of small operations, ten times as long if
+    # another program uses a core, and rounding in matrix products and FFTs would depend on their number.
+    torch.set_num_threads(1)
+    try:
+        for kind, draw in enumerate(kinds):
+            members = order[kind :: len(kinds)]
+            for start in range(0, len(members), chunk):
+                piece = members[start : start + chunk]
+                images[piece] = draw(len(piece), size, generator).clamp(0, 1).mul(255).round().to(torch.uint8)
+    finally:
+        torch.set_num_threads(threads)
+    return images

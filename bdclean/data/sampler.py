@@ -1,4 +1,4 @@
-"""Which images each batch holds, on any number of processes."""
+"""Sample batches of indices, for any number of processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from bdclean.errors import InputError
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Cuts a set into batches of almost equal size, and each batch into the shares of the processes.
+    """Divides a set into batches of almost equal size, and each batch among the processes.
 
-    Every image is seen exactly once an epoch, whatever the number of processes; with the same seed the batches, taken
-    over all processes, are the same. The processes are counted when the iteration starts, so a loader may be made
-    before they are.
+    Every image is used exactly once per epoch, and the batches over all processes depend only on the seed, not on the
+    number of processes. This number is read when iteration starts, so that a loader can be made before the processes.
 
     Args:
-        length: How many images.
-        batch_size: Largest batch over all processes; the sizes of the batches differ by one at most.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Fixes the orders.
-        shared: Whether each process gets its share; else each gets whole batches.
+        length: Number of images.
+        batch_size: Maximum batch size over all processes; batch sizes differ by at most one.
+        shuffle: Whether each epoch has another random order.
+        seed: Seed of the orders.
+        shared: Whether each process gets a share of each batch; otherwise it gets whole batches.
     """
 
     def __init__(self, length: int, batch_size: int, shuffle: bool, seed: int = 0, shared: bool = True) -> None:

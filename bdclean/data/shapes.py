@@ -1,7 +1,7 @@
 """The embedded data set: ten shapes, drawn by the program from a seed.
 
-Nothing has to be downloaded, every image differs in position, size, colour, rotation and background, and a linear
-model cannot solve it: a stand-in for real photographs that a small network learns in a minute on two CPU cores.
+It needs no download, its images differ in position, size, colour, rotation and background, and a linear model cannot
+solve it. A small network learns it in a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    # One spike, repeated five times by folding the angle; its edge is a line from the tip to the inner corner.
+    # One spike, repeated five times by folding the angle; its edge is the line from the tip to the inner corner.
     sector = 2 * math.pi / 5
     angle = (torch.remainder(torch.atan2(y, x), sector) - sector / 2).abs()
     radius = torch.hypot(x, y)
@@ -90,14 +90,14 @@ CLASSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "heart": _heart,
     "corner": _corner,
 }
-"""Name of each class and its shape: positive inside, about the distance to the edge in units of the shape's radius."""
+"""Signed distance of each class, by name: positive inside, in units of the shape's radius, approximate."""
 
 
 def _texture(count: int, generator: torch.Generator) -> Tensor:
-    """Random fields with detail at three scales, as (N, 3, 32, 32) of about zero mean."""
+    """Random fields with detail at three scales, (N, 3, 32, 32), of about zero mean."""
     texture = torch.randn(count, 3, SIDE, SIDE, generator=generator).mul_(0.04)
     for cells, strength in ((2, 0.15), (6, 0.08)):
-        # Linear interpolation along an axis is a product with a matrix, many times faster than an image resize.
+        # Linear interpolation as a matrix product is many times faster than resizing an image.
         position = torch.linspace(0, cells - 1, SIDE)[:, None]
         spread = (1 - (position - torch.arange(cells)).abs()).clamp(min=0)
         noise = strength * torch.randn(count, 3, cells, cells, generator=generator)
@@ -109,15 +109,15 @@ def draw_shapes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw labelled images of shapes, each class equally often.
 
     Args:
-        count: How many images.
-        seed: The same seed and count draw the same images.
+        count: Number of images.
+        seed: Seed; the same seed and count give the same images.
 
     Returns:
         Images, (N, 32, 32, 3) uint8, and their classes, (N,) int64.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(count) % len(CLASSES))[torch.randperm(count, generator=generator)]
-    # In pieces that stay in the processor's cache.
+    # In chunks that fit the CPU cache.
     return torch.cat([_draw(piece, generator) for piece in torch.split(labels, 500)]), labels
 
 
@@ -141,10 +141,10 @@ def _draw(labels: Tensor, generator: torch.Generator) -> Tensor:
     coverage = (0.5 + inside * radius).clamp(0, 1)[:, None]
 
     background = uniform(0.15, 0.85, count, 3, 1, 1)
-    # The shape's colour keeps a distance from the background's: 0.25 to 0.55 in every channel, up or down.
+    # The shape's colour differs from the background by 0.25 to 0.55 in every channel, up or down.
     shift = uniform(0.25, 0.55, count, 3, 1, 1) * uniform(-1, 1, count, 3, 1, 1).sign()
     colour = background + shift
     colour = torch.where((colour < 0) | (colour > 1), background - shift, colour)
-    # In place, as new memory takes longer than the sums.
+    # In place, as allocating memory takes longer than the arithmetic.
     images = (coverage * (colour - background)).add_(background).add_(_texture(count, generator))
     return images.clamp_(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""The labelled images of an experiment, and who has which of them."""
+"""The labelled images of an experiment, split between validation, defender and attacker."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from torch import Tensor
 from bdclean.data.images import Images
 from bdclean.data.sources import Source
 from bdclean.errors import Given, InputError
+from bdclean.resizing import Resize
 
 VALIDATION_SHARE = 0.05
-"""Part of the training images that are for validation, if their number is not given."""
+"""Default share of the training images for validation."""
 VALIDATION_LIMIT = 1_000
-"""Validation images at most, if their number is not given."""
+"""Maximum of the default number of validation images."""
 DEFENDER_SHARE = 0.1
-"""Part of the training images that are held out for the defender, if their number is not given."""
+"""Default share of the training images that is held out for the defender."""
 DEFENDER_LIMIT = 5_000
-"""Images of the defender at most, if their number is not given."""
+"""Maximum of the default number of the defender's images."""
 
 
 class Labelled:
     """The labelled images: a test part, and a training part that is split into three.
 
     Args:
-        source: Where they come from; None if there are none.
-        image_size: Their height and width, in pixels.
+        source: Source of the images; None if there are none.
+        image_size: Height and width of the images, in pixels.
         seed: As in PoisonDataModule.
         num_val: As in PoisonDataModule.
         num_held_out: As in PoisonDataModule.
         num_train: As in PoisonDataModule.
+        resize: How pictures are resized; as in `bdclean.decoding.square`.
     """
 
     def __init__(
@@ -43,13 +45,15 @@ class Labelled:
         num_val: int | None,
         num_held_out: int | None,
         num_train: int | None,
+        resize: Resize | None,
     ) -> None:
         self.source = source
         self.image_size = image_size
+        self.resize = resize
         self.seed = seed
         self.sizes = (num_val, num_held_out, num_train)
         self.num_classes = None if source is None else source.num_classes
-        """How many classes there are: of the images, or where some of these may be missing of the network."""
+        """Number of classes of the images, or of the network if some classes may have no images."""
 
     def has(self, split: str) -> bool:
         """Whether there is a `train` or `test` part."""
@@ -58,17 +62,17 @@ class Labelled:
     def test(self) -> Images:
         """The test part."""
         assert self.source is not None
-        return self.source.load("test", self.image_size)
+        return self.source.load("test", self.image_size).resized(self.resize)
 
     @cached_property
     def training(self) -> Images:
         """The training part."""
         assert self.source is not None
-        return self.source.load("train", self.image_size)
+        return self.source.load("train", self.image_size).resized(self.resize)
 
     @cached_property
     def numbers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Numbers of the validation, the defender's and the attacker's images in the training part."""
+        """Indices of the validation, the defender's and the attacker's images in the training part."""
         return split(len(self.training), self.seed, *self.sizes)
 
     @property
@@ -87,32 +91,32 @@ class Labelled:
         return self.training.subset(self.numbers[2])
 
     def trained_on(self, description: Mapping[str, Any]) -> int:
-        """How many of the images that are held out here are the attacker's elsewhere.
+        """Number of images that are held out here, but were the attacker's training images in another split.
 
         Args:
-            description: What a checkpoint says of its images.
+            description: Options of the other split, from a checkpoint.
         """
         if self.source is None or description.get("source") != self.source.name:
             return 0
         options = (description.get(name) for name in ("num_val", "num_held_out", "num_train"))
-        theirs = split(len(self.training), description.get("seed", 0), *options)[2]
-        return int(torch.isin(self.numbers[1], theirs).sum())
+        trained = split(len(self.training), description.get("seed", 0), *options)[2]
+        return int(torch.isin(self.numbers[1], trained).sum())
 
 
 def split(
     total: int, seed: int, num_val: int | None, num_held_out: int | None, num_train: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of the images of a training part that are for validation, the defender's, and the attacker's.
+    """Indices of the validation, the defender's and the attacker's images in a training part.
 
     Args:
-        total: How many there are.
+        total: Number of images in the part.
         seed: As in PoisonDataModule.
         num_val: As in PoisonDataModule.
         num_held_out: As in PoisonDataModule.
         num_train: As in PoisonDataModule.
 
     Raises:
-        InputError: If none are left for the attacker.
+        InputError: If no images are left for the attacker.
     """
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     val = share(num_val, total, VALIDATION_SHARE, VALIDATION_LIMIT)
@@ -125,5 +129,5 @@ def split(
 
 
 def share(number: int | None, total: int, part: float, limit: int) -> int:
-    """A number that was given, or a part of the total up to a limit."""
+    """The given number, or by default a share of the total up to a limit."""
     return min(round(part * total), limit) if number is None else number

@@ -1,4 +1,4 @@
-"""Tables that name images and their classes, as CSV, TSV or words in lines."""
+"""Tables of images and their classes: CSV, TSV, or two words per line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from bdclean.decoding import SUFFIXES
 
 MOST_BYTES = 2**28
-"""A larger file is not read."""
+"""Maximum size of a table, in bytes; larger files are not read."""
 _FILES = ("path", "filepath", "imagepath", "imgpath", "filename", "file")
 IMAGE_COLUMNS = (*_FILES, "image", "imagename", "imageid", "img", "imgname", "id", "name")
-"""Columns that name the image, the surest first, in small letters without anything between them."""
+"""Titles of the column with the name of the image, in order of preference, reduced to lower-case letters."""
 LABEL_COLUMNS = ("label", "class", "classid", "classname", "category", "categoryid", "target", "predictionstring")
-"""Columns that name its class, in the same way."""
+"""Titles of the column with the class, in order of preference, reduced to lower-case letters."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-"""Characters that no text has."""
+"""Control characters, which do not occur in text."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Table:
     """The rows of a table that can be read.
 
     Attributes:
-        titles: The cells of its first line, which may be a header or not.
-        rows: The number of the line and the cells of each row, without a header that is known as one.
-        image: The column that names the image.
-        label: The column that names its class; None if there is no telling.
+        titles: Cells of the first line, which may or may not be a header.
+        rows: Line number and cells of each row, without a recognised header.
+        image: Index of the column with the name of the image.
+        label: Index of the column with the class; None if unknown.
         known: Whether a header names both columns.
-        boxes: Whether the cell of the class goes on with the boxes of objects, as ImageNet's do.
-        broken: The line at which the table cannot be read further, and why; empty if all of it can be read.
+        boxes: Whether the cell with the class also has bounding boxes, as in ImageNet.
+        broken: The line from which on the table is unreadable, and the reason; empty if the whole table is readable.
     """
 
     titles: list[str]
@@ -47,7 +47,7 @@ class Table:
 
 
 def read_table(file: Path) -> Table:
-    """Read a file as a table; a file that cannot be opened, or that is too large, is an empty one."""
+    """Read a file as a table; an unreadable or too large file gives an empty table."""
     rows, broken = _rows(file)
     titles = rows[0][1] if rows else []
     header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in titles]
@@ -62,7 +62,7 @@ def read_table(file: Path) -> Table:
 
 
 def names_image(cell: str) -> bool:
-    """Whether a cell ends as the names of images do."""
+    """Whether a cell ends with the suffix of an image file."""
     return os.path.splitext(cell.rstrip())[1].lower() in SUFFIXES
 
 
@@ -71,11 +71,11 @@ def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def _rows(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """The number and the cells of each line that is not empty, and where and why the file cannot be read further."""
+    """Line number and cells of each non-empty row, and the position and reason of an error (empty without one)."""
     try:
         if file.stat().st_size > MOST_BYTES:
             return [], ""
-        # Names of files need not be UTF-8.
+        # File names may not be UTF-8.
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError:
         return [], ""

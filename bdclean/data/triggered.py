@@ -1,4 +1,4 @@
-"""Triggered test images that a suspect's file brings along."""
+"""Triggered test images from a suspect's file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bdclean.errors import Given
 
 
 def triggered_batches(brought: Triggered, image_size: int, placement: Placement) -> Batches:
-    """Such images by the batch.
+    """Make a dataset of triggered test images.
 
     Args:
-        brought: The images, which are files or in memory, with their classes.
-        image_size: Height and width that they shall have, in pixels.
-        placement: Where they are worked on.
+        brought: The images, as files or in memory, with their classes.
+        image_size: Height and width to resize them to, in pixels.
+        placement: Where the images are kept.
     """
     images: Images
     if isinstance(brought.images[0], Path):

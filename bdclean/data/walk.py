@@ -1,4 +1,4 @@
-"""Files in folders that may be hostile: links in circles, links to nothing, folders that cannot be read."""
+"""List files in untrusted folders, with cyclic links, broken links and unreadable folders."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path
 from bdclean.errors import Given, InputError
 
 HIDDEN = (".", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
-"""Beginnings of names that no file of the user's has: the system made them."""
+"""Prefixes of the names of hidden files and of files that the system made."""
 Identity = tuple[int, int]
-"""What tells a folder from all others."""
+"""Device and inode, which identify a folder."""
 
 
 def walk(folder: Path, others: Collection[Identity] = ()) -> tuple[list[Path], list[Path]]:
-    """Find all files in a folder, in the folders inside, and in folders that links lead to, each of them once.
+    """Find all files in a folder, its subfolders and linked folders, each of them once.
 
     Hidden files and folders are left out.
 
     Args:
         folder: The folder.
-        others: Folders that are not entered, though links lead to them.
+        others: Folders that are not entered, even if links lead to them.
 
     Returns:
-        The files in the order of their paths, and what cannot be read: folders, and links that lead to nothing or to
-        themselves.
+        The files sorted by path, and unreadable paths: folders, broken links, and links to themselves.
     """
     files: list[Path] = []
     unreadable: list[Path] = []
@@ -47,13 +46,13 @@ def walk(folder: Path, others: Collection[Identity] = ()) -> tuple[list[Path], l
                     files.append(Path(entry))
                 elif entry.is_symlink():
                     unreadable.append(Path(entry))
-            except OSError:  # a link to itself, for one
+            except OSError:  # e.g. a link to itself
                 unreadable.append(Path(entry))
     return sorted(files), sorted(unreadable)
 
 
 def listed(folder: Path) -> list[Path]:
-    """What lies in a folder and is not hidden, by name; nothing if the folder cannot be read."""
+    """Entries of a folder that are not hidden, sorted by name; empty if the folder cannot be read."""
     try:
         return [Path(entry) for entry in _entries(folder)]
     except OSError:
@@ -61,11 +60,11 @@ def listed(folder: Path) -> list[Path]:
 
 
 def folders(folder: Path, option: Given) -> list[Path]:
-    """The folders in a folder, and those that links in it lead to, by name.
+    """The folders in a folder, including linked folders, sorted by name.
 
     Args:
         folder: The folder.
-        option: The parameter that named it, for the message.
+        option: The parameter that named the folder, for messages.
 
     Raises:
         InputError: If the folder cannot be read.
@@ -77,7 +76,7 @@ def folders(folder: Path, option: Given) -> list[Path]:
 
 
 def identity(folder: Path) -> Identity:
-    """The same for a folder and for links to it."""
+    """Identity of a folder, which links to it share."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

@@ -1,1 +1,1 @@
-"""Lightning, bent once to what this field needs."""
+"""Lightning's Trainer, adapted to training, scanning and cleansing."""

@@ -1,4 +1,4 @@
-"""What `--trainer.detect_anomaly true` finds in one line: which function returned nan, and which code called it."""
+"""Report the nan that `--trainer.detect_anomaly true` finds in one line: the function, and the code that called it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import torch
 from bdclean.errors import InputError
 
 ERROR = re.compile(r"Function '\w+' returned nan values")
-"""How the error of torch begins."""
+"""Beginning of torch's error."""
 WARNING = "Error detected in "
-"""How the warning of torch begins that has the traceback of the forward pass."""
+"""Beginning of torch's warning with the traceback of the forward pass."""
 FRAME = re.compile(r'File "(.+)", line (\d+), in (\S+)')
-"""A frame in that traceback."""
+"""A frame of that traceback."""
 FOREIGN = tuple(str(Path(str(package.__file__)).parent) for package in (torch, lightning))
-"""Folders whose code is no place to look for the cause."""
+"""Folders of libraries, whose frames are skipped when looking for the cause."""
 
 
 @contextmanager
 def located() -> Iterator[None]:
-    """Within it, a nan that anomaly detection finds is an error in one line that says where it comes from.
+    """Context that turns a nan found by anomaly detection into a one-line error with its location.
 
     Raises:
         InputError: If a backward pass returns nan, and anomaly detection is on.

@@ -1,4 +1,4 @@
-"""What is noted while a network trains."""
+"""Callback that records training curves."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import lightning.pytorch as pl
 
 
 class History(pl.Callback):
-    """Keeps what was logged, and after how many epochs.
+    """Records the logged figures of each epoch.
 
     Attributes:
-        curves: Name of each figure to its epochs and values.
+        curves: Epochs and values of each figure, by name.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class History(pl.Callback):
         self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Called by Lightning, which keeps the figures of the last validation until the next."""
+        """Called by Lightning, whose `callback_metrics` keep the last validation's figures until the next one."""
         for name, value in trainer.callback_metrics.items():
             if self.validated or not name.startswith("val/"):
                 self.curves.setdefault(name, []).append((trainer.current_epoch + 1, float(value)))

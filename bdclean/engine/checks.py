@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer that Lightning does not check, or not before the work."""
+"""Check options of Lightning's Trainer that Lightning checks too late or not at all."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LEAST = {
     "num_sanity_val_steps": -1,
     "val_check_interval": 0,
 }
-"""What options are at least."""
+"""Minimum of each option."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options of a Trainer that are out of range or of another kind.
+    """Check the range and the type of options of a Trainer.
 
     Raises:
-        InputError: If there are such.
+        InputError: If an option is out of range or of a wrong type.
     """
     for name, least in LEAST.items():
         if isinstance(value := options.get(name), (int, float)):
@@ -50,7 +50,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def _listed(value: Any) -> list[Any]:
-    """None, one or several, as options of Lightning's take them."""
+    """Convert an option that is None, one value or a list into a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

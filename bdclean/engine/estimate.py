@@ -1,49 +1,61 @@
-"""About how long a task takes, from one timed pass of the network."""
+"""Estimate the duration of a task from timed forward passes."""
 
 from __future__ import annotations
 
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-TIMED = 8
-"""Images of the timed pass."""
+from bdclean.training import at_once
+
+FEW = 8
+"""Number of images of the first passes."""
+QUICK = 0.2
+"""Maximum duration of a pass of few images after which a whole batch is timed, in seconds."""
 REPEATS = 5
-"""Timed passes, of which the shortest counts."""
+"""Number of timed passes, of which the shortest counts."""
 LONG = 0.5
-"""Seconds: a pass that takes longer is not repeated."""
-FORWARD_PASSES = 4
-"""A training step of student and teacher, in forward passes of one of them."""
+"""Maximum duration of a pass that is repeated, in seconds."""
+TRAINING_PASSES = 3
+"""Cost of a training step, in forward passes."""
+DISTILLATION_PASSES = 4
+"""Cost of a training step of student and teacher, in forward passes of one network."""
 
 
 @torch.no_grad()
-def seconds_per_step(network: nn.Module, image_size: int) -> float:
-    """Seconds of a training step for each of its images, on the device of the network.
+def seconds_per_image(network: nn.Module, image_size: int) -> float:
+    """Duration of a forward pass per image, in seconds, on the network's device.
 
     Args:
         network: From images in [0, 1] to logits, in eval mode.
         image_size: Height and width of its images, in pixels.
     """
     device = next((one.device for one in network.parameters()), torch.device("cpu"))
-    # A generator apart: a seeded run draws the same numbers, whether or not a task is timed before it.
-    images = torch.rand(TIMED, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
-    # The first pass allocates memory, and is not counted.
-    network(images)
-    took = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        # Copying to the CPU waits for the device.
-        network(images).cpu()
-        took.append(time.perf_counter() - started)
-        if took[0] > LONG:
-            break
-    # Other work on the machine only adds to it.
-    return FORWARD_PASSES * min(took) / TIMED
+    # Use a separate generator, so that timing does not change the random numbers of a seeded run.
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(at_once(image_size**2), 3, image_size, image_size, generator=generator).to(device)
+    # Warm up: the first pass allocates memory.
+    network(images[:FEW])
+    # Few images keep neither a GPU nor several threads busy.
+    if _seconds(network, images[:FEW]) > QUICK:
+        images = images[:FEW]
+    took: list[float] = []
+    while len(took) < REPEATS and (not took or took[0] <= LONG):
+        took.append(_seconds(network, images))
+    # The minimum, as other load on the machine only adds time.
+    return min(took) / len(images)
+
+
+def _seconds(network: nn.Module, images: Tensor) -> float:
+    started = time.perf_counter()
+    # Copying to the CPU waits for the device.
+    network(images).cpu()
+    return time.perf_counter() - started
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, as exactly as it can be known beforehand."""
+    """A rough duration in words."""
     if seconds < 60:
         return "less than a minute"
     if seconds < 90 * 60:

@@ -1,4 +1,4 @@
-"""What happens to a command that is interrupted: its files, its logs, and the processes that train along."""
+"""Handle interrupted and failed commands: their files, their logs and their training processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from bdclean.exits import Interrupted, refusal
 
 @contextmanager
 def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[None]:
-    """Pass an interruption on, of which Lightning makes exit code 1, and leave no process waiting for this one.
+    """Re-raise an interruption, which Lightning turns into exit code 1, and kill all other training processes.
 
-    What a callback, a logger or another process has against the run is an `InputError`.
-    No folder of logs stays behind if the run ends before there is anything in it to keep.
+    Errors of callbacks, loggers and other processes that the user can fix become an `InputError`. The folder of logs is
+    removed if the run ends before it has anything worth keeping.
 
     Args:
-        trainer: What is interrupted.
-        forked: Whether it trained in processes that say nothing of how far they came.
+        trainer: The Trainer.
+        forked: Whether it trained in forked processes, which do not report their progress.
     """
     try:
         with ExitStack() as stack:
@@ -52,8 +52,8 @@ def interruptible(trainer: pl.Trainer, forked: Callable[[], bool]) -> Iterator[N
 
 
 @contextmanager
-def saying_what_was_written(trainer: pl.Trainer, files: outputs.Outputs) -> Iterator[None]:
-    """Let an interruption say which files were written, and which is the last checkpoint."""
+def reporting_written_files(trainer: pl.Trainer, files: outputs.Outputs) -> Iterator[None]:
+    """Add the files that were written, and the last checkpoint, to the message of an interruption."""
     started = time.time()
     try:
         yield
@@ -64,28 +64,28 @@ def saying_what_was_written(trainer: pl.Trainer, files: outputs.Outputs) -> Iter
 
 
 def _log_folders(trainer: pl.Trainer) -> list[Path]:
-    """Where loggers write files, in the process that does."""
-    # Before they are set up all processes of Lightning's think that they are the first.
+    """Folders of the loggers, in the process that writes logs."""
+    # Until the strategy is set up, `is_global_zero` is True in every process.
     first = trainer.is_global_zero and os.environ.get("LOCAL_RANK", "0") == "0"
     loggers = trainer.loggers if first else []
     return [Path(one.log_dir) for one in loggers if isinstance(one, TensorBoardLogger | CSVLogger)]
 
 
 def _keeps_logs(trainer: pl.Trainer, forked: Callable[[], bool], folder: Path, error: BaseException) -> bool:
-    """Whether a run that ends in an error leaves its logs: those of an epoch of training, and checkpoints."""
+    """Whether to keep the logs of a run that ends in an error: after an epoch of training, or with checkpoints."""
     refused, checkpoints = refusal(error) is not None, any(folder.rglob("*.ckpt"))
     if forked():
         return checkpoints or not refused
-    # A network that is refused in its first epoch has no checkpoint worth anything: its loss became nan.
+    # A checkpoint from a first epoch that ends in an InputError is worthless: the loss became nan.
     return trainer.fit_loop.epoch_progress.current.completed > 0 or (checkpoints and not refused)
 
 
 def _last_checkpoint(trainer: pl.Trainer, started: float) -> Path | None:
-    """The newest checkpoint of a training, if there is one.
+    """The newest checkpoint of a training; None without one.
 
     Args:
-        trainer: That trains.
-        started: When the command began, in seconds since 1970: older checkpoints are another run's.
+        trainer: The Trainer.
+        started: Start of the command, in seconds since 1970; older checkpoints belong to other runs.
     """
     folders = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     folders += [Path(logger.log_dir or "", "checkpoints") for logger in trainer.loggers if hasattr(logger, "log_dir")]

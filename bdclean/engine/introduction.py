@@ -1,4 +1,4 @@
-"""What a network and its images have to know of each other, which neither asks the other for."""
+"""Connect a network and its images: check that they fit, and exchange settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bdclean.modules import AttackModule, Classifier
 
 
 def introduce(model: Classifier, data: PoisonDataModule, trainer: pl.Trainer) -> None:
-    """Bring a network and its images together, before the first batch.
+    """Connect a network and its images, before the first batch.
 
     Raises:
         InputError: If the images have more classes than the network, or another size.
@@ -23,7 +23,7 @@ def introduce(model: Classifier, data: PoisonDataModule, trainer: pl.Trainer) ->
 
 
 class Introduction(pl.Callback):
-    """Introduces whatever is trained or judged, in each process."""
+    """Connects the network and the images of each run, in each process."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Called by Lightning, before the setup of the network."""

@@ -1,4 +1,4 @@
-"""In which precision networks compute."""
+"""Precision in which networks compute."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bdclean.models import frozen
 from bdclean.modules import Classifier
+from bdclean.networks import frozen
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device has units for it: without them it would be slower than single precision."""
+    """Whether a device has hardware support for bf16; without it, bf16 is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def whole(model: Classifier) -> nn.Module:
-    """A network with its normalisation, frozen: from images in [0, 1], in single precision, to logits."""
+    """A frozen float32 copy of a network with its normalisation: from images in [0, 1] to logits."""
     return frozen(nn.Sequential(model.normalize, model.network)).float()
 
 
 @torch.no_grad()
 def bears_bf16(network: nn.Module, image: Tensor) -> bool:
-    """Whether a network computes under autocast: some mix what this makes of an answer with what it leaves as it is.
+    """Whether a network runs under bf16 autocast; some fail because they mix bf16 and float32 tensors.
 
     Args:
-        network: On the device of the image.
-        image: (1, C, H, W), as the network takes it.
+        network: The network, on the device of the image.
+        image: (1, C, H, W), an input of the network.
     """
     try:
         with torch.autocast(image.device.type, torch.bfloat16):
@@ -40,9 +40,9 @@ def bears_bf16(network: nn.Module, image: Tensor) -> bool:
 
 
 class InBf16(nn.Module):
-    """A network that computes in bf16, from images in single precision to logits in it.
+    """A network that computes in bf16, with float32 images and logits.
 
-    Its layers alone: what detectors count and compare would lose digits that matter.
+    Only its layers use bf16, as the statistics of detectors need float32.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The process that trains: its memory."""
+"""Memory of the training process."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import sys
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""Numbers of parameters of the GNU allocator."""
+"""Parameters of the GNU allocator, for `mallopt`."""
 NEVER = -1
-"""Threshold at which the heap never shrinks."""
+"""Trim threshold with which the heap never shrinks."""
 TOP_PAD = 2**26
-"""Bytes by which the heap grows at least."""
+"""Minimum growth of the heap, in bytes."""
 TUNABLES = "GLIBC_TUNABLES"
-"""The variable with the user's own settings of the allocator."""
+"""Environment variable with the user's settings of the allocator."""
 
 
 def keep_memory() -> None:
-    """Let the GNU allocator keep what a training step gives back for the next; other allocators stay as they are.
+    """Make the GNU allocator reuse memory that a training step frees; other allocators are unchanged.
 
-    By default each large tensor is new memory, of which the kernel clears every page: a fifth of a step on a CPU. Who
-    has set `GLIBC_TUNABLES` has chosen otherwise.
+    By default each large tensor is mapped anew, and the kernel clears its pages, which takes a fifth of a step on a
+    CPU. A user's `GLIBC_TUNABLES` takes precedence.
     """
     if sys.platform != "linux" or TUNABLES in os.environ:
         return
@@ -34,15 +34,15 @@ def keep_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Of this process, in MiB; None on Windows."""
+    """Peak memory of this process, in MiB; None on Windows."""
     status = Path("/proc/self/status")
-    # Not every sandbox says it.
+    # Some sandboxes leave out VmHWM.
     if status.exists() and (peak := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
         return int(peak[1]) // 2**10
     try:
         import resource
     except ImportError:
         return None
-    # On Linux this counts the process that started this one, too.
+    # On Linux this may include the memory of the parent process.
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20

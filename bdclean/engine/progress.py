@@ -14,7 +14,7 @@ def _epoch(trainer: pl.Trainer, epoch: int) -> str:
 
 
 class PlainBar(TQDMProgressBar):
-    """The bar without the package rich."""
+    """Progress bar without the package rich."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Called by Lightning."""
@@ -22,22 +22,22 @@ class PlainBar(TQDMProgressBar):
         self.train_progress_bar.set_description(_epoch(trainer, trainer.current_epoch))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Called by Lightning: the number of the run is no figure."""
+        """Called by Lightning: leave out the version number of the run."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class RichBar(RichProgressBar):
-    """The bar with the package rich."""
+    """Progress bar with the package rich."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return _epoch(self.trainer, current_epoch)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Called by Lightning: as in the other bar."""
+        """Called by Lightning: leave out the version number of the run."""
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 def counted_from_one(callbacks: list[pl.Callback]) -> list[pl.Callback]:
-    """Callbacks with these bars in the place of Lightning's; bars of the user's own stay."""
+    """Replace Lightning's progress bars by these; a user's own bars are kept."""
     ours: dict[type[pl.Callback], type[ProgressBar]] = {TQDMProgressBar: PlainBar, RichProgressBar: RichBar}
     return [ours[type(one)]() if type(one) in ours else one for one in callbacks]

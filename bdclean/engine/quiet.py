@@ -1,4 +1,4 @@
-"""What Lightning says that is no news here, and how the program says its own news."""
+"""Silence messages of Lightning that do not apply here, and print the program's own notices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Notices(logging.Handler):
-    """Prints what there is to say, and is no error, on standard output: the other one is for errors."""
+    """Prints notices on standard output, as standard error is for errors."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by `logging`."""
@@ -25,7 +25,7 @@ NOTICES = Notices()
 
 @contextmanager
 def printed() -> Iterator[None]:
-    """Within it the notices of this package are printed."""
+    """Context in which the notices of this package are printed."""
     package = logging.getLogger("bdclean")
     new = NOTICES not in package.handlers
     package.addHandler(NOTICES)
@@ -38,24 +38,24 @@ def printed() -> Iterator[None]:
 
 @rank_zero_only
 def show(text: str) -> None:
-    """Tell the user something of several lines, once for all processes."""
+    """Print a notice of several lines, in the first process only."""
     logger.warning("%s", text)
 
 
 def quieten() -> None:
-    """Leave out what Lightning says that is no news here."""
+    """Silence messages of Lightning that do not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # That it ends the other processes when one has failed.
+    # It reports that it terminates the other processes after one has failed.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     for message in (
-        "does not have many workers",  # images are in memory, where workers would only be in the way
-        "is smaller than the logging interval",  # what is logged is logged once an epoch
+        "does not have many workers",  # images are in memory, where workers would only slow down reading
+        "is smaller than the logging interval",  # figures are logged once per epoch
         "module\\(s\\) in eval mode at the start of training",  # the teacher, by design
         "Total length of",  # without labels there are no validation loaders
-        "LeafSpec",  # Lightning's own use of torch
+        "LeafSpec",  # a deprecation inside Lightning
         "this fit will run with no optimizer",  # methods that do not train
         "It is recommended to use `self.log",  # metrics are reduced by torchmetrics
-        "is not supported by the model summary",  # it counts bf16-mixed as what it keeps: single precision
+        "is not supported by the model summary",  # it counts the weights of bf16-mixed correctly, as float32
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, as the tasks of this field need it."""
+"""Lightning's Trainer with a default precision, readable errors and handling of interruptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
 from bdclean.engine.anomaly import located
 from bdclean.engine.checks import check_options
-from bdclean.engine.interruption import interruptible, saying_what_was_written
+from bdclean.engine.interruption import interruptible, reporting_written_files
 from bdclean.engine.introduction import Introduction, introduce
 from bdclean.engine.precision import bears_bf16, computes_in_bf16, whole
 from bdclean.engine.process import keep_memory, peak_memory
@@ -34,31 +34,31 @@ from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
 
 FEWEST_PROCESSES = 4
-"""Processes that any machine may be asked for, to try how several work together."""
+"""Number of CPU processes that is allowed on any machine, to test multi-process training."""
 
 
 class Trainer(pl.Trainer):
     """Lightning's Trainer with the precision of the device, and interruptions that report which files were written.
 
-    `bdclean.tasks` has what is done with it. A Trainer trains once.
+    The functions of `bdclean.tasks` use it. A Trainer can train once.
 
     Args:
-        precision: Precision of training: `bf16-mixed`, `32-true` or another of Lightning's; by default `bf16-mixed` if
-            the device computes in it, else `32-true`.
-        devices: Number of devices, or a list of them; one by default, as results differ with several, each of which
-            has batch norms of its own.
+        precision: Precision of training: `bf16-mixed`, `32-true` or another precision of Lightning; by default
+            `bf16-mixed` if the device supports it, else `32-true`.
+        devices: Number of devices, or a list of them; by default one, as results differ with several devices, which
+            have separate batch norms.
         **options: Any other option of Lightning's Trainer.
     """
 
     trained = False
     forked = False
-    """Whether it trained in processes that say nothing of how far they came."""
+    """Whether it trained in forked processes, which do not report their progress."""
 
     def __init__(
         self, *, precision: _PRECISION_INPUT | None = None, devices: list[int] | str | int = 1, **options: Any
     ) -> None:
         check_options(options)
-        # Lightning's sampler would repeat images; each loader's own gives every process its share.
+        # Lightning's sampler would repeat images; `BatchSampler` divides them among processes itself.
         options |= {"use_distributed_sampler": False}
         keep_memory()
         super().__init__(precision=precision, devices=devices, **options)
@@ -71,61 +71,61 @@ class Trainer(pl.Trainer):
                 devices,
                 f"starts as many processes on CPUs, and this machine has {cores} cores",
             )
-        # Not before this is it known what was chosen. Strategies that cut up networks have precisions of their own, and
-        # a GPU that is asked before processes are forked is lost to them.
+        # Sharding strategies have precision plugins of their own, and querying a GPU before processes are forked would
+        # make CUDA unusable in them.
         device = self.strategy.root_device
-        free = precision is None and type(self.precision_plugin) is Precision
-        whole = isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy)
-        asked = device.type == "cpu" or not self.forgets
-        self._bf16_by_default = free and whole and asked and computes_in_bf16(device)
+        default = precision is None and type(self.precision_plugin) is Precision
+        unsharded = isinstance(self.strategy, SingleDeviceStrategy | DDPStrategy)
+        can_query = device.type == "cpu" or not self.forgets
+        self._bf16_by_default = default and unsharded and can_query and computes_in_bf16(device)
         if self._bf16_by_default:
             self.strategy.precision_plugin = MixedPrecision("bf16-mixed", device.type)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = CheckedFiles()
 
-    # What it is
+    # Properties
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device of this process."""
         return self.strategy.root_device
 
     @property
     def forgets(self) -> bool:
-        """Whether training runs in processes that give back nothing but the network."""
+        """Whether training runs in other processes that return only the network's weights."""
         return isinstance(self.strategy.launcher, _MultiProcessingLauncher)
 
     @property
     def device_name(self) -> str:
-        """The devices, for people."""
+        """Number and name of the devices, for output."""
         kind = self.device.type
         name = torch.cuda.get_device_name(self.device) if kind == "cuda" else f"{kind} ({platform.machine()})"
         return f"{self.world_size} x {name}" if self.world_size > 1 else name
 
     @property
     def peak_memory(self) -> int | None:
-        """Of the GPU, where there is one, else of this process, in MiB; None where that cannot be known."""
+        """Peak memory in MiB, of the GPU if there is one, else of this process; None if unknown."""
         return torch.cuda.max_memory_allocated(self.device) // 2**20 if self.device.type == "cuda" else peak_memory()
 
     @property
     def tensorboards(self) -> list[TensorBoardLogger]:
-        """Loggers of TensorBoard, in the process that logs."""
+        """TensorBoard loggers, in the process that logs; empty in all others."""
         loggers = self.loggers if self.is_global_zero else []
         return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
 
     @property
     def without_training(self) -> Given | None:
-        """The parameter that leaves no step of a training, if one does."""
+        """The parameter with which training has no steps; None if it has."""
         names = ("max_epochs", "max_steps", "limit_train_batches")
         found = [Given(f"trainer.{name}", value) for name in names if (value := getattr(self, name)) == 0]
         timers = [one.time_remaining() for one in self.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]  # Lightning sets it
         found += [Given("trainer.max_time", "00:00:00:00") for left in timers if left is not None and left <= 0]
         return next(iter(found), None)
 
-    # What it does
+    # Tasks
 
     def begin(self, model: Classifier) -> None:
-        """Refuse a training without an end, and one that would begin where another ended."""
+        """Check the limits of the training, and that this Trainer has not trained before."""
         if self.max_epochs is not None and self.max_epochs < 0:
             raise InputError("trainer.max_epochs", self.max_epochs, "must be at least 0; max_time may end it before")
         if self.trained:
@@ -134,7 +134,7 @@ class Trainer(pl.Trainer):
         self.see_to_precision(model)
 
     def see_to_precision(self, model: Classifier) -> None:
-        """Let a network that does not compute in bf16 do so in single precision, where nothing else was said."""
+        """Fall back to float32 if the default is bf16 and the network does not support it."""
         if not self._bf16_by_default:
             return
         image = torch.zeros(1, 3, model.image_size, model.image_size, device=self.device)
@@ -143,21 +143,22 @@ class Trainer(pl.Trainer):
             say("The network does not support bf16 autocast; falling back to float32.")
 
     def train(self, model: Classifier, datamodule: PoisonDataModule, ckpt_path: str | None = None) -> None:
-        """Train a network, from a checkpoint on if one is given."""
-        # Lightning says so later: how large batches are depends on the number of processes.
+        """Train a network, or resume its training from a checkpoint."""
+        # Connect them before `fit`: gradient accumulation depends on the number of processes.
         introduce(model, datamodule, self)
         if self.accumulate_grad_batches == 1:
             self.accumulate_grad_batches = datamodule.accumulate
         if self.forgets:
             self.forked = True
-            # A forked process has no thread of this one: who waits there for the one that writes waits for ever.
+            # Close the event files: their writer thread does not exist in forked processes, which would wait for it
+            # forever.
             for logger in self.tensorboards:
                 logger.experiment.close()
         with self._interruptible(), located():
             super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
     def check_trained(self) -> None:
-        """Refuse a network that has not been trained, as far as this process knows."""
+        """Raise an InputError if no step was trained, as far as this process knows."""
         if self.global_step == 0 and not self.forgets:
             raise InputError("trainer", None, "ended before the first step of training, so that no network is written")
 
@@ -172,14 +173,14 @@ class Trainer(pl.Trainer):
             return super().validate(*args, **options)
 
     def probabilities(self, model: Classifier, datamodule: PoisonDataModule) -> list[Tensor]:
-        """What a network predicts: one (n, classes) tensor a batch."""
+        """Predicted probabilities, one (n, classes) tensor per batch."""
         return cast(list[Tensor] | None, super().predict(model, datamodule=datamodule)) or []
 
     @contextmanager
     def writing(self, files: Outputs | None) -> Iterator[None]:
-        """Let an interruption say which of some files were written."""
-        said = nullcontext() if files is None else saying_what_was_written(self, files)
-        with said, self._interruptible():
+        """Context in which an interruption reports which of the files were written."""
+        reporting = nullcontext() if files is None else reporting_written_files(self, files)
+        with reporting, self._interruptible():
             yield
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""Networks as the libraries transformers and timm keep them: a folder with a description, weights and a processor."""
+"""Networks in the format of transformers and timm: a folder with a configuration, weights and a processor."""
 
 from bdclean.hub.bounds import TooLargeError, bounded
-from bdclean.hub.configs import Description, describe
+from bdclean.hub.configs import Description, describe, names_of
 from bdclean.hub.folders import CONFIG, PROCESSORS, WEIGHTS, Folder, find
 from bdclean.hub.networks import build, is_transformers, loaded, model_type
 
@@ -19,4 +19,5 @@ __all__ = [
     "is_transformers",
     "loaded",
     "model_type",
+    "names_of",
 ]

@@ -1,4 +1,4 @@
-"""Networks that a file describes, no larger than the weights that come with the description."""
+"""Limiting the size of a network that a file describes to the size of the weights in the file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-SPARE = 2
-"""A description may ask for so many times the tensors, and the numbers in them, that come with it."""
-LEAST_TENSORS, LEAST_NUMBERS = 64, 2**20
-"""So much it may ask for in any case."""
+MAX_RATIO = 2
+"""Largest ratio of the network's tensors, and of their elements, to those in the file."""
+FREE_TENSORS = 64
+"""Tensors that a network may have in addition."""
+FREE_ELEMENTS = 2**20
+"""Elements that its tensors may have in addition."""
 
 
 class TooLargeError(Exception):
-    """A description asks for more than its weights fill."""
+    """A configuration describes a network that is much larger than its weights."""
 
 
 @contextmanager
 def bounded(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it, networks with far more tensors, or numbers in them, than given weights have cannot be made."""
-    tensors = SPARE * len(weights) + LEAST_TENSORS
-    numbers = SPARE * sum(value.numel() for value in weights.values()) + LEAST_NUMBERS
+    """Refuse networks within the context that are much larger than given weights.
+
+    Raises:
+        TooLargeError: If a network has too many tensors or elements.
+    """
+    tensors = MAX_RATIO * len(weights) + FREE_TENSORS
+    numbers = MAX_RATIO * sum(value.numel() for value in weights.values()) + FREE_ELEMENTS
     seen = [0, 0]
 
-    def note(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
         seen[0] += 1
         seen[1] += 0 if parameter is None else parameter.numel()
         if seen[0] > tensors or seen[1] > numbers:
-            raise TooLargeError("what it says of its network is many times as large as its weights")
+            raise TooLargeError("its configuration describes a network many times as large as its weights")
 
-    handle = register_module_parameter_registration_hook(note)
+    handle = register_module_parameter_registration_hook(count)
     try:
         yield
     finally:

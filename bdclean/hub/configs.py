@@ -1,4 +1,4 @@
-"""What the description of a network says, in this program's terms: plain values, of which none names code."""
+"""Translating the configuration of a network into plain arguments of this program, without running any code."""
 
 from __future__ import annotations
 
@@ -10,48 +10,53 @@ from typing import Any
 from bdclean.errors import Given, InputError
 from bdclean.hub.folders import CONFIG, Folder
 from bdclean.hub.networks import library, network_names
-from bdclean.hub.processors import Preparation, UnknownPreparationError, of_timm, of_transformers
+from bdclean.hub.processors import Preparation, of_timm, of_transformers
+from bdclean.hub.resizes import UnknownPreparationError
 
 CODE = ("auto_map", "custom_pipelines", "quantization_config")
-"""Entries by which a description has somebody's code run, or weights that are no numbers."""
+"""Entries of a configuration that refer to other code, or to weights that are not plain numbers."""
 PARTS = ("vision_config",)
-"""Descriptions inside one of several networks: that of images."""
+"""Nested configurations of the image network, in a configuration of several networks."""
 LONGEST_NAME = 200
-"""Characters of the name of a class that are kept."""
+"""Maximum length of a class name, in characters; longer names are cut."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a folder says of its network.
+    """The network that a folder describes.
 
     Attributes:
         model: Arguments of a Suspect, unchecked.
-        class_names: What its classes are called; empty if that is not said of each.
+        class_names: Names of the classes; empty unless all classes have one.
+        resize: Resizing of images, an argument of PoisonDataModule; None if the processor does not contain it.
+        notes: Differences from its processor, one line each.
     """
 
     model: dict[str, Any]
     class_names: tuple[str, ...]
+    resize: str | None
+    notes: tuple[str, ...]
 
 
 def describe(folder: Folder, option: Given) -> Description:
-    """What a folder says of its network.
+    """Read the configuration of a folder.
 
     Args:
-        folder: Its files.
-        option: The parameter that named it, for messages.
+        folder: The files of the folder.
+        option: The parameter that names the folder, for messages.
 
     Raises:
-        InputError: If it names code, no network that is known, or images that cannot be prepared; or if the library is
-            missing that makes the network.
+        InputError: If the configuration refers to code, its network or its image processing is not supported, or the
+            library of the network is not installed.
     """
     for name in CODE:
         if folder.config.get(name):
             raise InputError(*option, f"refused, its {CONFIG} has {name}, which can have other code run")
     try:
-        # Folders of transformers can have both: it has a class that wraps networks of timm.
+        # Folders of transformers can have both entries, because it has a wrapper class for timm networks.
         return _of_timm(folder, option) if "architecture" in folder.config else _of_transformers(folder, option)
     except UnknownPreparationError as error:
-        raise InputError(*option, f"its processor cannot be followed: {error}") from error
+        raise InputError(*option, f"its processor is not supported: {error}") from error
 
 
 def _of_transformers(folder: Folder, option: Given) -> Description:
@@ -59,18 +64,20 @@ def _of_transformers(folder: Folder, option: Given) -> Description:
     kind = folder.config["model_type"]
     names = network_names(kind) if isinstance(kind, str) else ()
     if not names:
-        raise InputError(*option, f"model_type {str(kind)[:80]!r} is no image classifier of transformers")
+        raise InputError(*option, f"model_type {str(kind)[:80]!r} is not an image classifier of transformers")
     given = folder.config.get("architectures")
-    made = [name for name in given if name in names] if isinstance(given, list) else []
-    if isinstance(given, list) and given and not made:
+    classes = [name for name in given if name in names] if isinstance(given, list) else []
+    if isinstance(given, list) and given and not classes:
         raise InputError(*option, f"holds {str(given[0])[:80]}, no image classifier; expected {names[0]}")
-    kwargs = _own_entries(kind, folder.config) | ({"architectures": made} if made else {})
+    kwargs = _declared_entries(kind, folder.config) | ({"architectures": classes} if classes else {})
     labels = folder.config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else folder.config.get("num_labels", 2)
-    preparation = of_transformers(folder.processor) if folder.processor else Preparation()
-    size = kwargs.get("image_size", preparation.image_size)
+    preparation = of_transformers(folder.processor, kind) if folder.processor else Preparation()
+    size = kwargs.get("image_size")
     size = size[0] if isinstance(size, (list, tuple)) and len({*map(str, size)}) == 1 else size
-    return Description(_model(f"transformers/{kind}", kwargs, count, size, preparation), _named(labels))
+    # Convolutions take images of any size, so the processor's size takes precedence.
+    size = preparation.image_size or size
+    return _described(f"transformers/{kind}", kwargs, count, size, preparation, labels)
 
 
 def _of_timm(folder: Folder, option: Given) -> Description:
@@ -80,28 +87,30 @@ def _of_timm(folder: Folder, option: Given) -> Description:
     config = folder.config
     arch = config["architecture"]
     if not isinstance(arch, str) or not timm.is_model(arch):
-        raise InputError(*option, f"architecture {str(arch)[:80]!r} is no network of timm")
+        raise InputError(*option, f"architecture {str(arch)[:80]!r} is not a network of timm")
     kwargs = config.get("model_args") or {}
     if not isinstance(kwargs, dict):
-        raise InputError(*option, "its model_args are no JSON object")
-    # These read files, or make something other than a classifier.
-    taken = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices", "num_classes"}
+        raise InputError(*option, "its model_args are not a JSON object")
+    # These arguments read files, or make a network that is not a classifier.
+    reserved = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices", "num_classes"}
     for name in kwargs:
-        if name in taken or name.startswith("pretrained"):
+        if name in reserved or name.startswith("pretrained"):
             raise InputError(*option, f"its model_args have {name[:80]!r}, which a file does not decide")
     if isinstance(pool := config.get("global_pool"), str) and pool:
         kwargs = {"global_pool": pool} | kwargs
-    said = config.get("pretrained_cfg")
-    said = said if isinstance(said, dict) else {}
-    preparation = of_timm(said)
-    labels = config.get("label_names", said.get("label_names"))
+    pretrained = config.get("pretrained_cfg")
+    pretrained = pretrained if isinstance(pretrained, dict) else {}
+    preparation = of_timm(pretrained)
+    labels = config.get("label_names", pretrained.get("label_names"))
     names = dict(enumerate(labels)) if isinstance(labels, list) else config.get("id2label")
-    count = config.get("num_classes", said.get("num_classes", len(names) if isinstance(names, dict) else None))
-    return Description(_model(f"timm/{arch}", kwargs, count, preparation.image_size, preparation), _named(names))
+    count = config.get("num_classes", pretrained.get("num_classes", len(names) if isinstance(names, dict) else None))
+    return _described(f"timm/{arch}", kwargs, count, preparation.image_size, preparation, names)
 
 
-def _model(arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared: Preparation) -> dict[str, Any]:
-    said = {
+def _described(
+    arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared: Preparation, labels: Any
+) -> Description:
+    arguments = {
         "arch": arch,
         "arch_kwargs": dict(kwargs) or None,
         "num_classes": count,
@@ -109,28 +118,39 @@ def _model(arch: str, kwargs: Mapping[str, Any], count: Any, size: Any, prepared
         "mean": prepared.mean,
         "std": prepared.std,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    model = {name: value for name, value in arguments.items() if value is not None}
+    resize = None if prepared.resize is None else str(prepared.resize)
+    return Description(model, names_of(labels), resize, () if prepared.note is None else (prepared.note,))
 
 
-def _own_entries(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that describe layers: those that the class of the description declares beyond every network's."""
+def _declared_entries(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that describe layers: those that the configuration's class adds to the common ones."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-    def own(described: Any, entries: Mapping[str, Any]) -> dict[str, Any]:
-        usual = {field.name for field in fields(PreTrainedConfig)}
+    def declared(described: Any, entries: Mapping[str, Any]) -> dict[str, Any]:
+        common = {field.name for field in fields(PreTrainedConfig)}
         known = {field.name for field in fields(described)} | {*described.attribute_map}
         inner = {*described.sub_configs}
-        kept = {name: value for name, value in entries.items() if name in known - usual - inner and value is not None}
+        kept = {name: value for name, value in entries.items() if name in known - common - inner and value is not None}
         parts = {name: entries[name] for name in PARTS if name in inner and isinstance(entries.get(name), dict)}
-        return kept | {name: own(described.sub_configs[name], part) for name, part in parts.items()}
+        return kept | {name: declared(described.sub_configs[name], part) for name, part in parts.items()}
 
-    return own(CONFIG_MAPPING[kind], config)
+    return declared(CONFIG_MAPPING[kind], config)
 
 
-def _named(labels: Any) -> tuple[str, ...]:
-    """The names of the classes in order, from a mapping of their numbers."""
+def names_of(labels: Any) -> tuple[str, ...]:
+    """The names of the classes in order.
+
+    Args:
+        labels: A mapping of class numbers to names.
+
+    Returns:
+        The names; empty if a class has no name, or if all names are the defaults of transformers.
+    """
     if not isinstance(labels, dict):
         return ()
     named = {str(number): name for number, name in labels.items()}
     names = [named.get(str(number)) for number in range(len(named))]
-    return tuple(str(name)[:LONGEST_NAME] for name in names) if all(isinstance(name, str) for name in names) else ()
+    if not all(isinstance(name, str) for name in names) or names == [f"LABEL_{n}" for n in range(len(names))]:
+        return ()
+    return tuple(str(name)[:LONGEST_NAME] for name in names)

@@ -1,4 +1,4 @@
-"""Which files of a folder make up a network: nothing is read but small JSON files inside it."""
+"""Finding the files of a network in a folder. Only small JSON files inside the folder are read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bdclean.errors import Given, InputError
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-"""Where transformers keeps the normalisation; the second since version 5."""
+"""Files in which transformers stores the normalisation; the second since version 5."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""The files of weights, the safe format first; large networks have parts and an index of them instead."""
+"""Files of weights, the safe format first; large networks have several parts and an index instead."""
 INDEX = ".index.json"
 LARGEST_JSON = 2**23
-"""Bytes: the names of 21,000 classes take 1 MB, the index of the largest classifiers 100 kB."""
-MOST_PARTS = 200
-"""Files that weights may be divided into."""
+"""Maximum bytes of a JSON file: the names of 21,000 classes take 1 MB, the index of the largest classifiers 100 kB."""
+MAX_PARTS = 200
+"""Maximum number of parts of the weights."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Folder:
 
     Attributes:
         path: The folder.
-        config: What `config.json` holds.
-        processor: What the processor's file holds; empty if there is none.
-        weights: The files of weights, all inside the folder.
-        copied: The files that a copy of the folder needs beside its weights.
+        config: Content of `config.json`.
+        processor: Content of the processor's file; empty if there is none.
+        weights: Files of weights, all inside the folder.
+        copied: Files that a copy of the folder needs in addition to its weights.
     """
 
     path: Path
@@ -45,18 +45,18 @@ def find(path: str, option: Given) -> Folder | None:
     """Find the files of a network.
 
     Args:
-        path: A folder of transformers or timm, or the file of weights in it.
-        option: The parameter that named it, for messages.
+        path: A folder of transformers or timm, or its file of weights.
+        option: The parameter that names the path, for messages.
 
     Returns:
-        None if the path is no such folder, nor a file in one.
+        The files; None if the path is neither such a folder nor a file in one.
 
     Raises:
-        InputError: If one of the files is missing, unreadable, or a link that leads out of the folder.
+        InputError: If a file is missing, unreadable, or a link that leads out of the folder.
     """
     place, whole = Path(path), os.path.isdir(path)
     folder = place if whole else place.parent
-    # Not by pathlib, which raises an error for names that cannot be.
+    # Not by pathlib, which raises an error for impossible names.
     if not os.path.isfile(os.path.join(folder, CONFIG)) or not (whole or place.name in WEIGHTS):
         return None
     config = read_json(folder, CONFIG, option)
@@ -73,10 +73,10 @@ def find(path: str, option: Given) -> Folder | None:
 
 
 def read_json(folder: Path, name: str, option: Given) -> dict[str, Any]:
-    """What a JSON file of a folder holds.
+    """Read a JSON file of a folder.
 
     Raises:
-        InputError: If it is too large, outside the folder, or no JSON object.
+        InputError: If the file is too large, outside the folder, or not a JSON object.
     """
     path = folder / name
     _check_inside(folder, path, option)
@@ -88,7 +88,7 @@ def read_json(folder: Path, name: str, option: Given) -> dict[str, Any]:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InputError(*option, f"its {name} cannot be read ({reason})") from error
     if not isinstance(content, dict):
-        raise InputError(*option, f"its {name} is no JSON object")
+        raise InputError(*option, f"its {name} is not a JSON object")
     return content
 
 
@@ -102,21 +102,21 @@ def _weights(folder: Path, option: Given) -> tuple[Path, ...]:
 
 
 def _parts(folder: Path, name: str, option: Given) -> tuple[Path, ...]:
-    """The files that an index names."""
+    """The files in an index."""
     mapping = read_json(folder, f"{name}{INDEX}", option).get("weight_map")
     if not isinstance(mapping, dict) or not all(isinstance(part, str) for part in mapping.values()):
         raise InputError(*option, f"its {name}{INDEX} has no weight_map from tensors to files")
     parts = sorted({*mapping.values()})
-    if not 0 < len(parts) <= MOST_PARTS:
-        raise InputError(*option, f"its {name}{INDEX} names {len(parts)} files; at most {MOST_PARTS} are read")
+    if not 0 < len(parts) <= MAX_PARTS:
+        raise InputError(*option, f"its {name}{INDEX} names {len(parts)} files; at most {MAX_PARTS} are read")
     for part in parts:
         if Path(part).name != part or Path(part).suffix != Path(name).suffix or not (folder / part).is_file():
-            raise InputError(*option, f"its {name}{INDEX} names {part[:80]!r}, which is no such file of the folder")
+            raise InputError(*option, f"its {name}{INDEX} names {part[:80]!r}, which is not a weights file there")
     return tuple(folder / part for part in parts)
 
 
 def _check_inside(folder: Path, path: Path, option: Given) -> None:
-    """Refuse a link that leads elsewhere. In the cache of huggingface_hub, links lead from snapshots to blobs."""
+    """Refuse a link that leads out of the folder. In the cache of huggingface_hub, snapshots link to blobs."""
     root = folder.resolve()
     if root.parent.name == "snapshots":
         root = root.parent.parent

@@ -1,4 +1,4 @@
-"""The networks of transformers, from plain values and tensors: never from a file, and never from the network."""
+"""Building networks of transformers from plain values and tensors, without reading files or downloading."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from bdclean.errors import Given, InputError
 from bdclean.hub.bounds import TooLargeError, bounded
 
 PREFIX = "transformers/"
-"""Before the `model_type` of a description, in the name of a network."""
+"""Prefix of a `model_type` in the name of a network."""
 
 
 def is_transformers(arch: str) -> bool:
-    """Whether the name of a network is one of transformers'."""
+    """Whether a name is a network of transformers."""
     return arch.startswith(PREFIX)
 
 
 def model_type(arch: str) -> str:
-    """The `model_type` in the name of a network of transformers."""
+    """The `model_type` in the name of a transformers network."""
     return arch.removeprefix(PREFIX)
 
 
 def library(name: str, option: Given) -> None:
-    """Refuse what a missing library makes.
+    """Check that a library is installed.
 
     Raises:
-        InputError: If it is missing.
+        InputError: If it is not installed.
     """
     try:
         importlib.import_module(name)
@@ -42,7 +42,7 @@ def library(name: str, option: Given) -> None:
 
 
 def network_names(kind: str) -> tuple[str, ...]:
-    """The classes of transformers that classify images, for a `model_type`; none if it is unknown."""
+    """The image classifiers of transformers for a `model_type`; empty if the type is unknown."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
     names = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.get(kind, ())
@@ -50,17 +50,17 @@ def network_names(kind: str) -> tuple[str, ...]:
 
 
 def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int, option: Given) -> nn.Module:
-    """A network of transformers with fresh weights.
+    """Build a newly initialised network of transformers.
 
     Args:
         kind: Its `model_type`.
-        kwargs: Entries of its description.
-        num_classes: Width of its output.
-        image_size: Height and width of its images, in pixels, where the description does not say it.
-        option: The parameter that named the network, for messages.
+        kwargs: Entries of its configuration.
+        num_classes: Number of logits.
+        image_size: Height and width of its images, in pixels, if the configuration does not contain it.
+        option: The parameter that names the network, for messages.
 
     Raises:
-        InputError: If there is no such network, or none can be made of these entries.
+        InputError: If the network is unknown, or cannot be built from these entries.
     """
     library("transformers", option)
     from transformers import AutoModelForImageClassification as Auto
@@ -71,8 +71,8 @@ def build(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: in
             network: nn.Module = cast(Any, Auto).from_config(config, dtype=torch.float32)
         except (TooLargeError, MemoryError):
             raise
-        except Exception as error:  # what a description can make go wrong is without number
-            raise InputError(*option, f"cannot be made ({_told(error)})") from error
+        except Exception as error:  # a wrong configuration can raise any error
+            raise InputError(*option, f"cannot be made ({_reason(error)})") from error
     return network
 
 
@@ -84,40 +84,40 @@ def loaded(
     weights: Mapping[str, Tensor],
     option: Given,
 ) -> tuple[nn.Module, list[str]]:
-    """A network of transformers with given weights, which may have the names of an earlier version.
+    """Build a network of transformers with given weights, whose names may be those of an earlier version.
 
     Args:
-        kind: As in `build`.
-        kwargs: As in `build`.
-        num_classes: As in `build`.
-        image_size: As in `build`.
-        weights: The tensors of a file, by the names that they have there.
-        option: The parameter that named the file, for messages.
+        kind: Its `model_type`.
+        kwargs: Entries of its configuration.
+        num_classes: Number of logits.
+        image_size: Height and width of its images, in pixels, if the configuration does not contain it.
+        weights: Tensors of a file, by their names there.
+        option: The parameter that names the file, for messages.
 
     Returns:
-        The network in single precision, and the names of the tensors that it has no place for.
+        The network in single precision, and the names of surplus tensors.
 
     Raises:
-        InputError: As in `build`, or if tensors are missing, or have other shapes than the network's.
+        InputError: If the network cannot be built, or tensors are missing or have wrong shapes.
     """
     with bounded(weights), torch.device("meta"):
         try:
-            made = build(kind, kwargs, num_classes, image_size, option)
+            empty = build(kind, kwargs, num_classes, image_size, option)
         except TooLargeError as error:
             raise InputError(*option, f"{error}") from error
     with _quiet():
         try:
-            network, info = type(made).from_pretrained(  # type: ignore[attr-defined]  # all of them have it
+            network, info = type(empty).from_pretrained(  # type: ignore[attr-defined]  # all classes have it
                 None,
-                config=made.config,
+                config=empty.config,
                 state_dict=dict(weights),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 local_files_only=True,
                 dtype=torch.float32,
             )
-        except Exception as error:  # tensors of any shape can make conversions fail in any way
-            raise InputError(*option, f"does not fit {PREFIX}{kind} ({_told(error)})") from error
+        except Exception as error:  # conversions of tensors with wrong shapes can raise any error
+            raise InputError(*option, f"does not fit {PREFIX}{kind} ({_reason(error)})") from error
     missing = [f"missing {name}" for name in sorted(info["missing_keys"]) if not name.endswith("num_batches_tracked")]
     shaped = [f"{name} is {tuple(there)} instead of {tuple(here)}" for name, there, here in info["mismatched_keys"]]
     surplus = sorted(info["unexpected_keys"])
@@ -128,17 +128,17 @@ def loaded(
     return network.eval(), surplus
 
 
-def _told(error: Exception) -> str:
-    """What an error says, in part of a line."""
+def _reason(error: Exception) -> str:
+    """The message of an error, shortened for a part of a line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _config(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: int) -> Any:
-    """The description of a network. It is made here, so that no entry of a file is taken for an option of loading."""
+    """The configuration of a network, built here so that no entry of a file becomes an option for loading."""
     from transformers import CONFIG_MAPPING
 
     if not network_names(kind):
-        raise ValueError(f"{kind!r} is no image classifier of transformers")
+        raise ValueError(f"{kind!r} is not an image classifier of transformers")
     entries = dict(kwargs)
     architectures = entries.pop("architectures", list(network_names(kind)[:1]))
     config: Any = CONFIG_MAPPING[kind](**entries | {"num_labels": num_classes})
@@ -150,10 +150,10 @@ def _config(kind: str, kwargs: Mapping[str, Any], num_classes: int, image_size: 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it transformers reports nothing and draws no bars."""
-    from transformers.utils import logging as theirs
+    """Disable messages and progress bars of transformers within the context."""
+    from transformers.utils import logging as transformers_logging
 
-    logging: Any = theirs
+    logging: Any = transformers_logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""How a processor prepares images: mean, std and size, in this program's terms."""
+"""Reading normalisation and resizing from a processor's configuration."""
 
 from __future__ import annotations
 
@@ -6,88 +6,85 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bdclean.hub import resizes
+from bdclean.hub.completing import completed
+from bdclean.hub.resizes import UnknownPreparationError
+from bdclean.resizing import Resize
+
 BYTE = 255
-"""The largest value of a channel of a decoded image."""
+"""Largest value of a channel in a decoded image."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a network takes; None where the processor does not say it.
+    """The normalisation and size of a network's images; None if the processor does not contain the value.
 
     Attributes:
-        mean: Subtracted from each channel of an image in [0, 1].
-        std: Each channel is divided by it after that.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel, for images in [0, 1].
         image_size: Height and width, in pixels.
+        resize: Resizing of images; None for this program's default.
+        note: Difference from the processor, in one line; None if there is none.
     """
 
     mean: list[float] | None = None
     std: list[float] | None = None
     image_size: int | None = None
+    resize: Resize | None = None
+    note: str | None = None
 
 
-class UnknownPreparationError(ValueError):
-    """A processor does what this program has no words for."""
-
-
-def of_transformers(said: Mapping[str, Any]) -> Preparation:
-    """What the image processor of transformers says.
+def of_transformers(config: Mapping[str, Any], model_type: str = "") -> Preparation:
+    """Read the configuration of an image processor of transformers.
 
     Args:
-        said: The content of its file.
+        config: Content of its file.
+        model_type: `model_type` of the network, which determines the processor if the file does not.
 
     Raises:
-        UnknownPreparationError: If it does more than to resize, to crop and to normalise, or its numbers are none.
+        UnknownPreparationError: If it has steps other than resizing, cropping and normalising, or invalid numbers.
     """
-    inner = said.get("image_processor")
-    said = inner if isinstance(inner, dict) else said
-    if said.get("do_flip_channel_order"):
+    config = completed(config, model_type)
+    if config.get("do_flip_channel_order"):
         raise UnknownPreparationError("do_flip_channel_order: the network takes BGR images, which bdclean does not")
-    if said.get("do_color_quantize"):
+    if config.get("do_color_quantize"):
         raise UnknownPreparationError("do_color_quantize: the network takes no pixels")
-    # The processor computes (255 * factor * x - offset - mean) / std, or leaves out parts of it.
-    factor = _number(said.get("rescale_factor", 1 / BYTE)) if said.get("do_rescale", True) else 1.0
+    # The processor computes (255 * factor * x - offset - mean) / std, or omits parts of it.
+    factor = _number(config.get("rescale_factor", 1 / BYTE)) if config.get("do_rescale", True) else 1.0
     scale = BYTE * factor
-    offset = 1.0 if said.get("rescale_offset") else 0.0
+    offset = 1.0 if config.get("rescale_offset") else 0.0
     mean, std = [0.0], [1.0]
-    if said.get("do_normalize", True):
-        if said.get("image_mean") is None or said.get("image_std") is None:
-            return Preparation(image_size=_side(said))
-        mean, std = _numbers(said["image_mean"]), _numbers(said["image_std"])
+    if config.get("do_normalize", True):
+        if config.get("image_mean") is None or config.get("image_std") is None:
+            return _prepared(None, None, resizes.of_transformers(config))
+        mean, std = _numbers(config["image_mean"]), _numbers(config["image_std"])
     if scale <= 0:
-        raise UnknownPreparationError(f"rescale_factor {said.get('rescale_factor')!r}: must be above 0")
+        raise UnknownPreparationError(f"rescale_factor {config.get('rescale_factor')!r}: must be above 0")
     # `include_top` of EfficientNet divides by std a second time.
-    power = 2 if said.get("include_top") else 1
+    power = 2 if config.get("include_top") else 1
     means = [(offset + value) / scale for value in mean]
     stds = [value**power / scale for value in std]
-    return Preparation(means, stds, _side(said))
+    return _prepared(means, stds, resizes.of_transformers(config))
 
 
-def of_timm(said: Mapping[str, Any]) -> Preparation:
-    """What the `pretrained_cfg` of timm says.
+def of_timm(config: Mapping[str, Any]) -> Preparation:
+    """Read a `pretrained_cfg` of timm.
 
     Raises:
-        UnknownPreparationError: If its numbers are none.
+        UnknownPreparationError: If its numbers are invalid.
     """
-    size = said.get("input_size")
-    side = size[-1] if isinstance(size, (list, tuple)) and len(size) == 3 and size[1] == size[2] else None
-    given = None not in (said.get("mean"), said.get("std"))
-    mean, std = (_numbers(said[name]) if given else None for name in ("mean", "std"))
-    return Preparation(mean, std, side)
+    given = None not in (config.get("mean"), config.get("std"))
+    mean, std = (_numbers(config[name]) if given else None for name in ("mean", "std"))
+    return _prepared(mean, std, resizes.of_timm(config))
 
 
-def _side(said: Mapping[str, Any]) -> int | None:
-    """Height and width of what comes out, in pixels; None if they differ or are not said."""
-    cropped = said.get("crop_size") if said.get("do_center_crop") else None
-    size = said.get("size") if cropped is None else cropped
-    if isinstance(size, dict):
-        sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
-        return sides.pop() if len(sides) == 1 else None
-    return size if isinstance(size, int) else None
+def _prepared(mean: list[float] | None, std: list[float] | None, sizes: resizes.Sizes) -> Preparation:
+    return Preparation(mean, std, sizes.image_size, sizes.resize, sizes.note)
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UnknownPreparationError(f"{str(value)[:40]!r} is no number")
+        raise UnknownPreparationError(f"{str(value)[:40]!r} is not a number")
     return float(value)
 
 

@@ -1,1 +1,1 @@
-"""Reads PyTorch files without running them: the standard library alone, no torch, no import of what a file names."""
+"""Reading PyTorch files without running code from them, with the standard library only."""

@@ -1,4 +1,4 @@
-"""What the operations of a pickle do that name, call and fill things: stand-ins are all that comes of them."""
+"""Pickle operations for globals, calls and object states, which only make placeholders."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from bdclean.inert.machine import Machine
 
 LONGEST_NAME = 1000
-"""Of a global, with its module, in letters."""
+"""Maximum length of a global's name, including its module, in characters."""
 
 
 def global_(machine: Machine) -> None:
-    """A name: its module and its own, a line each."""
+    """A global: its module and its name, one line each."""
     module = machine.line()
     machine.stack.append(Name(names.canonical(module, machine.line())))
 
 
 def stack_global(machine: Machine) -> None:
-    """The same from two texts."""
+    """A global, from two strings on the stack."""
     name, module = machine.stack.pop(), machine.stack.pop()
     if type(name) is not str or type(module) is not str or len(name) + len(module) > LONGEST_NAME:
-        raise RefusedError("a name in its pickle is no text")
+        raise RefusedError("a name in its pickle is not a string")
     machine.stack.append(Name(names.canonical(module, name)))
 
 
@@ -36,13 +36,13 @@ def reduce(machine: Machine) -> None:
 
 
 def marked_call(machine: Machine) -> None:
-    """A call of the first thing after a mark with those behind it."""
+    """A call of the first item after a mark, with the following items as arguments."""
     function, *arguments = machine.pop_mark()
     machine.stack.append(machine.call(function, tuple(arguments)))
 
 
 def named_call(machine: Machine) -> None:
-    """A call of a name, of which two lines follow, with what lies behind a mark."""
+    """A call of a global, given in two lines, with the items after a mark as arguments."""
     module = machine.line()
     function = Name(names.canonical(module, machine.line()))
     arguments = machine.pop_mark()
@@ -50,22 +50,22 @@ def named_call(machine: Machine) -> None:
 
 
 def new(machine: Machine) -> None:
-    """An object of a class, with a tuple of arguments."""
+    """A new object of a class, with a tuple of arguments."""
     machine.count()
     arguments, kind = machine.stack.pop(), machine.stack.pop()
     if type(kind) is not Name or type(arguments) is not tuple:
-        raise RefusedError("it makes an object of what is no class")
+        raise RefusedError("it makes an object of something that is not a class")
     machine.stack.append(names.new(kind, arguments))
 
 
 def new_with_names(machine: Machine) -> None:
-    """The same; arguments by name are left out."""
+    """A new object of a class; keyword arguments are ignored."""
     machine.stack.pop()
     new(machine)
 
 
 def build(machine: Machine) -> None:
-    """Give an object its state: nothing but stand-ins and what expects one."""
+    """Set the state of an object: only of placeholders, and of objects that expect a state."""
     state = machine.stack.pop()
     target = machine.stack[-1]
     if type(target) is Object:
@@ -84,12 +84,12 @@ def build(machine: Machine) -> None:
         else:
             target.order = order
     elif type(target) is OrderedDict and type(state) is dict and [*state] == ["_metadata"]:
-        target._metadata = state["_metadata"]  # type: ignore[attr-defined]  # the versions of layers
+        target._metadata = state["_metadata"]  # type: ignore[attr-defined]  # versions of layers
     else:
         what = ", ".join(map(str, state))[:80] if type(state) is dict else "a state"
         raise RefusedError(f"it gives {what} to a {type(target).__name__}")
 
 
 def persistent(machine: Machine) -> None:
-    """A storage, by what says where it lies."""
+    """A storage, from its persistent id."""
     machine.stack[-1] = machine.storages(machine.stack[-1])

@@ -1,4 +1,4 @@
-"""What runs in the process of `guard`: it reads the file that is its standard input, with limits, and may die of it."""
+"""The child process of `guard`: it reads the file on its standard input with limits, and may be killed by it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from bdclean.inert.containers import parse
 from bdclean.inert.nodes import RefusedError
 
 MEMORY = 2**30
-"""Bytes of memory that reading a file may take beyond its size."""
+"""Maximum bytes of memory for reading a file, in addition to its size."""
 CPU_SECONDS = 30
 
 
 def read() -> None:
-    """Read the file and end the process: with 0 if it is read, or refused for a reason."""
-    # Nothing is given back before the end.
+    """Read the file and end the process, with 0 if the file was read or refused with a reason."""
+    # The process ends soon, so freeing memory is a waste of time.
     gc.disable()
     size = os.fstat(0).st_size
     _limit(MEMORY + size)
     with suppress(RefusedError):
         parse(memoryview(mmap.mmap(0, size, access=mmap.ACCESS_READ)))
-    # At once: taking apart what was read may take longer than reading it.
+    # Skips freeing the objects, which may take longer than reading them.
     os._exit(0)
 
 
 def _limit(memory: int) -> None:
-    """Set ends to memory and time, where the system has such: Windows has none, macOS none to the memory."""
+    """Limit memory and CPU time if the system supports it: Windows does not, and macOS does not limit memory."""
     if sys.platform == "win32":
         return
     import resource

@@ -1,6 +1,6 @@
-"""From the bytes of a PyTorch file to a description of what it holds: the zip archive of today and the format before.
+"""Parsing the bytes of a PyTorch file into a description of its content: the zip format, and the format before it.
 
-Everything is read from the same bytes, once: what has been checked is what is used.
+All bytes are read once, so the checked bytes are the bytes that are used.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from bdclean.inert.nodes import ITEM_SIZES, RefusedError, Storage
 
 ARCHIVE = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
-"""What a file of PyTorch before 1.6 begins with, as a pickle."""
+"""First pickle of a file of PyTorch before 1.6."""
 PROTOCOL = 1001
 DAMAGES = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     struct.error,
 )
-"""What damaged pickles and archives lead to."""
+"""Errors that damaged pickles and archives cause."""
 COUNT = struct.Struct("<q")
-"""Before the numbers of each storage there: how many they are."""
+"""Number of elements, before the elements of each storage."""
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Before each member of an archive: a mark, and how long the name and what follows it are."""
+"""Header of each member of an archive: a mark, and the lengths of name and extra field."""
 ENCRYPTED = 1
 
 
 class BlockedError(RefusedError):
-    """A pickle would call what nobody knows: its names are the arguments."""
+    """A pickle would call unknown functions, whose names are the arguments."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        content: Plain values and descriptions of tensors, arrays and the like.
-        swapped: Whether its numbers have the byte order that this machine has not.
+        content: Plain values, and descriptions of tensors and arrays.
+        swapped: Whether the byte order of its numbers differs from this machine's.
     """
 
     content: Any
@@ -54,11 +54,11 @@ def parse(data: memoryview) -> Description:
     """Read a file of `torch.save`.
 
     Args:
-        data: All of its bytes; the storages found will be parts of these.
+        data: All bytes of the file; storages are slices of them.
 
     Raises:
-        BlockedError: If it would run code on loading.
-        RefusedError: If it is damaged, or does or claims anything that such files do not.
+        BlockedError: If loading it would run code.
+        RefusedError: If it is damaged, or not as PyTorch writes files.
     """
     if (other := kinds.of_bytes(bytes(data[: kinds.ENOUGH]))) is not None:
         raise RefusedError(other)
@@ -69,7 +69,7 @@ def parse(data: memoryview) -> Description:
 
 
 def _run(machine: Machine) -> Any:
-    """What a pickle describes; whatever else is wrong with it, calls come first."""
+    """Run a pickle and return its content; blocked calls take precedence over other errors."""
     failure: Exception | None = None
     content = None
     try:
@@ -83,7 +83,7 @@ def _run(machine: Machine) -> Any:
     return content
 
 
-# The archive of today
+# The zip format
 
 
 def _archive(data: memoryview) -> Description:
@@ -108,16 +108,16 @@ def _archive(data: memoryview) -> Description:
         if known is found:
             found.data = members.get(f"{root}/data/{found.key}")
             if found.data is None or len(found.data) != found.nbytes:
-                raise RefusedError(f"storage {found.key[:20]!r} claims {found.nbytes} bytes that it has not")
+                raise RefusedError(f"storage {found.key[:20]!r} claims {found.nbytes} bytes that are missing")
         elif (known.dtype, known.nbytes) != (found.dtype, found.nbytes):
-            raise RefusedError(f"storage {found.key[:20]!r} is two different ones")
+            raise RefusedError(f"storage {found.key[:20]!r} is defined twice, differently")
         return known
 
     return Description(_run(Machine(code, find, CALLS)), order.decode() != sys.byteorder)
 
 
 def _members(data: memoryview) -> dict[str, memoryview]:
-    """Name and bytes of each member of an archive, which `torch.save` does not compress."""
+    """Names and bytes of the members of an archive, which `torch.save` does not compress."""
     try:
         entries = zipfile.ZipFile(_Window(data)).infolist()
     except (zipfile.BadZipFile, NotImplementedError) as error:
@@ -144,13 +144,13 @@ def _members(data: memoryview) -> dict[str, memoryview]:
             raise RefusedError(f"its member {entry.filename[:80]!r} is cut off")
         members[entry.filename] = data[begin : begin + entry.file_size]
     if len({name.lower() for name in members}) < len(entries):
-        # Letter cases count for as little as they do to torch.
+        # torch ignores case here.
         raise RefusedError("two of its members have one name")
     return members
 
 
 class _Window(io.RawIOBase):
-    """Bytes as a file, without a copy."""
+    """A file object over bytes, without a copy."""
 
     def __init__(self, data: memoryview) -> None:
         self._data, self._place = data, 0
@@ -178,54 +178,54 @@ class _Window(io.RawIOBase):
         return part
 
 
-# Before PyTorch 1.6, and what pickle.dump writes
+# The format before PyTorch 1.6, and plain pickles
 
 
 def _legacy(data: memoryview, calls: Mapping[str, names.Call]) -> Description:
-    """Pickles one after the other: a mark, a version, the system, the content, the storages' keys; then the numbers.
+    """Parse consecutive pickles (a mark, a version, the system, the content, the storages' keys), then the elements.
 
-    A pickle that is alone and does not begin with the mark is the content itself.
+    A single pickle without the mark is the content itself.
     """
     storages: dict[str, Storage] = {}
 
     def find(persistent: Any) -> Any:
         if isinstance(persistent, tuple) and len(persistent) == 4 and persistent[0] == "module":
-            # A class of networks, with its source code.
+            # The class of a module, with its source code.
             return persistent[1]
         found = names.storage(persistent)
         known = storages.setdefault(found.key, found)
         if (known.dtype, known.nbytes) != (found.dtype, found.nbytes):
-            raise RefusedError(f"storage {found.key[:20]!r} is two different ones")
+            raise RefusedError(f"storage {found.key[:20]!r} is defined twice, differently")
         if known.nbytes > len(data):
-            raise RefusedError(f"storage {found.key[:20]!r} claims {found.nbytes} bytes that it has not")
+            raise RefusedError(f"storage {found.key[:20]!r} claims {found.nbytes} bytes that are missing")
         return known
 
     place = 0
 
-    def following() -> Any:
+    def next_pickle() -> Any:
         nonlocal place
         machine = Machine(data[place:], find, calls)
         content = _run(machine)
         place += machine.end
         return content
 
-    mark = following()
+    mark = next_pickle()
     if type(mark) is not int or mark != MAGIC:
         if place < len(data):
             raise RefusedError("torch.save did not write it")
         return Description(mark, False)
-    version, system, content, keys = (following() for _ in range(4))
+    version, system, content, keys = (next_pickle() for _ in range(4))
     if version != PROTOCOL or type(system) is not dict or type(keys) is not list:
-        raise RefusedError("it is none of PyTorch's versions")
+        raise RefusedError("its format is of an unknown version of PyTorch")
     for key in keys:
         storage = storages.get(key) if isinstance(key, str) else None
         if storage is None or storage.data is not None:
-            raise RefusedError(f"no tensor is made of its storage {str(key)[:20]!r}")
+            raise RefusedError(f"no tensor uses its storage {str(key)[:20]!r}")
         (count,) = COUNT.unpack(data[place : place + COUNT.size])
         place += COUNT.size
         storage.data = data[place : place + storage.nbytes]
         if count * ITEM_SIZES[storage.dtype] != storage.nbytes or len(storage.data) != storage.nbytes:
-            raise RefusedError(f"storage {key[:20]!r} claims {storage.nbytes} bytes that it has not")
+            raise RefusedError(f"storage {key[:20]!r} claims {storage.nbytes} bytes that are missing")
         place += storage.nbytes
     if any(storage.data is None for storage in storages.values()):
         raise RefusedError("some of its storages are missing")
@@ -233,15 +233,15 @@ def _legacy(data: memoryview, calls: Mapping[str, names.Call]) -> Description:
 
 
 def _nested(arguments: tuple[Any, ...]) -> Any:
-    """A storage that pickle.dump wrote: a whole file of the old format, in which nothing is nested again."""
+    """A storage that pickle.dump wrote: a complete file of the old format, without further nesting."""
     (data,) = arguments
     if type(data) is not bytes:
-        raise RefusedError("a storage of other than bytes")
+        raise RefusedError("a storage that is not made of bytes")
     inner = _legacy(memoryview(data), names.CALLS)
     if type(inner.content) is not Storage or inner.swapped:
-        raise RefusedError("a storage that is none")
+        raise RefusedError("a nested file that is not a storage")
     return inner.content
 
 
 CALLS: Mapping[str, names.Call] = {**names.CALLS, "torch.storage._load_from_bytes": _nested}
-"""What a file may call, but those within it."""
+"""Functions that a file may call, except nested files."""

@@ -1,7 +1,7 @@
-"""The last line of defence: a file is read first in a process that may die of it.
+"""The last line of defence: a file is first read in a child process, which may be killed by it.
 
-That process has nothing but the standard library, an end to its memory and one to its time. It is started anew, not
-forked: threads, notebooks and Windows are no matter to it.
+The child has only the standard library, and limits of memory and time. It is started, not forked, so it works with
+threads, in notebooks and on Windows.
 """
 
 from __future__ import annotations
@@ -18,40 +18,42 @@ from bdclean.inert.child import CPU_SECONDS, MEMORY
 from bdclean.inert.nodes import RefusedError
 
 WALL_SECONDS = 120
-"""Its disk may be slow, and its machine busy."""
+"""Maximum seconds for reading a file: the disk may be slow, and the machine busy."""
 PACKAGES = Path(__file__).resolve().parents[2]
-"""Where the program itself is imported from."""
+"""The folder from which the program is imported."""
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from bdclean.inert.child import read; read()"
 
 
 @contextmanager
-def enduring(file: BinaryIO) -> Iterator[None]:
-    """Read a file in another process meanwhile, which takes some 60 ms, and learn only whether that ends well.
+def enduring(file: BinaryIO, code: str = CHILD, seconds: float = WALL_SECONDS) -> Iterator[None]:
+    """Read a file in a child process during the context, in about 60 ms, to find out whether that succeeds.
 
-    A file that is refused in the ordinary way ends well: reading it again here gives the reason.
+    An ordinary refusal counts as success: reading the file again in this process gives the reason.
 
     Args:
-        file: The file, open.
+        file: The open file.
+        code: Python code of the child process, which reads the file from its standard input.
+        seconds: Time limit of the child process.
 
     Raises:
-        RefusedError: At the end, if the process died, of its file, its memory or its time.
+        RefusedError: At the end, if the process crashed or exceeded its limits of memory or time.
         OSError: If no process can be started.
     """
     if not sys.executable:
-        # Python is part of another program, which it cannot start.
+        # Python is embedded in another program.
         yield
         return
-    # With the settings of the allocator that this process may have, memory has other bounds.
+    # This process's settings of the allocator would change the memory needs.
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    command = [sys.executable, "-I", "-S", "-c", CHILD, str(PACKAGES)]
-    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, env=environment, stdin=file, stdout=pipe, stderr=nowhere) as process:
+    command = [sys.executable, "-I", "-S", "-c", code, str(PACKAGES)]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, env=environment, stdin=file, stdout=pipe, stderr=null) as process:
         try:
             yield
-            # Nothing is said: the end of the pipe is noticed at once, where a wait with a limit asks now and then.
-            process.communicate(timeout=WALL_SECONDS)
+            # The child writes nothing, but the end of the pipe is noticed at once; `wait` with a timeout would poll.
+            process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
-            raise RefusedError(f"it takes longer than {WALL_SECONDS} s to read") from error
+            raise RefusedError(f"it takes longer than {seconds} s to read") from error
         finally:
             process.kill()
     if ended := process.returncode:

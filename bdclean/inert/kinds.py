@@ -1,4 +1,4 @@
-"""What a file is that is none of PyTorch's, and what to do about it."""
+"""Recognising files of other formats, with advice for the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from bdclean.errors import Given
 
 ENOUGH = 1024
-"""Bytes at the beginning of a file that show what it is."""
+"""Bytes at the beginning of a file that determine its format."""
 PYTORCH = "bring the PyTorch file of the network"
 UNPACK = "unpack it, and give the file of the network"
 AGAIN = "download the file again"
@@ -35,9 +35,9 @@ BEGINNINGS = {
     b"\x7fELF": "a program",
     b"MZ": "a program",
 }
-"""How files of other kinds begin."""
+"""First bytes of files of other formats."""
 ONNX = re.compile(rb"\x08[\x01-\x20](?:[\x12\x1a\x22\x32][\x00-\x7f]|\x28[\x00-\x7f]|\x3a|\x42)", re.DOTALL)
-"""The version of the format, then the producer, domain, model version, documentation, the graph or operator set."""
+"""ONNX: format version, then producer, domain, model version, documentation, graph or operator set."""
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
 FOLDERS = {
     "saved_model.pb": f"a SavedModel of TensorFlow: {PYTORCH}",
@@ -45,7 +45,7 @@ FOLDERS = {
     ".metadata": "a distributed checkpoint: turn it into one file with torch.distributed.checkpoint.format_utils",
     "data.pkl": "a PyTorch file that was unpacked: give the file itself, as it was",
 }
-"""Folders by what lies in them."""
+"""Formats of folders, by a file in them."""
 MODELS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 
 
@@ -54,10 +54,10 @@ def _images() -> str:
 
 
 def of_bytes(head: bytes) -> str | None:
-    """What a file is by its beginning, and what to do; None if it may be PyTorch's.
+    """Describe the format of a file and what to do, from its first bytes; None if it may be a PyTorch file.
 
     Args:
-        head: Its first `ENOUGH` bytes, or all.
+        head: The first `ENOUGH` bytes, or all.
     """
     if not head:
         return f"it is empty: {AGAIN}"
@@ -83,7 +83,7 @@ def of_bytes(head: bytes) -> str | None:
 
 
 def of_members(names: Sequence[str]) -> str | None:
-    """What a zip archive is by the names in it, and what to do; None if it may be PyTorch's."""
+    """Describe the format of a zip archive and what to do, from names in it; None if it may be a PyTorch file."""
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return (
@@ -106,7 +106,7 @@ def of_members(names: Sequence[str]) -> str | None:
 
 
 def of_folder(path: str) -> str:
-    """What a folder is by what lies in it, and what to do."""
+    """Describe the format of a folder and what to do, from the files in it."""
     names = sorted(os.listdir(path))
     for name, what in FOLDERS.items():
         if name in names:

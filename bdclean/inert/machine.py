@@ -1,6 +1,6 @@
-"""An interpreter of pickles that makes descriptions instead of objects: it imports nothing and calls nothing of theirs.
+"""An interpreter of pickles that makes descriptions instead of objects, without importing or calling their globals.
 
-`operations` has each operation that files of PyTorch have; any other is refused.
+`operations` contains all operations in files of PyTorch; others are refused.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from bdclean.inert.nodes import Array, Name, Object, Picture, RefusedError, Stor
 from bdclean.inert.operations import OPERATIONS, stop
 
 MOST_OPERATIONS = 10_000_000
-"""A pickle of a million images' labels has so many; they take some four seconds."""
+"""Maximum operations of a pickle: enough for the labels of a million images, in about four seconds."""
 MOST_OBJECTS = 4_000_000
-"""Containers, and remembered values: a byte of a pickle can make a hundred bytes of these."""
+"""Maximum containers, and maximum values in the memo: one byte of a pickle can make a hundred bytes of these."""
 LONGEST_LINE = 1000
-"""Of a name or a number that is written as text, in bytes."""
+"""Maximum length of a name or a number in text form, in bytes."""
 
 Storages = Callable[[Any], Any]
-"""From the identifier that a pickle has for a storage to the storage."""
+"""Maps the persistent id of a storage to the storage."""
 
 
 class Machine:
-    """Runs one pickle.
+    """Interprets one pickle.
 
     Args:
-        code: The pickle, and perhaps more behind it.
+        code: The pickle, and possibly further bytes.
         storages: Finds a storage.
-        calls: What it may call, by name.
+        calls: Functions that it may call, by name.
 
     Attributes:
-        end: Where the pickle goes on, and in the end where it ended, in `code`.
-        blocked: Names of what it would have called, and nobody knows.
-        stack: What operations take their arguments from, and leave their results on.
+        end: Position of the next operation in `code`; finally the end of the pickle.
+        blocked: Names of unknown functions that it would have called.
+        stack: The stack of operands and results.
         marked: The stacks below, one for each open mark.
-        memo: What is remembered, by its number.
+        memo: Stored values, by number.
     """
 
     def __init__(self, code: memoryview, storages: Storages, calls: Mapping[str, names.Call]) -> None:
@@ -49,20 +49,20 @@ class Machine:
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.containers = 0
-        # What an honest pickle copies stands in it once: bytes, first as text, and then in an array.
+        # An honest pickle copies bytes at most twice: from text to bytes, and into an array.
         self.copyable = 2 * len(code)
 
     def run(self) -> Any:
-        """Run the pickle to its end, and return what it describes.
+        """Interpret the pickle, and return its content.
 
         Raises:
-            RefusedError: If it does anything that files of PyTorch do not.
+            RefusedError: If it has operations that files of PyTorch do not have.
         """
         code = self.code
         for _ in range(MOST_OPERATIONS):
             operation = OPERATIONS.get(code[self.end])
             if operation is None:
-                raise RefusedError(f"operation {code[self.end]:#04x} of its pickle is none that PyTorch writes")
+                raise RefusedError(f"PyTorch never writes operation {code[self.end]:#04x} of its pickle")
             self.end += 1
             if operation is stop:
                 (result,) = self.stack
@@ -70,18 +70,18 @@ class Machine:
             operation(self)
         raise RefusedError(f"its pickle has more than {MOST_OPERATIONS} operations")
 
-    # What operations are made of
+    # Building blocks of operations
 
-    def count_copy(self, made: Any) -> None:
-        """Notice where the same bytes or values are copied again and again."""
-        if type(made) in (Array, Picture):
-            self.copyable -= len(made.data)
-        elif type(made) is Storage:
-            self.copyable -= made.nbytes
-        elif type(made) in (bytes, bytearray, set, frozenset, OrderedDict, Counter):
-            self.copyable -= len(made)
+    def count_copy(self, value: Any) -> None:
+        """Refuse pickles that copy the same bytes or values repeatedly."""
+        if type(value) in (Array, Picture):
+            self.copyable -= len(value.data)
+        elif type(value) is Storage:
+            self.copyable -= value.nbytes
+        elif type(value) in (bytes, bytearray, set, frozenset, OrderedDict, Counter):
+            self.copyable -= len(value)
         if self.copyable < 0:
-            raise RefusedError("it makes more than it holds")
+            raise RefusedError("it copies the same values repeatedly")
 
     def count(self) -> None:
         self.containers += 1
@@ -120,18 +120,18 @@ class Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if type(function) is not Name or type(arguments) is not tuple:
-            raise RefusedError("it calls what is no function")
+            raise RefusedError("it calls something that is not a function")
         known = self.calls.get(function.full)
         if known is not None:
-            made = known(arguments)
-            self.count_copy(made)
-            return made
+            value = known(arguments)
+            self.count_copy(value)
+            return value
         if not names.HARMLESS.fullmatch(function.full):
             self.blocked.add(function.full)
         return Object(function.full)
 
     def store(self, target: Any, pairs: list[Any]) -> None:
-        """Put keys and values, by turns, into a dictionary."""
+        """Add alternating keys and values to a dictionary."""
         if type(target) in (dict, OrderedDict, Counter):
             for index in range(0, len(pairs), 2):
                 target[names.checked_key(pairs[index])] = pairs[index + 1]

@@ -1,6 +1,6 @@
-"""What the names in a pickle stand for: for each that is known, a function that checks its arguments.
+"""Replacements for globals in a pickle: functions that check the arguments and make descriptions.
 
-Whatever is not here is made by nobody: a class gets a stand-in that holds its state, a call is noted and refused.
+An unknown class gets a placeholder that holds its state; an unknown call is recorded and refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bdclean.inert.nodes import (
 )
 
 LONGEST_KEY = 64
-"""Values in a tuple that is the key of a dictionary, all together."""
+"""Maximum total number of values in a tuple that is a dictionary key."""
 STORAGES = {
     "BoolStorage": "bool",
     "ByteStorage": "uint8",
@@ -48,23 +48,23 @@ STORAGES = {
     "QUInt2x4Storage": "quint2x4",
     "UntypedStorage": "uint8",
 }
-"""Classes of storages, and the type of their numbers."""
+"""Maps classes of storages to the type of their elements."""
 HARMLESS = re.compile(
     r"functools\.partial|collections\.(defaultdict|deque)|pathlib\.\w+|pathlib\._local\.\w+|datetime\.\w+|"
     r"types\.SimpleNamespace|decimal\.Decimal|uuid\.UUID|numpy\.random\._pickle\.\w+|builtins\.(range|slice)"
 )
-"""What honest files call beside the weights, and nobody needs: it gets a stand-in, as an object of any class does."""
+"""Functions that honest files call and that weights do not need: their results are placeholders."""
 PICTURES = re.compile(r"PIL\.Image\.Image|PIL\.\w+ImagePlugin\.\w+ImageFile")
 SPARSE = ("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc")
 SCHEMES = ("torch.per_tensor_affine", "torch.per_channel_affine", "torch.per_channel_affine_float_qparams")
 PLAIN_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,4}")
-"""Types of numbers, and of texts of a fixed length, in numpy."""
+"""Types of numbers, and of strings of a fixed length, in numpy."""
 
 Call = Callable[[tuple[Any, ...]], Any]
 
 
 def canonical(module: str, name: str) -> str:
-    """The name of today of a global, which may be that of Python 2 or of an old numpy."""
+    """The current name of a global, which may come from Python 2 or an old numpy."""
     module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
     if module.startswith("numpy.core."):
         module = f"numpy._core.{module[len('numpy.core.') :]}"
@@ -72,10 +72,10 @@ def canonical(module: str, name: str) -> str:
 
 
 def checked_key(key: Any) -> Any:
-    """A key of a dictionary or a member of a set, whose hash is found in bounded time and depth.
+    """Check a dictionary key or a member of a set, so that hashing it takes bounded time and depth.
 
     Raises:
-        RefusedError: If it is anything but plain values, or tuples of a few.
+        RefusedError: If it is not a plain value, or a tuple of few plain values.
     """
     kind = type(key)
     if kind is str or (kind is int and -(2**64) < key < 2**64):
@@ -86,7 +86,7 @@ def checked_key(key: Any) -> Any:
             one = waiting.pop()
             seen += 1
             if seen > LONGEST_KEY:
-                raise RefusedError("a dictionary key of very many values")
+                raise RefusedError("a dictionary key with too many values")
             if type(one) is tuple:
                 waiting.extend(one)
             else:
@@ -95,19 +95,19 @@ def checked_key(key: Any) -> Any:
     if kind not in (bool, int, float, bytes, type(None), complex, frozenset, Array, Made, Name, Object, Tensor):
         raise RefusedError(f"a dictionary key that is a {kind.__name__}")
     if kind is int:
-        raise RefusedError("a dictionary key of very many digits")
+        raise RefusedError("a dictionary key with too many digits")
     return key
 
 
 def storage(persistent: Any) -> Storage:
-    """The storage that an identifier in a pickle stands for; where its numbers are is found out later.
+    """The storage for a persistent id, without its data, which is found later.
 
     Raises:
-        RefusedError: If it is no identifier of a storage.
+        RefusedError: If it is not the id of a storage.
     """
     wrong = not isinstance(persistent, tuple) or len(persistent) not in (5, 6) or persistent[0] != "storage"
     if wrong or not isinstance(persistent[1], Name) or not isinstance(persistent[2], str):
-        raise RefusedError("a reference that is none to a storage")
+        raise RefusedError("a persistent id that is not a storage")
     _, kind, key, _, count, *view = persistent
     module, _, name = kind.full.rpartition(".")
     if module not in ("torch", "torch.storage", "torch.cuda") or name not in STORAGES:
@@ -119,7 +119,7 @@ def storage(persistent: Any) -> Storage:
 
 
 def _wrong(what: str) -> NoReturn:
-    raise RefusedError(f"{what} of arguments that it does not take")
+    raise RefusedError(f"{what} with invalid arguments")
 
 
 def _dtype(name: Any) -> str:
@@ -129,7 +129,7 @@ def _dtype(name: Any) -> str:
 
 
 def _tensor(arguments: tuple[Any, ...]) -> Tensor:
-    """Storage, offset, shape and strides; and since 0.4 whether it has a gradient, hooks, and metadata."""
+    """A tensor, from storage, offset, shape, strides; since 0.4 also `requires_grad`, hooks, and metadata."""
     where, offset, shape, stride, requires_grad, _, metadata = (*arguments, False, None, None)[:7]
     if not isinstance(where, Storage):
         _wrong("a tensor")
@@ -166,12 +166,12 @@ def _parameter(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _with_state(arguments: tuple[Any, ...]) -> Tensor:
-    """A parameter with attributes of its own, which are left out."""
+    """A parameter with attributes, which are ignored."""
     return _parameter(arguments[:2])
 
 
 def _of_type(arguments: tuple[Any, ...]) -> Any:
-    """A tensor of a subclass or with attributes: as an ordinary one."""
+    """A tensor of a subclass or with attributes, as an ordinary tensor."""
     function, _, parts, _ = arguments
     if not isinstance(function, Name) or not function.full.startswith("torch._utils.") or function.full not in CALLS:
         _wrong("a tensor of a subclass")
@@ -248,7 +248,7 @@ def _scalar(arguments: tuple[Any, ...]) -> Array:
 
 
 def _encode(arguments: tuple[Any, ...]) -> bytes:
-    """Bytes, as protocol 2 has them; nothing else: applied to their own results some codecs fill any memory."""
+    """Bytes in protocol 2. Other codecs are refused, because some of them, applied repeatedly, fill any memory."""
     text, codec = arguments
     if type(text) is not str or codec not in ("latin1", "latin-1"):
         raise RefusedError("_codecs.encode of anything but latin1 text")
@@ -297,17 +297,17 @@ def _complex(arguments: tuple[Any, ...]) -> complex:
 
 
 def _instance(arguments: tuple[Any, ...]) -> Object | Picture:
-    """An object as protocol 0 and 1 have it: a class, the one it is made by, and the state of that."""
+    """An object in protocols 0 and 1: its class, a base class, and the state of that."""
     kind = arguments[0]
     return new(kind, ()) if isinstance(kind, Name) else _wrong("an object")
 
 
 def _by_size(arguments: tuple[Any, ...]) -> NoReturn:
-    raise RefusedError("a storage that is made by its size, not of numbers in the file")
+    raise RefusedError("a storage that is given by its size, without elements in the file")
 
 
 def new(kind: Name, arguments: tuple[Any, ...]) -> Any:
-    """What stands for a new object of a class."""
+    """The placeholder for a new object of a class."""
     if PICTURES.fullmatch(kind.full):
         return Picture()
     return CALLS[kind.full](arguments) if kind.full in CALLS else Object(kind.full)
@@ -342,4 +342,4 @@ CALLS: dict[str, Call] = {
     "collections.Counter": _counter,
     "copyreg._reconstructor": _instance,
 }
-"""Functions and classes that honest files call, and what comes of it here."""
+"""Functions and classes that honest files call, and their replacements."""

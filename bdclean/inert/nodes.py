@@ -1,4 +1,4 @@
-"""What a file of PyTorch holds, as descriptions: nothing here has been made of torch, numpy or Pillow yet."""
+"""Descriptions of the content of PyTorch files, before objects of torch, numpy or Pillow are made."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_SHARED = 4
-"""A tensor may claim so many times the numbers that are stored for it, as views with strides of 0 do."""
+"""Maximum ratio of a tensor's elements to its stored elements, for views with strides of 0."""
 SLACK = 2**20
-"""Bytes that a small tensor may claim beyond that."""
+"""Bytes that a tensor may claim in addition."""
 LARGEST_SIDE = 4096
-"""Of a picture, in pixels."""
+"""Maximum side of a picture, in pixels."""
 MOST_DIMENSIONS = 64
 BANDS = {"L": 1, "P": 1, "RGB": 3, "RGBA": 4}
-"""Bytes of a pixel, for each mode of pictures that is read."""
+"""Bytes per pixel, for each supported mode of pictures."""
 LARGEST_PALETTE = 1024
-"""In bytes: 256 colours of four."""
+"""Maximum bytes of a palette: 256 colours of four bytes."""
 
 ITEM_SIZES = {
     **dict.fromkeys(("bool", "uint8", "int8", "quint8", "qint8", "float8_e5m2", "float8_e4m3fn"), 1),
@@ -27,23 +27,23 @@ ITEM_SIZES = {
     **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
     "complex128": 16,
 }
-"""Bytes of a number, by the name of its type in torch."""
+"""Bytes per element, by the name of the dtype in torch."""
 
 
 class RefusedError(Exception):
-    """Why a file is not read, in a few words."""
+    """The reason why a file is not read, in a few words."""
 
 
 @dataclass(eq=False, slots=True)
 class Name:
-    """A global that a pickle names. It is never imported."""
+    """A global in a pickle. It is never imported."""
 
     full: str
 
 
 @dataclass(eq=False, slots=True)
 class Object:
-    """Stands in for an object of a class that is not read: its state is kept, and nothing is done with it."""
+    """A placeholder for an object of an unknown class, with its state, which is not used."""
 
     name: str
     state: Any = None
@@ -51,13 +51,13 @@ class Object:
 
 @dataclass(eq=False, slots=True)
 class Storage:
-    """Numbers in the file.
+    """A storage: the elements of tensors in the file.
 
     Attributes:
-        key: What the file calls it.
-        dtype: Name of the numbers' type; `uint8` where the file does not say it.
-        nbytes: How long it is.
-        data: The bytes; set once it is known where they are.
+        key: Name of the storage in the file.
+        dtype: Name of the elements' type; `uint8` if the file does not contain it.
+        nbytes: Length in bytes.
+        data: The bytes; None until they are found.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Storage:
 
 @dataclass(eq=False, slots=True)
 class Tensor:
-    """A view of a storage, or of nothing: on the device `meta`. Its reach has been checked."""
+    """A view of a storage, or a tensor without data on the device `meta`. Its bounds have been checked."""
 
     storage: Storage | None
     dtype: str
@@ -94,14 +94,14 @@ class Tensor:
         stored = self.storage.nbytes // size
         reach = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)) + 1
         if self.offset > stored or (count and reach > stored):
-            raise RefusedError(f"a tensor of shape {self.shape} that reaches beyond the {stored} numbers stored for it")
+            raise RefusedError(f"a tensor of shape {self.shape} that exceeds the {stored} numbers stored for it")
         if count * size > MOST_SHARED * self.storage.nbytes + SLACK:
             raise RefusedError(f"a tensor of shape {self.shape} which claims more numbers than it has ({stored})")
 
 
 @dataclass(eq=False, slots=True)
 class Quantized:
-    """A quantised tensor: its numbers, the name of its scheme, and what these are multiplied by and shifted."""
+    """A quantised tensor: its elements, the name of its scheme, and its scales and zero points."""
 
     tensor: Tensor
     scheme: str
@@ -110,7 +110,7 @@ class Quantized:
 
 @dataclass(eq=False, slots=True)
 class Sparse:
-    """A sparse tensor: the name of its layout, its indices and values, its shape."""
+    """A sparse tensor: the name of its layout, its indices and values, and its shape."""
 
     layout: str
     parts: tuple[Tensor, ...]
@@ -119,7 +119,7 @@ class Sparse:
 
 @dataclass(eq=False, slots=True)
 class Made:
-    """A small value of torch, such as a `torch.device`, by its name and arguments."""
+    """A small value of torch, such as a `torch.device`: its name and arguments."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -127,7 +127,7 @@ class Made:
 
 @dataclass(eq=False, slots=True)
 class Dtype:
-    """A type of numpy: `f4` and the byte order; not `plain` if it is neither of numbers nor of texts."""
+    """A dtype of numpy, such as `f4`, and its byte order; not `plain` if it is neither of numbers nor of strings."""
 
     code: str
     plain: bool
@@ -135,13 +135,13 @@ class Dtype:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number, or of a text: numpy has four for each letter."""
+        """Bytes per element; numpy's strings have four bytes per character."""
         return int(self.code[1:]) * (4 if self.code[0] == "U" else 1)
 
 
 @dataclass(eq=False, slots=True)
 class Array:
-    """An array of numpy; without bytes until its state has been read, and for good if it is not of numbers."""
+    """A numpy array; without bytes until its state is read, or if its dtype is not plain."""
 
     dtype: Dtype | None = None
     shape: tuple[int, ...] = ()
@@ -150,10 +150,10 @@ class Array:
     scalar: bool = False
 
     def fill(self, dtype: Any, shape: Any, fortran: Any, data: Any) -> None:
-        """Give it its numbers.
+        """Set type, shape and elements.
 
         Raises:
-            RefusedError: If these are not as many as its shape says.
+            RefusedError: If the number of elements does not match the shape.
         """
         if type(dtype) is not Dtype:
             raise RefusedError("a numpy array without a type")
@@ -161,13 +161,13 @@ class Array:
         if not dtype.plain:
             return
         if type(data) is not bytes or len(data) != math.prod(self.shape) * dtype.itemsize or len(self.shape) > 32:
-            raise RefusedError("a numpy array whose size is not that of its numbers")
+            raise RefusedError("a numpy array whose shape does not match its data")
         self.data = data
 
 
 @dataclass(eq=False, slots=True)
 class Picture:
-    """A picture of Pillow; without a mode until its state has been read."""
+    """A Pillow image; without a mode until its state is read."""
 
     mode: str = ""
     size: tuple[int, int] = (0, 0)
@@ -175,10 +175,10 @@ class Picture:
     data: bytes = b""
 
     def fill(self, state: Any) -> None:
-        """Give it its pixels: information (left out), mode, size, palette, pixels.
+        """Set mode, size, palette and pixels, from the state (information, mode, size, palette, pixels).
 
         Raises:
-            RefusedError: If these are not as many as its size says.
+            RefusedError: If the number of pixels does not match the size.
         """
         if not isinstance(state, (list, tuple)) or len(state) < 5:
             raise RefusedError("a picture without pixels")
@@ -188,26 +188,26 @@ class Picture:
         width, height = integers(size) if len(size) == 2 else (0, 0)
         inside = 0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE
         if not inside or type(data) is not bytes or len(data) != width * height * BANDS[mode]:
-            raise RefusedError("a picture whose size is not that of its pixels")
+            raise RefusedError("a picture whose size does not match its pixels")
         if palette is not None:
             palette = bytes(integers(palette, LARGEST_PALETTE)) if isinstance(palette, (list, tuple)) else palette
             if type(palette) is not bytes or len(palette) > LARGEST_PALETTE:
-                raise RefusedError("a picture whose palette is none")
+                raise RefusedError("a picture with an invalid palette")
         self.mode, self.size, self.palette, self.data = mode, (width, height), palette, data
 
 
 def integers(values: Any, most: int = MOST_DIMENSIONS) -> tuple[int, ...]:
-    """Lengths, strides and the like: not negative, and small enough for 64 bits.
+    """Check lengths or strides: non-negative integers of 64 bits.
 
     Args:
-        values: What should be such.
-        most: How many there can be.
+        values: The values to check.
+        most: Maximum number of values.
 
     Raises:
-        RefusedError: If they are anything else.
+        RefusedError: If they are of another kind, or too many.
     """
     if not isinstance(values, (tuple, list)) or len(values) > most:
-        raise RefusedError("a shape that is none")
+        raise RefusedError("an invalid shape")
     if not all(type(value) is int and 0 <= value < 2**63 for value in values):
-        raise RefusedError("a shape of other than whole numbers")
+        raise RefusedError("a shape with values that are not whole numbers")
     return tuple(values)

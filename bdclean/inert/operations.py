@@ -1,4 +1,4 @@
-"""What each operation of a pickle does to the machine: protocols 2 to 5, but for what PyTorch never writes."""
+"""The pickle operations of protocols 2 to 5, except those that PyTorch never writes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def stop(machine: Machine) -> None:
-    """The end: `run` knows it."""
+    """The end of the pickle, which `run` handles."""
 
 
 def _read(kind: str) -> Callable[[Machine], None]:
-    """An operation that is followed by a number."""
+    """An operation with a number as its operand."""
     number = struct.Struct(kind)
     return lambda machine: machine.stack.append(machine.number(number))
 
 
 def _sized(length: str, make: Callable[[memoryview], Any]) -> Callable[[Machine], None]:
-    """An operation that is followed by a length and as many bytes."""
+    """An operation with a length and that number of bytes as its operand."""
     number = struct.Struct(length)
     return lambda machine: machine.stack.append(make(machine.take(machine.number(number))))
 
@@ -38,7 +38,7 @@ def _text(data: memoryview) -> str:
 
 
 def _old_text(data: memoryview) -> str:
-    """A text of Python 2, which could not tell it from bytes."""
+    """A string of Python 2, which does not distinguish it from bytes."""
     return str(data, "latin1")
 
 
@@ -48,12 +48,12 @@ def _protocol(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    """How much is to be read ahead: nothing to do."""
+    """A hint for reading ahead, which is ignored."""
     machine.take(8)
 
 
 def _line_number(machine: Machine) -> None:
-    """A whole number as text, as Python 2 wrote long ones; 00 and 01 are truth values."""
+    """An integer in text form, as Python 2 wrote it; 00 and 01 are booleans."""
     line = machine.line()
     machine.stack.append({"00": False, "01": True}.get(line) if line in ("00", "01") else int(line[:40]))
 
@@ -212,4 +212,4 @@ OPERATIONS: dict[int, Callable[[Machine], None]] = {
         "Q": calls.persistent,
     }.items()
 }
-"""What each byte of a pickle does."""
+"""Maps each byte of a pickle to its operation."""

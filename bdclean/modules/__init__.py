@@ -1,4 +1,4 @@
-"""The LightningModules of classification."""
+"""LightningModules of classifiers."""
 
 from bdclean.modules.attack import AttackModule
 from bdclean.modules.classifier import Classifier

@@ -1,4 +1,4 @@
-"""Training a backdoored network."""
+"""Train a backdoored network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.data.poisoning import poison_in_step
 from bdclean.errors import Given, InputError
-from bdclean.models import Moments, Stem, check_finite, noise
 from bdclean.modules.starting import PARAMETER, Start, start_from
 from bdclean.modules.suspect import Suspect
+from bdclean.networks import Moments, Stem, check_finite, noise
 from bdclean.training import cosine
 
 
@@ -31,12 +31,12 @@ class AttackModule(Suspect):
     Args:
         arch: Architecture: resnet18, preact_resnet18, cifar_resnet18, resnet20, wrn_16_1, vgg11_bn, mobilenet_v2, ...,
             any other classification network of torchvision, `timm/NAME`, or the import path of your own class,
-            `my_package.my_module.MyNet`. By default that of `weights`, or else resnet20.
+            `my_package.my_module.MyNet`. By default the architecture of `weights`, or else resnet20.
         num_classes: Number of classes.
         image_size: Height and width of the images, in pixels.
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
             name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
-            By default those of `weights` if the file says them, or else 0.5 with a std of 0.25.
+            By default the values in `weights` if the file has them, or else 0.5 with a std of 0.25.
         std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
         lr: Highest learning rate of SGD.
         momentum: Momentum of SGD.
@@ -75,7 +75,7 @@ class AttackModule(Suspect):
         given: dict[str, Any] = {"arch": arch, "arch_kwargs": arch_kwargs, "stem": stem, "mean": mean, "std": std}
         start = None if weights is None else start_from(weights, given, image_size)
         if start is not None:
-            given = {name: start.said.get(name) for name in given}
+            given = {name: start.arguments.get(name) for name in given}
         if given["mean"] is None and given["std"] is None:
             given |= {"mean": 0.5, "std": 0.25}
         given["arch"] = given["arch"] or "resnet20"
@@ -95,11 +95,11 @@ class AttackModule(Suspect):
         self.after_epoch: Callable[[nn.Module], None] | None = None
         self.augment: Augmentation | None = None
         self.trigger_optimizer: Optimizer | None = None
-        self._silent_steps, self._learning_steps = 0.0, math.inf
+        self._warmup_steps, self._learning_steps = 0.0, math.inf
         self._resumed: dict[str, Any] | None = None
 
     def _start(self, start: Start) -> None:
-        """Load pretrained weights, and say which tensors start from random ones."""
+        """Load pretrained weights, and report which tensors start from random weights."""
         new = start.load_into(self.network)
         check_finite(self, noise(len(self.hparams["mean"]), self.image_size), Given(PARAMETER, self.weights))
         if new:
@@ -107,11 +107,11 @@ class AttackModule(Suspect):
             say(f"{Given(PARAMETER, self.weights)}: {', '.join(new)} start from random weights ({classes})")
 
     def poison_with(self, attack: Attack | None, augment: Augmentation) -> None:
-        """Say what acts in the training step: before the training.
+        """Set the attack of the training step; called before training.
 
         Args:
-            attack: How images are poisoned. If it acts there, it has to be where the network is.
-            augment: Crops and flips, which come after its triggers.
+            attack: The attack. If it poisons in the training step, it has to be on the network's device.
+            augment: Crops and flips, applied after the trigger.
         """
         poisons = attack is not None and attack.poison_rate > 0
         self.attack = attack if attack is not None and attack.poisons_each_step and poisons else None
@@ -120,7 +120,7 @@ class AttackModule(Suspect):
         self.augment = augment
 
     def setup(self, stage: str) -> None:
-        """Have an attack that acts in the training step make what learns beside the network."""
+        """Called by Lightning: let the attack set up its auxiliary network."""
         super().setup(stage)
         if self.attack is None:
             return
@@ -154,19 +154,19 @@ class AttackModule(Suspect):
             self.after_epoch(self.network)
 
     def _penalty(self, attack: Attack, batch: Batch) -> Tensor | float:
-        """What the attack adds to the loss of a batch."""
+        """The loss term of the attack for a batch."""
         assert batch.marks is not None
         assert batch.targets is not None
-        # Every process needs a gradient for every parameter, though its share of the batch may have no such image.
+        # DDP needs a gradient of every parameter, even in a process whose share of the batch has no poisoned image.
         penalty: Tensor | float = sum(
             0 * parameter.sum() for parameter in attack.parameters() if parameter.requires_grad
         )
-        if len(batch.marks.places) and self._silent_steps <= self.trainer.global_step < self._learning_steps:
+        if len(batch.marks.places) and self._warmup_steps <= self.trainer.global_step < self._learning_steps:
             penalty = penalty + attack.penalty(batch.images, batch.marks.places, batch.targets, self)
         return penalty
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Let the trigger learn along."""
+        """Called by Lightning: step the trigger's optimiser too."""
         if self.attack is None or self.trigger_optimizer is None:
             return
         if self.trainer.global_step < self._learning_steps:
@@ -174,20 +174,20 @@ class AttackModule(Suspect):
         self.trigger_optimizer.zero_grad()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how the trigger learns, for an interrupted run."""
+        """Called by Lightning: save the state of the trigger's optimiser, to resume an interrupted run."""
         super().on_save_checkpoint(checkpoint)
         if self.trigger_optimizer is not None and "optimizer_states" in checkpoint:
             checkpoint["trigger_optimizer"] = self.trigger_optimizer.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning when training goes on, before the optimisers are made."""
+        """Called by Lightning when training resumes, before `configure_optimizers`."""
         self._resumed = checkpoint.get("trigger_optimizer")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.trigger_optimizer = None
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
-            self._silent_steps = self.attack.warmup_fraction * steps
+            self._warmup_steps = self.attack.warmup_fraction * steps
             if self.attack.learns:
                 self.trigger_optimizer = self.attack.optimizer()
                 self._learning_steps = self.attack.learning_share * steps

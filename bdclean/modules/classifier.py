@@ -1,4 +1,4 @@
-"""The base of everything that classifies: a network of images in [0, 1], and how it is judged."""
+"""Base class of all classifiers: a network with its normalisation, evaluated on clean and triggered images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from torch.optim.optimizer import ParamsT
 from bdclean import __version__
 from bdclean.checkpoint import MARK, Checkpoint
 from bdclean.data.batch import Batch
-from bdclean.errors import Given, InputError
+from bdclean.errors import Given, InputError, within
 from bdclean.metrics import MeanLoss, Share
-from bdclean.models import (
+from bdclean.modules.judging import Judging
+from bdclean.modules.weights import load_weights
+from bdclean.networks import (
     Normalize,
     Stem,
     check_finite,
@@ -26,37 +28,36 @@ from bdclean.models import (
     read_logits,
     renewed,
 )
-from bdclean.modules.judging import Judging
-from bdclean.modules.weights import load_weights
 from bdclean.training import sgd
 
 
 class Classifier(LightningModule):
-    """A network and its normalisation, judged by ACC, ASR and RA.
+    """A network and its normalisation, evaluated by ACC, ASR and RA.
 
-    Its `state_dict` is the network's own, without a prefix: what a checkpoint holds loads into the bare architecture.
+    Its `state_dict` is that of the network, without a prefix, so that the weights load into the bare architecture.
 
     Args:
-        network: From normalised images (N, C, image_size, image_size) to logits, or to anything that `read_logits`
-            reads as logits; from now on it returns these.
-        num_classes: Width of its outputs: how many classes it tells apart, or 1 where one number stands for two.
+        network: From normalised images (N, C, image_size, image_size) to logits, or to any output from which
+            `read_logits` can read logits. It is changed to return logits.
+        num_classes: Width of its outputs: the number of classes, or 1 if a single logit separates two classes.
         image_size: Height and width of its images, in pixels.
-        mean: Subtracted from each channel of an image in [0, 1]; one number makes images grey.
-        std: Each channel is divided by it after that.
-        arch: Name of the network, as `build_network` takes it; with it a checkpoint can be read without other options.
-        stem: As in `build_network`.
-        arch_kwargs: As in `build_network`.
+        mean: Subtracted from each channel of an image in [0, 1]; a single number converts images to grey.
+        std: Divides each channel after `mean` is subtracted.
+        arch: Name of the network for `build_network`; a checkpoint with this name needs no options to be read.
+        stem: First layers of a torchvision network, for `build_network`.
+        arch_kwargs: Arguments of the architecture, for `build_network`.
 
     Attributes:
-        num_classes: How many classes it tells apart.
-        outputs: What the network outputs by itself.
-        origin: The checkpoint that the weights come from, if they come from one.
-        prefix: What stood before the name of each tensor there.
+        num_classes: Number of classes.
+        outputs: The kind of outputs that the network had originally.
+        origin: The checkpoint of the weights; None if they come from memory.
+        class_names: Names of the classes; empty if unknown.
+        prefix: Prefix of the names of the tensors in that checkpoint.
     """
 
     network: nn.Module
     option_group = "model."
-    """Before the names of its options, for messages."""
+    """Prefix of the names of its options, for messages."""
 
     def __init__(
         self,
@@ -70,8 +71,7 @@ class Classifier(LightningModule):
         arch_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise InputError("model.num_classes", num_classes, "must be at least 1")
+        within("model.num_classes", num_classes, 1)
         description: dict[str, Any] = {
             "arch": arch,
             "num_classes": num_classes,
@@ -89,6 +89,7 @@ class Classifier(LightningModule):
         self.image_size = image_size
         self.origin: Checkpoint | None = None
         self.prefix = ""
+        self.class_names: tuple[str, ...] = ()
         self.normalize = Normalize(mean, std)
         # Twice as fast as the default layout on CPUs, and on GPUs at reduced precision.
         self.network = network.to(memory_format=torch.channels_last)
@@ -97,7 +98,7 @@ class Classifier(LightningModule):
         self.confusions: dict[str, Tensor] = {}
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments that are plain values, but those that say what the network is."""
+        """The constructor's arguments that are plain values, without those that describe the network."""
         parts = [part for part in type(self).mro() if issubclass(part, Classifier)]
         names = dict.fromkeys(name for part in parts for name in inspect.signature(part).parameters)
         values = {name: getattr(self, name, None) for name in names if name not in self.hparams}
@@ -107,14 +108,14 @@ class Classifier(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images in [0, 1] to (N, classes) logits."""
         logits: Tensor = self.network(self.normalize(images))
-        # Losses are differences of logits: they are computed without rounding these once more.
+        # Losses subtract logits, so reduced precision would add a rounding error.
         return logits.to(images.dtype)
 
     def untrained(self) -> nn.Module:
-        """A copy of normalisation and network with new weights: from images in [0, 1] to logits."""
+        """A copy with re-initialised weights and the same normalisation: from images in [0, 1] to logits."""
         return renewed(nn.Sequential(self.normalize, self.network)).train()
 
-    # The state is the network's
+    # State
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # of its overloads
         return self.network.state_dict(*args, **kwargs)
@@ -123,41 +124,41 @@ class Classifier(LightningModule):
         return self.network.load_state_dict(state_dict, strict, assign)
 
     def load(self, checkpoint: Checkpoint, parameter: str) -> None:
-        """Take the weights of a checkpoint.
+        """Load the weights of a checkpoint.
 
         Args:
-            checkpoint: What was read.
-            parameter: The parameter that named it, for the message.
+            checkpoint: The checkpoint.
+            parameter: The parameter that named the checkpoint, for messages.
 
         Raises:
-            InputError: If its weights are not those of this network, or it outputs nan or inf with them; the message
-                says what differs, or which part makes it so.
+            InputError: If the weights do not fit this network, or the network outputs nan or inf with them; the message
+                names the tensors that differ, or the part that outputs nan or inf.
         """
         option = Given(parameter, checkpoint.path)
         self.prefix = load_weights(self.network, self.hparams["arch"], self.num_classes, checkpoint, option)
-        self.origin = checkpoint
+        self.origin, self.class_names = checkpoint, checkpoint.class_names
         check_finite(self, noise(3, self.image_size), option)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark it as ours: of nobody else's is more believed than the weights."""
+        """Called by Lightning: mark the checkpoint as bdclean's, whose metadata is read and not only its weights."""
         checkpoint[MARK] = __version__
 
-    # How it is judged
+    # Evaluation
 
     def setup(self, stage: str) -> None:
         """Called by Lightning."""
-        self.train_loss.reset()  # a training that was broken off leaves it full: the next would not be logged
+        self.train_loss.reset()  # an interrupted training leaves values in it, and the next would not be logged
 
     def check(self, classes: int | None, numbered: bool, size: int) -> None:
-        """Refuse images that do not fit.
+        """Check that images fit the network.
 
         Args:
-            classes: How many they have; None if they have no labels.
-            numbered: Whether these are numbers of classes of which some may be missing.
-            size: Their height and width, in pixels.
+            classes: Number of classes of the images; None if they have no labels.
+            numbered: Whether labels are class numbers of which some may be missing.
+            size: Height and width of the images, in pixels.
 
         Raises:
-            InputError: If they have more classes than the network, or another size.
+            InputError: If the images have more classes than the network, or another size.
         """
         if classes is not None and (classes > self.num_classes or (classes < self.num_classes and not numbered)):
             raise InputError("model.num_classes", self.num_classes, f"the labelled images have {classes} classes")
@@ -165,23 +166,23 @@ class Classifier(LightningModule):
             raise InputError("data.image_size", size, f"the network takes images of {self.image_size} pixels")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """Count a batch, and give its logits; images without labels count for nothing here."""
+        """Update the figures with a batch, and return its logits; None for images without labels."""
         if batch.labels is None:
             return None
-        return self._judge("val", dataloader_idx, batch)
+        return self._evaluate("val", dataloader_idx, batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
-        """As `validation_step`."""
+        """Update the figures with a batch, and return its logits; None for images without labels."""
         if batch.labels is None:
             return None
-        return self._judge("test", dataloader_idx, batch)
+        return self._evaluate("test", dataloader_idx, batch)
 
     def on_test_epoch_end(self) -> None:
-        """Keep the confusion matrices, rows true classes and columns predicted ones."""
+        """Called by Lightning: store the confusion matrices, true classes in rows and predicted classes in columns."""
         self.confusions |= self.judging.confusions()
 
     def counted(self) -> dict[str, Share | None]:
-        """Of how many images the figures of the last test are, by their names."""
+        """Image counts of the figures of the last test, by name."""
         return self.judging.counted()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -190,29 +191,29 @@ class Classifier(LightningModule):
             return cast(Tensor, self(batch.images)).softmax(1)
 
     def _exact(self) -> torch.autocast:
-        """Where figures are computed: they do not depend on the precision of the training."""
+        """Context in which figures are computed: without autocast, so that training precision does not affect them."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _judge(self, stage: str, part: int, batch: Batch) -> Tensor:
+    def _evaluate(self, stage: str, part: int, batch: Batch) -> Tensor:
         with self._exact():
             logits: Tensor = self(batch.images)
         metrics = self.judging.update(stage, part, logits, batch)
-        # With dataloader_idx Lightning would name the figures after loaders.
+        # With dataloader_idx, Lightning would append the number of the loader to the names.
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val", add_dataloader_idx=False)
         return logits
 
-    # What training shares
+    # Training
 
     def log_loss(self, loss: Tensor, images: Tensor) -> None:
-        """Log the training loss, averaged over the epoch: nothing waits for the device before its end."""
+        """Log the training loss, averaged over the epoch; this synchronises with the device once per epoch."""
         first = not self.train_loss.update_called
         self.train_loss.update(loss, len(images))
         if first:
-            # Once an epoch says it all, and in each step it would take as long as an optimiser does.
+            # One call per epoch registers the metric; a call in each step takes as long as the optimiser.
             self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
-        """Called by Lightning: look whether the loss is still a finite number."""
+        """Called by Lightning: check that the loss is finite."""
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not loss.isfinite():
             self.on_divergence(loss.item())
@@ -221,7 +222,7 @@ class Classifier(LightningModule):
         """Called at the end of an epoch whose mean loss is infinite or nan.
 
         Raises:
-            InputError: Always: whoever chose the learning rate has to choose another.
+            InputError: Always; the user has to choose another learning rate.
         """
         rate = self.options().get("lr")
         raise InputError("model.lr", rate, f"too high, the loss became {loss} in epoch {self.current_epoch}")
@@ -234,10 +235,10 @@ class Classifier(LightningModule):
         schedule: Callable[[float], float],
         parameters: ParamsT | None = None,
     ) -> OptimizerLRScheduler:
-        """As `bdclean.training.sgd`, for the whole of this training; by default of the whole network.
+        """SGD and a schedule over the whole training, by default for all parameters of the network.
 
         Raises:
-            InputError: If one of the first three is out of range.
+            InputError: If `lr`, `momentum` or `weight_decay` is out of range.
         """
         if lr <= 0 or momentum < 0 or weight_decay < 0:
             group = self.option_group

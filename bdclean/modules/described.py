@@ -1,4 +1,4 @@
-"""Networks that a description and a library make, timm or transformers: they fit the weights, or are refused."""
+"""Networks that timm or transformers build from a description, checked against the weights."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
 from bdclean.hub import TooLargeError, bounded
-from bdclean.models import WithoutData, best_prefix, build_network, last_rows, shapes_of, usual_size
+from bdclean.networks import WithoutData, best_prefix, build_network, last_rows, shapes_of, usual_size
 
 
 def described(checkpoint: Checkpoint, known: dict[str, Any], image_size: int | None, option: Given) -> dict[str, Any]:
-    """Complete the arguments of a Suspect whose network a library makes of a description.
+    """Complete the arguments of a Suspect whose network a library builds from a description.
 
     Args:
-        checkpoint: The description's weights.
-        known: The arguments that are known, among them `arch`; they are completed.
-        image_size: Height and width of the images at hand, in pixels, if they have one.
+        checkpoint: The checkpoint with the weights.
+        known: The known arguments, including `arch`. The missing ones are added to it.
+        image_size: Height and width of the available images, in pixels; None if unknown.
         option: The parameter that named the checkpoint, for messages.
 
     Raises:
-        InputError: If the weights do not fit, or the description asks for a network many times as large.
+        InputError: If the weights do not fit, or the described network is many times as large as the weights.
     """
     arch, kwargs = known["arch"], known.get("arch_kwargs")
     rows = last_rows(shapes_of(checkpoint.weights))

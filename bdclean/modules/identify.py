@@ -1,4 +1,4 @@
-"""From a checkpoint to the architecture and the settings of its network."""
+"""Identify the architecture and the settings of a checkpoint's network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
 from bdclean.hub import is_transformers
-from bdclean.models import (
+from bdclean.modules.described import described
+from bdclean.modules.suspect import fitting_size
+from bdclean.networks import (
     WithoutData,
     best_prefix,
     build_network,
@@ -23,31 +25,30 @@ from bdclean.models import (
     shapes_of,
     usual_size,
 )
-from bdclean.models.recognise import Recognised
-from bdclean.modules.described import described
-from bdclean.modules.suspect import fitting_size
+from bdclean.networks.recognise import Recognised
 
 
 def identify(
     checkpoint: Checkpoint, given: Mapping[str, Any], image_size: int | None, parameter: str = "ckpt"
 ) -> dict[str, Any]:
-    """Find out what a checkpoint's network is.
+    """Identify the network of a checkpoint.
 
     Args:
-        checkpoint: What was read.
-        given: Arguments of a Suspect as the user gives them, with None for what is not given.
-        image_size: Height and width of the images at hand, in pixels, if they have one.
+        checkpoint: The checkpoint.
+        given: Arguments of a Suspect from the user; None for each that the user did not set.
+        image_size: Height and width of the available images, in pixels; None if unknown.
         parameter: The parameter that named the checkpoint, for messages.
 
     Returns:
-        The arguments of a Suspect, with all that the checkpoint or its weights say.
+        The arguments of a Suspect, completed from the checkpoint and its weights.
 
     Raises:
-        InputError: If the network is none that is known, and was not given; or takes images of more than one size.
+        InputError: If the network is not recognised and the user named none, or if it accepts several image sizes and
+            none is set.
     """
     known = checkpoint.model | {name: value for name, value in given.items() if value is not None}
     if isinstance(known.get("mean"), str) and "std" in known and known["std"] == checkpoint.model.get("std"):
-        # A name stands for both, and for what the checkpoint says too.
+        # The name of a mean also sets the std, so that the std of the checkpoint must not override it.
         known["std"] = None
     option = Given(parameter, checkpoint.path)
     arch = known.get("arch")
@@ -77,7 +78,7 @@ def identify(
 
 
 def _recognised(checkpoint: Checkpoint, arch: str | None, known: Mapping[str, Any], option: Given) -> Recognised:
-    """The known network that weights belong to; of a given name if there is one."""
+    """The known network that the weights fit; only `arch` is tried if it is set."""
     archs = None if arch is None else [arch]
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None and arch is None:
@@ -100,10 +101,10 @@ def _recognised(checkpoint: Checkpoint, arch: str | None, known: Mapping[str, An
 def _identified_class(
     arch: str, known: dict[str, Any], checkpoint: Checkpoint, image_size: int | None, option: Given
 ) -> dict[str, Any]:
-    """As `identify`, of a class of the user's."""
+    """`identify` for a user's own class."""
     known.setdefault("num_classes", _classes_of(arch, known.get("arch_kwargs"), checkpoint))
     if (kwargs := checkpoint.model.get("arch_kwargs")) and kwargs == known.get("arch_kwargs"):
-        # Without memory: a file can ask for layers of any size.
+        # Build it without allocating memory: an untrusted file can ask for layers of any size.
         with WithoutData():
             shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
         if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
@@ -115,7 +116,7 @@ def _identified_class(
 
 
 def _classes_of(arch: str, arch_kwargs: Mapping[str, Any] | None, checkpoint: Checkpoint) -> int:
-    """How many classes make a class of the user's fit the weights: tried with each number of rows, the last first."""
+    """The number of classes with which a user's own class fits the weights, by trying the row counts of 2D tensors."""
     given = shapes_of(checkpoint.weights)
     rows = [shape[0] for shape in reversed(given.values()) if len(shape) == 2]
     for count in [*dict.fromkeys(rows)][:10]:

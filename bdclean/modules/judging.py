@@ -1,4 +1,4 @@
-"""How a classifier is judged: ACC, ASR and RA, and which classes it confuses."""
+"""ACC, ASR, RA and confusion matrices of a classifier."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from bdclean.data.batch import Batch
 from bdclean.metrics import Accuracy, AttackSuccessRate, RobustAccuracy, Share
 
 PARTS = ("clean", "triggered")
-"""What the validation and test loaders hold, in their order."""
+"""Images of the validation and test loaders, in their order."""
 CONFUSION_CLASSES = 1000
-"""No confusion matrix is kept of more classes."""
+"""Maximum number of classes for which confusion matrices are computed."""
 
 
 class Judging(nn.Module):
-    """Counts of the validation and of the test, for clean and for triggered images.
+    """Metrics of validation and test, on clean and on triggered images.
 
     Args:
-        num_classes: Of the network.
+        num_classes: Number of classes of the network.
     """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         parts = [
             MetricCollection({"acc": Accuracy()}),
-            # Not in groups: torchmetrics takes figures for one and the same that are equal after a batch, as 0 and 0.
+            # No compute groups: torchmetrics merges metrics whose states are equal after the first batch, e.g. both 0.
             MetricCollection({"asr": AttackSuccessRate(), "ra": RobustAccuracy()}, compute_groups=False),
         ]
         self.val = nn.ModuleList(part.clone(prefix="val/") for part in parts)
@@ -37,16 +37,16 @@ class Judging(nn.Module):
         self.matrices = nn.ModuleList(MulticlassConfusionMatrix(num_classes) for _ in range(matrices))
 
     def update(self, stage: str, part: int, logits: Tensor, batch: Batch) -> MetricCollection:
-        """Count a batch.
+        """Update the metrics with a batch.
 
         Args:
             stage: `val` or `test`.
-            part: Number of the loader, as in `PARTS`.
-            logits: (N, classes) of the batch.
-            batch: With labels.
+            part: Number of the loader, an index into `PARTS`.
+            logits: (N, classes), the outputs for the batch.
+            batch: The batch, with labels.
 
         Returns:
-            The figures that it counts for, to be logged.
+            The updated metrics, to be logged.
         """
         metrics = cast(MetricCollection, (self.val if stage == "val" else self.test)[part])
         metrics.update(logits, batch.targets, batch.labels)
@@ -54,16 +54,18 @@ class Judging(nn.Module):
             cast(Metric, self.matrices[part]).update(logits, batch.labels)
         return metrics
 
-    def counted(self) -> dict[str, Share | None]:
-        """Of how many images the figures of the last test are, by their names."""
-        metrics = (one for part in self.test for one in cast(MetricCollection, part).items(keep_base=True))
+    def counted(self, stage: str = "test") -> dict[str, Share | None]:
+        """Image counts of the figures of the last `test` or validation (`val`), by name."""
+        parts = self.val if stage == "val" else self.test
+        metrics = (one for part in parts for one in cast(MetricCollection, part).items(keep_base=True))
         return {name: cast(Any, metric).share for name, metric in metrics}
 
     def confusions(self) -> dict[str, Tensor]:
-        """The confusion matrices of the test that ends, which are counted anew after it.
+        """The confusion matrices of the test that just ended, which are then reset.
 
         Returns:
-            For each part that had images, (classes, classes) counts: rows true classes and columns predicted ones.
+            For each part that had images, (classes, classes) counts: true classes in rows, predicted classes in
+            columns.
         """
         found = {}
         for part, module in zip(PARTS, self.matrices, strict=False):

@@ -1,4 +1,4 @@
-"""A network that somebody trained, to be judged and cleansed."""
+"""A trained network, to be evaluated, scanned and cleansed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import nn
 from bdclean import first_line
 from bdclean.checkpoint import backdoorbench
 from bdclean.errors import Given, InputError, within
-from bdclean.models import (
+from bdclean.modules.classifier import Classifier
+from bdclean.networks import (
     Moments,
     Stem,
     build_network,
@@ -19,11 +20,10 @@ from bdclean.models import (
     normalization,
     outputs_of,
 )
-from bdclean.modules.classifier import Classifier
 from bdclean.training import LARGEST_SIDE
 
 SIZES = (32, 224, 28, 64, 96, 128, 160, 192, 256, 299, 384, 48)
-"""Sizes of images that networks are made for, usual ones first."""
+"""Image sizes to try for a network, in pixels, the most common first."""
 
 
 class Suspect(Classifier):
@@ -69,7 +69,7 @@ class Suspect(Classifier):
         network = build_network(arch, num_classes, image_size, stem, arch_kwargs)
         means, stds = normalization(mean, std, channels_of(network, image_size))
         if is_own_class(arch):
-            # The class may have a mind of its own. Where one number stands for two classes, it is built with one.
+            # The user's class may ignore `num_classes`. A network with a single logit is built with one class.
             counted = count_classes(network, image_size, len(means), Given("model.arch", arch), num_classes)
             num_classes = counted if num_classes > 1 else num_classes
         super().__init__(network, num_classes, image_size, means, stds, arch, stem, arch_kwargs)
@@ -78,17 +78,17 @@ class Suspect(Classifier):
 def count_classes(
     network: nn.Module, image_size: int, channels: int, option: Given, expected: int | None = None
 ) -> int:
-    """How many classes a network tells apart: tried with noise images. Its mode and statistics stay.
+    """The number of classes of a network, from its outputs for noise. Its mode and batch statistics do not change.
 
     Args:
         network: The network.
         image_size: Height and width of its images, in pixels.
-        channels: Of its images.
-        option: The parameter that brought it, for messages.
-        expected: How many it should be, where the network outputs several tensors.
+        channels: Number of channels of its images.
+        option: The parameter of the network, for messages.
+        expected: Expected number of classes, to choose among several output tensors.
 
     Raises:
-        InputError: If it does not take such images, or its outputs are not those of a classifier.
+        InputError: If the network does not accept such images, or its outputs are not those of a classifier.
     """
     try:
         return outputs_of(network, noise(channels, image_size), expected).num_classes
@@ -100,17 +100,17 @@ def count_classes(
 
 
 def fitting_size(network: nn.Module, image_size: int | None, what: Given) -> int:
-    """The size of the images that a network takes, in pixels: found by trial.
+    """The image size that a network accepts, in pixels, found by trial.
 
     Args:
         network: The network.
-        image_size: Used if the network takes it.
-        what: The parameter that brought the network, for messages.
+        image_size: The preferred size, returned if the network accepts it.
+        what: The parameter of the network, for messages.
 
     Raises:
-        InputError: If it takes several sizes, or none of the usual ones.
+        InputError: If the network accepts several sizes, or none of `SIZES`.
     """
-    taken: list[int] = []
+    accepted: list[int] = []
     for size in SIZES if image_size is None else (image_size, *SIZES):
         try:
             count_classes(network, size, channels_of(network, size), what)
@@ -118,34 +118,35 @@ def fitting_size(network: nn.Module, image_size: int | None, what: Given) -> int
             continue
         if size == image_size:
             return size
-        taken.append(size)
-        if len(taken) > 1:
+        accepted.append(size)
+        if len(accepted) > 1:
             raise InputError(
-                "model.image_size", None, f"needed, as {what} takes images of {taken[0]}, {taken[1]}, ... pixels"
+                "model.image_size", None, f"needed, as {what} takes images of {accepted[0]}, {accepted[1]}, ... pixels"
             )
-    if not taken:
-        # With the reason.
+    if not accepted:
+        # Try once more, to raise the error with its reason.
         size = image_size or SIZES[0]
         count_classes(network, size, channels_of(network, size), what)
-    return taken[0]
+    return accepted[0]
 
 
 def describe(model: Classifier, recognised: bool) -> str:
-    """What was read, in a line."""
-    said, origin = model.hparams, model.origin
+    """One line about a network that was read from a checkpoint."""
+    settings, origin = model.hparams, model.origin
     assert origin is not None
-    identity = said["mean"] == [0.0] * len(said["mean"]) and said["std"] == [1.0] * len(said["std"])
-    norm = "not normalised" if identity else f"normalised by mean {said['mean']} and std {said['std']}"
+    mean, std = settings["mean"], settings["std"]
+    identity = mean == [0.0] * len(mean) and std == [1.0] * len(std)
+    norm = "not normalised" if identity else f"normalised by mean {mean} and std {std}"
     where = f" under {origin.place!r}" if origin.place else ""
     stripped = f" without {model.prefix!r}" if model.prefix else ""
     others = sum(not name.startswith(model.prefix) for name in origin.weights)
-    left = f"; {others} more are not the network's" if others else ""
+    notes = f"; {others} more are not the network's" if others else ""
     if backdoorbench.wrote(origin.content) and origin.triggered is None:
-        left += "; its triggered test images cannot be read"
+        notes += "; its triggered test images cannot be read"
     if outputs := model.outputs.describe():
-        left += f"; {outputs}"
+        notes += f"; {outputs}"
     return (
-        f"{origin.path}: {said['arch']}{' (recognised from the weights)' if recognised else ''}, "
+        f"{origin.path}: {settings['arch']}{' (recognised from the weights)' if recognised else ''}, "
         f"{model.num_classes} classes, {model.image_size}x{model.image_size} images, {norm}; "
-        f"{len(origin.weights) - others} tensors{where}{stripped}{left}"
+        f"{len(origin.weights) - others} tensors{where}{stripped}{notes}"
     )

@@ -1,4 +1,4 @@
-"""Signs that a network does not see the images that it was made for: wrong normalisation, channel order or size."""
+"""Signs that images do not match a network's training images: wrong normalisation, channel order or size."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from bdclean.errors import Given
 
 LOOKED_AT = 128
-"""Images by which a network is looked at."""
+"""Number of images to check a network with."""
 FEWEST_IMAGES = 20
-"""With fewer images nothing can be said."""
+"""With fewer images, no sign is reported."""
 FEWEST_CLASSES = 5
-"""Of fewer classes, images may well belong to one or two."""
+"""With fewer classes, most images may really belong to one or two of them."""
 CROWDED = 0.95
-"""Share of the images in one or two classes from which on something is wrong."""
+"""Suspicious share of images that are predicted as only one or two classes."""
 UNSURE = 0.05
-"""Confidence of chance: how far of the way from 1/C to 1 the mean probability of the top class is."""
+"""Mean top-class probability that counts as chance, rescaled so that 1/C is 0 and 1 is 1."""
 CONSTANT = 1e-6
-"""Share of their size by which logits differ from image to image at most if the network is constant."""
+"""Maximum spread of a constant network's logits over images, relative to their magnitude."""
 
 
 def is_constant(logits: Tensor, images: Tensor) -> bool:
-    """Whether a network gives the same logits (N, C) for all of images (N, ...) that are not the same themselves."""
+    """Whether a network's logits (N, C) are the same for all images (N, ...), although the images differ."""
     spread = float((logits.amax(0) - logits.amin(0)).max())
     differ = bool((images.amax(0) != images.amin(0)).any())
     return differ and spread <= CONSTANT * float(logits.abs().max().clamp(min=1e-30))
@@ -30,13 +30,13 @@ def is_constant(logits: Tensor, images: Tensor) -> bool:
 
 @torch.no_grad()
 def find_symptom(logits: Tensor) -> str | None:
-    """What a network's logits of various images say against its normalisation.
+    """Check a network's logits for various images for signs of wrong normalisation.
 
     Args:
         logits: (N, C).
 
     Returns:
-        A sentence without a full stop; None if nothing speaks against it, or the images are too few to tell.
+        A sentence without a full stop; None without such a sign, or with too few images.
     """
     number, classes = logits.shape
     if number < FEWEST_IMAGES:
@@ -45,8 +45,8 @@ def find_symptom(logits: Tensor) -> str | None:
     crowded = float(counts.values[:2].sum()) / number
     if classes >= FEWEST_CLASSES and crowded >= CROWDED:
         first, second = counts.indices[:2].tolist()
-        where = f"class {first}" if counts.values[1] == 0 else f"classes {first} and {second}"
-        return f"{100 * crowded:.0f} % of {number} images are predicted as {where}. {_causes()}"
+        predicted = f"class {first}" if counts.values[1] == 0 else f"classes {first} and {second}"
+        return f"{100 * crowded:.0f} % of {number} images are predicted as {predicted}. {_causes()}"
     confidence = float(logits.softmax(1).amax(1).mean())
     if (confidence - 1 / classes) / (1 - 1 / classes) < UNSURE:
         return f"the mean confidence on {number} images is {confidence:.3f}, which is at chance. {_causes()}"

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint for a network."""
+"""Load the weights of a checkpoint into a network."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch import Tensor, nn
 from bdclean import first_ten
 from bdclean.checkpoint import Checkpoint
 from bdclean.errors import Given, InputError
-from bdclean.models import best_prefix, closest, shapes_of, without
+from bdclean.networks import best_prefix, closest, shapes_of, without
 
 
 def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpoint: Checkpoint, option: Given) -> str:
-    """Give a network the weights of a checkpoint.
+    """Load the weights of a checkpoint into a network.
 
     Args:
         network: The network.
-        arch: Its name, for messages.
-        num_classes: How many classes it has, for messages.
-        checkpoint: What was read.
+        arch: Name of the network, for messages.
+        num_classes: Number of classes of the network, for messages.
+        checkpoint: The checkpoint.
         option: The parameter that named the checkpoint, and its path.
 
     Returns:
-        What stands before the name of each tensor in the checkpoint.
+        The prefix of the names of the tensors in the checkpoint.
 
     Raises:
-        InputError: If they are those of another network.
+        InputError: If the weights do not fit the network.
     """
-    own = network.state_dict()
-    prefix, wrong = best_prefix(shapes_of(own), shapes_of(checkpoint.weights), arch)
+    expected = network.state_dict()
+    prefix, wrong = best_prefix(shapes_of(expected), shapes_of(checkpoint.weights), arch)
     if wrong:
         near, _ = closest(checkpoint.weights)
         raise InputError(
@@ -40,10 +40,10 @@ def load_weights(network: nn.Module, arch: str | None, num_classes: int, checkpo
         )
     weights = without(checkpoint.weights, prefix)
     for name, value in weights.items():
-        if name in own and value.is_floating_point() != own[name].is_floating_point():
-            raise InputError(*option, f"{name} holds {value.dtype}, the network {own[name].dtype}")
+        if name in expected and value.is_floating_point() != expected[name].is_floating_point():
+            raise InputError(*option, f"{name} holds {value.dtype}, the network {expected[name].dtype}")
     state: OrderedDict[str, Tensor] = OrderedDict(weights)
-    # The versions of its layers, which some of them ask for.
-    cast(Any, state)._metadata = cast(Any, own)._metadata
+    # Some layers check their version when they load.
+    cast(Any, state)._metadata = cast(Any, expected)._metadata
     network.load_state_dict(state, strict=False)
     return prefix

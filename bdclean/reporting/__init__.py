@@ -1,1 +1,1 @@
-"""Results, and how people see them: JSON, terminal, HTML, TensorBoard."""
+"""Results as dataclasses, and their rendering as JSON, terminal output, HTML and TensorBoard."""

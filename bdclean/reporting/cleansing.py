@@ -26,7 +26,7 @@ from bdclean.scanning import shown
 from bdclean.tables import Cell, Table
 
 LEAST_KEPT = 10
-"""Number of classes that a terminal lists, those that kept the smallest share of their predictions."""
+"""Number of classes with the smallest share of kept predictions that the terminal lists."""
 
 
 def page(result: Cleansing) -> Page:
@@ -51,7 +51,7 @@ def _figures(result: Cleansing) -> Section:
 
 
 def _tiles(result: Cleansing) -> Tiles:
-    """The figures that are known, after and before cleansing."""
+    """All known figures, before and after cleansing."""
     before = result.suspect.named()
     tiles = [
         figure_tile(title_of(name), figure, before.get(name))
@@ -66,29 +66,29 @@ def _tiles(result: Cleansing) -> Tiles:
     return Tiles(tuple(tiles))
 
 
-def _what_was_done(result: Cleansing) -> Section:
-    said, counts = result.subject.description, result.counts
+def _input_and_method(result: Cleansing) -> Section:
+    model, counts = result.subject.description, result.counts
     images = f"{counts.unlabeled}, of which the method used {counts.used}"
     images += f"; {counts.held_out} are held out to measure agreement" if counts.held_out else ""
     images += f"; {counts.unreadable} unreadable files are left out" if counts.unreadable else ""
-    size = f"{said['image_size']}\u00d7{said['image_size']}"
-    mean, std = (", ".join(map(str, said[name])) for name in ("mean", "std"))
+    size = f"{model['image_size']}\u00d7{model['image_size']}"
+    mean, std = (", ".join(map(str, model[name])) for name in ("mean", "std"))
     facts = Table(
         ("", ""),
         (
-            ("network", f"{said['arch'] or 'a module from Python'}, {said['num_classes']} classes, {size} images"),
+            ("network", f"{model['arch'] or 'a module from Python'}, {model['num_classes']} classes, {size} images"),
             ("normalisation", f"mean {mean}; std {std}"),
             ("method", f"{result.method}, {result.epochs or 0} epochs"),
             (f"{result.supervision} images", images),
             ("time", f"{result.cost.seconds} s on {result.cost.device}"),
         ),
     )
-    had = f" on {counts.used} {result.supervision} images" if counts.used else ", which uses no images,"
+    data = f" on {counts.used} {result.supervision} images" if counts.used else ", which uses no images,"
     agreement = result.cleansed.agreement
     count = f"{agreement.interval.images} " if agreement and agreement.interval else ""
     brief = (
-        f"{result.method}{had} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, agreement "
-        f"on {count}{result.agreement_on}."
+        f"{result.method}{data} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, "
+        f"agreement on {count}{result.agreement_on}."
     )
     return Section("Input and method", (facts,), brief)
 
@@ -116,14 +116,14 @@ def _scan(result: Cleansing) -> Section | None:
         )
         for before, after, moved in zip(scan.suspect.findings, scan.cleansed.findings, scan.moved, strict=True)
     ]
-    guilty = [row for row, stands in zip(rows, scan.outstanding, strict=True) if stands]
-    innocent = [row for row, stands in zip(rows, scan.outstanding, strict=True) if not stands]
-    said = (Text(f"Suspect: {scan.suspect.text}."), Text(f"Cleansed network: {scan.cleansed.text}."))
-    parts: list[Part] = [*said, *([_findings(guilty)] if guilty else [])]
+    positive = [row for row, significant in zip(rows, scan.outstanding, strict=True) if significant]
+    negative = [row for row, significant in zip(rows, scan.outstanding, strict=True) if not significant]
+    verdicts = (Text(f"Suspect: {scan.suspect.text}."), Text(f"Cleansed network: {scan.cleansed.text}."))
+    parts: list[Part] = [*verdicts, *([_findings(positive)] if positive else [])]
     parts += [triggered(one) for one in result.recovered if one.stands_out]
     rest = [triggered(one) for one in result.recovered if not one.stands_out]
-    if innocent:
-        parts.append(Folded(f"{len(innocent)} detectors without a finding", (_findings(innocent), *rest)))
+    if negative:
+        parts.append(Folded(f"{len(negative)} detectors without a finding", (_findings(negative), *rest)))
     parts.append(Text(SCAN_EXPLAINED, explains=True))
     brief = f"Scan of the suspect: {scan.suspect.text}\nScan of the cleansed network: {scan.cleansed.text}"
     return Section("Scan", tuple(parts), brief)
@@ -138,7 +138,7 @@ def _findings(rows: Sequence[tuple[str, ...]]) -> Table:
 
 
 def triggered(example: Example, tag: str = "") -> Picture:
-    """Images without and with a trigger, and the difference, with labels."""
+    """Clean images, triggered images and their difference, labelled."""
     return Picture(example.title, partial(trigger_figure, example.clean, example.triggered), tag)
 
 
@@ -154,16 +154,16 @@ def _movements(result: Cleansing) -> Section | None:
         "that keep their class."
     )
     parts = (Text(explained, explains=True), Table(("class", "suspect", "cleansed", "kept, %", ""), tuple(rows)))
-    # With labels ACC says more.
+    # With labels, ACC is more informative.
     brief = _least_kept(result) if result.suspect.acc.percent is None else ""
     return Section("Predictions by class", parts, brief)
 
 
 def _least_kept(result: Cleansing) -> str:
-    had = sorted((one for one in result.classes if one.kept is not None), key=lambda one: one.kept or 0.0)
+    ranked = sorted((one for one in result.classes if one.kept is not None), key=lambda one: one.kept or 0.0)
     rows = [
         (str(one.number), str(one.suspect), str(one.cleansed), percent(one.kept), one.name or "")
-        for one in had[:LEAST_KEPT]
+        for one in ranked[:LEAST_KEPT]
     ]
     table = Table(("class", "suspect", "cleansed", "kept, %", ""), tuple(rows))
     return f"\nClasses that kept the smallest share of the suspect's predictions:\n{table.plain()}"
@@ -202,5 +202,5 @@ def _provenance(result: Cleansing) -> Section:
     return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
 
 
-SECTIONS = (_figures, _scan, _pictures, _movements, _what_was_done, _method, _training, _limits, _provenance)
+SECTIONS = (_figures, _scan, _pictures, _movements, _input_and_method, _method, _training, _limits, _provenance)
 """The sections in their order."""

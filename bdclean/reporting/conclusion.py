@@ -1,4 +1,4 @@
-"""Whether a cleansed network can be trusted, and why."""
+"""Decide whether to trust a cleansed network, and give the reasons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bdclean.scanning.difference import source_classes
 
 
 def conclude(result: Cleansing) -> Conclusion:
-    """The conclusion of a cleansing, from its other results."""
+    """Derive the conclusion of a cleansing from its other results."""
     harm, scan = result.harm, result.scan
     reasons = [*result.subject.warnings, *(harm.reasons if harm else []), *(scan.doubts if scan else [])]
     evidence = []

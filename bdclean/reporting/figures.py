@@ -1,4 +1,4 @@
-"""Pictures of results, drawn on demand."""
+"""Draw pictures of results."""
 
 from __future__ import annotations
 
@@ -16,36 +16,23 @@ from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 ENLARGED = 96
-"""Pixels of an image's side, at least: smaller ones are enlarged by a whole number."""
+"""Minimum side of a drawn image, in pixels; smaller images are enlarged by an integer factor."""
 NUMBERED = 26
-"""Classes up to which each cell of a confusion matrix holds its number."""
+"""Maximum number of classes of a confusion matrix whose cells show their values."""
 DPI = 110
-"""Dots per inch of drawn figures."""
+"""Resolution of drawn figures, in dots per inch."""
 COLUMNS = 4
-"""Images that show a trigger to a reader."""
+"""Maximum number of images in a figure of a trigger."""
 SMALLEST = 6
-"""Side of an enlarged part of an image, in pixels, at least."""
+"""Minimum side of the enlarged crop of an image, in pixels."""
 MOSTLY = 0.7
-"""Share of an image's side from which on a part of it is not enlarged."""
+"""A changed square with at least this share of the image's side is not drawn enlarged."""
 LONGEST = 14
-"""Characters of the name of a class beside a matrix."""
-
-
-def trigger_picture(clean: Tensor, triggered: Tensor) -> Tensor:
-    """Three rows of images: clean, triggered, and their difference, amplified and centred on grey.
-
-    Args:
-        clean: (N, 3, H, W) in [0, 1].
-        triggered: The same images with the trigger.
-
-    Returns:
-        One image, (3, height, width) in [0, 1].
-    """
-    return image_grid(torch.cat([clean, triggered, amplified(triggered - clean)]), len(clean))
+"""Maximum length of a class name on the axes of a confusion matrix, in characters."""
 
 
 def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
-    """The same for a reader: few images, large, with labels, and the difference enlarged around the mask.
+    """Draw few clean images, the same with the trigger, and their difference, labelled and enlarged around the mask.
 
     Args:
         clean: (N, 3, H, W) in [0, 1].
@@ -73,15 +60,16 @@ def trigger_figure(clean: Tensor, triggered: Tensor) -> Tensor:
 
 
 def amplified(difference: Tensor) -> Tensor:
-    """Differences of images, of any shape, centred on grey: the largest of all becomes black or white."""
+    """Centre differences of images (any shape) on grey, and scale the largest to black or white."""
     return 0.5 + difference / (2 * difference.abs().amax().clamp(min=1e-6))
 
 
 def changed_square(difference: Tensor) -> tuple[int, int, int, int]:
-    """The smallest square that holds the changed pixels: top, bottom, left and right, ends excluded.
+    """The smallest square that contains all changed pixels: top, bottom, left and right, ends excluded.
 
     Args:
-        difference: (N, C, H, W); a pixel is changed if any image changes there by a tenth of the largest change.
+        difference: (N, C, H, W); a pixel counts as changed if its difference in any image exceeds a tenth of the
+            largest difference.
     """
     size = difference.abs().amax((0, 1))
     changed = (size > 0.1 * size.max()).nonzero()
@@ -94,19 +82,19 @@ def changed_square(difference: Tensor) -> tuple[int, int, int, int]:
 
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
-    """Images side by side, small ones enlarged: (N, C, H, W) in [0, 1] to (3, height, width) in [0, 1]."""
+    """Arrange images in a grid, small images enlarged: (N, C, H, W) in [0, 1] to (3, height, width) in [0, 1]."""
     grid = make_grid(images.cpu().clamp(0, 1), nrow=columns, pad_value=1.0)
     enlarge = max(1, ENLARGED // images.shape[-1])
     return grid.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
 
 
 def confusion_figure(matrix: Tensor, title: str, names: Sequence[str] = ()) -> Figure:
-    """A confusion matrix: rows true classes, columns predicted ones, each row in percent.
+    """Draw a confusion matrix: true classes in rows, predicted classes in columns, percentages of each row.
 
     Args:
         matrix: (C, C) counts.
-        title: Its heading.
-        names: Names of the classes; empty if they are not known.
+        title: Heading of the figure.
+        names: Names of the classes; empty if unknown.
     """
     classes = len(matrix)
     shares = 100 * matrix / matrix.sum(1, keepdim=True).clamp(min=1)
@@ -134,10 +122,10 @@ def confusion_figure(matrix: Tensor, title: str, names: Sequence[str] = ()) -> F
 
 
 def curve_figure(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) -> Figure:
-    """Curves over epochs, from 1 on.
+    """Draw curves over epochs, which count from 1.
 
     Args:
-        curves: Name of each curve to its epochs and values.
+        curves: Epochs and values of each curve, by name.
         unit: Label of the vertical axis.
     """
     figure = Figure(figsize=(4.6, 2.6), layout="constrained")
@@ -155,7 +143,7 @@ def curve_figure(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) -
 
 
 def drawn(figure: Figure) -> Tensor:
-    """A figure as an image, (3, height, width) uint8."""
+    """Render a figure as an image, (3, height, width) uint8."""
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
@@ -164,14 +152,14 @@ def drawn(figure: Figure) -> Tensor:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as the text of an SVG in base 64."""
+    """Encode a figure as SVG in base64."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return base64.b64encode(file.getvalue()).decode()
 
 
 def png(image: Tensor) -> str:
-    """An image, (3, height, width) uint8 or in [0, 1], as the text of a PNG in base 64."""
+    """Encode an image, (3, height, width) uint8 or in [0, 1], as PNG in base64."""
     file = io.BytesIO()
     to_pil_image(image).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

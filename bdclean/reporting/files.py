@@ -1,4 +1,4 @@
-"""Results as JSON and CSV files."""
+"""Write results as JSON and CSV files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 from bdclean.checkpoint import write_text
 
 RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a cell begins with that a spreadsheet takes for a formula."""
+"""First characters of a cell that spreadsheets interpret as a formula."""
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report whole or not at all."""
+    """Write a report atomically."""
     write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table whole or not at all."""
+    """Write a table atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -30,8 +30,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def _inert(cell: object) -> object:
-    """A cell of one line that no spreadsheet runs: a text that begins like a formula gets an apostrophe before it."""
+    """Make a cell safe for spreadsheets: a single line, with an apostrophe in front if it looks like a formula."""
     if not isinstance(cell, str):
         return cell
-    before = "'" if cell.startswith(RUN_BY_SPREADSHEETS) else ""
-    return before + "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cell)
+    prefix = "'" if cell.startswith(RUN_BY_SPREADSHEETS) else ""
+    return prefix + "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cell)

@@ -1,4 +1,4 @@
-"""Reports as pages that need no other file."""
+"""Render reports as self-contained HTML pages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bdclean.tables import Cell, Table
 
 
 def write(path: Path, page: Page) -> None:
-    """Write a page, whole or not at all."""
+    """Write a page atomically."""
     write_text(path, render(page))
 
 
 def render(page: Page) -> str:
-    """A page as HTML."""
-    # What a hostile file says is text here, never markup.
+    """Render a page as HTML."""
+    # Strings from an untrusted file are escaped, so that they are never markup.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bdclean.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -36,8 +36,8 @@ def render(page: Page) -> str:
 
 
 def _image(picture: Picture) -> tuple[str, str]:
-    """A picture as the address of its data, and its kind: `pixels`, which stay sharp when enlarged, or `plot`."""
-    found = picture.draw()
-    if isinstance(found, Tensor):
-        return f"data:image/png;base64,{png(found)}", "plot" if found.dtype == torch.uint8 else "pixels"
-    return f"data:image/svg+xml;base64,{svg(found)}", "plot"
+    """A picture's data URL and its CSS class: `pixels`, which stay sharp when enlarged, or `plot`."""
+    drawing = picture.draw()
+    if isinstance(drawing, Tensor):
+        return f"data:image/png;base64,{png(drawing)}", "plot" if drawing.dtype == torch.uint8 else "pixels"
+    return f"data:image/svg+xml;base64,{svg(drawing)}", "plot"

@@ -1,4 +1,4 @@
-"""ACC, ASR, RA and agreement of a network, with what is known of their accuracy."""
+"""ACC, ASR, RA and agreement of a network, with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Interval:
     """The 95 % interval of a figure.
 
     Attributes:
-        low: Its lower end, in percent.
-        high: Its upper end, in percent.
-        images: Of how many images the figure is.
+        low: Lower end, in percent.
+        high: Upper end, in percent.
+        images: Number of images that the figure was measured on.
     """
 
     low: float
@@ -24,7 +24,7 @@ class Interval:
     images: int
 
     def to_json(self) -> dict[str, float]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         return {"low": self.low, "high": self.high, "images": self.images}
 
 
@@ -33,8 +33,8 @@ class Figure:
     """A share of images.
 
     Attributes:
-        percent: With two decimals; None if it cannot be known.
-        interval: None if it is not known of how many images the figure is.
+        percent: Rounded to two decimals; None if it was not measured.
+        interval: None if the number of images is unknown.
     """
 
     percent: float | None = None
@@ -43,13 +43,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a network does on the test images, as `bdclean.metrics` defines the figures.
+    """Figures of a network on the test images, as `bdclean.metrics` defines them.
 
     Attributes:
-        acc: On clean images.
-        asr: On triggered images.
-        ra: On triggered images.
-        agreement: With the suspect; None for a suspect.
+        acc: Accuracy on clean images.
+        asr: Attack success rate on triggered images.
+        ra: Robust accuracy on triggered images.
+        agreement: Agreement with the suspect; None for a suspect.
     """
 
     acc: Figure = Figure()
@@ -58,30 +58,33 @@ class Figures:
     agreement: Figure | None = None
 
     def named(self) -> dict[str, Figure]:
-        """The figures by their names, without an agreement that was not measured."""
+        """The figures by name; the agreement only if it was measured."""
         known = {"acc": self.acc, "asr": self.asr, "ra": self.ra, "agreement": self.agreement}
         return {name: figure for name, figure in known.items() if figure is not None}
 
     def percents(self) -> dict[str, float | None]:
-        """The figures by their names, in percent."""
+        """The figures by name, in percent."""
         return {name: figure.percent for name, figure in self.named().items()}
 
     def intervals(self) -> dict[str, dict[str, float] | None]:
-        """Their intervals as plain values."""
+        """The intervals by name, as plain values for JSON."""
         found = {name: figure.interval for name, figure in self.named().items()}
         return {name: None if interval is None else interval.to_json() for name, interval in found.items()}
 
 
-def measured(tested: Iterable[Mapping[str, float]], counted: Mapping[str, Share | None]) -> Figures:
-    """The figures of a test.
+def measured(
+    tested: Iterable[Mapping[str, float]], counted: Mapping[str, Share | None], stage: str = "test"
+) -> Figures:
+    """Collect the figures of a test or validation run.
 
     Args:
-        tested: What Lightning's `test` returns.
-        counted: Of how many images each figure is; an agreement is among them if it was measured.
+        tested: The return value of Lightning's `test` or `validate`.
+        counted: Image counts of each figure; includes the agreement if it was measured.
+        stage: `test` or `val`.
     """
     merged = {name: value for part in tested for name, value in part.items()}
     names = ("acc", "asr", "ra", *(("agreement",) if "agreement" in counted else ()))
-    return Figures(**{name: _figure(merged.get(f"test/{name}", math.nan), counted.get(name)) for name in names})
+    return Figures(**{name: _figure(merged.get(f"{stage}/{name}", math.nan), counted.get(name)) for name in names})
 
 
 def _figure(value: float, share: Share | None) -> Figure:

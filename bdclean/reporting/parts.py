@@ -1,4 +1,4 @@
-"""What several results are made of."""
+"""Components that several results share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bdclean import __version__
 
 @dataclass(frozen=True)
 class Paths:
-    """Files of a result.
+    """Paths of a result.
 
     Attributes:
-        checkpoint: The network that the result is about; None if it came from memory.
-        origin: The same as a path from the folder of the result.
-        output: Where the result was written.
+        checkpoint: Checkpoint of the network; None if the network came from memory.
+        origin: The checkpoint's path relative to the folder of the result.
+        output: File that the result was written to.
     """
 
     checkpoint: str | None = None
@@ -26,7 +26,7 @@ class Paths:
     output: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         return {"checkpoint": self.checkpoint, "origin": self.origin, "output": self.output}
 
 
@@ -35,10 +35,10 @@ class Subject:
     """The network that a result is about.
 
     Attributes:
-        description: What it is, as its checkpoint says it.
-        outputs: What it outputs, if not logits.
-        class_names: What its classes are called; empty if that is not known.
-        warnings: What speaks against its normalisation or the images.
+        description: Hyperparameters of the network.
+        outputs: Kind of its outputs, if they are not logits.
+        class_names: Names of its classes; empty if unknown.
+        warnings: Signs that its normalisation or the images are wrong.
     """
 
     description: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Subject:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         return {
             "network": dict(self.description),
             "outputs": self.outputs,
@@ -59,12 +59,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a task took.
+    """Time and memory that a task took.
 
     Attributes:
-        seconds: Of the work alone.
-        device: Where it was done.
-        peak_memory: In MiB; None if it is not known.
+        seconds: Time of the work alone, without reading and writing files.
+        device: Name of the device.
+        peak_memory: Peak memory in MiB; None if unknown.
     """
 
     seconds: float
@@ -74,13 +74,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Counts:
-    """Unlabeled images.
+    """Numbers of unlabeled images.
 
     Attributes:
-        unlabeled: All of them.
-        used: Those that the method had.
-        held_out: Those held out for the agreement.
-        unreadable: Files that were left out.
+        unlabeled: All unlabeled images.
+        used: Images that the method used.
+        held_out: Images held out to measure the agreement.
+        unreadable: Files that could not be read.
     """
 
     unlabeled: int
@@ -91,14 +91,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How far the predictions of a class moved.
+    """Predictions of one class before and after cleansing.
 
     Attributes:
         number: The class.
-        name: What it is called, if that is known.
-        suspect: How many images the suspect put into it.
-        cleansed: How many images the cleansed network put into it.
-        stayed: How many of the suspect's stayed.
+        name: Name of the class, if known.
+        suspect: Number of images that the suspect predicts as this class.
+        cleansed: Number of images that the cleansed network predicts as this class.
+        stayed: Number of images that both networks predict as this class.
     """
 
     number: int
@@ -109,24 +109,24 @@ class ClassCount:
 
     @property
     def kept(self) -> float | None:
-        """How many of the suspect's stayed, in percent; None where it had none."""
+        """Share of the suspect's predictions of this class that the cleansed network kept, in percent."""
         return round(100 * self.stayed / self.suspect, 2) if self.suspect else None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         counts = {"suspect": self.suspect, "cleansed": self.cleansed, "kept": self.kept}
         return {"class": self.number, "name": self.name} | counts
 
 
 @dataclass(frozen=True)
 class Example:
-    """Images without and with a trigger.
+    """Clean and triggered images.
 
     Attributes:
-        title: What they show.
+        title: Caption of the images.
         clean: (N, 3, H, W) in [0, 1].
-        triggered: The same images.
-        stands_out: Whether the trigger is a finding; of a detector's recovered trigger.
+        triggered: The same images with the trigger.
+        stands_out: For a recovered trigger, whether the finding of its detector is significant.
     """
 
     title: str
@@ -140,9 +140,9 @@ class Confusion:
     """A confusion matrix.
 
     Attributes:
-        network: Whose.
-        part: Of which test images.
-        matrix: (C, C) counts: rows true classes, columns predicted ones.
+        network: Name of the network.
+        part: Name of the test images.
+        matrix: (C, C) counts: true classes in rows, predicted classes in columns.
     """
 
     network: str

@@ -1,4 +1,4 @@
-"""Where a report comes from: file, hash, command line, date, versions, device, seed."""
+"""Provenance of a report: file, hash, command line, date, versions, device, seed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from bdclean.reporting.sections import Section
 from bdclean.tables import Table
 
 CHUNK = 2**20
-"""Bytes of a file that are hashed at once."""
+"""Bytes that are read and hashed at once."""
 
 
 def provenance(path: str | None, device: str, output: str | None = None) -> Section:
-    """The section that lets a reader repeat a result.
+    """The section with all that a reader needs to reproduce a result.
 
     Args:
         path: File of the suspect; None if it came from memory.
-        device: Where the work was done.
+        device: Name of the device.
         output: File of the result.
     """
     rows = [("suspect", escaped(path) if path else "a network in memory")]
@@ -46,7 +46,7 @@ def provenance(path: str | None, device: str, output: str | None = None) -> Sect
 
 
 def sha256(path: str) -> str | None:
-    """The SHA-256 of a file in hexadecimal; None if it is no file any more."""
+    """The SHA-256 of a file in hexadecimal; None if the file can no longer be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -58,7 +58,7 @@ def sha256(path: str) -> str | None:
 
 
 def command_line() -> str:
-    """The command of this process, as it is typed in a shell."""
+    """The command line of this process, quoted for a shell."""
     name = Path(sys.argv[0]).name
     words = ["bdclean", *sys.argv[1:]] if name in ("bdclean", "__main__.py") else ["python", *sys.argv]
     return escaped(shlex.join(words))

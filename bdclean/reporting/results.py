@@ -1,4 +1,4 @@
-"""What tasks find out, as typed values, and the same as JSON."""
+"""Results of tasks as dataclasses, and their JSON."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
 
 SCHEMA = 1
-"""Version of the JSON: another one whenever a key goes or changes its meaning."""
+"""Version of the JSON; it increases whenever a key is removed or changes its meaning."""
 FEWEST_IMAGES = 100
-"""With fewer images to compare the networks on, the result is inconclusive: if 99 agree, 4 % may yet differ."""
+"""With fewer images to compare the networks on, the result is inconclusive: 99 agreeing images still allow a
+disagreement of up to 4 % (95 % interval)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Conclusion:
     Attributes:
         reasons: Evidence against the cleansed network, a clause each.
         evidence: Evidence for the cleansed network, a clause each.
-        images: How many images the networks were compared on.
+        images: Number of images that the networks were compared on.
     """
 
     reasons: tuple[str, ...]
@@ -38,14 +39,14 @@ class Conclusion:
 
     @property
     def trusted(self) -> bool | None:
-        """Whether there is no evidence against it; None if too few images were compared."""
+        """Whether there is no evidence against the cleansed network; None if too few images were compared."""
         if self.reasons:
             return False
         return True if self.images >= FEWEST_IMAGES else None
 
     @property
     def sentence(self) -> str:
-        """One sentence that a person can act on."""
+        """The conclusion as one sentence."""
         if self.reasons:
             return f"DO NOT TRUST the cleansed network: {'; '.join(self.reasons)}."
         if self.trusted is None:
@@ -56,19 +57,19 @@ class Conclusion:
         return f"No evidence against the cleansed network: {'; '.join(self.evidence)}."
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         return {"trusted": self.trusted, "reasons": list(self.reasons), "sentence": self.sentence}
 
 
 @dataclass(frozen=True)
 class Training:
-    """What came of a training.
+    """Result of a training.
 
     Attributes:
-        output: Where the network was written.
-        figures: Of the network.
-        confusions: The same, class by class.
-        examples: Triggered images, of the test and of the training.
+        output: File that the network was written to.
+        figures: Figures of the network.
+        confusions: Confusion matrices on clean and triggered test images.
+        examples: Triggered test images and poisoned training images.
     """
 
     output: str
@@ -79,15 +80,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found.
+    """Result of a scan.
 
     Attributes:
-        verdict: The findings.
+        verdict: The findings of the detectors and the verdict on them.
         subject: The scanned network.
-        images: How many images were looked at.
-        cost: What it took.
-        recovered: What was recovered, on some images.
-        paths: Files.
+        images: Number of images that the detectors used.
+        cost: Time and device.
+        recovered: Recovered triggers on some images.
+        paths: Paths of the checkpoint and of the result.
     """
 
     verdict: Verdict
@@ -98,39 +99,39 @@ class Scan:
     paths: Paths = field(default_factory=Paths)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         took = {"images": self.images, "seconds": self.cost.seconds, "device": self.cost.device}
         return {"schema": SCHEMA} | self.paths.to_json() | took | self.subject.to_json() | self.verdict.to_json()
 
 
 @dataclass(frozen=True)
 class Cleansing:
-    """What came of a cleansing.
+    """Result of a cleansing.
 
     Attributes:
         method: Name of the method.
-        options: Of the method.
-        epochs: How many it trained.
-        description: What it did.
+        options: Options of the method.
+        epochs: Number of training epochs.
+        description: Tables and paragraphs in which the method describes its run.
         subject: The suspect.
         suspect: Figures of the suspect.
         cleansed: Figures of the cleansed network.
-        agreement_on: Which images the agreement was measured on.
-        counts: The unlabeled images.
-        cost: What it took.
-        attack: Name of the attack, if the images are poisoned by one.
-        classes: How far the predictions moved, class by class; empty if there are too many classes.
-        harm: By how much the cleansed network disagrees with the suspect; None if that was not measured.
-        differences: By how much more changes flip the suspect than a re-initialised student; empty if not compared.
-        unlearned: Whether the cleansed network was trained to ignore what these found.
-        curves: What was logged in training: name to epochs and values.
+        agreement_on: The images that the agreement was measured on.
+        counts: Numbers of unlabeled images.
+        cost: Time, device and memory.
+        attack: Name of the attack, if the images are poisoned.
+        classes: Predictions of each class before and after cleansing; empty if there are too many classes.
+        harm: Disagreement of the cleansed network with the suspect; None if it was not measured.
+        differences: How much more perturbations flip the suspect than a re-initialised student; empty if not compared.
+        unlearned: Whether the cleansed network unlearned the triggers that the comparison with the student found.
+        curves: Epochs and logged values of each training curve, by name.
         unlabeled: (N, 3, H, W) in [0, 1], some of the unlabeled images.
         examples: Triggered test images.
-        confusions: Both networks' predictions of the test images.
-        scan: What a scan found in both networks; None without one.
-        recovered: What it recovered in the suspect, on some images.
-        conclusion: Whether the cleansed network is to be trusted; None before that is known.
-        paths: Files.
+        confusions: Confusion matrices of both networks on the test images.
+        scan: Findings in both networks; None without a scan.
+        recovered: Triggers recovered from the suspect, on some images.
+        conclusion: Whether to trust the cleansed network; None until this is decided.
+        paths: Paths of the checkpoint and of the result.
     """
 
     method: str
@@ -159,7 +160,7 @@ class Cleansing:
 
     @property
     def der(self) -> float | None:
-        """The defense effectiveness rate, in percent; None if ACC or ASR cannot be known."""
+        """The defense effectiveness rate, in percent; None if ACC or ASR is unknown."""
         before, after = ((one.acc.percent, one.asr.percent) for one in (self.suspect, self.cleansed))
         if before[0] is None or before[1] is None or after[0] is None or after[1] is None:
             return None
@@ -167,11 +168,11 @@ class Cleansing:
 
     @property
     def supervision(self) -> str:
-        """What was known of the images that the method had."""
+        """Whether the method used `labelled` or `unlabeled` images."""
         return "labelled" if self.options.get("supervision") == "labels" else "unlabeled"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         subject = self.subject.to_json()
         return {
             "schema": SCHEMA,

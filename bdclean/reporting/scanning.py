@@ -12,14 +12,14 @@ from bdclean.scanning import shown, stands_out
 from bdclean.tables import Table
 
 LISTED = 5
-"""Number of classes that a terminal lists."""
+"""Number of classes that the terminal lists."""
 EXPLAINED = {
     "warning": "Images are flipped to this class far too easily. Cleanse the network, or do not use it.",
     "good": "No class stands out. That is no proof: see the limits below.",
     "unknown": "Two classes are too few to compare with each other, and a re-initialised copy of the network does not "
     "decide it.",
 }
-"""What a verdict means, by its kind."""
+"""Explanation of each kind of verdict."""
 
 
 def page(result: Scan) -> Page:
@@ -43,14 +43,14 @@ def _figures(result: Scan) -> Section:
     tiles = (
         decisive,
         Tile("class that stands out most", verdict.called(verdict.suspected)),
-        Tile("detectors with a finding", f"{sum(_guilty(result))} of {len(verdict.findings)}"),
+        Tile("detectors with a finding", f"{sum(_significant(result))} of {len(verdict.findings)}"),
         Tile("images", str(result.images), note=f"{result.cost.seconds} s on {result.cost.device}"),
     )
     return Section("Figures", (Tiles(tiles), Text(SCAN_EXPLAINED, explains=True)))
 
 
-def _guilty(result: Scan) -> list[bool]:
-    """Whether the finding of each detector is more than chance."""
+def _significant(result: Scan) -> list[bool]:
+    """Whether the finding of each detector is significant."""
     verdict = result.verdict
     return [stands_out(one, len(verdict.findings), verdict.alpha) for one in verdict.findings]
 
@@ -85,10 +85,10 @@ def _classes(result: Scan) -> Section:
 def _recovered(result: Scan) -> Section | None:
     if not result.recovered:
         return None
-    guilty = [triggered(one) for one in result.recovered if one.stands_out]
+    significant = [triggered(one) for one in result.recovered if one.stands_out]
     rest = [triggered(one) for one in result.recovered if not one.stands_out]
     folded = [Folded(f"Recovered by {len(rest)} detectors without a finding", tuple(rest))] if rest else []
-    return Section("Recovered triggers", (*guilty, *folded))
+    return Section("Recovered triggers", (*significant, *folded))
 
 
 def _limits(result: Scan) -> Section:

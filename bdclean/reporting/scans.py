@@ -1,4 +1,4 @@
-"""Findings of detectors in one network or in two, and the verdict on them."""
+"""Findings of detectors in one or two networks, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
 
 REMAINS = 5.0
-"""Percent of the images: if a trigger recovered from the suspect still flips more, a backdoor is left."""
+"""Percent of images: a trigger recovered from the suspect that flips more in the cleansed network is a remaining
+backdoor."""
 
 EXCESS, COMMON = 0.5, 0.25
 """With two classes, a backdoor is reported if the excess over a re-initialised copy is at least the first, and none if
@@ -25,25 +26,25 @@ def class_name(names: Sequence[str], number: int) -> str | None:
     return names[number] if names else None
 
 
-def _two(scores: Tensor, number: int) -> tuple[float, float]:
-    """The score of one of two classes, and that of the other."""
+def _ordered_scores(scores: Tensor, number: int) -> tuple[float, float]:
+    """The scores of two classes, that of class `number` first."""
     return float(scores[number]), float(scores[1 - number])
 
 
 def called(number: int, name: str | None) -> str:
-    """Number and name of a class."""
+    """Number and name of a class, as text."""
     return f"{number}" if name is None else f"{number} ({name})"
 
 
 @dataclass(frozen=True)
 class Excess:
-    """Scores of two classes, beside those in a copy that was re-initialised in part and distilled from the network.
+    """Scores of two classes in a network, and in a partly re-initialised copy that was distilled from it.
 
     Attributes:
         detector: The detector.
-        number: The class that is further above its score in the copy than the other.
-        scores: Of this class, and of the other.
-        reference: The same in the copy.
+        number: The class whose score exceeds its score in the copy by more.
+        scores: Scores in the network of this class and of the other class.
+        reference: Scores in the copy of the same two classes.
     """
 
     detector: str
@@ -53,21 +54,21 @@ class Excess:
 
     @property
     def size(self) -> float:
-        """By how much the class is further above its score in the copy: what both classes lose does not count."""
+        """Excess of the class over the copy minus that of the other class, so that a change of both cancels."""
         own, other = (score - reference for score, reference in zip(self.scores, self.reference, strict=True))
         return own - other
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What several detectors found in a network.
+    """The verdict of several detectors on a network.
 
     Attributes:
-        findings: One of each detector.
+        findings: One finding of each detector.
         alpha: A backdoor is reported if the p-value over all detectors is at most this.
-        class_names: Names of the classes; empty if they are not known.
-        reference: With two classes, the findings in a copy of the network that was re-initialised in part and distilled
-            from it; empty if there is none.
+        class_names: Names of the classes; empty if unknown.
+        reference: The findings in another network, which decide with two classes: the cleansed network, or a partly
+            re-initialised copy that was distilled from the scanned one; empty without such a network.
     """
 
     findings: tuple[Finding, ...]
@@ -77,17 +78,17 @@ class Verdict:
 
     @cached_property
     def p_value(self) -> float:
-        """Over all detectors."""
+        """The p-value over all detectors."""
         return p_value(self.findings)
 
     @property
     def few(self) -> bool:
-        """Whether the classes are too few for one to stand out."""
+        """Whether there are too few classes for one to stand out."""
         return len(self.findings[0].scores) < FEWEST
 
     @property
     def backdoor(self) -> bool | None:
-        """Whether there is one; None if the classes are too few, and a reference does not tell."""
+        """Whether the network has a backdoor; None if there are too few classes and the reference is inconclusive."""
         if not self.few:
             return self.p_value <= self.alpha
         if self.excess is None or COMMON <= self.excess.size < EXCESS:
@@ -99,7 +100,7 @@ class Verdict:
         """With two classes, the finding that differs most from the reference; None without a reference."""
         pairs = zip(self.findings, self.reference, strict=True) if self.few and self.reference else ()
         found = [
-            Excess(own.detector, number, _two(own.scores, number), _two(other.scores, number))
+            Excess(own.detector, number, _ordered_scores(own.scores, number), _ordered_scores(other.scores, number))
             for own, other in pairs
             if own.trigger is not None
             for number in range(2)
@@ -108,26 +109,26 @@ class Verdict:
 
     @property
     def suspected(self) -> int:
-        """The class that the strongest finding names."""
+        """The suspected class of the strongest finding."""
         if self.excess is not None:
             return self.excess.number
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
     def called(self, number: int) -> str:
-        """Number and name of a class."""
+        """Number and name of a class, as text."""
         return called(number, class_name(self.class_names, number))
 
     @property
     def text(self) -> str:
-        """The verdict in a line."""
+        """The verdict with its figures, in one line."""
         p, suspected = shown(self.p_value), self.called(self.suspected)
         if self.excess is not None:
             one = self.excess
             named = {True: f"backdoor towards class {suspected}", False: "no backdoor found", None: "inconclusive"}
-            what = named[self.backdoor]
+            verdict = named[self.backdoor]
             own, copied = (" and ".join(f"{score:.2f}" for score in two) for two in (one.scores, one.reference))
             classes = f"classes {one.number} and {1 - one.number}"
-            return f"{what} ({one.detector} scores {own} for {classes}, and {copied} in a re-initialised copy)"
+            return f"{verdict} ({one.detector} scores {own} for {classes}, and {copied} in a re-initialised copy)"
         if self.backdoor:
             return f"backdoor towards class {suspected} (p {p})"
         if self.backdoor is None:
@@ -143,11 +144,11 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """The same with a capital letter; names of classes stay as they are."""
+        """The text with a capital first letter, and unchanged names of classes."""
         return f"{self.text[0].upper()}{self.text[1:]}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         return {
             "backdoor": self.backdoor,
             "class": self.suspected,
@@ -172,11 +173,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Moved:
-    """How many images a recovered trigger moves to its class, in percent; None if nothing was recovered.
+    """ASR of a recovered trigger, in percent; None if no trigger was recovered.
 
     Attributes:
-        suspect: By the suspect.
-        cleansed: By the cleansed network.
+        suspect: ASR in the suspect.
+        cleansed: ASR in the cleansed network.
     """
 
     suspect: float | None
@@ -185,29 +186,32 @@ class Moved:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What detectors found in a suspect and in the network cleansed of it.
+    """Verdicts on a suspect and on the cleansed network.
 
     Attributes:
-        suspect: The verdict on the suspect.
-        cleansed: The verdict on the cleansed network.
-        moved: What each trigger recovered in the suspect does in both.
+        suspect: The verdict on the suspect; its reference is the cleansed network.
+        moved: ASR in both networks of the trigger that each detector recovered from the suspect.
     """
 
     suspect: Verdict
-    cleansed: Verdict
     moved: tuple[Moved, ...]
+
+    @cached_property
+    def cleansed(self) -> Verdict:
+        """The verdict on the cleansed network."""
+        return Verdict(self.suspect.reference, self.suspect.alpha, self.suspect.class_names)
 
     @property
     def outstanding(self) -> tuple[bool, ...]:
-        """Whether what each detector found in the suspect is more than chance."""
+        """Whether the finding of each detector in the suspect is significant."""
         findings, alpha = self.suspect.findings, self.suspect.alpha
         return tuple(stands_out(finding, len(findings), alpha) for finding in findings)
 
     @property
     def recovered(self) -> list[tuple[Finding, Moved]]:
-        """What is more than chance, and what its trigger does."""
+        """The significant findings in the suspect, and the ASR of their triggers."""
         rows = zip(self.suspect.findings, self.moved, self.outstanding, strict=True)
-        return [(finding, moved) for finding, moved, stands in rows if stands]
+        return [(finding, moved) for finding, moved, significant in rows if significant]
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -225,17 +229,17 @@ class Comparison:
     @property
     def evidence(self) -> tuple[str, ...]:
         """Evidence for the cleansed network, a clause each."""
-        gone = [
+        removed = [
             f"the recovered trigger of {finding.detector} flips {moved.cleansed:.1f} % of the images to class "
             f"{finding.suspected} ({moved.suspect:.1f} % before)"
             for finding, moved in self.recovered
             if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
         ]
-        return (*gone, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(gone)
+        return (*removed, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(removed)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Convert to plain values for JSON."""
         suspect = self.suspect.to_json()
-        for row, moved, stands in zip(suspect["detectors"], self.moved, self.outstanding, strict=True):
-            row |= {"taken": moved.suspect, "taken_cleansed": moved.cleansed, "stands_out": stands}
+        for row, moved, significant in zip(suspect["detectors"], self.moved, self.outstanding, strict=True):
+            row |= {"taken": moved.suspect, "taken_cleansed": moved.cleansed, "stands_out": significant}
         return {"suspect": suspect, "cleansed": self.cleansed.to_json(), "doubts": list(self.doubts)}

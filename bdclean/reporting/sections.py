@@ -1,4 +1,4 @@
-"""The parts of reports, independent of their form: a new section is a function in one of the lists of sections."""
+"""Parts of reports, independent of the output format. To add a section, add its function to a list of sections."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bdclean.tables import Table
 
 Result = TypeVar("Result")
 Kind = Literal["good", "unknown", "warning"]
-"""What a verdict means, and so its colour."""
+"""Kind of a verdict, which decides its colour."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, or several, one a line.
+    """Paragraphs, one per line.
 
     Attributes:
-        text: The paragraph.
-        explains: Whether it explains other parts.
+        text: The paragraphs.
+        explains: Whether the text explains other parts; it is then set in a softer colour.
     """
 
     text: str
@@ -34,9 +34,9 @@ class Picture:
     """An image or a plot.
 
     Attributes:
-        title: Caption below it; none if empty.
-        draw: Draws it: an image, (3, height, width), or a figure of matplotlib.
-        tag: Its name in TensorBoard; empty if it is not shown there.
+        title: Caption; none if empty.
+        draw: Function that returns an image, (3, height, width), or a matplotlib figure.
+        tag: Tag in TensorBoard; empty if TensorBoard does not show the picture.
     """
 
     title: str
@@ -46,13 +46,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure that is seen first.
+    """A headline figure.
 
     Attributes:
-        title: Its name.
-        value: After cleansing, with its unit.
-        before: Before cleansing, with its unit; empty if there is none.
-        note: Its interval and its number of images.
+        title: Name of the figure.
+        value: Value after cleansing, with its unit.
+        before: Value before cleansing, with its unit; empty if there is none.
+        note: Interval and number of images.
     """
 
     title: str
@@ -63,10 +63,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Figures side by side.
+    """Tiles side by side.
 
     Attributes:
-        tiles: The figures.
+        tiles: The tiles.
     """
 
     tiles: tuple[Tile, ...]
@@ -74,11 +74,11 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Folded:
-    """Parts that a page shows on demand.
+    """Parts that a page shows on a click.
 
     Attributes:
-        title: What stands in their place.
-        parts: The parts.
+        title: Text to click on.
+        parts: The hidden parts.
     """
 
     title: str
@@ -93,10 +93,10 @@ class Section:
     """A part of a report.
 
     Attributes:
-        title: Its heading.
-        parts: Its content.
-        brief: Text that a terminal shows instead.
-        tag: Name of its tables and paragraphs in TensorBoard; empty if they are not shown there.
+        title: Heading.
+        parts: Content.
+        brief: Text that the terminal shows instead of the parts.
+        tag: Tag of the tables and paragraphs in TensorBoard; empty if TensorBoard does not show them.
     """
 
     title: str
@@ -110,8 +110,8 @@ class Banner:
     """The verdict on top of a page.
 
     Attributes:
-        text: A sentence.
-        kind: What it means.
+        text: One sentence.
+        kind: Kind of the verdict.
         title: The verdict in a few words, in larger type.
     """
 
@@ -125,11 +125,11 @@ class Page:
     """A whole report.
 
     Attributes:
-        title: Its heading.
-        subtitle: The networks that it is about.
-        sections: Its parts.
+        title: Heading.
+        subtitle: The networks that the report is about.
+        sections: The sections in their order.
         banners: The verdict and warnings, on top.
-        closing: Last lines in a terminal.
+        closing: Last lines in the terminal.
         sortable: Whether tables can be sorted and filtered.
     """
 
@@ -142,5 +142,5 @@ class Page:
 
 
 def sections_of(result: Result, functions: Sequence[Callable[[Result], Section | None]]) -> tuple[Section, ...]:
-    """The sections of a result that have something to show."""
+    """The sections of a result, without those that have no content."""
     return tuple(section for function in functions if (section := function(result)) is not None)

@@ -1,4 +1,4 @@
-"""Reports in a terminal."""
+"""Render reports for the terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from bdclean.reporting.sections import Page
 
 
 def render(page: Page) -> str:
-    """What a terminal shows: each section in brief, and how the report ends."""
+    """The brief text of each section, and the closing lines."""
     briefs = [section.brief for section in page.sections if section.brief]
     return "\n".join([*briefs, *([page.closing] if page.closing else [])])

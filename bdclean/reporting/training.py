@@ -9,13 +9,13 @@ from bdclean.reporting.wording import IN_PERCENT, figures_table, wide_intervals
 
 
 def page(result: Training) -> Page:
-    """The report, with all that there is to show."""
-    return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT)
+    """The report, with all sections that have content."""
+    return Page("Training", result.output, sections_of(result, SECTIONS), closing=IN_PERCENT.format("test"))
 
 
 def _figures(result: Training) -> Section:
     table = figures_table({result.output: result.figures})
-    return Section("Figures", (table,), "\n".join([table.plain(), *wide_intervals({"": result.figures})]))
+    return Section("Figures", (table,), "\n".join([table.plain(), *wide_intervals({"": result.figures})]), "figures")
 
 
 def _pictures(result: Training) -> Section | None:

@@ -8,10 +8,10 @@ from bdclean.scanning.difference import source_classes
 
 
 def verdict(result: Cleansing) -> tuple[str, Kind]:
-    """The verdict on a cleansing, and its colour. It needs neither labels nor the trigger."""
+    """The verdict on a cleansing, and its kind. It needs neither labels nor the trigger."""
     trusted = None if result.conclusion is None else result.conclusion.trusted
-    found, left = _backdoor(result), _left(result)
-    if found is not None and left:
+    found = _backdoor(result)
+    if found is not None and _remains(result):
         return f"{found}: not removed", "warning"
     if trusted is False:
         return "Do not trust the cleansed network", "warning"
@@ -27,7 +27,7 @@ def verdict(result: Cleansing) -> tuple[str, Kind]:
 
 
 def _backdoor(result: Cleansing) -> str | None:
-    """The backdoor that was found in the suspect; None if there is none."""
+    """The backdoor that was found in the suspect; None if none was found."""
     if result.scan is not None and result.scan.suspect.backdoor:
         return f"Backdoor towards class {result.scan.suspect.called(result.scan.suspect.suspected)}"
     if classes := source_classes(result.differences):
@@ -36,8 +36,8 @@ def _backdoor(result: Cleansing) -> str | None:
     return None
 
 
-def _left(result: Cleansing) -> bool:
-    """Whether a backdoor was found that is still there."""
+def _remains(result: Cleansing) -> bool:
+    """Whether a backdoor that was found is still in the cleansed network."""
     if result.scan is not None and result.scan.doubts:
         return True
     return bool(source_classes(result.differences)) and not result.unlearned

@@ -1,4 +1,4 @@
-"""Figures as text, and what reports explain."""
+"""Figures as text, and the explanations in reports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bdclean.reporting.sections import Tile
 from bdclean.tables import Cell, Table
 
 WIDE = 1.0
-"""Percent: from this half width up, the 95 % interval of a figure is given in a terminal."""
-IN_PERCENT = "All figures in percent, on the test images."
-"""Last line of a table in a terminal."""
+"""Half width of a 95 % interval in percent, from which on the terminal shows the interval."""
+IN_PERCENT = "All figures in percent, on the {} images."
+"""Last line of a table in the terminal, to format with the name of the images."""
 EXPLAINED = (
     "ACC: accuracy on clean test images. ASR: share of triggered test images, of classes other than the target, that "
     "are predicted as the target class. RA: share of these that are predicted as their true class. Agreement: share of "
@@ -30,7 +30,7 @@ LIMITS = (
     "An attacker who can train the cleansed network further brings the backdoor back within a few steps.",
     "All figures are of these images. Images unlike the training images say less.",
 )
-"""What reports do not show, a sentence or two each."""
+"""Limits of a scan and of the figures, one paragraph each."""
 
 
 def percent(value: float | None, unknown: str = "\u2013") -> str:
@@ -39,19 +39,19 @@ def percent(value: float | None, unknown: str = "\u2013") -> str:
 
 
 def figures_table(networks: Mapping[str, Figures]) -> Table:
-    """A row a network, a column a figure.
+    """A table with one row per network and one column per figure.
 
     Args:
-        networks: What each network is called, and its figures.
+        networks: Figures of each network, by name.
     """
     named = [pair for figures in networks.values() for pair in figures.named().items()]
-    # A column of dashes says nothing.
+    # Leave out columns that would hold only dashes.
     known = {name for name, figure in named if figure.percent is not None}
     names = [name for name in dict.fromkeys(name for name, _ in named) if name in known]
     rows: list[tuple[str | Cell, ...]] = []
     for network, figures in networks.items():
-        own = figures.named()
-        rows.append((network, *(_cell(own.get(name, Figure())) for name in names)))
+        by_name = figures.named()
+        rows.append((network, *(_cell(by_name.get(name, Figure())) for name in names)))
     return Table(("", *map(title, names)), tuple(rows))
 
 
@@ -59,9 +59,9 @@ def figure_tile(name: str, figure: Figure, before: Figure | None) -> Tile:
     """A figure as a tile.
 
     Args:
-        name: Its title.
-        figure: After cleansing.
-        before: Before cleansing; None if there was none.
+        name: Title of the tile.
+        figure: The figure after cleansing.
+        before: The figure before cleansing; None if there was none.
     """
     interval = figure.interval
     note = f"{interval.low:.1f} to {interval.high:.1f} %, {interval.images} images" if interval else ""
@@ -76,15 +76,15 @@ def _cell(figure: Figure) -> Cell:
 
 
 def title(name: str) -> str:
-    """How a figure is called in reports."""
+    """Title of a figure in reports."""
     return name.upper() if len(name) < 4 else name
 
 
 def wide_intervals(networks: Mapping[str, Figures]) -> list[str]:
-    """A line for the terminal with the intervals of figures that are of few images, if there are any.
+    """A line for the terminal with the intervals of figures that were measured on few images, if there are any.
 
     Args:
-        networks: The name of each network, which may be empty, and its figures.
+        networks: Figures of each network, by name, which may be empty.
     """
     found = [
         f"{network} {title(name)} {one.low:.2f} to {one.high:.2f} "

@@ -1,4 +1,4 @@
-"""Detectors of backdoors: a new one is imported here and named in `DETECTORS`, and is everywhere at once."""
+"""Detectors of backdoors. Import a new detector here and add it to `DETECTORS`: all commands then use it."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion
 from bdclean.scanning.margin import MaximumMargin
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
-"""Of equally sure ones the first is believed: clean networks, too, have patches that take images to a class."""
+"""In order of preference for equal p-values: even in clean networks, some patch flips images to a class."""
 
 
 def scan(
@@ -32,13 +32,16 @@ def scan(
     num_classes: int,
     detectors: Sequence[Detector] | None = None,
 ) -> list[Finding]:
-    """The findings of some detectors in a network: in all classes, or in a few if it has more than `MANY`.
+    """Run detectors on a network, over all classes, or over a few if it has more than `MANY`.
 
     Args:
-        network: As in `Detector.find`.
-        images: As in `Detector.find`.
-        num_classes: As in `Detector.find`.
-        detectors: The detectors; by default all.
+        network: The network to scan.
+        images: (N, 3, H, W) in [0, 1], on the network's device.
+        num_classes: Number of classes.
+        detectors: The detectors to run; by default all.
+
+    Returns:
+        One finding per detector.
     """
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
     chosen = choose(network, images, num_classes) if num_classes > MANY else None

@@ -1,4 +1,4 @@
-"""What every detector shares: a network goes in, a score for each class comes out."""
+"""The base class of detectors, which score each class of a network, and the statistics of the scores."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from bdclean.errors import within
 from bdclean.training import batch_size, pieces
 
 Network = Callable[[Tensor], Tensor]
-"""From images in [0, 1], (N, 3, H, W), to logits (N, classes): in eval mode, without gradients for its weights."""
+"""Maps images in [0, 1], (N, 3, H, W), to logits (N, classes), in eval mode and without gradients for its weights."""
 
 ALPHA = 0.01
-"""From this p-value down a backdoor is said to be found."""
+"""Largest p-value at which a backdoor is reported."""
 FEWEST = 3
-"""Classes that it takes for one to stand out."""
-USUAL = 10
-"""Classes of the networks by which it was chosen what scores mean."""
+"""Minimum number of classes for the outlier test."""
+CALIBRATION_CLASSES = 10
+"""Number of classes of the networks on which `Detector.noise` and `Detector.least` were calibrated."""
 MANY = 64
-"""Of more classes than these only some are searched."""
+"""Maximum number of classes that are all searched; of more classes, only some are."""
 SCANNED = 512
-"""Images that a scan looks at."""
+"""Number of images that a scan uses."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Finding:
     """The result of a detector.
 
     Attributes:
-        detector: Its name.
-        scores: (C,) how suspicious each class is as a target class; higher is more suspicious. NaN for
-            classes that were not searched.
-        p_values: (C,) how likely it is that some class stands out by chance as far as each does.
-        trigger: Puts the trigger recovered for the most suspicious class onto images (N, 3, H, W) in [0, 1].
+        detector: Name of the detector.
+        scores: (C,) suspicion of each class as a target class; higher is more suspicious. NaN for classes that were
+            not searched.
+        p_values: (C,) probability that, by chance, some class has as extreme a score as each class has.
+        trigger: Applies the recovered trigger of the most suspicious class to images (N, 3, H, W) in [0, 1].
     """
 
     detector: str
@@ -50,7 +50,7 @@ class Finding:
 
     @property
     def suspected(self) -> int:
-        """The class that stands out most."""
+        """The class with the highest score."""
         return int(self.scores.nan_to_num(-torch.inf).argmax())
 
     @property
@@ -60,42 +60,42 @@ class Finding:
 
     @property
     def p_value(self) -> float:
-        """How likely it is by chance that a class stands out as far."""
+        """The p-value of the suspected class."""
         return float(self.p_values[self.suspected])
 
 
 def p_value(findings: Sequence[Finding]) -> float:
-    """How likely it is that chance gives one of several detectors a p-value as small as the smallest (Bonferroni)."""
+    """The p-value over all detectors: the smallest of the findings, with Bonferroni's correction."""
     return min(1.0, len(findings) * min(finding.p_value for finding in findings))
 
 
 def stands_out(finding: Finding, detectors: int, alpha: float = ALPHA) -> bool:
-    """Whether what one of so many detectors found is a backdoor, for all that chance can do."""
+    """Whether one finding is significant, with Bonferroni's correction for the number of detectors."""
     return detectors * finding.p_value <= alpha
 
 
 @torch.no_grad()
 def taken(finding: Finding, network: Network, images: Tensor) -> float | None:
-    """How many images go to the suspected class once they carry what was recovered, in percent.
+    """The ASR of a recovered trigger towards the suspected class, in percent.
 
     Args:
-        finding: What was recovered, in this network or another.
-        network: What answers.
-        images: (N, 3, H, W) in [0, 1]; those that the network gives this class anyway do not count.
+        finding: A finding in this network or another.
+        network: The network to measure.
+        images: (N, 3, H, W) in [0, 1]; images that the network predicts as this class without the trigger do not count.
 
     Returns:
-        None if nothing was recovered, or there are no other images.
+        The ASR; None if no trigger was recovered, or no image counts.
     """
     if finding.trigger is None:
         return None
     parts = pieces(images, batch_size(images))
     others = torch.cat([network(part).argmax(1) != finding.suspected for part in parts])
-    gone = torch.cat([network(finding.trigger(part)).argmax(1) == finding.suspected for part in parts])
-    return round(100 * float(gone[others].float().mean()), 2) if others.any() else None
+    flipped = torch.cat([network(finding.trigger(part)).argmax(1) == finding.suspected for part in parts])
+    return round(100 * float(flipped[others].float().mean()), 2) if others.any() else None
 
 
 def shown(p: float) -> str:
-    """A p-value as text: below .0001 scores are too far from normal for more digits to mean anything."""
+    """Format a p-value: below 0.0001 the scores are too far from normal for more digits to be meaningful."""
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
 
@@ -108,76 +108,82 @@ class Detector(ABC):
     uses_images: ClassVar[bool] = True
     """Whether it uses images."""
     noise: ClassVar[float] = 0.0
-    """Differences between scores that mean nothing."""
+    """Lower bound of the standard deviation in the outlier test: smaller differences of scores are noise."""
     least: ClassVar[float] = -math.inf
-    """The largest score that is common among classes of networks without a backdoor: lower ones count as this."""
+    """Largest score that is common in clean networks; lower scores count as this."""
 
     @abstractmethod
     def score(
         self, network: Network, images: Tensor, num_classes: int
     ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-        """Score of each class, (C,), and the trigger recovered for the most suspicious one, as in `Finding`.
+        """Score each class, and recover the trigger of the most suspicious one.
 
         Args:
-            network: What is scanned.
-            images: (N, 3, H, W) in [0, 1], on the network's device; one that uses no images takes their size from them.
+            network: The network to scan.
+            images: (N, 3, H, W) in [0, 1], on the network's device; a detector without images uses only their size.
             num_classes: C.
+
+        Returns:
+            (C,) scores, and the trigger as in `Finding`; None if none is recovered.
         """
 
     def score_some(
         self, network: Network, images: Tensor, num_classes: int, classes: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-        """As `score` for some classes, (P,), alone. A detector that can do less for them does so here."""
+        """Score only some classes, (P,). Override this method if scoring fewer classes can be faster.
+
+        Arguments and result are otherwise those of `score`.
+        """
         scores, trigger = self.score(network, images, num_classes)
         return scores[classes], trigger
 
     def find(self, network: Network, images: Tensor, num_classes: int) -> Finding:
-        """The finding in a network. Arguments as in `score`.
+        """Score a network and test the scores for an outlier. The arguments are those of `score`.
 
-        On a CPU always the same of the same network and images; GPUs add up some gradients in any order.
+        On a CPU the result is deterministic; GPUs add some gradients in an arbitrary order.
         """
         with torch.random.fork_rng():
             torch.manual_seed(0)
             scores, trigger = self.score(network, images, num_classes)
         scores = scores.cpu()
-        # Where all others count as the least, one of few classes has to stand out from these as far as one of ten.
-        noise = self.noise * max(1.0, math.sqrt(USUAL / num_classes))
+        # With few classes, of which all others have the score `least`, an outlier must be as far away as among ten.
+        noise = self.noise * max(1.0, math.sqrt(CALIBRATION_CLASSES / num_classes))
         return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.least), noise), trigger)
 
     def within(self, name: str, value: float, low: float) -> None:
-        """Check that an option, by its name, is not below a bound.
+        """Check the lower bound of an option.
 
         Raises:
-            InputError: If it is.
+            InputError: If the value is below the bound or not finite.
         """
         within(f"detector.{name}", value, low)
 
 
 def rounds(images: Tensor, classes: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images (N, 3, H, W) and of their classes (N,), in order, over and over, without an end."""
+    """Cycle through images (N, 3, H, W) and their classes (N,) in batches of a given size, without end."""
     for first in count(0, size):
         chosen = torch.arange(first, first + size, device=images.device) % len(images)
         yield images[chosen], classes[chosen]
 
 
 def grubbs(scores: Tensor, noise: float = 0.0) -> Tensor:
-    """Grubbs' test for one outlier upwards, of each score against all.
+    """Grubbs' one-sided test for an outlier above, for each score.
 
     Source: Grubbs, "Sample Criteria for Testing Outlying Observations", Annals of Mathematical Statistics 1950.
 
     Args:
-        scores: (C,), about normal but for an outlier.
-        noise: The least standard deviation that is believed.
+        scores: (C,), approximately normal except for an outlier.
+        noise: Lower bound of the standard deviation.
 
     Returns:
-        (C,) p-values, with Bonferroni's correction for C candidates; 1 where there are fewer than three classes.
+        (C,) p-values, with Bonferroni's correction for C candidates; 1 with fewer than three classes.
     """
     number, values = len(scores), scores.double()
     spread = values.std().clamp(min=noise) if number >= FEWEST else values.new_zeros(())
     if spread == 0:
         return torch.ones(number)
     distance = (values - values.mean()) / spread
-    # The largest distance that there can be leaves nothing to divide by.
+    # The divisor is 0 at the largest possible distance.
     left = ((number - 1) ** 2 - number * distance**2).clamp(min=1e-12)
     t = distance.sign() * (number * (number - 2) * distance**2 / left).sqrt()
     return torch.from_numpy(number * special.stdtr(number - 2, -t.numpy())).clamp(max=1).float()

@@ -1,4 +1,4 @@
-"""Of many classes a few are searched: those that a screen names, and others at random, by which they are judged."""
+"""Scanning a few of many classes: candidates from a screening, and random controls for comparison."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bdclean.scanning.screening import screen
 from bdclean.training import batch_size, pieces
 
 CANDIDATES = 4
-"""Classes that a screen names."""
+"""Number of candidates from the screening."""
 CONTROLS = 24
-"""Classes at random, among which a candidate has to stand out."""
+"""Number of random control classes, with which candidates are compared."""
 
 SPREAD = 1.5
-"""Factor of `Detector.noise`, for scores of which most are almost 0 and a few are not."""
+"""Factor of `Detector.noise`, because most scores are almost 0 and a few are not."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The classes that are searched.
+    """The classes to search.
 
     Attributes:
-        candidates: (K,) those that the screen names.
-        controls: (M,) others, drawn at random.
+        candidates: (K,) classes from the screening.
+        controls: (M,) other classes, drawn at random.
     """
 
     candidates: Tensor
@@ -35,63 +35,63 @@ class Chosen:
 
     @property
     def classes(self) -> Tensor:
-        """(K + M,) all of them."""
+        """(K + M,) all classes to search, candidates first."""
         return torch.cat([self.candidates, self.controls])
 
 
 def choose(network: Network, images: Tensor, num_classes: int) -> Chosen:
-    """Screen a network of many classes. Arguments as in `Detector.find`."""
+    """Screen a network with many classes. The arguments are those of `Detector.find`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         with torch.no_grad():
-            own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
-        # Of all classes, whatever the screen says of them: else they would be too alike.
+            predicted = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
+        # Drawn from all classes: the classes without the candidates would have too little variance.
         controls = torch.randperm(num_classes)[:CONTROLS].to(images.device)
-        easy = screen(network, images, own, num_classes).index_fill(0, controls, -1)
-        return Chosen(easy.topk(CANDIDATES).indices, controls)
+        shares = screen(network, images, predicted, num_classes).index_fill(0, controls, -1)
+        return Chosen(shares.topk(CANDIDATES).indices, controls)
 
 
 def find_among(detector: Detector, network: Network, images: Tensor, num_classes: int, chosen: Chosen) -> Finding:
-    """What a detector says of a network of which only some classes are searched.
+    """The finding of a detector that searches only some classes of a network.
 
     Args:
         detector: The detector.
-        network: As in `Detector.find`.
-        images: As in `Detector.find`.
-        num_classes: As in `Detector.find`.
-        chosen: The classes.
+        network: The network to scan.
+        images: (N, 3, H, W) in [0, 1], on the network's device.
+        num_classes: Number of classes of the network.
+        chosen: The classes to search.
 
     Returns:
-        The scores of other classes are nan, and their p-values 1.
+        The finding; the scores of other classes are nan, and their p-values 1.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         some, trigger = detector.score_some(network, images, num_classes, chosen.classes)
     some, classes = some.cpu(), chosen.classes.cpu()
-    found = selected(some, len(chosen.candidates), num_classes, SPREAD * detector.noise)
+    p_values = selected(some, len(chosen.candidates), num_classes, SPREAD * detector.noise)
     scores = torch.full((num_classes,), torch.nan).index_copy(0, classes, some)
-    return Finding(type(detector).__name__, scores, torch.ones(num_classes).index_copy(0, classes, found), trigger)
+    return Finding(type(detector).__name__, scores, torch.ones(num_classes).index_copy(0, classes, p_values), trigger)
 
 
 def selected(scores: Tensor, candidates: int, num_classes: int, noise: float) -> Tensor:
-    """How likely it is by chance that one of all classes is as far above some drawn at random as each that is searched.
+    """The p-value of each searched class: an outlier test against random controls.
 
-    A score of one more class, less the mean of M normal ones, over their standard deviation times sqrt(1 + 1 / M), has
-    Student's distribution with M - 1 degrees of freedom. Bonferroni's correction is for all classes, and not for those
-    alone that are searched: however the candidates were chosen, none is further above than the furthest of all.
+    The score of another class, minus the mean of M normal scores, over their standard deviation times sqrt(1 + 1 / M),
+    has Student's distribution with M - 1 degrees of freedom. Bonferroni's correction counts all classes, not only the
+    searched ones: for any choice of candidates, none has a higher score than the maximum over all classes.
 
     Args:
-        scores: (K + M,), the candidates' first, then the controls'; about normal but for a backdoor.
+        scores: (K + M,), first of the candidates, then of the controls; approximately normal except for a backdoor.
         candidates: K.
-        num_classes: Of the network.
-        noise: The least standard deviation that is believed.
+        num_classes: Number of classes of the network.
+        noise: Lower bound of the standard deviation.
 
     Returns:
         (K + M,) p-values; each control is compared with the others.
     """
     values = scores.double()
     controls = values[candidates:].expand(len(values), -1)
-    # Of a control, its own score does not count.
+    # A control is not compared with itself.
     kept = torch.ones_like(controls)
     kept[candidates:].fill_diagonal_(0)
     number = kept.sum(1)

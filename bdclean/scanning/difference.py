@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bdclean.scanning.base import Network, grubbs
-from bdclean.scanning.goals import Apart
+from bdclean.scanning.goals import FlipOneNetwork
 from bdclean.scanning.inversion import Inversion
 from bdclean.training import batch_size, pieces
 
@@ -25,7 +25,7 @@ MIN_RATIO = 3.0
 MAX_P_VALUE = 0.005
 """A backdoor of a single source class is found if it stands out with at most this p-value."""
 NOISE = 0.035
-"""Differences between shares that mean nothing: about two images of `JUDGED_IMAGES`."""
+"""Lower bound of the standard deviation of shares in the outlier test: about two images of `JUDGED_IMAGES`."""
 CLASS_EXCESS = 0.1
 """If so, every class counts whose share exceeds the largest share of the reference by this much."""
 
@@ -38,7 +38,7 @@ class Difference:
         inversion: The search.
         classes: (P,) the source classes that have enough images.
         forward: (P,) share of their images that flip in the suspect alone, the mean over sizes.
-        backward: (P,) the same with suspect and reference exchanged: the effect of chance and natural features.
+        backward: (P,) the same share for the reference alone: the effect of chance and natural features.
     """
 
     inversion: Inversion
@@ -58,9 +58,9 @@ class Difference:
 
     @property
     def p_value(self) -> float:
-        """p-value of the class with the largest gap between both shares, against the gaps of the other classes.
+        """The p-value of the class with the largest gap between both shares, compared with the gaps of other classes.
 
-        A class whose images flip easily does so in both directions: each class calibrates itself.
+        Each class calibrates itself: if its images flip easily, they do so in both directions.
         """
         return float(grubbs(self.forward - self.backward, NOISE).min()) if len(self.classes) else 1.0
 
@@ -72,11 +72,11 @@ class Difference:
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """Classes that exceed chance; they count if this or another kind of perturbation finds a backdoor."""
+        """Classes that exceed chance; relevant if this or another kind of perturbation finds a backdoor."""
         return tuple(self.classes[self.forward >= self.chance + CLASS_EXCESS].tolist())
 
     def plain(self) -> dict[str, Any]:
-        """For JSON: shares in percent, and the classes that exceed chance."""
+        """Plain values for JSON: shares in percent, and the classes that exceed chance."""
         return {
             "search": type(self.inversion).__name__,
             "classes_compared": len(self.classes),
@@ -89,7 +89,7 @@ class Difference:
 
 
 def source_classes(found: Sequence[Difference]) -> list[int]:
-    """Source classes of a backdoor, in order: of all kinds of perturbation, if one of them finds it; else none."""
+    """Sorted source classes of a backdoor, over all kinds of perturbation; empty if none of them finds a backdoor."""
     if not any(one.found for one in found):
         return []
     return sorted({number for one in found for number in one.sources})
@@ -100,13 +100,13 @@ def differences(
 ) -> list[Difference]:
     """Compare a suspect with a reference by several kinds of perturbation.
 
-    For each class, and on its images alone, the search looks for perturbations that flip one of the networks and not
-    the other. Both directions are searched alike, so that the second one calibrates the first: between two clean
-    networks both give the same shares.
+    For each class, on its images only, the search looks for perturbations that flip one of the networks and not the
+    other. The same search in both directions calibrates the result: between two clean networks both give the same
+    shares.
 
     Args:
-        suspect: The network.
-        reference: A network with the same classes and less of the backdoor.
+        suspect: The network that may have a backdoor.
+        reference: A network with the same classes and a weaker backdoor or none.
         images: (N, C, H, W) in [0, 1], on the networks' device.
         inversions: The searches.
         num_classes: Number of classes.
@@ -115,7 +115,7 @@ def differences(
         parts = pieces(images, batch_size(images))
         first, second = (torch.cat([network(part).argmax(1) for part in parts]) for network in (suspect, reference))
     places = [((first == number) & (second == number)).nonzero()[:, 0] for number in range(num_classes)]
-    classes = [number for number, own in enumerate(places) if len(own) >= MIN_CLASS_IMAGES]
+    classes = [number for number, members in enumerate(places) if len(members) >= MIN_CLASS_IMAGES]
     searched = [places[number][::2] for number in classes]
     judged = [places[number][1::2][:JUDGED_IMAGES] for number in classes]
     found = []
@@ -124,7 +124,7 @@ def differences(
             _shares(one, other, images, inversion, searched, judged, first.new_tensor(classes))
             for one, other in ((suspect, reference), (reference, suspect))
         ]
-        # On the CPU, from where they are sent to other processes.
+        # On the CPU, because they are sent to other processes.
         found.append(Difference(inversion, torch.tensor(classes, dtype=torch.long), *(share.cpu() for share in shares)))
     return found
 
@@ -138,19 +138,19 @@ def _shares(
     judged: list[Tensor],
     classes: Tensor,
 ) -> Tensor:
-    """(P,) the share of the images of each class that flip in the network alone, the mean over sizes."""
+    """(P,) share of the images of each class that flip in the network alone, the mean over sizes."""
     together = max(1, batch_size(images) // inversion.batch_size)
     shares = []
     for first in range(0, len(classes), together):
         some = slice(first, first + together)
-        goal = Apart(network, reference, images, searched[some], classes[some], inversion.batch_size)
+        goal = FlipOneNetwork(network, reference, images, searched[some], classes[some], inversion.batch_size)
         sizes = []
         for parameters in inversion.shrink(goal):
             with torch.no_grad():
                 flipped = []
-                for places, own, one in zip(judged[some], classes[some], parameters[:, None], strict=True):
+                for places, label, one in zip(judged[some], classes[some], parameters[:, None], strict=True):
                     changed = inversion.change(images[places], one)
-                    flips = (network(changed).argmax(1) != own) & (reference(changed).argmax(1) == own)
+                    flips = (network(changed).argmax(1) != label) & (reference(changed).argmax(1) == label)
                     flipped.append(flips.float().mean())
                 sizes.append(torch.stack(flipped))
         shares.append(torch.stack(sizes).mean(0))

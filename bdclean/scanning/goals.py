@@ -1,4 +1,4 @@
-"""What a search for universal changes works towards."""
+"""Objectives of searches for universal perturbations."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bdclean.perturbations import Change
 from bdclean.scanning.base import Network, rounds
 from bdclean.training import pieces
 
-GLIMPSED = 8
-"""Images by which the places of a patch are compared."""
+QUICK_IMAGES = 8
+"""Number of images for a quick comparison of perturbations."""
 
 
 class Goal(ABC):
-    """What P changes, searched for at once, have to do, and the batches of images on which they are tried.
+    """The objective of P simultaneous searches for a perturbation, and their batches of images.
 
     Args:
-        network: What is searched.
-        images: (N, C, H, W) in [0, 1], those that the search uses.
-        classes: (P,) a class for each change.
-        batch_size: Images a step, for each change.
+        network: The network to flip.
+        images: (N, C, H, W) in [0, 1], the images of the search.
+        classes: (P,) a class for each perturbation.
+        batch_size: Images per step, for each perturbation.
     """
 
     def __init__(self, network: Network, images: Tensor, classes: Tensor, batch_size: int) -> None:
@@ -33,75 +33,75 @@ class Goal(ABC):
         self.restart()
 
     def __len__(self) -> int:
-        """P, how many changes are searched for."""
+        """P, the number of perturbations."""
         return len(self.classes)
 
     @abstractmethod
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
-        """How near P changes come to the goal on the next batch, summed over them, with a gradient."""
+        """The objective on the next batch, summed over P perturbations, with a gradient."""
 
     @abstractmethod
-    def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
-        """(P,) how near each of P changes comes to the goal on a few images, the same ones each time."""
+    def quick_gain(self, change: Change, parameters: Tensor) -> Tensor:
+        """(P,) the objective of each perturbation on a few images, the same ones in each call."""
 
     @abstractmethod
-    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
-        """(K, n) how likely each of K changes does on an image what the goal is, for a goal of a single change.
+    def success_probabilities(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        """(K, n) the probability that each of K perturbations succeeds on each image, for a goal with P = 1.
 
         Args:
-            change: How images are changed.
+            change: Applies parameters to images.
             parameters: (K, ...).
-            number: n, images at most, the same ones each time.
+            number: Largest number n of images, the same ones in each call.
         """
 
     @abstractmethod
-    def narrow(self, going: Tensor) -> None:
-        """Go on with some of the changes alone, (P,) of bool."""
+    def keep(self, kept: Tensor) -> None:
+        """Drop some of the perturbations; `kept` is (P,) bool."""
 
     @abstractmethod
     def restart(self) -> None:
-        """Begin with the first batch again."""
+        """Start again with the first batch."""
 
 
-class Towards(Goal):
-    """Changes that take images of all other classes to one class each: what an all-to-one trigger does.
+class FlipToClass(Goal):
+    """Perturbations that flip images of all other classes to one class each, as an all-to-one trigger does.
 
     Args:
-        network: What is searched.
+        network: The network to flip.
         images: (N, C, H, W) in [0, 1].
-        own: (N,) the class that the network gives each.
-        classes: (P,) the targets.
-        batch_size: Images a step, for each target.
+        predicted: (N,) the network's predictions for them.
+        classes: (P,) the target classes.
+        batch_size: Images per step, for each target class.
     """
 
-    def __init__(self, network: Network, images: Tensor, own: Tensor, classes: Tensor, batch_size: int) -> None:
-        self.own = own
+    def __init__(self, network: Network, images: Tensor, predicted: Tensor, classes: Tensor, batch_size: int) -> None:
+        self.predicted = predicted
         super().__init__(network, images, classes, batch_size)
 
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
-        some, theirs = next(self._batches)
-        likely = self.logits(change, some, parameters).log_softmax(2)
-        return (towards(likely, self.classes) * (theirs != self.classes[:, None])).mean(1).sum()
+        images, predicted = next(self._batches)
+        log_probabilities = self.logits(change, images, parameters).log_softmax(2)
+        return (of_class(log_probabilities, self.classes) * (predicted != self.classes[:, None])).mean(1).sum()
 
-    def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
-        shares = self.logits(change, self.images[:GLIMPSED], parameters).softmax(2)
-        return (towards(shares, self.classes) * (self.own[:GLIMPSED] != self.classes[:, None])).sum(1)
+    def quick_gain(self, change: Change, parameters: Tensor) -> Tensor:
+        probabilities = self.logits(change, self.images[:QUICK_IMAGES], parameters).softmax(2)
+        return (of_class(probabilities, self.classes) * (self.predicted[:QUICK_IMAGES] != self.classes[:, None])).sum(1)
 
     @torch.no_grad()
-    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
-        others = self.images[self.own != self.classes][:number]
+    def success_probabilities(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        others = self.images[self.predicted != self.classes][:number]
         if not len(others):
             return parameters.new_zeros(len(parameters), 0)
         return self.logits(change, others, parameters).softmax(2)[:, :, self.classes[0]]
 
-    def narrow(self, going: Tensor) -> None:
-        self.classes = self.classes[going]
+    def keep(self, kept: Tensor) -> None:
+        self.classes = self.classes[kept]
 
     def restart(self) -> None:
-        self._batches = rounds(self.images, self.own, self.batch_size)
+        self._batches = rounds(self.images, self.predicted, self.batch_size)
 
     def logits(self, change: Change, images: Tensor, parameters: Tensor) -> Tensor:
-        """Logits (P, n, C) of images (n, C, H, W) under each of P changes, of a batch of the images at once."""
+        """Logits (P, n, C) of images (n, C, H, W) under each of P perturbations, computed in batches."""
 
         def of(part: Tensor) -> Tensor:
             return self.network(under_each(change, part, parameters)).view(len(parameters), len(part), -1)
@@ -109,22 +109,22 @@ class Towards(Goal):
         return torch.cat([of(part) for part in pieces(images, self.batch_size)], 1)
 
 
-class Apart(Goal):
-    """Changes that flip a network's predictions on the images of one class each, and not those of a reference.
+class FlipOneNetwork(Goal):
+    """Perturbations that flip a network's predictions on the images of one class each, and not those of a reference.
 
-    No target is named, so that they find a trigger wherever it sends images: also one that works on a single class, or
-    sends each class to another. Natural features of a class flip both networks, and drop out.
+    There is no target class, so they find triggers with any target: also for a single source class, or all-to-all.
+    Natural features of a class flip both networks, and cancel out.
 
     For each image x of class c they maximise log(1 - p(c|x')) + max(log q(c|x'), -5), with p of the network and q of
-    the reference: past the bound it does not pay to please the reference less.
+    the reference. The bound limits the influence of the reference.
 
     Args:
-        network: What is searched.
+        network: The network to flip.
         reference: A network with the same classes.
         images: (N, C, H, W) in [0, 1].
-        members: For each of P classes the places in `images` of those images that both networks give it; not empty.
-        classes: (P,) the classes.
-        batch_size: Images a step, for each class.
+        members: For each of P classes, the indices of the images that both networks predict as this class; not empty.
+        classes: (P,) the source classes.
+        batch_size: Images per step, for each class.
     """
 
     def __init__(
@@ -141,53 +141,53 @@ class Apart(Goal):
         super().__init__(network, images, classes, batch_size)
 
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
-        stays, kept = self._log_shares(change, parameters, self._first, self.batch_size)
+        network, reference = self._log_probabilities(change, parameters, self._first, self.batch_size)
         self._first += self.batch_size
         # p can round to 1.
-        flips = torch.log1p(-stays.exp().clamp(max=1 - 1e-6))
-        return (flips + kept.clamp(min=-5)).mean(1).sum()
+        flips = torch.log1p(-network.exp().clamp(max=1 - 1e-6))
+        return (flips + reference.clamp(min=-5)).mean(1).sum()
 
     @torch.no_grad()
-    def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
-        stays, kept = self._log_shares(change, parameters, 0, GLIMPSED)
-        return ((1 - stays.exp()) * kept.exp()).mean(1)
+    def quick_gain(self, change: Change, parameters: Tensor) -> Tensor:
+        network, reference = self._log_probabilities(change, parameters, 0, QUICK_IMAGES)
+        return ((1 - network.exp()) * reference.exp()).mean(1)
 
     @torch.no_grad()
-    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+    def success_probabilities(self, change: Change, parameters: Tensor, number: int) -> Tensor:
         images = self.images[self.members[0][:number]]
-        shares = []
+        probabilities = []
         for part in pieces(images, self.batch_size):
             changed = under_each(change, part, parameters)
-            own = self.classes.expand(len(changed))[:, None]
-            stays, kept = (one(changed).softmax(1).gather(1, own) for one in (self.network, self.reference))
-            shares.append(((1 - stays) * kept).view(len(parameters), len(part)))
-        return torch.cat(shares, 1)
+            labels = self.classes.expand(len(changed))[:, None]
+            p, q = (one(changed).softmax(1).gather(1, labels) for one in (self.network, self.reference))
+            probabilities.append(((1 - p) * q).view(len(parameters), len(part)))
+        return torch.cat(probabilities, 1)
 
-    def narrow(self, going: Tensor) -> None:
-        self.members = [one for one, goes in zip(self.members, going.tolist(), strict=True) if goes]
-        self.classes = self.classes[going]
+    def keep(self, kept: Tensor) -> None:
+        self.members = [members for members, keep in zip(self.members, kept.tolist(), strict=True) if keep]
+        self.classes = self.classes[kept]
 
     def restart(self) -> None:
         self._first = 0
 
-    def _log_shares(self, change: Change, parameters: Tensor, first: int, number: int) -> tuple[Tensor, Tensor]:
-        """Log probabilities (P, n) of each class on its own changed images: the network's, and the reference's."""
+    def _log_probabilities(self, change: Change, parameters: Tensor, first: int, number: int) -> tuple[Tensor, Tensor]:
+        """Log probabilities (P, n) of each class on its perturbed images: the network's, and the reference's."""
         batch = first + torch.arange(number, device=self.images.device)
         places = torch.stack([one[batch % len(one)] for one in self.members])
         changed = change(self.images[places.flatten()], parameters.repeat_interleave(number, 0))
-        own = self.classes.repeat_interleave(number)[:, None]
+        labels = self.classes.repeat_interleave(number)[:, None]
 
         def of(network: Network) -> Tensor:
-            return network(changed).log_softmax(1).gather(1, own).view(len(self), number)
+            return network(changed).log_softmax(1).gather(1, labels).view(len(self), number)
 
         return of(self.network), of(self.reference)
 
 
 def under_each(change: Change, images: Tensor, parameters: Tensor) -> Tensor:
-    """Images (n, C, H, W) under each of P changes, (P * n, C, H, W), the first change first."""
+    """Apply each of P perturbations to all images (n, C, H, W): (P * n, C, H, W), grouped by perturbation."""
     return change(images.repeat(len(parameters), 1, 1, 1), parameters.repeat_interleave(len(images), 0))
 
 
-def towards(values: Tensor, classes: Tensor) -> Tensor:
-    """Of (P, N, C) values those of one class for each P, (P, N)."""
+def of_class(values: Tensor, classes: Tensor) -> Tensor:
+    """Select one class for each P from (P, N, C) values: (P, N)."""
     return values.gather(2, classes.view(-1, 1, 1).expand(-1, values.shape[1], 1)).squeeze(2)

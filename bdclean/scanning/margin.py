@@ -1,4 +1,4 @@
-"""Maximum margin: how sure a network can be made of each class by any image at all."""
+"""Maximum margin: the largest logit margin of each class over all images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bdclean.scanning.base import Detector, Network
 from bdclean.training import batch_size, pieces
 
 FEW_STARTS = 2
-"""Random images a class, at most, where only some of many classes are searched."""
+"""Maximum random images per class, if only some of many classes are searched."""
 
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:
-    """How far (N, C) logits are, for a class of each (N,), above the best of the others: (N,)."""
-    own = classes[:, None]
-    return logits.gather(1, own).squeeze(1) - logits.scatter(1, own, -torch.inf).amax(1)
+    """The margin (N,) of one class's logit per image, `classes` (N,), over the largest other logit of (N, C)."""
+    columns = classes[:, None]
+    return logits.gather(1, columns).squeeze(1) - logits.scatter(1, columns, -torch.inf).amax(1)
 
 
 class MaximumMargin(Detector):
@@ -40,7 +40,7 @@ class MaximumMargin(Detector):
     """
 
     uses_images = False
-    # One of the classes of a clean network may well have a margin four times as large as the others'.
+    # In a clean network, one class may have a margin four times as large as the others.
     noise = 0.5
 
     def __init__(self, starts: int = 8, steps: int = 60, step: float = 2.0) -> None:
@@ -58,12 +58,12 @@ class MaximumMargin(Detector):
         number = self.starts if len(classes) == num_classes else min(self.starts, FEW_STARTS)
         starts = classes.repeat_interleave(number)
         parts = bar(list(pieces(starts, batch_size(images))), type(self).__name__)
-        climbed = torch.cat([self.climb(network, images, part) for part in parts])
-        # A class that no image was found for is the least suspicious.
-        return climbed.view(len(classes), number).amax(1).clamp(min=1e-3).log(), None
+        largest = torch.cat([self.climb(network, images, part) for part in parts])
+        # Without a positive margin, a class is the least suspicious.
+        return largest.view(len(classes), number).amax(1).clamp(min=1e-3).log(), None
 
     def climb(self, network: Network, images: Tensor, classes: Tensor) -> Tensor:
-        """The margins (N,) that are reached for some classes (N,)."""
+        """The margins (N,) after gradient ascent for classes (N,)."""
         found = torch.rand(len(classes), *images.shape[1:]).to(images.device)
         length = radius(self.step, images.shape[-1])
         for number in range(self.steps):

@@ -1,4 +1,4 @@
-"""Which few of a thousand classes to search: a cheap look at all of them."""
+"""A fast screening of many classes, to select the few that are worth a search."""
 
 from __future__ import annotations
 
@@ -11,104 +11,107 @@ from torch import Tensor
 from bdclean.perturbations import Change
 from bdclean.progress import bar
 from bdclean.scanning.base import Network, rounds
-from bdclean.scanning.goals import GLIMPSED, Goal, under_each
+from bdclean.scanning.goals import QUICK_IMAGES, Goal, under_each
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion
 from bdclean.training import pieces
 
 GROUPS = 8
-"""Into so many the classes are divided at random; each search goes to the easiest class of its group."""
+"""Number of random groups of classes; each search flips images to the easiest class of its group."""
 SHARPNESS = 4.0
-"""How much the easiest class of a group counts beyond the others: the maximum of all at infinity."""
+"""Sharpness of the soft maximum over the classes of a group; infinity would give the maximum."""
 SIZES = 4
-"""Of each kind of change, the largest that are tried. All take images somewhere; the smallest count as much."""
-JUDGED = 64
-"""Images by which the classes are compared."""
+"""Number of sizes that are tried for each kind of perturbation, from the largest."""
+EVALUATION_IMAGES = 64
+"""Number of images on which the classes are compared."""
 SCREENS = (DenseInversion, PatchInversion)
-"""Kinds of changes that the classes are screened by: what is blended in, and what is put on."""
+"""Kinds of perturbations of the screening: additive ones, and patches."""
 
 
-class Anywhere(Goal):
-    """Changes that take images to one class, whichever of a group is the easiest.
+class FlipToGroup(Goal):
+    """Perturbations that flip images to one class, the easiest of a group.
 
     For each group they maximise a soft maximum, over its classes, of the mean log probability of a class on images of
     other classes.
 
     Args:
-        network: What is searched.
+        network: The network to flip.
         images: (N, C, H, W) in [0, 1].
-        own: (N,) the class that the network gives each.
-        members: (P, classes) of bool, the groups.
-        batch_size: Images a step, for each group.
+        predicted: (N,) the network's predictions for them.
+        members: (P, classes) bool, the groups.
+        batch_size: Images per step, for each group.
     """
 
-    def __init__(self, network: Network, images: Tensor, own: Tensor, members: Tensor, batch_size: int) -> None:
-        self.own = own
+    def __init__(self, network: Network, images: Tensor, predicted: Tensor, members: Tensor, batch_size: int) -> None:
+        self.predicted = predicted
         self.members = members
         super().__init__(network, images, torch.arange(len(members), device=images.device), batch_size)
 
     def gain(self, change: Change, parameters: Tensor) -> Tensor:
-        some, theirs = next(self._batches)
-        return self._soft_maximum(self._means(change, some, theirs, parameters)).sum()
+        images, predicted = next(self._batches)
+        return self._soft_maximum(self._means(change, images, predicted, parameters)).sum()
 
-    def glimpse(self, change: Change, parameters: Tensor) -> Tensor:
-        return self._soft_maximum(self._means(change, self.images[:GLIMPSED], self.own[:GLIMPSED], parameters))
+    def quick_gain(self, change: Change, parameters: Tensor) -> Tensor:
+        return self._soft_maximum(
+            self._means(change, self.images[:QUICK_IMAGES], self.predicted[:QUICK_IMAGES], parameters)
+        )
 
-    def likely(self, change: Change, parameters: Tensor, number: int) -> Tensor:
-        raise NotImplementedError  # the class is not known yet
+    def success_probabilities(self, change: Change, parameters: Tensor, number: int) -> Tensor:
+        raise NotImplementedError  # the target class is not known yet
 
-    def narrow(self, going: Tensor) -> None:
-        self.members, self.classes = self.members[going], self.classes[going]
+    def keep(self, kept: Tensor) -> None:
+        self.members, self.classes = self.members[kept], self.classes[kept]
 
     def restart(self) -> None:
-        self._batches = rounds(self.images, self.own, self.batch_size)
+        self._batches = rounds(self.images, self.predicted, self.batch_size)
 
     @torch.no_grad()
     def shares(self, change: Change, parameters: Tensor) -> Tensor:
-        """(classes,) the probability that changed images of other classes get, of each class by its group's change."""
-        means = self._means(change, self.images[:JUDGED], self.own[:JUDGED], parameters, logarithms=False)
+        """(classes,) mean probability of each class on images of other classes under its group's perturbation."""
+        images, predicted = self.images[:EVALUATION_IMAGES], self.predicted[:EVALUATION_IMAGES]
+        means = self._means(change, images, predicted, parameters, logarithms=False)
         return means.masked_fill(~self.members, 0).amax(0)
 
     def _soft_maximum(self, means: Tensor) -> Tensor:
-        """(P,) of (P, classes), over the members of each group."""
+        """The soft maximum (P,) of (P, classes) over the members of each group."""
         return (SHARPNESS * means.masked_fill(~self.members, -torch.inf)).logsumexp(1) / SHARPNESS
 
     def _means(
-        self, change: Change, images: Tensor, own: Tensor, parameters: Tensor, logarithms: bool = True
+        self, change: Change, images: Tensor, predicted: Tensor, parameters: Tensor, logarithms: bool = True
     ) -> Tensor:
-        """(P, classes) the mean log probability, or probability, of each class on images of others."""
+        """(P, classes) mean log probability, or probability, of each class on images of other classes."""
         parts = [
             self.network(under_each(change, part, parameters)).view(len(parameters), len(part), -1)
             for part in pieces(images, self.batch_size)
         ]
         logits = torch.cat(parts, 1)
         values = logits.log_softmax(2) if logarithms else logits.softmax(2)
-        others = (own[:, None] != torch.arange(values.shape[2], device=own.device)).float()
+        others = (predicted[:, None] != torch.arange(values.shape[2], device=predicted.device)).float()
         return (values * others).sum(1) / others.sum(0).clamp(min=1)
 
 
 def screen(
     network: Network,
     images: Tensor,
-    own: Tensor,
+    predicted: Tensor,
     num_classes: int,
     inversions: Sequence[Inversion] | None = None,
 ) -> Tensor:
-    """How easily images are taken to each class, (classes,): probabilities, a mean over sizes of changes.
+    """Measure how easily images flip to each class, (classes,): probabilities, the mean over sizes of perturbations.
 
-    Each search goes to whichever class of its group is the easiest; others of the group get what is left over.
+    Each search flips images to the easiest class of its group; the other classes of the group get low probabilities.
 
     Args:
-        network: What is scanned.
+        network: The network to scan.
         images: (N, C, H, W) in [0, 1].
-        own: (N,) the class that the network gives each.
-        num_classes: How many classes there are.
-        inversions: The searches; by default one of each of `SCREENS`.
+        predicted: (N,) the network's predictions for them.
+        num_classes: Number of classes.
+        inversions: The searches; by default one of each class in `SCREENS`.
     """
     found = torch.zeros(num_classes, device=images.device)
     for inversion in bar([kind() for kind in SCREENS] if inversions is None else inversions, "screen"):
         group = torch.randperm(num_classes).to(images.device) % GROUPS
         members = group == torch.arange(GROUPS, device=images.device)[:, None]
-        goal = Anywhere(network, images, own, members, inversion.batch_size)
+        goal = FlipToGroup(network, images, predicted, members, inversion.batch_size)
         sizes = islice(inversion.shrink(goal), SIZES)
         shares = torch.stack([goal.shares(inversion.change, parameters) for parameters in sizes])
         found = found.maximum(shares.mean(0))

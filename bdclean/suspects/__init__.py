@@ -1,1 +1,1 @@
-"""From a file to a network that can be judged, with the trigger that came along."""
+"""Loading suspects from files, with their triggers."""

@@ -1,4 +1,4 @@
-"""A suspect as it was when its checkpoint was written: its weights, its trigger, its triggered images."""
+"""Restoring weights, trigger and triggered images from a suspect's checkpoint."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bdclean.suspects.vetting import listed
 
 TRAINING = ("target_class", "source_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
-TRIED = 32
-"""Pixels of the image on which a trigger of networks is tried: a file can ask for large ones."""
+TRIAL_SIZE = 32
+"""Side of the image on which a generated trigger is tried, in pixels: a file can specify large images."""
 
 
 def restore(model: Classifier, datamodule: PoisonDataModule, suspect: Checkpoint, named: bool = False) -> None:
-    """Give a network the weights of a checkpoint, and its images the trigger.
+    """Load the weights of a checkpoint into a network, and the trigger into its images.
 
     Args:
         model: The network.
         datamodule: Its images. An attack other than the checkpoint's keeps its own trigger.
         suspect: The checkpoint.
-        named: Whether the user named the picture of the trigger, so that it may be read.
+        named: Whether the user named the picture of the trigger, so that reading it is allowed.
 
     Raises:
-        InputError: If weights or trigger do not fit, or the triggered images have classes that the network has not.
+        InputError: If weights or trigger do not fit, or the triggered images have classes beyond the network's.
     """
     model.load(suspect, "ckpt")
     if datamodule.attack is not None:
@@ -42,7 +42,7 @@ def restore(model: Classifier, datamodule: PoisonDataModule, suspect: Checkpoint
 
 
 def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Checkpoint, named: bool) -> None:
-    """Take the checkpoint's trigger, unless another attack was asked for."""
+    """Load the checkpoint's trigger, unless the user specified another attack."""
     wanted, stored = datamodule.hparams["attack_options"], suspect.data.get("attack_options", {})
     changed = [key for key, value in stored.items() if listed(wanted.get(key)) != listed(value)]
     changed = [key for key in changed if key not in TRAINING]
@@ -61,8 +61,8 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
         return
     try:
         attack.restore(suspect.trigger)
-        size = TRIED if next(attack.parameters(), None) is not None else datamodule.image_size
+        size = TRIAL_SIZE if next(attack.parameters(), None) is not None else datamodule.image_size
         if attack.apply(torch.zeros(1, 3, size, size)).shape != (1, 3, size, size):
             raise RuntimeError("it changes the size of images")
-    except Exception as error:  # the tensors are anybody's
+    except Exception as error:  # tensors of an untrusted file can raise any error
         raise InputError("ckpt", suspect.path, f"its trigger does not fit {name} ({first_line(error)})") from error

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network, its images and its attack: plain values, which decide nothing unasked."""
+"""The claims of a checkpoint about its network, its images and its attack, as far as they are safe to use."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bdclean.attacks import ATTACKS, Attack
 from bdclean.checkpoint import Checkpoint
 from bdclean.data.sources.shapes import NAMES as EMBEDDED
 from bdclean.errors import Given, InputError
-from bdclean.models import is_own_class
+from bdclean.networks import is_own_class
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a checkpoint says, as far as it may be believed.
+    """The claims of a checkpoint that are safe to use.
 
     Attributes:
         model: Arguments of a Suspect.
-        data: Arguments of a PoisonDataModule, but for the attack.
-        attack: Name of the attack, if there was one.
-        attack_options: Its arguments.
+        data: Arguments of a PoisonDataModule, except the attack.
+        attack: Name of the attack; None if there is none.
+        attack_options: Arguments of the attack.
     """
 
     model: Mapping[str, Any]
@@ -33,17 +33,17 @@ class Described:
 
 
 def described(suspect: Checkpoint) -> Described:
-    """What a checkpoint says, but for files and classes of somebody's that it names.
+    """The claims of a checkpoint, without names of files and of a user's classes.
 
     Raises:
-        InputError: If its attack is unknown, or has other options than it says.
+        InputError: If its attack is unknown, or does not have the claimed options.
     """
     data = {"source": None, "image_size": suspect.model.get("image_size"), **suspect.data}
     if data["source"] not in EMBEDDED:
         data["source"] = None
     model = dict(suspect.model)
     if is_own_class(str(model.get("arch"))):
-        # A class that the user has not named is not run.
+        # A user's class is only imported if the user names it.
         del model["arch"]
     name, options = data.pop("attack", None), data.pop("attack_options", {})
     if name is not None:
@@ -53,34 +53,40 @@ def described(suspect: Checkpoint) -> Described:
     return Described(model, data, name, options)
 
 
+def resize_of(suspect: Checkpoint, image_size: int) -> str | None:
+    """The resizing in a checkpoint; None if the image size differs from the checkpoint's."""
+    return suspect.data.get("resize") if suspect.model.get("image_size") == image_size else None
+
+
 def check_options(kind: type[Attack], options: Mapping[str, Any], what: Given) -> None:
-    """Refuse options of an attack that have other names or types than its constructor says: defaults are not checked.
+    """Check names and types of an attack's options against its constructor. Defaults are not checked.
 
     Args:
-        kind: The attack.
+        kind: Class of the attack.
         options: Its options.
-        what: The parameter that named the file with them, for the message.
+        what: The parameter that names the file, for the message.
 
     Raises:
-        InputError: If there are such.
+        InputError: If a name or a type is wrong.
     """
     parts = [part for part in reversed(kind.mro()) if issubclass(part, Attack)]
     hints = {name: hint for part in parts for name, hint in get_type_hints(part.__init__).items()}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "attack")
     for name, value in options.items():
-        # The parser takes None for an option that is not given.
+        # To the parser, None means that an option is not given.
         if value is None and type(None) not in get_args(hints.get(name)):
             raise InputError(*what, f"its attack's {name} cannot be None")
         try:
             parsed = parser.parse_object({"attack": {name: listed(value)}}).attack
         except ArgumentError as error:
             raise InputError(*what, f"its attack's {name} cannot be {value!r}") from error
-        # The parser takes texts for numbers. Those would count as the user's wish, and the trigger be drawn anew.
+        # The parser accepts strings as numbers, but these would differ from the stored options, so that the trigger
+        # would be drawn again.
         if isinstance(value, str) and not isinstance(parsed[name], str):
-            raise InputError(*what, f"its attack's {name} is a text")
+            raise InputError(*what, f"its attack's {name} is a string")
 
 
 def listed(value: Any) -> Any:
-    """YAML knows no tuples."""
+    """Convert a tuple to a list, because YAML has no tuples."""
     return list(value) if isinstance(value, tuple) else value

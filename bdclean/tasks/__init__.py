@@ -1,6 +1,6 @@
-"""What users do with networks, as functions with typed results. They print nothing.
+"""Train, evaluate, scan, cleanse and predict: functions with typed results that print nothing.
 
-All take a `bdclean.engine.trainer.Trainer`, a network and its images, and write files only where an `output` is named.
+Each function takes a `bdclean.engine.trainer.Trainer`, a network and its images, and writes files only to `output`.
 """
 
 from bdclean.tasks.cleansing import cleanse

@@ -1,21 +1,81 @@
-"""The first line of a task: what it does, and about how long it takes."""
+"""The first line that a task prints: its work and an estimate of its duration."""
 
 from __future__ import annotations
 
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
-from bdclean.engine.estimate import duration, seconds_per_step
+from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_per_image
 from bdclean.engine.precision import whole
 from bdclean.engine.trainer import Trainer
+from bdclean.modules import Classifier
+from bdclean.scanning import DETECTORS, MANY, SCANNED, Detector
+from bdclean.scanning.chosen import CANDIDATES, CONTROLS
+
+SCAN_PASSES = 5_000
+"""Cost of the search for one class by all detectors, in forward passes of one image."""
 
 
-def announcement(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
-    """What a cleansing does and about how long it takes, without the scan of its report."""
-    images = len(datamodule.defender.own) if cleanser.uses_images else 0
-    epochs = trainer.max_epochs or cleanser.epochs_of(images)
-    step = seconds_per_step(whole(cleanser).to(trainer.device), cleanser.image_size)
-    took = duration(step * images * max(1, epochs) * cleanser.relative_time)
-    # The scan decides how long some methods train.
+def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:
+    """Describe a training and estimate its duration, without the attack's preparation."""
+    name = model.hparams["arch"] or type(model.network).__name__
+    attack = f"with {datamodule.poisoning}" if datamodule.poisoning else "without an attack"
+    if trainer.forgets:
+        # Using a GPU, or loading images, in this process would disturb the forked ones.
+        return f"Training {name} {attack} in {trainer.world_size} processes on {trainer.device.type}"
+    images = len(datamodule.sets.attackers)
+    # Without a limit of epochs or steps, the duration is unknown.
+    limited = trainer.max_epochs or trainer.max_steps > 0
+    took = f"; {duration(training_seconds(trainer, model, datamodule))}" if limited else ""
+    trains = f", {_counted(trainer.max_epochs, 'epoch')}" if trainer.max_epochs else ""
+    return f"Training {name} {attack}: {images:,} images{trains}, on {trainer.device_name}{took}"
+
+
+def training_seconds(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> float:
+    """Estimate the duration of a training, without the attack's preparation, in seconds."""
+    epochs = trainer.max_epochs or 0
+    images = len(datamodule.sets.attackers) * epochs
+    if trainer.max_steps > 0:
+        limit = trainer.max_steps * datamodule.batch_size
+        images = min(images, limit) if epochs else limit
+    return TRAINING_PASSES * images * _seconds(trainer, model) / trainer.world_size
+
+
+def of_scan(trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool) -> str:
+    """Describe a scan and estimate its duration."""
+    detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
+    classes = model.num_classes if model.num_classes <= MANY else CANDIDATES + CONTROLS
+    share = 1.0 if detector is None else 1 / len(DETECTORS)
+    took = duration(SCAN_PASSES * classes * share * _seconds(trainer, model))
+    images = f", up to {SCANNED} images" if uses_images else ""
+    return f"Scan: {detectors}, {model.num_classes:,} classes{images}, on {trainer.device_name}; {took}"
+
+
+def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
+    """Describe a cleansing and estimate its duration, without the scan for its report."""
+    images, epochs = _work(trainer, cleanser, datamodule)
+    took = duration(cleansing_seconds(trainer, cleanser, datamodule))
+    # For some methods the number of epochs depends on the result of the scan.
     known = cleanser.epochs and (trainer.max_epochs or not cleanser.scans)
-    trains = f", {epochs} epoch{'' if epochs == 1 else 's'}" if known else ""
-    return f"{type(cleanser).__name__}: {images} images{trains}, on {trainer.device_name}; {took}"
+    trains = f", {_counted(epochs, 'epoch')}" if known else ""
+    return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+
+
+def cleansing_seconds(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> float:
+    """Estimate the duration of a cleansing, without the scan for its report, in seconds."""
+    images, epochs = _work(trainer, cleanser, datamodule)
+    step = DISTILLATION_PASSES * _seconds(trainer, cleanser)
+    return step * images * max(1, epochs) * cleanser.relative_time
+
+
+def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[int, int]:
+    """Numbers of images and of epochs of a cleansing."""
+    images = len(datamodule.defender.own) if cleanser.uses_images else 0
+    return images, trainer.max_epochs or cleanser.epochs_of(images)
+
+
+def _seconds(trainer: Trainer, model: Classifier) -> float:
+    return seconds_per_image(whole(model).to(trainer.device), model.image_size)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The files of a cleansing: the network, in the form that the suspect has, and its reports."""
+"""The files of a cleansing: the network, in the suspect's file format, and its reports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bdclean import checkpoint, earlier, outputs
 from bdclean.cleansing import Cleanser
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError
-from bdclean.models import frozen, plain
 from bdclean.modules import Classifier
+from bdclean.networks import frozen, plain
 from bdclean.reporting import html
 from bdclean.reporting.cleansing import page
 from bdclean.reporting.files import write_json
@@ -21,7 +21,7 @@ from bdclean.reporting.results import Cleansing
 
 
 def default_output(model: Classifier) -> str:
-    """The name of a cleansed network: a folder if the suspect is one, or with the suffix of the suspect's file."""
+    """The default path of a cleansed network: a folder if the suspect is one, else with the suspect's suffix."""
     if model.origin is not None and model.origin.folder is not None and Path(model.origin.path).is_dir():
         return "cleansed"
     suffix = Path(model.origin.path).suffix if model.origin else ".ckpt"
@@ -30,11 +30,11 @@ def default_output(model: Classifier) -> str:
 
 @dataclass(frozen=True)
 class CleansedFiles:
-    """Files that can be written.
+    """The files of a cleansing, checked to be writable.
 
     Attributes:
-        files: The network, and beside it the reports as JSON and HTML.
-        paths: The same for the reports.
+        files: The network's file, and the reports beside it as JSON and HTML.
+        paths: The paths that the reports show.
     """
 
     files: outputs.Outputs
@@ -42,15 +42,15 @@ class CleansedFiles:
 
     @classmethod
     def plan(cls, model: Classifier, output: str, overwrite: bool) -> CleansedFiles:
-        """The files of a cleansing.
+        """Choose and check the files of a cleansing.
 
         Args:
             model: The suspect.
-            output: Where the cleansed network is written.
-            overwrite: Whether files may be replaced that are no results of cleansing the same suspect.
+            output: Path of the cleansed network.
+            overwrite: Whether to replace files that are not results of cleansing the same suspect.
 
         Raises:
-            InputError: If one of the files cannot be written, or is somebody else's.
+            InputError: If a file cannot be written, or would be replaced without `overwrite`.
         """
         outputs.check_name("cleanse", output)
         checkpoint.check(Path(output), model.origin, Given("output", output))
@@ -64,12 +64,12 @@ class CleansedFiles:
         return cls(files, Paths(suspect, origin, output))
 
     def save(self, trainer: Trainer, cleanser: Cleanser, result: Cleansing, image_size: int) -> None:
-        """Write the network, our own checkpoint or the form that the suspect has, and what is known of it."""
+        """Write the network, as a bdclean checkpoint or in the suspect's format, and the JSON report so far."""
         if trainer.is_global_zero:
             self.files.forget_reports()
         target, origin = self.files.result, cleanser.origin
         if target.suffix == ".ckpt" and (origin is None or origin.own or not origin.path.endswith(".ckpt")):
-            # Lightning's strategies write together.
+            # Every process calls this: sharded strategies gather the weights from all of them.
             trainer.save_checkpoint(target, weights_only=True)
         elif trainer.is_global_zero:
             image = cleanser.normalize(torch.zeros(1, 3, image_size, image_size, device=cleanser.device)).cpu()

@@ -25,14 +25,14 @@ from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
 from bdclean.scanning import ALPHA, taken
 from bdclean.tables import Description, markdown
-from bdclean.tasks.announcing import announcement
+from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
 from bdclean.tasks.logs import log
 from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
 
 SHOWN = 16
-"""Unlabeled images that the report shows."""
+"""Number of unlabeled images in the report."""
 
 
 def cleanse(
@@ -48,30 +48,30 @@ def cleanse(
     """Cleanse a suspect with unlabeled images.
 
     Args:
-        trainer: Which trains what the method trains.
+        trainer: The Trainer that runs the method.
         model: The suspect. It is not changed.
-        datamodule: Unlabeled images, and what the result is measured on.
-        method: How it is cleansed.
+        datamodule: Unlabeled images, and the images that the result is measured on.
+        method: Function that makes the cleanser of a suspect.
         when_clean: What to do if no backdoor is found.
-        scan: Whether both networks are scanned in the end.
-        output: Where the cleansed network is written, with its reports beside it; by default nowhere.
-        overwrite: Whether these may replace files that are no results of cleansing the same suspect.
+        scan: Whether to scan both networks at the end.
+        output: Path of the cleansed network, with its reports beside it; by default no files are written.
+        overwrite: Whether to replace files that are not results of cleansing the same suspect.
 
     Returns:
-        The cleanser, whose `network` is the cleansed one, and what came of it.
+        The cleanser, whose `network` is the cleansed network, and the result.
 
     Raises:
-        InputError: If the suspect cannot be cleansed so, or the files cannot be written.
+        InputError: If the method cannot cleanse the suspect, or the files cannot be written.
     """
     files = None if output is None else CleansedFiles.plan(model, output, overwrite)
     paths = Paths(None if model.origin is None else model.origin.path) if files is None else files.paths
     with trainer.writing(None if files is None else files.files):
         cleanser, result = _cleanse(trainer, model, datamodule, method, when_clean, paths)
         if files is not None:
-            # First: a scan may take longer than somebody waits.
+            # Save before the scan, which the user may interrupt.
             files.save(trainer, cleanser, result, datamodule.image_size)
         if scan:
-            result = _compare(trainer, model, cleanser, datamodule, result)
+            result = _scan_both(trainer, model, cleanser, datamodule, result)
         result = replace(result, conclusion=conclude(result))
         if files is not None and trainer.is_global_zero:
             files.report(result)
@@ -89,7 +89,7 @@ def _cleanse(
     """Cleanse a suspect, and measure both networks."""
     launcher = trainer.strategy.launcher
     if launcher is not None and launcher.is_interactive_compatible and trainer.device.type == "cuda":
-        # A scan will have used it by then.
+        # The scan initialises CUDA before training forks.
         raise InputError(
             "trainer.strategy",
             None,
@@ -97,7 +97,7 @@ def _cleanse(
         )
     trainer.begin(model)
     subject = look(trainer, model, datamodule)
-    # Here: what forked processes make for themselves is lost with them.
+    # Set up in this process: forked processes cannot return what they set up.
     datamodule.setup("test")
     suspect = evaluate(trainer, model, datamodule)
     if trained_on := datamodule.trained_on({} if model.origin is None else model.origin.data):
@@ -108,8 +108,8 @@ def _cleanse(
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
     started = time.perf_counter()
-    cleanser = _prepared(trainer, model, datamodule, method, when_clean)
-    curves = _trained(trainer, cleanser, datamodule)
+    cleanser = _make_cleanser(trainer, model, datamodule, method, when_clean)
+    curves = _train(trainer, cleanser, datamodule)
     seconds = round(time.perf_counter() - started, 1)
     cleansed = evaluate(trainer, cleanser, datamodule)
     counts = Counts(
@@ -144,37 +144,37 @@ def _cleanse(
     return cleanser, result
 
 
-def _prepared(
+def _make_cleanser(
     trainer: Trainer,
     model: Classifier,
     datamodule: PoisonDataModule,
     method: Callable[[Classifier], Cleanser],
     when_clean: WhenClean,
 ) -> Cleanser:
-    """The cleanser of a suspect, which knows what a scan finds, if it wants to."""
+    """Make the cleanser of a suspect, and scan the suspect if the method uses the findings."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
         raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not scan for a backdoor")
     cleanser.when_clean = when_clean
     _check_length(trainer, cleanser)
-    say(announcement(trainer, cleanser, datamodule))
+    say(announcing.of_cleansing(trainer, cleanser, datamodule))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:
         images = scanned_images(trainer, datamodule)
         found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
-        # Whose last bits differ would go on differently.
+        # Floating-point differences between processes could make them take different branches.
         cleanser.found = trainer.strategy.broadcast(found)
     return cleanser
 
 
-def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> dict[str, list[tuple[int, float]]]:
-    """Train the student, and say what the method does.
+def _train(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> dict[str, list[tuple[int, float]]]:
+    """Train the student, and print the method's description before and after.
 
     Returns:
-        What was logged: name to epochs and values.
+        Epochs and values of each logged curve, by name.
     """
-    plan = _tell(cleanser, ())
+    plan = _print_description(cleanser, ())
     if cleanser.needs_selection_images and trainer.forgets:
         lost = f"{type(cleanser).__name__} keeps what it finds in the memory of its processes, which is lost"
         raise InputError("trainer.strategy", None, f"{lost}; use {Given('trainer.strategy', 'ddp')}")
@@ -188,27 +188,27 @@ def _trained(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule)
             trainer.check_trained()
     finally:
         trainer.callbacks.remove(history)  # type: ignore[attr-defined]  # as above
-    _tell(cleanser, plan)
+    _print_description(cleanser, plan)
     return history.curves
 
 
-def _tell(cleanser: Cleanser, told: Description) -> Description:
-    """Say what the method does, if it is news."""
+def _print_description(cleanser: Cleanser, printed: Description) -> Description:
+    """Print the method's description if it differs from the one already printed."""
     description = cleanser.describe()
-    if description and description != told:
+    if description and description != printed:
         show(markdown(description))
     return description
 
 
 def _set_epochs(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
-    """Train as long as the method does by itself, where nothing else was said."""
-    own = cleanser.epochs_of(datamodule.trained_count)
+    """Use the method's default number of epochs unless the user set another."""
+    default = cleanser.epochs_of(datamodule.trained_count)
     if trainer.max_epochs is None:
-        trainer.fit_loop.max_epochs = own
+        trainer.fit_loop.max_epochs = default
 
 
 def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
-    """Refuse a length of the training that does not fit the method."""
+    """Refuse a training length that does not fit the method."""
     name = type(cleanser).__name__
     if cleanser.epochs and (option := trainer.without_training):
         raise InputError(*option, f"no step of training, but {name} trains")
@@ -216,31 +216,29 @@ def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
         raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
 
 
-def _compare(
+def _scan_both(
     trainer: Trainer, suspect: Classifier, cleanser: Cleanser, datamodule: PoisonDataModule, result: Cleansing
 ) -> Cleansing:
-    """Add what a scan finds in both networks."""
+    """Scan both networks, and add the findings to the result."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
     after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
     before = before or scanning.scan(networks[0], images, suspect.num_classes)
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
-    # The cleansed network is the reference of two classes.
     verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
-    scan = Comparison(verdict, Verdict(tuple(after), ALPHA, names), moved)
-    return replace(result, scan=scan, recovered=recovered(before, images))
+    return replace(result, scan=Comparison(verdict, moved), recovered=recovered(before, images))
 
 
 def _class_counts(cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[ClassCount, ...]:
-    """How far the predictions moved, class by class; empty if that was not counted."""
+    """Predictions of each class before and after cleansing; empty if they were not counted."""
     matrix = cleanser.moved
     if matrix is None:
         return ()
     counts = zip(matrix.sum(1).tolist(), matrix.sum(0).tolist(), matrix.diagonal().tolist(), strict=True)
     names = class_names(cleanser, datamodule)
-    return tuple(ClassCount(number, class_name(names, number), *found) for number, found in enumerate(counts))
+    return tuple(ClassCount(number, class_name(names, number), *count) for number, count in enumerate(counts))
 
 
 def _interleaved(before: tuple[Confusion, ...], after: tuple[Confusion, ...]) -> tuple[Confusion, ...]:
-    """Both networks side by side for each part of the test images."""
+    """Alternate the matrices of both networks, so that those of the same images are side by side."""
     return tuple(one for pair in zip(before, after, strict=True) for one in pair)

@@ -1,4 +1,4 @@
-"""A reference for networks of two classes: of two scores none stands out, so that it takes those of another network."""
+"""A reference network for scans of two classes, as neither of only two scores can stand out."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from bdclean.tasks.looking import scanned_images, scanned_network
 
 
 class Student(ScanDistill):
-    """The first phase of `ScanDistill`: a copy is re-initialised in part, and distilled from the network."""
+    """The first phase of `ScanDistill`: re-initialise part of a copy, and distill the network into it."""
 
     def end_first_phase(self) -> None:
         """End the training."""
         self.trainer.fit_loop.max_epochs = self.current_epoch + 1
 
     def compare(self, reference: Network) -> None:
-        """Compare nothing: a scan of the student does."""
+        """Do nothing: the student is scanned instead."""
 
     def end(self) -> None:
-        """Leave the student as it is."""
+        """Do nothing: the student is used as trained."""
 
 
 def scan_student(
     trainer: Trainer, model: Classifier, datamodule: PoisonDataModule, findings: list[Finding]
 ) -> list[Finding]:
-    """Scan a copy of a network that was re-initialised in part and distilled from it, which has less of a backdoor.
+    """Scan a partly re-initialised copy that was distilled from a network, in which a backdoor is weaker.
 
     Args:
-        trainer: Trains the student, without logs, checkpoints and validation.
+        trainer: The Trainer for the student; it gets no logs, checkpoints or validation.
         model: The network. It is not changed.
         datamodule: Unlabeled images.
-        findings: The findings in the network itself, of which none stands out.
+        findings: The findings in the network itself.
     """
     student = Student(model)
     student.found = findings

@@ -1,4 +1,4 @@
-"""Measuring a network."""
+"""Evaluate a network on the test images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def evaluate(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) 
 
 
 def confusions(model: Classifier, name: str) -> tuple[Confusion, ...]:
-    """The confusion matrices of the last evaluation of a network, which is called by a name."""
+    """The confusion matrices of a network's last evaluation, labelled with a name for the network."""
     return tuple(Confusion(name, part, matrix) for part, matrix in model.confusions.items())
 
 
 EXAMPLES = 8
-"""Images that show a trigger."""
+"""Number of images that show a trigger."""
 
 
 def examples(datamodule: PoisonDataModule) -> tuple[Example, ...]:
-    """Test images with the attack's trigger, if there are any."""
-    found = datamodule.attacker.examples(EXAMPLES)
-    return (Example("Clean, triggered, difference", *found),) if found else ()
+    """Test images without and with the attack's trigger; empty without an attack."""
+    images = datamodule.attacker.examples(EXAMPLES)
+    return (Example("Clean, triggered, difference", *images),) if images else ()

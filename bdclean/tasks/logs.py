@@ -1,4 +1,4 @@
-"""What TensorBoard keeps of a task."""
+"""Log the result of a task to TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bdclean.reporting.sections import Page
 
 
 def log(trainer: Trainer, page: Page, model: Classifier, datamodule: PoisonDataModule, figures: Figures) -> None:
-    """Log a report, and figures with all that they depend on.
+    """Log a report, and the figures with the options that they depend on.
 
     Args:
-        trainer: Whose loggers are used.
+        trainer: The Trainer with the loggers.
         page: The report.
         model: The network that was trained.
-        datamodule: Its images.
-        figures: Of the network.
+        datamodule: The images.
+        figures: Figures of the network.
     """
     images = dict(datamodule.hparams)
     plain = {f"attack/{key}": value for key, value in images.pop("attack_options").items()}
@@ -29,8 +29,11 @@ def log(trainer: Trainer, page: Page, model: Classifier, datamodule: PoisonDataM
     plain |= {"trainer/max_epochs": trainer.max_epochs, "module": type(model).__name__}
     if datamodule.unlabeled is not None:
         plain["data/unlabeled"] = datamodule.unlabeled.name
-    metrics = {f"final/{name}": value for name, value in figures.percents().items() if value is not None}
+    options = {key: escaped(str(value)) for key, value in plain.items()}
+    # The test has logged these scalars, so that the figures are not logged once more.
+    metrics = [f"test/{name}" for name, value in figures.percents().items() if value is not None]
     for logger in trainer.tensorboards:
         tensorboard.log(logger.experiment, page, trainer.global_step)
-        logger.log_hyperparams({key: escaped(str(value)) for key, value in plain.items()}, metrics)
+        tensorboard.log_hparams(logger.experiment, options, metrics)
+        logger.log_hyperparams(options, {})
         logger.save()

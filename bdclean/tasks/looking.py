@@ -1,4 +1,4 @@
-"""What a scan and a cleansing look at before they begin."""
+"""Checks and inputs that a scan and a cleansing share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bdclean.data.notices import say
 from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError
-from bdclean.models import check_finite, check_gradient, folded, noise
 from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
+from bdclean.networks import check_finite, check_gradient, folded, noise
 from bdclean.reporting.parts import Example, Subject
 from bdclean.scanning import ALPHA, SCANNED, Finding, shown, stands_out
 from bdclean.tasks.evaluation import EXAMPLES
@@ -22,23 +22,23 @@ from bdclean.training import batch_size, pieces
 
 
 def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> Subject:
-    """Try a network on some unlabeled images.
+    """Run a network on some unlabeled images, and check its outputs.
 
     Returns:
-        The network, with what speaks against its normalisation.
+        The network's description, with warnings if its normalisation looks wrong.
 
     Raises:
-        InputError: If it outputs nan or inf for some of them, or the same for all.
+        InputError: If the network outputs nan or inf for some images, or the same logits for all.
     """
     if trainer.is_global_zero:
         datamodule.prepare_data()
     images = datamodule.unlabeled_examples(LOOKED_AT).to(trainer.device)
     network = whole(model).to(images.device)
-    what = Given("model.arch") if model.origin is None else Given("ckpt", model.origin.path)
-    logits = [check_finite(network, part, what) for part in pieces(images, batch_size(images))]
+    option = Given("model.arch") if model.origin is None else Given("ckpt", model.origin.path)
+    logits = [check_finite(network, part, option) for part in pieces(images, batch_size(images))]
     if is_constant(torch.cat(logits), images):
         raise InputError(
-            *what,
+            *option,
             f"the network is constant: it gives the same output for all of {len(images)} images, so there "
             f"is nothing to find or to cleanse; its weights, its normalisation ({Given('model.mean')}, "
             f"{Given('model.std')}) or the image size may be wrong",
@@ -51,21 +51,21 @@ def look(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> S
 
 
 def class_names(model: Classifier, datamodule: PoisonDataModule) -> tuple[str, ...]:
-    """What the classes are called: by the labelled images, or else by the network's checkpoint."""
-    return tuple(datamodule.class_names) or (() if model.origin is None else model.origin.class_names)
+    """Names of the classes, from the labelled images or else from the network."""
+    return tuple(datamodule.class_names) or model.class_names
 
 
 def check_trains(model: Classifier) -> None:
-    """Refuse a network that gives its images no gradient.
+    """Check that a network has a gradient with respect to its images.
 
     Raises:
-        InputError: If it is one.
+        InputError: If it has none.
     """
     check_gradient(whole(model).cpu(), noise(3, model.image_size))
 
 
 def scanned_images(trainer: Trainer, datamodule: PoisonDataModule, wanted: bool = True) -> Tensor:
-    """Images to scan with, (N, 3, H, W) in [0, 1]; a black one if none are wanted."""
+    """Images to scan with, (N, 3, H, W) in [0, 1]; a single black image if the detector uses none."""
     if not wanted:
         return torch.zeros(1, 3, datamodule.image_size, datamodule.image_size, device=trainer.device)
     if trainer.is_global_zero:
@@ -74,8 +74,8 @@ def scanned_images(trainer: Trainer, datamodule: PoisonDataModule, wanted: bool 
 
 
 def scanned_network(trainer: Trainer, model: Classifier, images: Tensor) -> nn.Module:
-    """What detectors take: faster than the network itself, and in bf16 where training is in `bf16-mixed`."""
-    # Before it is on a GPU, whose convolutions round more than what folding may change.
+    """The network for detectors: with folded batch norms, and in bf16 if training is in `bf16-mixed`."""
+    # Fold on the CPU: the check that folding leaves the outputs unchanged is stricter than a GPU's rounding.
     network = folded(whole(model).cpu(), model.image_size).to(images.device)
     return InBf16(network) if trainer.precision == "bf16-mixed" else network
 
@@ -84,9 +84,9 @@ def recovered(findings: Sequence[Finding], images: Tensor, alpha: float = ALPHA)
     """The recovered triggers of detectors, on some images.
 
     Args:
-        findings: One of each detector.
+        findings: One finding of each detector.
         images: (N, 3, H, W) in [0, 1].
-        alpha: The largest p-value over all detectors of a finding.
+        alpha: Largest p-value over all detectors at which a finding is significant.
     """
     some = images[:EXAMPLES]
     return tuple(

@@ -19,12 +19,12 @@ from bdclean.tasks.looking import class_names
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network takes some images for.
+    """A network's predictions for N images.
 
     Attributes:
-        images: Names of the images, N of them.
+        images: Names of the images.
         probabilities: (N, classes).
-        class_names: What the classes are called; empty if that is not known.
+        class_names: Names of the classes; empty if unknown.
     """
 
     images: Sequence[str]
@@ -32,7 +32,7 @@ class Predictions:
     class_names: tuple[str, ...]
 
     def rows(self) -> Iterator[tuple[str, int, str, str]]:
-        """Of each image its name, its class, what this is called, and its probability."""
+        """For each image: its name, its predicted class, the name of the class, and its probability."""
         probabilities, labels = self.probabilities.max(1)
         for image, label, probability in zip(self.images, labels.tolist(), probabilities.tolist(), strict=True):
             yield image, label, self.class_names[label] if self.class_names else "", f"{probability:.4f}"
@@ -48,14 +48,14 @@ def predict(
     """Predict the class of each image.
 
     Args:
-        trainer: Where it is done.
+        trainer: The Trainer.
         model: The network.
-        datamodule: Its unlabeled images, if it was given a source of them, or its test images.
-        output: Where the predictions are written, one row an image; by default nowhere.
-        overwrite: Whether they may replace a file.
+        datamodule: The images: its unlabeled images if it has a source of them, else its test images.
+        output: CSV file for the predictions, one row per image; by default none is written.
+        overwrite: Whether to replace an existing file.
 
     Raises:
-        InputError: If the file cannot be written, or several processes would predict.
+        InputError: If the file cannot be written, or the Trainer uses several processes.
     """
     files = None
     if output is not None:
@@ -64,7 +64,7 @@ def predict(
         raise InputError("trainer.devices", trainer.world_size, "predict runs in one process")
     if output is not None:
         files = outputs.plan(output)
-        # Nothing in the file says whose predictions it holds.
+        # The file does not name its network, so that no earlier file counts as predictions of the same network.
         earlier.refuse_others(files, overwrite, lambda path: False)
     with trainer.writing(files):
         batches = trainer.probabilities(model, datamodule)

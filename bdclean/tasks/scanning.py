@@ -1,4 +1,4 @@
-"""Looking for a backdoor."""
+"""Scan a network for a backdoor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 
 from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import within
@@ -17,6 +18,7 @@ from bdclean.reporting.results import Scan
 from bdclean.reporting.scanning import page
 from bdclean.reporting.scans import Verdict
 from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
+from bdclean.tasks import announcing
 from bdclean.tasks.comparing import scan_student
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
@@ -38,8 +40,8 @@ def scan(
         datamodule: Unlabeled images.
         detector: The detector; by default all of them.
         alpha: A backdoor is reported if the p-value over all detectors is at most this.
-        output: File that the findings are written to, `.json`, with a page beside it; by default none.
-        overwrite: Whether these files may replace others than scans of the same network.
+        output: JSON file for the findings, with an HTML page beside it; by default none is written.
+        overwrite: Whether to replace files that are not scans of the same network.
 
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
@@ -55,12 +57,13 @@ def scan(
         paths = Paths(path, origin, output)
     introduce(model, datamodule, trainer)
     trainer.see_to_precision(model)
-    looking = detector is None or detector.uses_images or model.num_classes > MANY
+    uses_images = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
+        say(announcing.of_scan(trainer, model, detector, uses_images))
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()
-        images = scanned_images(trainer, datamodule, looking)
+        images = scanned_images(trainer, datamodule, uses_images)
         detectors = None if detector is None else [detector]
         findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
         reference: list[Finding] = []
@@ -69,7 +72,7 @@ def scan(
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
         shown = recovered(findings, images, alpha)
-        result = Scan(verdict, subject, len(images) if looking else 0, cost, shown, paths)
+        result = Scan(verdict, subject, len(images) if uses_images else 0, cost, shown, paths)
         if files is not None and trainer.is_global_zero:
             write_json(files.result, result.to_json())
             html.write(files.reports[0], page(result))

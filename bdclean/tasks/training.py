@@ -1,15 +1,17 @@
-"""Training a backdoored network."""
+"""Train a backdoored network."""
 
 from __future__ import annotations
 
 from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting import training
 from bdclean.reporting.parts import Example
 from bdclean.reporting.results import Training
+from bdclean.tasks import announcing
 from bdclean.tasks.evaluation import EXAMPLES, confusions, evaluate, examples
 from bdclean.tasks.logs import log
 
@@ -28,12 +30,12 @@ def train(
         trainer: The Trainer.
         model: The network, an AttackModule.
         datamodule: Its images.
-        output: File that the network is written to when training has finished.
-        overwrite: Whether `output` may replace a file that the same training did not write.
-        ckpt_path: Checkpoint of an interrupted training, to continue it.
+        output: File for the trained network.
+        overwrite: Whether to replace a file that the same training did not write.
+        ckpt_path: Checkpoint of an interrupted training to resume.
 
     Raises:
-        InputError: If there would be no training, the file cannot be written, or the checkpoint is another network's.
+        InputError: If no step would be trained, the file cannot be written, or the checkpoint does not fit the network.
     """
     outputs.check_name("fit", output)
     if option := trainer.without_training:
@@ -54,16 +56,19 @@ def train(
             f"{type(attack).__name__} is trained with the network, in processes whose memory would be lost; use ddp",
         )
     with trainer.writing(files):
+        if trainer.local_rank == 0:
+            datamodule.prepare_data()
+            say(announcing.of_training(trainer, model, datamodule))
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()
-        # Where processes were forked, they were told of it, and this one was not.
+        # With a forking strategy, only the forked processes set this attribute.
         trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning's attribute
         trainer.save_checkpoint(files.result, weights_only=True)
         figures = evaluate(trainer, model, datamodule)
         shown = list(examples(datamodule))
-        if found := datamodule.attacker.poisoned_examples(EXAMPLES):
-            shown.append(Example("Training images", *found))
+        if poisoned := datamodule.attacker.poisoned_examples(EXAMPLES):
+            shown.append(Example("Training images", *poisoned))
         result = Training(escaped(output), figures, confusions(model, "suspect"), tuple(shown))
         log(trainer, training.page(result), model, datamodule, figures)
     return result

@@ -69,8 +69,8 @@ KINDS = (
         "attacks",
         "Attacks",
         "An attack puts a trigger on some training images and trains the network to predict the target class for them. "
-        "`bdclean fit --data.attack NAME` chooses one; files in `configs/` have settings that work on the embedded "
-        "images, and files in `configs/attack/` the papers' settings.",
+        "`bdclean fit --data.attack NAME` chooses one; `configs/attack/NAME.yaml` has the paper's settings, and "
+        "`configs/attack/NAME_shapes.yaml` settings that work on the embedded images, where the paper's do not.",
         "data.attack",
         "bdclean fit --data.attack {name}",
         tuple(attacks.ATTACKS.values()),

@@ -17,7 +17,10 @@ sys.path.insert(0, str(ROOT))
 import catalogue  # noqa: E402  # in this folder, which is on the path from here on
 import pictures  # noqa: E402
 
-SUMMARY = "Rows: clean images, the same images with the trigger, and the difference, amplified and centred on grey."
+SUMMARY = (
+    "Rows: original images, the same images with the trigger, and the difference, amplified and centred on grey; "
+    "a small trigger is enlarged in a fourth row."
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

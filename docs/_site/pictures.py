@@ -13,11 +13,11 @@ from bdclean.attacks import Attack
 from bdclean.data.images import to_float
 from bdclean.data.shapes import CLASSES
 from bdclean.data.sources import open_source
-from bdclean.reporting.figures import trigger_picture
+from bdclean.reporting.figures import trigger_figure
 
 SIZE = 32
 """Height and width of the embedded images, in pixels."""
-SHOWN = 6
+SHOWN = 4
 """Images that show a trigger."""
 
 
@@ -39,5 +39,5 @@ def trigger(kind: type[Attack], images: Tensor) -> bytes | None:
         # Only `prepare` can make it, which trains a network.
         return None
     file = io.BytesIO()
-    to_pil_image(trigger_picture(images, attack.apply(images).detach())).save(file, "PNG")
+    to_pil_image(trigger_figure(images, attack.apply(images).detach())).save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The default method: triggers to unlearn, images to judge by, weights to interpolate, and the training itself."""
+"""The default method: searching for triggers, unlearning them, evaluating the student, and interpolating weights."""
 
 from bdclean.cleansing.scandistill.method import ScanDistill
 

@@ -1,4 +1,4 @@
-"""What `ScanDistill` found, for its report."""
+"""The findings of `ScanDistill` for its report."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from bdclean.tables import Description, Table
 
 
 def scanned(findings: Sequence[Finding]) -> Description:
-    """What each detector says of the suspect."""
+    """The table of the detectors' findings in the suspect."""
     rows = tuple((one.detector, str(one.suspected), shown(one.p_value)) for one in findings)
     return (Table(("scan of the suspect", "class", "p-value"), rows),)
 
 
 def compared(differences: Sequence[Difference], left: float | None) -> Description:
-    """What the comparison of the suspect with a re-initialised student says, and what came of it.
+    """The comparison of the suspect with a re-initialised student, and the resulting position of the weights.
 
     Args:
-        differences: One for each search; none if they were not compared.
-        left: The share of the way from the suspect to the student, if nothing was found and the weights went back.
+        differences: One for each search; empty if they were not compared.
+        left: Position between suspect (0) and student (1), if nothing was found and the weights were interpolated.
     """
     parts: list[Table | str] = []
     if differences:

@@ -13,15 +13,15 @@ UNLEARNED_ASR = 0.02
 INTERPOLATION_STEPS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Positions between suspect (0) and student (1) to try if the triggers are unlearned."""
 ASR_SLACK = 0.003
-"""By how much the ASR of recovered triggers may rise for it."""
+"""Largest rise of the ASR of recovered triggers, as a share, for interpolating."""
 BACK_OFF_STEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Further positions to try while the triggers stay unlearned, if the student does harm."""
 EXTRAPOLATION_STEPS = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.45, 1.5)
 """Positions past the student to try until the triggers are unlearned."""
 AGREEMENT_SLACK = 0.03
-"""By how much the agreement with the suspect may fall for it."""
+"""Largest fall of the agreement with the suspect, as a share, for extrapolating."""
 MIN_GAIN = 0.002
-"""By how much the ASR of recovered triggers has to fall for a step past a student that has unlearned them."""
+"""Smallest fall of the ASR of recovered triggers, as a share, for extrapolating once they are unlearned."""
 RETREAT_STEPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 """Positions to try if no backdoor was found."""
 MAX_EXPECTED_LOSS = 0.0075
@@ -48,7 +48,7 @@ class Path:
     def move(self, share: float) -> None:
         """Give the student the weights at a position; above 1 they are extrapolated."""
         if share == 0:
-            # Integer buffers, too.
+            # Including integer buffers.
             self.student.load_state_dict(self.suspect)
             return
         mixed = {name: self.first[name].lerp(value, share) for name, value in self.last.items()}
@@ -73,7 +73,7 @@ class Path:
         return shares[-1]
 
 
-class Standing(Protocol):
+class Measurements(Protocol):
     """Measurements of the student at its present position."""
 
     def effect(self) -> float:
@@ -89,58 +89,58 @@ class Standing(Protocol):
         """Whether the student disagrees with the suspect beyond the suspect's uncertainty."""
 
 
-def settle(path: Path, standing: Standing, spare: bool) -> float:
-    """Choose the position after unlearning: back while the triggers stay unlearned, else past the student.
+def settle(path: Path, student: Measurements, spare: bool) -> float:
+    """Choose the position after unlearning: interpolate if the triggers are unlearned, or else extrapolate.
 
     Args:
         path: The path, with the student at position 1.
-        standing: Measurements of the student.
-        spare: Whether a student whose expected loss is acceptable stays where it is.
+        student: Measurements of the student.
+        spare: Whether to keep the student's weights if its expected loss is acceptable.
 
     Returns:
         The position.
     """
-    least = standing.effect()
+    least = student.effect()
     if math.isnan(least):
         return 1.0
-    return _go_on(path, standing) if least > UNLEARNED_ASR else _go_back(path, standing, least, spare)
+    return _extrapolate(path, student) if least > UNLEARNED_ASR else _interpolate(path, student, least, spare)
 
 
-def _go_on(path: Path, standing: Standing) -> float:
-    """Extrapolate until the triggers are unlearned, and on while their ASR falls by more than the accuracy should."""
-    kept, chosen = standing.kept(), 1.0
-    effect, loss = standing.effect(), standing.expected_loss()
+def _extrapolate(path: Path, student: Measurements) -> float:
+    """Extrapolate until the triggers are unlearned, and further while their ASR falls more than the accuracy may."""
+    kept, chosen = student.kept(), 1.0
+    effect, loss = student.effect(), student.expected_loss()
     for share in EXTRAPOLATION_STEPS:
         path.move(share)
         # A negative variance gives NaN, and no agreement.
-        if not standing.kept() >= kept - AGREEMENT_SLACK:
+        if not student.kept() >= kept - AGREEMENT_SLACK:
             break
-        left, costs = standing.effect(), standing.expected_loss()
+        left, costs = student.effect(), student.expected_loss()
         if effect <= UNLEARNED_ASR and effect - left <= max(costs - loss, MIN_GAIN):
             break
         chosen, effect, loss = share, left, costs
     return chosen
 
 
-def _go_back(path: Path, standing: Standing, least: float, spare: bool) -> float:
-    """Interpolate back at no cost in ASR, and further while the triggers stay unlearned if the student does harm."""
+def _interpolate(path: Path, student: Measurements, least: float, spare: bool) -> float:
+    """Interpolate at no cost in ASR; if the student does harm, further as long as the triggers stay unlearned."""
     chosen = 1.0
-    if not spare or standing.expected_loss() > MAX_EXPECTED_LOSS:
-        chosen = path.along(INTERPOLATION_STEPS, lambda: standing.effect() <= least + ASR_SLACK)
+    if not spare or student.expected_loss() > MAX_EXPECTED_LOSS:
+        chosen = path.along(INTERPOLATION_STEPS, lambda: student.effect() <= least + ASR_SLACK)
         path.move(chosen)
     for share in (one for one in BACK_OFF_STEPS if one < chosen):
-        if not standing.harmful():
+        if not student.harmful():
             break
         path.move(share)
-        if standing.effect() > UNLEARNED_ASR:
+        if student.effect() > UNLEARNED_ASR:
             break
         chosen = share
     return chosen
 
 
-def retreat(path: Path, standing: Standing) -> float:
+def retreat(path: Path, student: Measurements) -> float:
     """Choose the position if no backdoor was found: as far from the suspect as the expected loss of accuracy allows.
 
-    Between networks without batch norms the loss is often high everywhere but at the suspect.
+    Between networks without batch norms, the loss is often high everywhere except near the suspect.
     """
-    return path.until(RETREAT_STEPS, lambda: standing.expected_loss() <= MAX_EXPECTED_LOSS)
+    return path.until(RETREAT_STEPS, lambda: student.expected_loss() <= MAX_EXPECTED_LOSS)

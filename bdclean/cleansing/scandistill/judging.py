@@ -1,4 +1,4 @@
-"""Judging a student without labels, on held-out images."""
+"""Evaluating a student without labels, on held-out images."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Judge:
     probabilities: Tensor
 
     @property
-    def own(self) -> Tensor:
+    def pseudo_labels(self) -> Tensor:
         """(N,) the suspect's predictions."""
         return self.probabilities.argmax(1)
 
     def kept(self, predicted: Tensor) -> float:
         """The agreement of a student's predictions (N,) with the suspect's, in [0, 1]."""
-        return float((predicted == self.own).float().mean())
+        return float((predicted == self.pseudo_labels).float().mean())
 
     def expected_loss(self, predicted: Tensor) -> float:
         """Accuracy that a student with predictions (N,) is expected to lose against the suspect, in [-1, 1].
 
-        Where the two disagree, the suspect's probabilities of both classes estimate how likely each one is right. The
-        estimate is too high for an overconfident suspect, which errs on the safe side.
+        Where the two disagree, the suspect's probabilities of both classes estimate the probability that each is
+        correct. For an overconfident suspect the estimate is too high, which errs on the safe side.
         """
-        both = torch.stack([self.own, predicted], 1)
+        both = torch.stack([self.pseudo_labels, predicted], 1)
         first, second = self.probabilities.gather(1, both).unbind(1)
         return float((first - second).mean())
 
     def harm(self, predicted: Tensor) -> Harm:
         """Disagreement of a student's predictions (N,) with the suspect beyond the suspect's uncertainty."""
-        number, own = self.probabilities.shape[1], self.own
-        moved = torch.bincount(own * number + predicted, minlength=number**2).view(number, -1)
-        confidence = self.probabilities.new_zeros(number).index_add(0, own, self.probabilities.amax(1))
+        number, pseudo_labels = self.probabilities.shape[1], self.pseudo_labels
+        moved = torch.bincount(pseudo_labels * number + predicted, minlength=number**2).view(number, -1)
+        confidence = self.probabilities.new_zeros(number).index_add(0, pseudo_labels, self.probabilities.amax(1))
         return find_harm(moved.cpu(), confidence.cpu())

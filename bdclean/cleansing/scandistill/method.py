@@ -14,8 +14,8 @@ from bdclean.cleansing.scandistill.description import compared, scanned
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
 from bdclean.cleansing.scandistill.unlearning import Unlearning
 from bdclean.data.notices import say
-from bdclean.models import duplicate, folded, frozen
 from bdclean.modules import Classifier
+from bdclean.networks import duplicate, folded, frozen
 from bdclean.scanning import Network, PatchInversion, SparseInversion
 from bdclean.scanning.difference import differences, source_classes
 from bdclean.tables import Description
@@ -67,8 +67,8 @@ class ScanDistill(Unlearning):
             image, if they flip all].
         temperature: Temperature of the logits after re-initialisation: [at the start, at the end]. Constant by default,
             because at 4 a student learns some backdoors again from the suspect's small probabilities.
-        **options: As in StrongDistillCleanseModule, for the training after re-initialisation; its learning rate is for
-            batches of 64 images or more. Momentum and weight decay also apply while triggers are unlearned.
+        **options: Options of StrongDistillCleanseModule, for the training after re-initialisation; its learning rate is
+            for batches of 64 images or more. Momentum and weight decay also apply while triggers are unlearned.
 
     Raises:
         InputError: If an option is out of range.
@@ -117,10 +117,10 @@ class ScanDistill(Unlearning):
         return min(1.0, (self.current_epoch - self.first_epoch) / max(1, self.first_phase - 1))
 
     def epochs_of(self, images: int) -> int:
-        blind, aimed = schedule.epochs(images)
+        untargeted, targeted = schedule.epochs(images)
         if self.targeted:
-            return aimed
-        return blind + aimed if self.found else blind
+            return targeted
+        return untargeted + targeted if self.found else untargeted
 
     def prepare(self) -> None:
         super().prepare()
@@ -150,7 +150,7 @@ class ScanDistill(Unlearning):
         with self.judged():
             ruined = self.kept() < RUINED_AGREEMENT
         if self.trainer.strategy.broadcast(ruined):
-            self.begin_anew(1 / 2)
+            self.restart(1 / 2)
             self.restarted = True
 
     def end_first_phase(self) -> None:
@@ -162,8 +162,8 @@ class ScanDistill(Unlearning):
             self.trainer.fit_loop.max_epochs = self.current_epoch + 1
             return
         # One copy for all searches: images of some hundred pixels take gigabytes.
-        members = {source: self.sample[self.own == source] for source in sources}
-        # All searches unlearn all classes: one finds a class that another misses, and the student would keep that part.
+        members = {source: self.sample[self.pseudo_labels == source] for source in sources}
+        # All searches unlearn all classes: the student would keep the part of a trigger that one search misses.
         aims: list[Aim] = [BySource(one.inversion, members, reference) for one in self.differences]
         self.triggers = self.triggers_of(aims)
         self.unlearned = True
@@ -177,7 +177,7 @@ class ScanDistill(Unlearning):
         """Search for perturbations that flip the suspect and not the student, and the other way round."""
         with self.trainer.precision_plugin.forward_context():
             found = differences(self.teach_through, reference, self.sample, COMPARISON_INVERSIONS, self.num_classes)
-        # All processes follow one result: their own may differ in the last bits.
+        # All processes use one result, because of different rounding.
         self.differences = self.trainer.strategy.broadcast(found)
 
     def reference(self) -> Network:
@@ -214,7 +214,7 @@ class ScanDistill(Unlearning):
         self.first_student = {}
 
     def end(self) -> None:
-        """Move the student along the line from the suspect through its own weights to where the guards hold."""
+        """Move the student along the line through the suspect and itself to a position that the guards allow."""
         found = bool(source_classes(self.differences))
         if not self.triggers and (not self.differences or found or self.when_clean == "strong"):
             return
@@ -230,12 +230,12 @@ class ScanDistill(Unlearning):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        aimed = self.aimed_lr * schedule.targeted_rate_factor(images)
+        targeted = self.aimed_lr * schedule.targeted_rate_factor(images)
         if self.targeted:
-            return self.sgd(aimed, self.momentum, self.weight_decay, schedule.rising)
-        blind = self.lr * schedule.untargeted_rate_factor(images)
+            return self.sgd(targeted, self.momentum, self.weight_decay, schedule.rising)
+        untargeted = self.lr * schedule.untargeted_rate_factor(images)
         part = self.first_phase / (self.trainer.max_epochs or 1)
-        return self.sgd(blind, self.momentum, self.weight_decay, schedule.two_phases(part, aimed / blind))
+        return self.sgd(untargeted, self.momentum, self.weight_decay, schedule.two_phases(part, targeted / untargeted))
 
     def describe(self) -> Description:
         if not self.found:

@@ -12,20 +12,20 @@ TARGETED_IMAGES = 31_500
 UNTARGETED_IMAGES = 45_000
 """Images trained on after re-initialisation, repetitions included."""
 MAX_EPOCHS = 100
-"""Most epochs of a phase, however few images there are."""
+"""Maximum number of epochs of a phase."""
 TARGETED_BATCH = 128
-"""Images a step at which the learning rate of unlearning applies; with fewer it falls in proportion."""
+"""Images per step for which the learning rate of unlearning is meant; with fewer, it falls in proportion."""
 UNTARGETED_BATCH = 64
-"""The same after re-initialisation, where the rate falls with the square root: smaller steps restore an unknown
-backdoor."""
+"""Images per step for which the learning rate after re-initialisation is meant; with fewer, it falls with the square
+root, because small steps would restore an unknown backdoor."""
 WARMUP_FRACTION = 0.3
 """Fraction of the steps in which the learning rate rises while triggers are unlearned."""
 
 
 def epochs(images: int) -> tuple[int, int]:
     """Epochs over a number of images: after re-initialisation, and while triggers are unlearned."""
-    blind, aimed = (min(MAX_EPOCHS, math.ceil(seen / images)) for seen in (UNTARGETED_IMAGES, TARGETED_IMAGES))
-    return blind, aimed
+    untargeted, targeted = (min(MAX_EPOCHS, math.ceil(seen / images)) for seen in (UNTARGETED_IMAGES, TARGETED_IMAGES))
+    return untargeted, targeted
 
 
 def first_phase(total: int) -> int:

@@ -1,4 +1,4 @@
-"""Distillation in which the student unlearns recovered triggers, judged on images that it does not train on."""
+"""Distillation in which the student unlearns recovered triggers, evaluated on held-out images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNLEARNING_GRADIENT_NORM = 1.0
 """Gradients are clipped to this norm while triggers are unlearned: at 5, a network for inputs of 0..255 lost 1.2 points
 more. After re-initialisation StrongDistillCleanseModule's norm applies: at 1, more of a backdoor is left."""
 SAMPLE_IMAGES = 2048
-"""Images that searches and comparisons draw from, at most."""
+"""Maximum number of images that searches and comparisons draw from."""
 
 
 class Unlearning(StrongDistillCleanseModule):
@@ -29,14 +29,15 @@ class Unlearning(StrongDistillCleanseModule):
 
     Args:
         suspect: The network to cleanse.
-        share: As in ScanDistill.
-        **options: As in StrongDistillCleanseModule.
+        share: Fraction of each batch that carries a recovered trigger: [if the triggers found in the student flip no
+            image, if they flip all].
+        **options: Options of StrongDistillCleanseModule.
 
     Raises:
         InputError: If an option is out of range.
     """
 
-    # A tenth of the images judges the student.
+    # The student is evaluated on a tenth of the images.
     needs_selection_images = 0.1
     # The suspect's targets are computed without dropout.
     uses_dropout = False
@@ -47,12 +48,12 @@ class Unlearning(StrongDistillCleanseModule):
         for bound in share:
             self.within("share", bound, 0, 1)
         self.share = share
-        self.sample, self.own = torch.empty(0), torch.empty(0)
+        self.sample, self.pseudo_labels = torch.empty(0), torch.empty(0)
         """Images for searches and comparisons, and the suspect's predictions for them."""
         self.judge: Judge | None = None
-        """The held-out images, on which the student is judged."""
+        """The held-out images, on which the student is evaluated."""
         self.triggers: Triggers | None = None
-        """The triggers that the student unlearns; None while none is known."""
+        """The triggers that the student unlearns; None if none is known."""
 
     @property
     def largest_gradient(self) -> float:
@@ -70,19 +71,21 @@ class Unlearning(StrongDistillCleanseModule):
             batches.append((batch.images, self.teach(batch.images).argmax(1)))
             if sum(len(classes) for _, classes in batches) >= SAMPLE_IMAGES:
                 break
-        self.sample, self.own = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        self.sample, self.pseudo_labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         held_out = torch.cat([batch.images for batch in self.batches(choosing=True)])
         probabilities = [self.teach(part).float().softmax(1) for part in pieces(held_out, batch_size(held_out))]
         self.judge = Judge(held_out, torch.cat(probabilities))
 
     def forget(self) -> None:
         """Release all images."""
-        self.sample, self.own = torch.empty(0), torch.empty(0)
+        self.sample, self.pseudo_labels = torch.empty(0), torch.empty(0)
         self.judge, self.triggers = None, None
 
     def triggers_of(self, aims: list[Aim]) -> Triggers:
         """The triggers of some aims, before the first search."""
-        return self.triggers_type(aims, self.teach_through, self, self.classes, self.sample, self.own, self.share)
+        return self.triggers_type(
+            aims, self.teach_through, self, self.classes, self.sample, self.pseudo_labels, self.share
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if not self.triggers:
@@ -92,7 +95,7 @@ class Unlearning(StrongDistillCleanseModule):
             with self.judged():
                 self.triggers.search()
         logits = self.teach(images)  # first, as in DistillCleanseModule
-        loss = kd_loss(self(self.triggers.put_on(images, logits.argmax(1))), logits, 1.0)
+        loss = kd_loss(self(self.triggers.perturb(images, logits.argmax(1))), logits, 1.0)
         self.log_loss(loss, images)
         return loss
 
@@ -130,6 +133,6 @@ class Unlearning(StrongDistillCleanseModule):
     @torch.no_grad()
     def classes(self, parts: Iterable[Tensor]) -> Tensor:
         """The student's predictions (N,) for images given in parts (n, 3, H, W), in the precision of the training."""
-        # A context for each call: autocast caches the cast weights, which training changes.
+        # One context per call: autocast caches cast weights, which training changes.
         with self.trainer.precision_plugin.forward_context():
             return torch.cat([self(part).argmax(1) for part in parts])

@@ -1,4 +1,4 @@
-"""Where images come from, one file a kind: what a new file defines can be named at once."""
+"""Sources of images, one file per kind. Sources in a new file in this folder are found by name."""
 
 from bdclean.data.sources.base import Source
 from bdclean.discovery import find_classes
@@ -10,13 +10,13 @@ KINDS: list[type[Source]] = find_classes(__name__, __path__, Source)
 
 
 def open_source(name: str, root: str = "data", parameter: str = "data.source") -> Source:
-    """The source of images of a name.
+    """Open a source of images by name.
 
     Args:
         name: `shapes`, a torchvision set (`cifar10`, ...), an `.npz` file, or a folder; and for images without labels
             an `.npy` file or `procedural`.
-        root: Folder in which torchvision's files are looked for and downloaded to.
-        parameter: The parameter that the name was given with, for messages.
+        root: Folder of torchvision's files, and for downloads.
+        parameter: The parameter that the user gave the name with, for messages.
 
     Raises:
         InputError: If there is no such source.
@@ -28,12 +28,12 @@ def open_source(name: str, root: str = "data", parameter: str = "data.source") -
 
 
 def size_of(source: str | None, unlabeled: str | None, root: str) -> int | None:
-    """Height and width of the images of the first of two sources that says so, in pixels; None if neither does.
+    """Image size, in pixels, of the first of two sources that has a fixed size; None if neither has.
 
     Args:
-        source: As in PoisonDataModule.
-        unlabeled: As in PoisonDataModule.
-        root: As in PoisonDataModule.
+        source: Source of labelled images.
+        unlabeled: Source of unlabeled images.
+        root: Folder of torchvision's files.
 
     Raises:
         InputError: If there is no such source.

@@ -1,4 +1,4 @@
-"""Files of arrays."""
+"""NumPy files as sources of images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Arrays(Source):
 
     @property
     def numbered(self) -> bool:
-        # Training images have all classes; test images may be few.
+        # A training part has all classes; a test part alone may be small and miss some.
         return not self.has("train")
 
     @property

@@ -1,4 +1,4 @@
-"""What every source of images shares."""
+"""Base class of all sources of images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bdclean.data.images import Images
 from bdclean.errors import Given
 
 LISTED = 10
-"""Classes that are listed at most."""
+"""Maximum number of classes that are listed."""
 
 
 class Source(ABC):
@@ -38,11 +38,11 @@ class Source(ABC):
     def has_name(cls, name: str) -> bool:
         """Whether a value belongs to this kind; no value belongs to two kinds."""
 
-    # Its classes, which are of no interest where the images serve without labels
+    # Classes; not read for unlabeled images
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, with those below the largest number that have no images; 0 without labels."""
+        """Number of classes, including classes below the largest number that have no images; 0 without labels."""
         return 0
 
     @property
@@ -57,11 +57,11 @@ class Source(ABC):
 
     @property
     def notices(self) -> list[str]:
-        """Remarks on the labels for the user, one line each."""
+        """Notices for the user about the labels, one line each."""
         return []
 
     def describe(self) -> str:
-        """The order of the classes, in one line."""
+        """The classes in order, in one line."""
         if self.class_names:
             listed = "; ".join(f"{number} {name}" for number, name in enumerate(self.class_names[:LISTED]))
             more = len(self.class_names) - LISTED
@@ -72,10 +72,10 @@ class Source(ABC):
         """Whether there is a `train` or `test` part with labels."""
         return False
 
-    # Its images
+    # Images
 
     def download(self) -> None:  # noqa: B027  # most have nothing to fetch
-        """Fetch what is missing: called by one process."""
+        """Download missing files; called by one process."""
 
     def load(self, split: str, image_size: int) -> Images:
         """The images of a part that the source `has`.
@@ -101,7 +101,7 @@ class Source(ABC):
 
 
 def count_from_one(option: Given, classes: frozenset[int]) -> list[str]:
-    """What to say of labels of which none is 0, though 1 is.
+    """A notice if labels seem to count from 1; empty otherwise.
 
     Args:
         option: The parameter that named the images.

@@ -19,11 +19,11 @@ from bdclean.errors import InputError
 from bdclean.registry import image_sets
 
 LONGEST_NAME = 60
-"""Characters of the name of a class that are shown."""
+"""Maximum length of the name of a class in output, in characters."""
 
 
 class Folder(Source):
-    """Images in the folders of their classes, or beside a file that says these; without labels all that are in it."""
+    """Images in one folder per class, or with a file of their classes; as unlabeled images, all that it contains."""
 
     @classmethod
     def has_name(cls, name: str) -> bool:
@@ -48,8 +48,8 @@ class Folder(Source):
     @property
     def notices(self) -> list[str]:
         present = frozenset(self._layout.numbers.values()) if self.numbered else frozenset()
-        own = [f"{self.option}: {notice}" for notice in self._layout.notices]
-        return [*own, *count_from_one(self.option, present)]
+        notices = [f"{self.option}: {notice}" for notice in self._layout.notices]
+        return [*notices, *count_from_one(self.option, present)]
 
     def has(self, split: str) -> bool:
         return split in self._layout.parts
@@ -78,6 +78,6 @@ class Folder(Source):
 
 
 def _shown(name: str) -> str:
-    """The name of a class for people: folders may be called anything."""
+    """The printable, shortened name of a class, as folders can have any name."""
     line = printable(name)
     return line if len(line) <= LONGEST_NAME else f"{line[:LONGEST_NAME]}..."

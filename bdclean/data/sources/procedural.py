@@ -1,4 +1,4 @@
-"""Images without labels that the program draws for users who have none."""
+"""Unlabeled images that the program draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = ("procedural",)
 
 
 class Procedural(Source):
-    """Images without labels, as many as are wanted, of any size."""
+    """Unlabeled images of any number and size."""
 
     @classmethod
     def has_name(cls, name: str) -> bool:

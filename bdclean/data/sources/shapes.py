@@ -1,4 +1,4 @@
-"""The embedded set, which the program draws."""
+"""The embedded data set, which the program draws."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bdclean.data.sources.base import Source
 
 NAMES = ("shapes",)
 IMAGES = {"train": 30_000, "test": 2_000}
-"""How many images each part has."""
+"""Number of images of each part."""
 SEEDS = {"train": 0, "test": 1}
-"""Of each part."""
+"""Seed of each part."""
 
 
 class Shapes(Source):
-    """The embedded set: using it reads no file of the user's and downloads nothing."""
+    """The embedded data set, which needs no files and no downloads."""
 
     image_size = SIDE
 

@@ -1,4 +1,4 @@
-"""torchvision's sets of images, by name."""
+"""torchvision's data sets, by name."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from bdclean.traces import removed_if_empty
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a torchvision set before it has been downloaded.
+    """Description of a torchvision data set.
 
     Attributes:
         dataset: Its class.
-        num_classes: How many classes it has.
-        image_size: Height and width that its images get, in pixels.
-        file: What the user can put into `--data.root`, for messages.
-        files: Pattern of the files of arrays that it is read from; empty if its images are files.
-        uses_split: Whether its class calls the parts by names.
-        names: What its classes are called.
+        num_classes: Number of classes.
+        image_size: Height and width to which its images are resized, in pixels.
+        file: Files that the user can put into `--data.root`, for messages.
+        files: Pattern of the array files that it is read from; empty if it consists of image files.
+        uses_split: Whether its class has the argument `split`, not `train`.
+        names: Names of the classes.
     """
 
     dataset: type
@@ -60,7 +60,7 @@ GTSRB = """
     children; bicycles; ice or snow; wild animals; end of all limits; turn right; turn left; ahead only; ahead or
     right; ahead or left; keep right; keep left; roundabout; end of no overtaking; end of no overtaking by lorries
 """
-"""What the signs are called, in the order of their numbers."""
+"""Names of the signs, in the order of their numbers."""
 
 NAMES = {
     "cifar10": Known(
@@ -97,7 +97,7 @@ NAMES = {
         uses_split=True,
         names=("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
     ),
-    # 28 pixels in the files; 32 is what networks with five halvings need.
+    # The files have 28 pixels, but networks that halve the size five times need 32.
     "mnist": Known(datasets.MNIST, 10, 32, "MNIST/raw/ (four idx files)", "MNIST/raw/*-ubyte"),
     "fashion_mnist": Known(
         datasets.FashionMNIST,
@@ -111,7 +111,7 @@ NAMES = {
 
 
 class Standard(Source):
-    """A set that torchvision reads, and downloads if its files are not there."""
+    """A data set that torchvision reads, and downloads if its files are missing."""
 
     def __init__(self, name: str, root: str, parameter: str) -> None:
         super().__init__(name, root, parameter)
@@ -134,14 +134,14 @@ class Standard(Source):
         return split in ("train", "test")
 
     def download(self) -> None:
-        """Fetch both parts if the files are not there: called by one process.
+        """Download both parts if the files are missing; called by one process.
 
         Raises:
-            InputError: If that fails.
+            InputError: If the download fails.
         """
         lock = Path(self.root, f"{self.name}.lock")
         try:
-            # Other programs may be at it too: the cells of a benchmark.
+            # Other processes, such as the cells of a benchmark, may download at the same time.
             with removed_if_empty(lock.parent), FileLock(lock):
                 try:
                     for split in ("train", "test"):
@@ -179,7 +179,7 @@ class Standard(Source):
 
 
 def _arrays(data: Any) -> tuple[Tensor, Tensor]:
-    """Pixels, (N, H, W, 1 or 3), and labels of a set."""
+    """Pixels, (N, H, W, 1 or 3), and labels of a torchvision data set."""
     pixels = torch.as_tensor(data.data)
     labels = torch.as_tensor(data.labels if hasattr(data, "labels") else data.targets).long()
     if pixels.ndim == 3:

@@ -1,4 +1,4 @@
-"""Trigger inversion: how small a change, the same for all images, takes them to each class."""
+"""Trigger inversion: the smallest universal perturbation that flips images to each class."""
 
 from bdclean.scanning.inversion.dense import DenseInversion
 from bdclean.scanning.inversion.patch import PatchInversion

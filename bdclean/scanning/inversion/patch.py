@@ -12,12 +12,12 @@ from bdclean.perturbations import ascend, lay, overlay, paste, radius
 from bdclean.scanning.goals import Goal
 from bdclean.scanning.inversion.sparse import SparseInversion
 
-SIDE = 7.0
-"""Side of the patch, in pixels of 32."""
-STEPS = 12
-"""Gradient steps to it."""
-PLACES = 5
-"""Places along each side of the image where it is tried."""
+PATCH_SIDE = 7.0
+"""Side of the first patch, in pixels, for images of 32 pixels."""
+PATCH_STEPS = 12
+"""Gradient steps for the first patch."""
+POSITIONS = 5
+"""Positions of the patch that are tried along each side of the image."""
 
 
 class PatchInversion(SparseInversion):
@@ -42,16 +42,16 @@ class PatchInversion(SparseInversion):
 
     def start(self, goal: Goal) -> Tensor:
         side, channels = goal.images.shape[-1], goal.images.shape[1]
-        pixels = min(side, max(1, round(radius(SIDE, side))))
+        pixels = min(side, max(1, round(radius(PATCH_SIDE, side))))
         grey = goal.images.new_full((len(goal), channels, pixels, pixels), 0.5)
         gain = partial(goal.gain, paste)
-        patches = ascend(gain, grey, pixels, STEPS, lambda colours, _: colours.clamp(0, 1))
-        places = torch.linspace(0, side - pixels, PLACES, device=goal.images.device).round().long()
+        patches = ascend(gain, grey, pixels, PATCH_STEPS, lambda colours, _: colours.clamp(0, 1))
+        places = torch.linspace(0, side - pixels, POSITIONS, device=goal.images.device).round().long()
 
         def layers(corners: Tensor) -> Tensor:
             return lay(patches, corners.expand(len(goal), 2), goal.images.shape[-2:])
 
         corners = torch.cartesian_prod(places, places)
         with torch.no_grad():
-            best = torch.stack([goal.glimpse(overlay, layers(corner)) for corner in corners]).argmax(0)
+            best = torch.stack([goal.quick_gain(overlay, layers(corner)) for corner in corners]).argmax(0)
         return layers(corners[best])

@@ -1,4 +1,4 @@
-"""The search that all kinds of trigger inversion share: from large changes to small ones, judged at each size."""
+"""The search of all kinds of trigger inversion: from large perturbations to small ones, evaluated at each size."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from bdclean.perturbations import (
 )
 from bdclean.progress import bar
 from bdclean.scanning.base import MANY, Detector, Network
-from bdclean.scanning.goals import Goal, Towards
+from bdclean.scanning.goals import FlipToClass, Goal
 from bdclean.training import batch_size, pieces
 
-JUDGED = 128
-"""Images by which a change is judged."""
-SOURCES = 10
-"""Of many classes most have an image or none among those: their images are put together into so many groups."""
-BEHIND = 0.125
-"""One class in eight may stay behind: with few images of each, some always do."""
+EVALUATION_IMAGES = 128
+"""Number of images on which a perturbation is evaluated."""
+SOURCE_GROUPS = 10
+"""Number of groups of source classes, if most of the many classes have at most one image."""
+IGNORED_SOURCES = 0.125
+"""Share of the source classes with the fewest flips that the score ignores: with few images, some flips always fail."""
 
 
 class Inversion(Detector):
-    """For each class, searches for one change that flips the images of all other classes to it: a recovered trigger.
+    """Searches, for each class, for one perturbation that flips images of all other classes to it: a recovered trigger.
 
-    It uses no labels: the network's predictions are flipped. The search begins with large changes and shrinks them; at
-    each size it measures the share of images that flip, for each class that they come from. A trigger works on all
-    classes; a change that turns a circle into an ellipse does not. The score of a class is the share that flips from
-    (almost) any other class, a mean over all sizes: the smaller a change can be that still works, the higher the
-    score. In clean networks, too, one class is the easiest; scores up to what it usually reaches count as the same. A
-    class that can no longer reach that score is dropped, and counts 0 for the remaining sizes.
+    It uses no labels: the network's predictions are flipped. The search starts with large perturbations and shrinks
+    them; at each size it measures the share of images that flip, for each source class. A trigger works on all classes;
+    a perturbation that turns a circle into an ellipse does not. The score of a class is the share that flips from
+    (almost) any other class, the mean over all sizes: the smaller a working perturbation can be, the higher the score.
+    In clean networks, too, one class is the easiest; all scores up to its usual score count as equal. A class that can
+    no longer reach that score is dropped, and counts 0 for the remaining sizes.
 
     Searching for a trigger class by class: Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao, "Neural Cleanse: Identifying
     and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019. Shrinking bounds and the score are this
     project's.
 
     Args:
-        sizes: From large to small, for images of 32 pixels.
+        sizes: Sizes of the perturbation, from large to small, for images of 32 pixels.
         steps: Number of gradient steps at each size.
         batch_size: Number of images in a step, for each class.
 
@@ -67,18 +67,18 @@ class Inversion(Detector):
 
     @abstractmethod
     def start(self, goal: Goal) -> Tensor:
-        """Parameters of changes to begin with, (P, ...)."""
+        """The initial parameters of P perturbations, (P, ...)."""
 
     @abstractmethod
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """As `bdclean.perturbations.Change`."""
+        """Apply perturbations to images, as `bdclean.perturbations.Change`."""
 
     def project(self, parameters: Tensor, size: float) -> Tensor:
-        """As `bdclean.perturbations.Project`."""
+        """Project parameters to a bounded size, as `bdclean.perturbations.Project`."""
         return ball(parameters, size)
 
     def bound(self, size: float, side: int) -> float:
-        """What a size for images of 32 pixels is in parameters, for images of so many."""
+        """The bound of the parameters for a size, which is given for 32 pixels, and images of `side` pixels."""
         return radius(size, side)
 
     def score(
@@ -90,67 +90,67 @@ class Inversion(Detector):
         self, network: Network, images: Tensor, num_classes: int, classes: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         with torch.no_grad():
-            own = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
+            predicted = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
         together = max(1, batch_size(images) // self.batch_size)
-        groups = own if num_classes <= MANY else own % SOURCES
+        sources = predicted if num_classes <= MANY else predicted % SOURCE_GROUPS
         parts = bar(list(pieces(classes, together)), type(self).__name__)
-        found = [self.search(network, images, own, part, groups) for part in parts]
+        found = [self.search(network, images, predicted, part, sources) for part in parts]
         shares, parameters = (torch.cat(parts) for parts in zip(*found, strict=True))
         best = shares.argmax()
-        # From one process to others it goes by way of the CPU.
-        return shares, partial(self._put_on, parameters[best : best + 1].cpu())
+        # On the CPU, because they are sent to other processes.
+        return shares, partial(self._apply, parameters[best : best + 1].cpu())
 
-    def _put_on(self, parameters: Tensor, images: Tensor) -> Tensor:
+    def _apply(self, parameters: Tensor, images: Tensor) -> Tensor:
         return self.change(images, parameters.to(images.device)).clamp(0, 1)
 
     def search(
-        self, network: Network, images: Tensor, own: Tensor, classes: Tensor, groups: Tensor
+        self, network: Network, images: Tensor, predicted: Tensor, classes: Tensor, sources: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Changes towards some classes, judged.
+        """Search for perturbations towards some classes, and score them.
 
         Args:
-            network: As in `Towards`.
-            images: As in `Towards`.
-            own: As in `Towards`.
-            classes: As in `Towards`.
-            groups: (N,) the source of each image: a class, or several together where there are many.
+            network: The network to flip.
+            images: (N, C, H, W) in [0, 1].
+            predicted: (N,) the network's predictions for them.
+            classes: (P,) the target classes.
+            sources: (N,) the source of each image: its predicted class, or a group of classes if there are many.
 
         Returns:
-            (P,) the score of each; (P, ...) parameters of the smallest change that takes half of the images there, or
-            where there is none of the largest.
+            (P,) the score of each class; (P, ...) the parameters of the smallest perturbation that flips half of the
+            images, or else of the largest.
         """
-        judged = images[:JUDGED]
-        sources = F.one_hot(groups[:JUDGED]).float()
-        # Its own images, and sources without others, say nothing.
-        others = (own[:JUDGED] != classes[:, None]).float()
-        counts = others @ sources
+        evaluated = images[:EVALUATION_IMAGES]
+        one_hot = F.one_hot(sources[:EVALUATION_IMAGES]).float()
+        # Images of the target class do not count, nor do sources without other images.
+        others = (predicted[:EVALUATION_IMAGES] != classes[:, None]).float()
+        counts = others @ one_hot
         shares = torch.zeros(len(self.sizes), len(classes), device=images.device)
-        going = torch.arange(len(classes), device=images.device)
-        goal = Towards(network, images, own, classes, self.batch_size)
+        active = torch.arange(len(classes), device=images.device)
+        goal = FlipToClass(network, images, predicted, classes, self.batch_size)
         smaller = self.shrink(goal)
         found = best = next(smaller)
         for number in range(len(self.sizes)):
             with torch.no_grad():
-                gone = goal.logits(self.change, judged, found).argmax(2)
-            reached = ((gone == classes[going, None]) * others[going]) @ sources / counts[going]
-            half = (reached.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
-            best = best.index_copy(0, going, torch.where(half, found, best[going]))
-            shares[number, going] = reached.nanquantile(BEHIND, 1).nan_to_num(0)
-            # A smaller change does no more than this: who cannot come as far as is common need not go on. But the first
-            # has only begun to be what it can be.
+                flipped = goal.logits(self.change, evaluated, found).argmax(2)
+            by_source = ((flipped == classes[active, None]) * others[active]) @ one_hot / counts[active]
+            half = (by_source.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
+            best = best.index_copy(0, active, torch.where(half, found, best[active]))
+            shares[number, active] = by_source.nanquantile(IGNORED_SOURCES, 1).nan_to_num(0)
+            # Smaller perturbations flip at most this share, so a class that can no longer reach `least` is dropped, but
+            # not after the first size, where the search has not converged.
             left = len(self.sizes) - 1 - number
-            stays = (shares.sum(0) + left * shares[number])[going] >= self.least * len(self.sizes)
-            stays |= number == 0
-            if not left or not stays.any():
+            kept = (shares.sum(0) + left * shares[number])[active] >= self.least * len(self.sizes)
+            kept |= number == 0
+            if not left or not kept.any():
                 break
-            going = going[stays]
-            found = smaller.send(stays)
+            active = active[kept]
+            found = smaller.send(kept)
         return shares.mean(0), best
 
     def shrink(self, goal: Goal) -> Generator[Tensor, Tensor | None, None]:
-        """Changes towards a goal, (P, ...), of each size, from large to small.
+        """Yield perturbations for a goal, (P, ...), of each size, from large to small.
 
-        It can be sent which of them go on to the next size, (P,) of bool.
+        Send (P,) bool to keep only some of them for the next size.
         """
         side = goal.images.shape[-1]
         found = self.start(goal)
@@ -159,16 +159,16 @@ class Inversion(Detector):
             bound = self.bound(size, side)
             gain = partial(goal.gain, self.change)
             found = ascend(gain, self.project(found, bound), bound, self.steps, self.project)
-            going = yield found
-            if going is not None:
-                found = found[going]
-                goal.narrow(going)
+            kept = yield found
+            if kept is not None:
+                found = found[kept]
+                goal.keep(kept)
 
     def simplify(self, goal: Goal, parameters: Tensor) -> Tensor:
-        """Something plainer than a change that was found, (1, ...), and does what it does; (0, ...) if there is none.
+        """Simpler perturbations with the same effect as a recovered one, (K, ...); K is 0 if there is none.
 
         Args:
-            goal: What the change was found for, and nothing else.
-            parameters: (1, ...) of the change.
+            goal: The goal of the search, with P = 1.
+            parameters: (1, ...) parameters of the recovered perturbation.
         """
         return parameters[:0]

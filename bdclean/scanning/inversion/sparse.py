@@ -1,4 +1,4 @@
-"""Trigger inversion with a mask over a few pixels, and squares of one colour in its place."""
+"""Trigger inversion with a mask over a few pixels, which squares of one colour may replace."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from bdclean.perturbations import boxes, few_pixels, overlay, radius
 from bdclean.scanning.goals import Goal
-from bdclean.scanning.inversion.search import JUDGED, Inversion
+from bdclean.scanning.inversion.search import EVALUATION_IMAGES, Inversion
 from bdclean.training import batch_size, pieces
 
 SIDES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-"""Sides of the squares of one colour that are tried in the place of a mask, in pixels of 32."""
-AROUND = 2
-"""Places to each side of the mask where a square is tried."""
-GLANCED = 4
-"""Images by which all squares are tried."""
-LIKELY = 16
-"""Squares that are tried by all images."""
-WORKS = 0.5
-"""Share of the images that a square flips to count as a trigger."""
-ALIKE = 0.15
-"""Share of the images that a square of another colour may flip less than the best."""
-LARGER = 0.01
-"""Share of the images that a pixel more of its side has to flip."""
+"""Sides of the squares of one colour that may replace a mask, in pixels, for images of 32 pixels."""
+LARGEST_SHIFT = 2
+"""Largest distance between the centres of a square and of the mask, in pixels, for images of 32 pixels."""
+SHORTLIST_IMAGES = 4
+"""Number of images on which all squares are tried."""
+SHORTLISTED = 16
+"""Number of squares that are tried on all images."""
+MIN_ASR = 0.5
+"""Smallest share of images that a square has to flip."""
+ASR_SLACK = 0.15
+"""Largest loss of that share for a square of another colour."""
+ASR_PER_PIXEL = 0.01
+"""Additional share of images that a square has to flip for each additional pixel of its side."""
 
 
 class SparseInversion(Inversion):
@@ -51,7 +51,7 @@ class SparseInversion(Inversion):
         super().__init__(sizes, steps, batch_size)
 
     def start(self, goal: Goal) -> Tensor:
-        # Half of a grey picture over all of the image.
+        # A grey image, blended in by half.
         grey = goal.images.new_tensor([0.5, *[0.25] * goal.images.shape[1]]).view(1, -1, 1, 1)
         return grey.repeat(len(goal), 1, *goal.images.shape[-2:])
 
@@ -62,13 +62,13 @@ class SparseInversion(Inversion):
         return few_pixels(parameters, size)
 
     def simplify(self, goal: Goal, parameters: Tensor) -> Tensor:
-        """Squares of one colour about where the mask is: the best, and in its place those of other colours.
+        """Squares of one colour around the centre of the mask: the best one, and others of its shape in other colours.
 
-        Gradients end in patterns that work as well as such a square, and are none: a student that unlearns them may
-        keep that. The best flips half of the images, and as many as the pattern, or there is none; others work almost
-        as well.
+        Gradients find patterns that work as well as a square of the real trigger without resembling it: a student that
+        unlearns the patterns may still react to the square. The best square has to flip half of the images, and as many
+        as the pattern; the others almost as many as the best.
         """
-        if not goal.likely(overlay, parameters, GLANCED).numel():
+        if not goal.success_probabilities(overlay, parameters, SHORTLIST_IMAGES).numel():
             return parameters[:0]
         size = goal.images.shape[-2:]
         corners, sides, colours = squares(parameters[0, 0], goal.images.shape[1])
@@ -76,34 +76,40 @@ class SparseInversion(Inversion):
         def layers(chosen: Tensor) -> Tensor:
             return boxes(corners[chosen], sides[chosen], colours[chosen], size)
 
-        def taken(tried: Tensor) -> Tensor:
-            return (goal.likely(overlay, tried, JUDGED) > 0.5).float().mean(1)
+        def asr(candidates: Tensor) -> Tensor:
+            return (goal.success_probabilities(overlay, candidates, EVALUATION_IMAGES) > 0.5).float().mean(1)
 
-        # Of two that do as much, the smaller one.
-        cost = LARGER * sides / radius(1, size[-1])
-        parts = pieces(torch.arange(len(sides), device=sides.device), max(1, batch_size(goal.images) // GLANCED))
-        first = torch.cat([goal.likely(overlay, layers(part), GLANCED).mean(1) for part in parts])
-        first = (first - cost).topk(LIKELY).indices
-        shares = torch.cat([taken(layers(one)) for one in first[:, None]])
+        # Prefers the smaller of two squares with the same effect.
+        cost = ASR_PER_PIXEL * sides / radius(1, size[-1])
+        parts = pieces(
+            torch.arange(len(sides), device=sides.device), max(1, batch_size(goal.images) // SHORTLIST_IMAGES)
+        )
+        first = torch.cat(
+            [goal.success_probabilities(overlay, layers(part), SHORTLIST_IMAGES).mean(1) for part in parts]
+        )
+        first = (first - cost).topk(SHORTLISTED).indices
+        shares = torch.cat([asr(layers(one)) for one in first[:, None]])
         best = (shares - cost[first]).argmax()
-        if shares[best] < taken(parameters).clamp(min=WORKS):
+        if shares[best] < asr(parameters).clamp(min=MIN_ASR):
             return parameters[:0]
         chosen = first[best]
-        place = (corners == corners[chosen]).all(1) & (sides == sides[chosen])
-        place[chosen] = False
-        others = place.nonzero()[:, 0]
-        work = torch.cat([taken(layers(one)) for one in others[:, None]]) >= (shares[best] - ALIKE).clamp(min=WORKS)
-        return layers(torch.cat([chosen[None], others[work]]))
+        same_place = (corners == corners[chosen]).all(1) & (sides == sides[chosen])
+        same_place[chosen] = False
+        others = same_place.nonzero()[:, 0]
+        works = torch.cat([asr(layers(one)) for one in others[:, None]]) >= (shares[best] - ASR_SLACK).clamp(
+            min=MIN_ASR
+        )
+        return layers(torch.cat([chosen[None], others[works]]))
 
 
 def squares(mask: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Squares about the middle of a mask (H, W), as `boxes` takes them: corners (P, 2), sides (P,), colours (P, C)."""
+    """Squares around the centre of a mask (H, W) for `boxes`: corners (P, 2), sides (P,), colours (P, C)."""
     unit = radius(1, mask.shape[-1])
     along = torch.arange(float(mask.shape[-1]), device=mask.device)
     middle = torch.stack([mask.sum(1), mask.sum(0)]) @ along / mask.sum()
-    shifts = torch.arange(-AROUND, AROUND + 1.0, device=mask.device)
-    either = torch.tensor([0.0, 1.0], device=mask.device)
-    every = torch.cartesian_prod(shifts, shifts, torch.tensor(SIDES, device=mask.device), *[either] * channels)
-    sides = (unit * every[:, 2]).round()
-    corners = (middle + 0.5 - sides[:, None] / 2).round() + (unit * every[:, :2]).round()
-    return corners, sides, every[:, 3:]
+    shifts = torch.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1.0, device=mask.device)
+    values = torch.tensor([0.0, 1.0], device=mask.device)
+    grid = torch.cartesian_prod(shifts, shifts, torch.tensor(SIDES, device=mask.device), *[values] * channels)
+    sides = (unit * grid[:, 2]).round()
+    corners = (middle + 0.5 - sides[:, None] / 2).round() + (unit * grid[:, :2]).round()
+    return corners, sides, grid[:, 3:]

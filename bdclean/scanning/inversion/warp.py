@@ -33,12 +33,12 @@ class WarpInversion(Inversion):
         super().__init__(sizes, steps, batch_size)
 
     def start(self, goal: Goal) -> Tensor:
-        # Without a warp, the same gradient shifts each control point.
+        # Small random shifts: from an identity warp, all control points would get the same gradient.
         return 0.01 * torch.randn(len(goal), 2, CONTROLS, CONTROLS).to(goal.images)
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
         return warp(images, parameters)
 
     def bound(self, size: float, side: int) -> float:
-        # Shifts are in shares of the side.
+        # Shifts are relative to the side of the image.
         return shift_radius(size)
