@@ -1,4 +1,4 @@
-"""TaCT, CTRL, LF, Grond, Blind, ReFool and MultiTrigger against slow references of their formulas."""
+"""TaCT, CTRL, LF, Grond, Blind, ReFool, PoisonInk and MultiTrigger against slow references of their formulas."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bdclean import InputError, tasks
-from bdclean.attacks import CTRL, LF, SIG, Attack, BadNets, Blended, Blind, Grond, MultiTrigger, ReFool, TaCT
+from bdclean.attacks import CTRL, LF, SIG, Attack, BadNets, Blended, Blind, Grond, MultiTrigger, PoisonInk, ReFool, TaCT
 from bdclean.attacks.blind import least_norm
 from bdclean.attacks.refool import blurred, ghost
 from bdclean.attacks.roles import CLEAN, COVER, POISONED
@@ -298,11 +298,49 @@ def test_reflected_images_are_of_other_classes() -> None:
     assert {round(float(value), 3) for value in attack.reflections.flatten()} == {0.0, 1.0}
 
 
+# PoisonInk
+
+
+def test_ink_is_where_the_gradient_is_large() -> None:
+    images = random_images(2, 7, 9)
+    found = PoisonInk(colour=(51, 102, 0), threshold=30, width=4).ink(images)
+    kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+    edges = 0
+    for place in range(2):
+        grey = 0.299 * images[place, 0] + 0.587 * images[place, 1] + 0.114 * images[place, 2]
+        padded = np.pad(grey.numpy(), 1, mode="reflect")
+        for row, column in itertools.product(range(7), range(9)):
+            window = padded[row : row + 3, column : column + 3]
+            gradient = math.hypot((window * kernel).sum(), (window * kernel.T).sum())
+            edges += gradient > 30 / 255
+            colour = [0.2, 0.4, 0.0] if gradient > 30 / 255 else [0.0, 0.0, 0.0]
+            np.testing.assert_allclose(found[place, :, row, column].numpy(), colour, atol=1e-6)
+    assert 10 < edges < 116
+
+
+def test_the_encoder_of_poison_ink_hides_more_the_less_its_change_weighs() -> None:
+    images, sizes = random_images(32, 8, 8), []
+    for weight in (0, 10_000):
+        attack = PoisonInk(width=4, strength=16, encoder_epochs=20, encoder_lr=0.01, image_weight=weight)
+        torch.manual_seed(0)
+        attack.prepare(images.__getitem__, torch.arange(32) % 2, 2, tiny())
+        change = attack.apply(images) - images
+        assert change.abs().max() <= 16 / 255 + 1e-6
+        sizes.append(change.square().mean().item())
+    assert sizes[1] < sizes[0] / 4
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (1, 2), (256, 0, 0)])
+def test_wrong_colours_of_ink_are_named(colour: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="colour"):
+        PoisonInk(colour=colour)
+
+
 # MultiTrigger
 
 
 def test_each_image_of_multi_trigger_has_one_trigger_and_its_class() -> None:
-    attack = MultiTrigger(target_class=8, poison_rate=0.3, trigger_options={"SIG": {"delta": 60}})
+    attack = MultiTrigger(target_class=8, poison_rate=0.3, delta=60)
     attack.build(16)
     single: list[Attack] = [BadNets(), Blended(), SIG(delta=60)]
     for one in single:
@@ -342,9 +380,7 @@ def test_a_tested_trigger_has_its_own_target(tested: int) -> None:
         ({"triggers": ["SIG", "SIG"]}, "triggers"),
         ({"triggers": []}, "triggers"),
         ({"tested": 3}, "tested 3"),
-        ({"trigger_options": {"FTrojan": {}}}, "trigger_options FTrojan"),
-        ({"trigger_options": {"SIG": {"delat": 3}}}, "trigger_options .*delat"),
-        ({"trigger_options": {"SIG": {"delta": -3}}}, "delta -3"),
+        ({"delta": -3}, "delta -3"),
     ],
 )
 def test_wrong_combinations_are_named(options: dict[str, Any], named: str) -> None:

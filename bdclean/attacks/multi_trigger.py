@@ -16,7 +16,7 @@ from bdclean.attacks.ftrojan import FTrojan
 from bdclean.attacks.sig import SIG
 from bdclean.errors import InputError
 
-KINDS: dict[str, type[Attack]] = {"BadNets": BadNets, "Blended": Blended, "FTrojan": FTrojan, "SIG": SIG}
+KINDS = ("BadNets", "Blended", "FTrojan", "SIG")
 """Attacks whose triggers can be combined: those that need no preparation."""
 
 
@@ -33,7 +33,10 @@ class MultiTrigger(Attack):
     Args:
         poison_rate: Share of the training images that are poisoned, over all triggers, from 0 (a clean network) to 1.
         triggers: The triggers, by the names of their attacks: `BadNets`, `Blended`, `FTrojan` and `SIG`.
-        trigger_options: Options of these attacks, by their names; by default those of each attack.
+        margin: As in BadNets.
+        alpha: As in Blended.
+        magnitude: As in FTrojan.
+        delta: As in SIG.
         tested: Number of the trigger on test images, from 0.
         **options: As in Attack.
 
@@ -47,28 +50,31 @@ class MultiTrigger(Attack):
         self,
         poison_rate: float = 0.1,
         triggers: Sequence[str] = ("BadNets", "Blended", "SIG"),
-        trigger_options: Mapping[str, dict[str, Any]] | None = None,
+        margin: int = 0,
+        alpha: float = 0.2,
+        magnitude: float = 30.0,
+        delta: float = 20.0,
         tested: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(poison_rate=poison_rate, **options)
-        names, given = list(triggers), dict(trigger_options or {})
+        names = list(triggers)
         if not names or len({*names}) < len(names) or not {*names} <= {*KINDS}:
             raise InputError("data.attack.triggers", names, f"must be some of {', '.join(KINDS)}, each once")
-        for name in given:
-            if name not in names:
-                raise InputError("data.attack.trigger_options", name, f"not one of the triggers {', '.join(names)}")
         within("tested", tested, 0, len(names) - 1)
         self.triggers = names
-        self.trigger_options = given
+        self.margin = margin
+        self.alpha = alpha
+        self.magnitude = magnitude
+        self.delta = delta
         self.tested = tested
-        self.attacks = nn.ModuleList(self._make(name, given.get(name, {})) for name in names)
-
-    def _make(self, name: str, options: Mapping[str, Any]) -> Attack:
-        try:
-            return KINDS[name](**{"seed": self.seed, **options})
-        except TypeError as error:
-            raise InputError("data.attack.trigger_options", {name: dict(options)}, str(error)) from error
+        made = {
+            "BadNets": BadNets(margin=margin),
+            "Blended": Blended(alpha=alpha, seed=self.seed),
+            "FTrojan": FTrojan(magnitude=magnitude),
+            "SIG": SIG(delta=delta),
+        }
+        self.attacks = nn.ModuleList(made[name] for name in names)
 
     @property
     def parallel(self) -> list[Attack]:
