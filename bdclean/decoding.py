@@ -12,12 +12,11 @@ import ctypes
 import io
 import math
 import os
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +28,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from bdclean import first_line
+from bdclean.process_memory import limited, return_free
 from bdclean.resizing import Resize
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 Image.init()
 # All formats that Pillow decodes itself. EPS starts Ghostscript; for the other excluded formats Pillow has no decoder.
@@ -72,10 +67,6 @@ with suppress(AttributeError, OSError):
     _libtiff = ctypes.CDLL(_imaging.__file__)
     _libtiff.TIFFSetErrorHandler(None)
     _libtiff.TIFFSetWarningHandler(None)
-_STATUS = "/proc/self/statm"
-_PAGE = resource.getpagesize() if resource else 0
-_LIMIT = resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(_STATUS) else None
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 Result = TypeVar("Result")
 
 
@@ -99,26 +90,31 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-def decode(path: Path, size: int, resize: Resize | None = None) -> Tensor | str:
+def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST_BYTES) -> Tensor | str:
     """Decode an image file into a square image.
 
     Args:
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
         resize: Resizing of the image, as in `square`.
+        most: As in `bounded`.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
         # A JPEG that is decoded at a fraction of its size would give a slightly different result than the processor.
-        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size)
+        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size, most=most)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 
 
 def bounded(
-    path: Path, read: Callable[[Image.Image], Result], formats: tuple[str, ...] = FORMATS, size: int | None = None
+    path: Path,
+    read: Callable[[Image.Image], Result],
+    formats: tuple[str, ...] = FORMATS,
+    size: int | None = None,
+    most: int = MOST_BYTES,
 ) -> Result:
     """Open an image file and read it in bounded memory.
 
@@ -127,26 +123,27 @@ def bounded(
         read: Maps the opened image, which is not decoded yet, to the result.
         formats: Formats that Pillow tries.
         size: Height and width in pixels that suffice: a JPEG is decoded at the closest fraction of its size.
+        most: Maximum memory to decode one image, in bytes.
 
     Raises:
-        MemoryError: If this takes more than `MOST_BYTES`.
+        MemoryError: If this takes more than `most`.
         Exception: Any error of Pillow or `read`.
     """
     worker = get_worker_info()
-    share = MOST_BYTES // max(USUAL_WORKERS, worker.num_workers if worker else 0)
+    share = most // max(USUAL_WORKERS, worker.num_workers if worker else 0)
     try:
-        with _memory_limit(share):
+        with limited(share):
             return _read(path, read, formats, size, share)
     except RefusedError:
         raise
     except Exception:  # decoders raise different errors when they run out of memory
-        _return_memory()
+        return_free()
     try:
-        with FileLock(_lock(), poll_interval=0.01), _memory_limit(MOST_BYTES):
-            return _read(path, read, formats, size, MOST_BYTES)
+        with FileLock(_lock(), poll_interval=0.01), limited(most):
+            return _read(path, read, formats, size, most)
     except MemoryError as error:
         # A MemoryError that Python raises has no text.
-        raise MemoryError(str(error) or f"takes more than {MOST_BYTES // 2**20} MiB to decode") from error
+        raise MemoryError(str(error) or f"takes more than {most // 2**20} MiB to decode") from error
 
 
 def _read(
@@ -172,7 +169,7 @@ def _read(
             result = read(image)
     if needed > KEPT:
         del image, opened
-        _return_memory()
+        return_free()
     return result
 
 
@@ -182,36 +179,11 @@ def _lock() -> Path:
     return Path(tempfile.gettempdir(), f"bdclean-{user}-decoding.lock")
 
 
-def _return_memory() -> None:
-    """Return free memory to the system: the command line configures the allocator to keep it, in each worker."""
-    if _trim is not None:
-        _trim(0)
-
-
 def _needed(image: Image.Image, file_pixels: int) -> int:
     """Estimate the bytes for decoding an image with `file_pixels` pixels in its file."""
     per_pixel = DEEP_BYTES if image.mode.startswith(("I", "F")) else USUAL_BYTES
     stored = file_pixels * PROGRESSIVE_BYTES if {"progressive", "progression"} & image.info.keys() else 0
     return stored + math.prod(image.size) * max(per_pixel, BYTES_PER_PIXEL.get(image.format or "", 0))
-
-
-@contextmanager
-def _memory_limit(most: int) -> Iterator[None]:
-    """Limit the additional memory of this process to `most` bytes within the context; only on Linux."""
-    if _LIMIT is None:
-        yield
-        return
-    # Runs for every image: twice as fast as a file object.
-    status = os.open(_STATUS, os.O_RDONLY)
-    used = int(os.read(status, 200).split()[5]) * _PAGE
-    os.close(status)
-    soft, hard = _LIMIT
-    allowed = used + most if soft == resource.RLIM_INFINITY else min(used + most, soft)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
 def square(image: Image.Image, size: int, resize: Resize | None = None) -> Tensor:

@@ -21,7 +21,7 @@ class Untargeted(ScanDistill):
 
     @property
     def targeted(self) -> list[Aim]:
-        """None."""
+        """No aims."""
         return []
 
 

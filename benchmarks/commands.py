@@ -32,7 +32,8 @@ def run(words: Sequence[str], folder: Path) -> tuple[float, float]:
     Raises:
         SystemExit: If it fails, with its output.
     """
-    environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": str(HERE)}
+    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PHASES": str(folder), "PYTHONPATH": paths}
     log = folder / "log"
     with log.open("w", encoding="utf-8") as output:
         started = time.time()

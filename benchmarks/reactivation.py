@@ -82,13 +82,13 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--results", type=Path, default=Path("reactivation.csv"))
     parser.add_argument("--counts", nargs="+", type=int, default=[5, 50])
-    asked = parser.parse_args(words[: words.index("--")] if "--" in words else words)
-    counts.extend(asked.counts)
+    arguments = parser.parse_args(words[: words.index("--")] if "--" in words else words)
+    counts.extend(arguments.counts)
     cli.Verbs = Reactivating  # type: ignore[attr-defined]
-    with asked.results.open("w", newline="") as file:
+    with arguments.results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["checkpoint", "images", "steps", "acc", "asr"])
-        for path in asked.checkpoints:
+        for path in arguments.checkpoints:
             rows.clear()
             # These suspects are trusted, so that their images may be read.
             images = f"--data.source={read(str(path)).data['source']}"

@@ -20,7 +20,6 @@ start-up, peak memory, and figures; see `commands.py`.
 from __future__ import annotations
 
 import argparse
-import shlex
 import tempfile
 import time
 import warnings
@@ -183,7 +182,9 @@ def main() -> None:
     parser.add_argument(
         "--commands", nargs="*", default=["small_cnn"], metavar="ARCH", help="networks of whole commands"
     )
-    parser.add_argument("--options", type=shlex.split, default=[], help="options of whole commands, in quotes")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of whole commands; must come last"
+    )
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore")

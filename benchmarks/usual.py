@@ -100,13 +100,13 @@ def usual(arch: str, verb: str, images: int, workers: int) -> Iterator[Connectio
 
     Unlike `bdclean`, it keeps the allocator's defaults.
     """
-    here, there = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_epochs, args=(there, arch, verb, images, workers))
+    parent, child = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=_epochs, args=(child, arch, verb, images, workers))
     process.start()
-    there.close()  # so that `recv` fails if the process ends
+    child.close()  # so that `recv` fails if the process ends
     try:
-        yield here
-        here.send(False)
+        yield parent
+        parent.send(False)
         process.join()
     finally:
         process.kill()

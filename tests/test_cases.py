@@ -70,8 +70,8 @@ def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
             print(f"\nmemory {grown} seconds {sum(os.times()[:4]) - began}", flush=True)
             os._exit(code)
     os.close(write)
-    with open(read) as said:
-        text = said.read()
+    with open(read) as output:
+        text = output.read()
     status = os.waitpid(child, 0)[1]
     used = re.search(r"memory (\d+) seconds ([\d.]+)", text)
     assert used is not None, f"killed: {status} {text}"
@@ -85,15 +85,15 @@ def test_hostile_files(name: str, command: str, hostile: Path) -> None:
     words = [command, "--ckpt", str(hostile / name), *QUIET, "--trainer.logger", "false"]
     if not name.endswith(".ckpt"):
         words += ["--model.mean", "none", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
-    code, said, seconds, memory = in_a_child(words)
-    answer = MESSAGES[name]
-    if answer is None:
-        assert "recognised from the weights" in said
+    code, output, seconds, memory = in_a_child(words)
+    message = MESSAGES[name]
+    if message is None:
+        assert "recognised from the weights" in output
     else:
         assert code == 2
-        assert [line for line in said.splitlines() if "bdclean: error: --" in line and answer in line]
-        assert len(said.strip().splitlines()) == 1
+        assert [line for line in output.splitlines() if "bdclean: error: --" in line and message in line]
+        assert len(output.strip().splitlines()) == 1
         assert seconds < SECONDS
         assert not list(Path.cwd().iterdir())
     assert memory < MEMORY
-    assert "Traceback" not in said
+    assert "Traceback" not in output

@@ -211,9 +211,10 @@ def test_a_checkpoint_causes_no_reads_or_downloads(
     option = f"--data.source {shlex.quote(source)}"
     with pytest.raises(SystemExit) as caught:
         main(["test", "--ckpt", path, *QUIET])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert caught.value.code == 2
-    assert said.err.strip().endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
+    error = output.err.strip()
+    assert error.endswith(f"says that it was trained on {source}, which is not read automatically: {option}")
     main(["scan", "--ckpt", path, *QUIET, "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"])
     assert f"changed.ckpt says that it was trained on {source}: {option} measures ACC there" in capsys.readouterr().out
     main(["test", "--ckpt", path, *QUIET, "--data.source", "shapes"])
@@ -267,5 +268,5 @@ def test_entries_that_are_left_out_are_reported(tiny_suspect: Path, capsys: pyte
     torch.save({"net": state, "args": argparse.Namespace(lr=1)}, "theirs.pth")
     images = ["--data.unlabeled", "procedural", "--data.num_unlabeled", "16", "--model.mean", "none"]
     main(["scan", "--ckpt", "theirs.pth", *QUIET, *images])
-    said = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
-    assert said in capsys.readouterr().out.splitlines()
+    line = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
+    assert line in capsys.readouterr().out.splitlines()

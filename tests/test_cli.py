@@ -145,11 +145,11 @@ def test_all_commands_in_sequence(tiny_suspect: Path, capsys: pytest.CaptureFixt
 def test_images_from_the_suspects_training_set_are_reported(
     tiny_suspect: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = r"(\d+) of the held-out images were in the suspect's training set"
+    pattern = r"(\d+) of the held-out images were in the suspect's training set"
     cleanse(tiny_suspect, "--method", "CLP")
-    assert not re.search(said, capsys.readouterr().out)
+    assert not re.search(pattern, capsys.readouterr().out)
     cleanse(tiny_suspect, "--method", "CLP", "--data.seed", "1")
-    (number,) = re.findall(said, capsys.readouterr().out)
+    (number,) = re.findall(pattern, capsys.readouterr().out)
     assert 40 < int(number) < 60
 
 
@@ -381,8 +381,8 @@ DISTIL = ["--method", "Distill", "--data.num_unlabeled", "41", "--overwrite", "t
 
 
 def test_two_processes_write_one_report(cifar_like: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def check(said: str) -> None:
-        assert said.count("All figures in percent") == 1
+    def check(text: str) -> None:
+        assert text.count("All figures in percent") == 1
         report = json.loads(Path("cleansed.json").read_text())
         assert report["device"].startswith("2 x ")
         assert report["unlabeled_images"] == 41

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bdclean import InputError
 from bdclean.attacks import BadNets
-from bdclean.data import PoisonDataModule, cache, placement, sampler
+from bdclean.data import PoisonDataModule, cache, sampler
 from bdclean.data import arrays as opened
 from bdclean.data.augment import Augmentation, random_crop_flip
 from bdclean.data.batch import Batch
@@ -59,15 +59,24 @@ def test_a_linear_model_does_not_solve_shapes() -> None:
 # Sources
 
 
+LARGE = 1400
+"""Number of images of 16 pixels that are enough for the cache."""
+
+
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
+    return saved_arrays(tmp_path / "images.npz", 100)
+
+
+def saved_arrays(path: Path, count: int) -> Path:
+    """Write a file of `count` training images and 40 test images, 16 pixels, four classes."""
     generator = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
-    for split, count in (("train", 100), ("test", 40)):
-        arrays[f"x_{split}"] = generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-        arrays[f"y_{split}"] = np.arange(count) % 4
-    np.savez(tmp_path / "images.npz", **arrays)
-    return tmp_path / "images.npz"
+    for split, number in (("train", count), ("test", 40)):
+        arrays[f"x_{split}"] = generator.integers(0, 256, (number, 16, 16, 3), dtype=np.uint8)
+        arrays[f"y_{split}"] = np.arange(number) % 4
+    np.savez(path, **arrays)
+    return path
 
 
 @pytest.fixture
@@ -364,11 +373,10 @@ def test_images_are_in_memory_once(data: PoisonDataModule) -> None:
 
 
 @pytest.fixture
-def large_npz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, npz: Path) -> Path:
-    """The fixture `npz`, with a cache that accepts few images."""
-    monkeypatch.setattr(cache, "SMALLEST", 0)
+def large_npz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file with enough images for the cache, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
-    return npz
+    return saved_arrays(tmp_path / "images.npz", LARGE)
 
 
 def kept() -> list[Path]:
@@ -386,11 +394,11 @@ def test_decoded_images_are_cached_and_mapped_into_memory(large_npz: Path, monke
     assert sum(line.endswith(file.name) for line in Path("/proc/self/maps").read_text().splitlines()) == 2
     expected = torch.from_numpy(np.load(large_npz)["x_train"])
     for images in (first, second):
-        assert torch.equal(images.batch(torch.arange(100)), expected)
-        assert torch.equal(images.labels, torch.arange(100) % 4)
+        assert torch.equal(images.batch(torch.arange(LARGE)), expected)
+        assert torch.equal(images.labels, torch.arange(LARGE) % 4)
     # Changes stay private.
     first.pixels[5] = 0  # type: ignore[attr-defined]
-    assert torch.equal(open_source(str(large_npz)).load("train", 16).batch(torch.arange(100)), expected)
+    assert torch.equal(open_source(str(large_npz)).load("train", 16).batch(torch.arange(LARGE)), expected)
 
 
 def test_a_changed_file_is_decoded_again(large_npz: Path) -> None:
@@ -399,7 +407,7 @@ def test_a_changed_file_is_decoded_again(large_npz: Path) -> None:
     arrays["x_train"] = 255 - arrays["x_train"]
     np.savez(large_npz, **arrays)
     after = open_source(str(large_npz)).load("train", 16)
-    numbers = torch.arange(100)
+    numbers = torch.arange(LARGE)
     assert torch.equal(after.batch(numbers), 255 - before.batch(numbers))
     assert len(kept()) == 2
 
@@ -409,7 +417,7 @@ def test_without_disk_space_each_process_decodes(large_npz: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "write_whole", full)
-    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+    assert len(open_source(str(large_npz)).load("train", 16)) == LARGE
     assert not kept()
     Path("kept/bdclean/images").rename("elsewhere")
     Path("kept/bdclean/images").write_text("no folder")
@@ -420,7 +428,7 @@ def test_a_damaged_cache_file_is_ignored(large_npz: Path) -> None:
     open_source(str(large_npz)).load("train", 16)
     (file,) = kept()
     file.write_bytes(file.read_bytes()[:500])
-    assert len(open_source(str(large_npz)).load("train", 16)) == 100
+    assert len(open_source(str(large_npz)).load("train", 16)) == LARGE
 
 
 def test_an_npz_is_opened_once(npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,9 +523,9 @@ def test_files_and_memory_give_the_same_batches(folder: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(everything(one), everything(two), strict=True))
 
 
-def test_the_size_decides_what_is_kept_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "MEMORY_LIMIT", 16 * 16 * 16 * 3)
+def test_the_size_decides_what_is_kept_in_memory(folder: Path) -> None:
     data = PoisonDataModule(str(folder), image_size=16, num_workers=0)
+    data.attacker.placement.limit = 16 * 16 * 16 * 3
     assert type(data.attacker.test[0].images).__name__ == "MemoryImages"
     assert type(data.attacker.training.images).__name__ == "FileImages"
 

@@ -173,8 +173,8 @@ def test_known_sources_folders_and_files_pass() -> None:
     for name in ("images", "arrays.npz", "cifar10", "shapes", "procedural", "."):
         taken("fit", "--data.source", name)
     assert "text.txt: neither a folder" in refused("fit", "--data.source", "text.txt")
-    said = refused("fit", "--data.source", "cifar1")
-    assert said.endswith("; did you mean cifar10?")
+    message = refused("fit", "--data.source", "cifar1")
+    assert message.endswith("; did you mean cifar10?")
 
 
 def test_the_commands_are_those_of_the_parser() -> None:

@@ -107,7 +107,7 @@ def test_an_interrupted_benchmark_reports_its_progress(
     monkeypatch.setattr(benchmark, "_run_tasks", interrupt)
     words = ["benchmark", "--suspects", "{a: {}}", "--methods", "{CLP: {}, BNP: {}}", "--folder", "bench"]
     code, line = ended(words, capsys)
-    kept = "bench has 0 of 2 cells and no tables; the same command goes on from there"
+    kept = "bench has 0 of 2 cells and no tables; repeat the command to resume"
     assert (code, line) == (130, f"bdclean: interrupted: {kept}")
 
 
@@ -202,11 +202,11 @@ def test_a_thread_on_a_full_disk_prints_nothing(
         raise error
 
     monkeypatch.setattr(threading, "excepthook", start.report_thread)
-    for error, said in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
+    for error, printed in ((OSError(errno.ENOSPC, "full"), False), (ValueError("why"), True)):
         thread = threading.Thread(target=fail, args=(error,))
         thread.start()
         thread.join()
-        assert ("Traceback" in capsys.readouterr().err) is said
+        assert ("Traceback" in capsys.readouterr().err) is printed
 
 
 def test_notices_about_images_are_not_on_standard_error(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,9 +224,9 @@ def test_notices_about_images_are_not_on_standard_error(tiny_suspect: Path, caps
     ]
     with pytest.raises(SystemExit):
         main(words)
-    said = capsys.readouterr()
-    assert len(said.err.splitlines()) == 1
-    assert "the labels go from 1 to 9, and none is 0" in said.out
+    output = capsys.readouterr()
+    assert len(output.err.splitlines()) == 1
+    assert "the labels go from 1 to 9, and none is 0" in output.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")

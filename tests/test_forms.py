@@ -354,11 +354,11 @@ NO_WEIGHTS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("name", NO_WEIGHTS)
 def test_a_file_without_weights_is_described(name: str) -> None:
-    content, said = NO_WEIGHTS[name]
+    content, message = NO_WEIGHTS[name]
     torch.save(content, "file.pt")
     with pytest.raises(InputError) as caught:
         read("file.pt")
-    assert str(caught.value).startswith(f"ckpt file.pt: holds {said}")
+    assert str(caught.value).startswith(f"ckpt file.pt: holds {message}")
 
 
 @pytest.mark.filterwarnings("error")
@@ -371,8 +371,8 @@ def test_deprecated_features_in_a_file_print_no_warning(kind: str) -> None:
             torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8) if kind == "quantised" else weight.to_sparse_csr()
         )
         torch.save({"first": other, "second": weight}, "file.pt")
-    said = "of a quantised network" if kind == "quantised" else "which is not an ordinary tensor"
-    with pytest.raises(InputError, match=f"holds 'first', {said}"):
+    message = "of a quantised network" if kind == "quantised" else "which is not an ordinary tensor"
+    with pytest.raises(InputError, match=f"holds 'first', {message}"):
         read("file.pt")
 
 

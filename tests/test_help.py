@@ -81,8 +81,8 @@ def test_help_may_be_cut_off() -> None:
         assert process.stderr is not None
         # The pipe is closed before the program writes to it.
         process.stdout.close()
-        said = process.stderr.read()
-    assert (process.returncode, said) == (0, b"")
+        output = process.stderr.read()
+    assert (process.returncode, output) == (0, b"")
 
 
 @pytest.mark.parametrize(("option", "name"), NAMED)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdclean import InputError, decoding
+from bdclean import InputError, decoding, process_memory
 from bdclean.attacks import BadNets
 from bdclean.data.sources import open_source
 from bdclean.data.walk import walk
@@ -115,7 +115,6 @@ def test_floats_that_are_not_grey_levels(value: float) -> None:
 
 
 def test_large_images_are_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MOST_BYTES", 64 * MIB)
     waited: list[str] = []
 
     class Lock:
@@ -132,23 +131,24 @@ def test_large_images_are_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None
     for side, expected in ((500, []), (1600, ["alone"]), (3000, ["alone"])):
         waited.clear()
         Image.new("RGB", (side, side)).save("a.png")
-        result = decode(Path("a.png"), 8)
+        result = decode(Path("a.png"), 8, most=64 * MIB)
         assert waited == expected
     assert result == "3000x3000 pixels take 77 MiB to decode"
 
 
 def test_a_decoders_memory_is_limited_whatever_the_header_claims() -> None:
-    if decoding._LIMIT is None:
+    if process_memory.LIMIT is None:
         pytest.skip("only Linux holds a process to its memory")
     Image.new("RGB", (6000, 6000)).save("a.png")
     # In a separate process: this one may have freed memory that the limit does not count.
     code = (
         "from pathlib import Path; import numpy as np; from bdclean import decoding\n"
-        "decoding.MOST_BYTES, decoding._needed = 64 * 2**20, lambda image, in_file: 0\n"
-        "print(decoding.decode(Path('a.png'), 8), np.ones(100 * 2**20, np.uint8).all())  # the limit is gone again"
+        "decoding._needed = lambda image, in_file: 0\n"
+        "print(decoding.decode(Path('a.png'), 8, most=64 * 2**20))\n"
+        "print(np.ones(100 * 2**20, np.uint8).all())  # the limit is gone again"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.stdout == "takes more than 64 MiB to decode True\n", ended.stderr
+    assert ended.stdout == "takes more than 64 MiB to decode\nTrue\n", ended.stderr
 
 
 def test_several_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:

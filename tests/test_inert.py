@@ -10,6 +10,7 @@ import sys
 import threading
 import zipfile
 from collections import Counter, OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -338,9 +339,9 @@ def test_bytes_after_an_old_file_are_not_read() -> None:
 # The child process
 
 
-def endured(content: bytes) -> None:
+def endured(content: bytes, **settings: Any) -> None:
     Path("file.pt").write_bytes(content)
-    with open("file.pt", "rb") as file, guard.enduring(file):
+    with open("file.pt", "rb") as file, guard.enduring(file, **settings):
         pass
 
 
@@ -365,18 +366,17 @@ def test_the_child_succeeds_for_a_file_that_is_read_or_refused() -> None:
 )
 def test_a_killed_reader_does_not_kill_the_program(fault: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from bdclean.inert import child; child.parse = lambda data: exec({fault!r}, {{}}); child.read()"
-    monkeypatch.setattr(guard, "CHILD", "import sys; sys.path.insert(0, sys.argv[1]); " + code.format(fault=fault))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); " + code.format(fault=fault)
     with pytest.raises(RefusedError, match=reason):
-        endured(saved({"w": torch.ones(2)}))
+        endured(saved({"w": torch.ones(2)}), code=code)
+    monkeypatch.setattr(guard, "enduring", partial(guard.enduring, code=code))
     with pytest.raises(InputError, match=f"ckpt file.pt: not a readable checkpoint: .*{reason}"):
         load("file.pt", Given("ckpt", "file.pt"))
 
 
-def test_the_reader_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "CHILD", "while True: pass")
-    monkeypatch.setattr(guard, "WALL_SECONDS", 0.2)
+def test_the_reader_has_a_time_limit() -> None:
     with pytest.raises(RefusedError, match=r"longer than 0.2 s"):
-        endured(b"x")
+        endured(b"x", code="while True: pass", seconds=0.2)
 
 
 def test_the_reader_needs_only_the_standard_library_and_little_memory() -> None:

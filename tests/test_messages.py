@@ -15,7 +15,7 @@ from tests.conftest import CONFIGS, QUICK
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("WandbLogger", "--trainer.logger WandbLogger: needs a package that is missing: pip install -U 'wandb"),
         ("MLFlowLogger", "--trainer.logger MLFlowLogger: needs a package that is missing: pip install -U 'mlflow"),
@@ -26,7 +26,7 @@ from tests.conftest import CONFIGS, QUICK
     ],
 )
 def test_a_logger_without_its_package_is_one_line(
-    value: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    value: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("wandb", "mlflow", "comet"):
         # Whether or not the packages are installed here.
@@ -37,7 +37,7 @@ def test_a_logger_without_its_package_is_one_line(
         main(["fit", *QUICK, "--trainer.logger", value])
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
-    assert line.startswith(f"bdclean: error: {said}")
+    assert line.startswith(f"bdclean: error: {expected}")
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -57,7 +57,7 @@ def test_a_benchmark_needs_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ("fit extra", "extra: not expected here"),
         ("fit --trainer.max_epochs", "--trainer.max_epochs: needs a value"),
@@ -76,7 +76,7 @@ def test_a_benchmark_needs_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_refused_options_are_found(
-    command: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.setenv("BDCLEAN_CLEANSE__X", "with options in variables less is refused early")
@@ -86,7 +86,7 @@ def test_refused_options_are_found(
         main([word.replace("@", " ") if word.startswith("{") else word for word in command.split()])
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
-    assert line.startswith(f"bdclean: error: {said}")
+    assert line.startswith(f"bdclean: error: {expected}")
 
 
 def test_options_in_variables_and_files_are_checked(

@@ -1,11 +1,19 @@
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from bdclean.data import procedural
-from bdclean.data.procedural import _dead_leaves, _fractal_noise, _natural_spectra, _random_phases, draw_procedural
+from bdclean.data.procedural import (
+    KINDS,
+    _dead_leaves,
+    _fractal_noise,
+    _natural_spectra,
+    _random_phases,
+    draw_procedural,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,35 +85,31 @@ def test_the_global_generator_is_neither_used_nor_changed():
     assert torch.equal(images, draw_procedural(30, 32, seed=0))
 
 
-def test_the_number_of_threads_has_no_effect_and_is_restored(monkeypatch: pytest.MonkeyPatch):
+def test_the_number_of_threads_has_no_effect_and_is_restored():
     # Few images rarely show differences in rounding, so that the number of threads is checked too.
     def watched(count: int, size: int, generator: torch.Generator) -> Tensor:
         assert torch.get_num_threads() == 1
         return _natural_spectra(count, size, generator)
 
-    monkeypatch.setattr(procedural, "_natural_spectra", watched)
     threads = torch.get_num_threads()
     try:
         images = []
         for number in (1, 3):
             torch.set_num_threads(number)
-            images.append(draw_procedural(60, 32, seed=0))
+            images.append(draw_procedural(60, 32, seed=0, kinds=[*KINDS[:2], watched]))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*images)
 
 
-def test_a_third_is_of_each_kind_in_random_order_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch):
-    for value, kind in enumerate(("_dead_leaves", "_fractal_noise", "_natural_spectra")):
+def test_a_third_is_of_each_kind_in_random_order_whatever_the_chunks():
+    def constant(value: int, count: int, size: int, _: torch.Generator) -> Tensor:
+        assert count <= 7
+        return torch.full((count, size, size, 3), value / 255)
 
-        def constant(count: int, size: int, _: torch.Generator, value: int = value) -> Tensor:
-            assert count <= 7
-            return torch.full((count, size, size, 3), value / 255)
-
-        monkeypatch.setattr(procedural, kind, constant)
-    monkeypatch.setattr(procedural, "PIXELS_PER_CHUNK", 7 * 8**2)
-    kinds = draw_procedural(90, 8, seed=0)[:, 0, 0, 0]
+    draws = [partial(constant, value) for value in range(3)]
+    kinds = draw_procedural(90, 8, seed=0, kinds=draws, pixels=7 * 8**2)[:, 0, 0, 0]
     assert kinds.bincount().tolist() == [30, 30, 30]
     assert (kinds.diff() != 0).sum() > 40
 

@@ -134,18 +134,18 @@ def test_a_verdict_reports_whether_the_backdoor_was_removed() -> None:
     found, clean = Verdict((finding(0.001, 3),), 0.01, ("a", "b", "c", "cat"), after), Verdict(after, 0.01, (), after)
     harmless = Conclusion((), ("it agrees",), 5000)
 
-    def said(**parts: Any) -> tuple[str, str]:
+    def verdict_of(**parts: Any) -> tuple[str, str]:
         return verdict(cleansing(**{"conclusion": harmless} | parts))
 
     removed = Comparison(found, (Moved(99.0, 1.0),))
-    assert said(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
+    assert verdict_of(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
     left = Comparison(found, (Moved(99.0, 60.0),))
-    assert said(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
-    assert said(scan=Comparison(clean, (Moved(None, None),))) == ("No backdoor found", "good")
+    assert verdict_of(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
+    assert verdict_of(scan=Comparison(clean, (Moved(None, None),))) == ("No backdoor found", "good")
     harmful = Conclusion(("class 1 vanished",), (), 5000)
-    assert said(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
-    assert said(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")
-    assert said() == ("Cleansed, without a scan", "good")
+    assert verdict_of(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
+    assert verdict_of(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")
+    assert verdict_of() == ("Cleansed, without a scan", "good")
 
 
 def test_a_report_has_its_provenance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,15 +39,14 @@ def benchmark(
     """Cleanse many suspects with many methods and compare the results.
 
     Suspects are trained once and kept. A cell, one method on one suspect, is run once, and its result is written
-    completely or not at all. Started again, the command runs missing and failed cells. At the end the folder has
+    atomically. When the command is repeated, it runs only missing and failed cells. At the end the folder has
     `results.csv`, `results.md`, `heatmap.png`, `scatter.png`, `index.html` with all of these, and logs for
     TensorBoard.
 
     Args:
         suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`. `start` among them is the name of another suspect, whose weights the training starts
-            from. `only`, here and in the next three, names what the suspect is combined with: `{methods: [CLP],
-            seeds: [0]}`.
+            configs/badnet.yaml}`. `start` names another suspect, whose weights the training starts from. `only`, here
+            and in the next three, limits the combinations: `{methods: [CLP], seeds: [0]}`.
         methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
             them.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:
@@ -69,7 +68,7 @@ def benchmark(
     within("jobs", 1 if jobs is None else jobs, 1)
     if not folder:
         raise InputError("folder", "", "needs a name")
-    place = Path(folder)
+    path = Path(folder)
     parts = {
         "suspects": suspects,
         "methods": methods,
@@ -85,18 +84,18 @@ def benchmark(
         raise InputError("cell", cell, "no such cell")
     options = {name: {key: dict(value) for key, value in part.items()} for name, part in parts.items()}
     others = {"seeds": [*seeds], "folder": folder, "keep_networks": keep_networks}
-    _make_folder(place, options | others if cell is None else None)
-    repeat = ["bdclean", "benchmark", "--config", str(place / GRID)]
+    _make_folder(path, options | others if cell is None else None)
+    repeat = ["bdclean", "benchmark", "--config", str(path / GRID)]
     if list:
         for one in grid:
             print(shlex.join([*repeat, "--cell", one.key]))
     elif selected is not None:
-        result = work.cleanse(selected, place, command, keep_networks)
+        result = work.cleanse(selected, path, command, keep_networks)
         if "error" in result:
             raise InputError("cell", cell, str(result["error"]))
     else:
-        _run_missing(grid, place, jobs, command, keep_networks)
-        _report(grid, place, shlex.join(repeat))
+        _run_missing(grid, path, jobs, command, keep_networks)
+        _report(grid, path, shlex.join(repeat))
 
 
 def _make_folder(folder: Path, grid: Mapping[str, Any] | None) -> None:
@@ -154,8 +153,8 @@ def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: 
         _run_tasks(tasks, cells, folder, jobs, command)
     except KeyboardInterrupt as interruption:
         done = sum(work.done(one, folder, keep) for one in grid)
-        kept = f"{folder} has {done} of {len(grid)} cells and no tables; the same command goes on from there"
-        raise Interrupted(kept) from interruption
+        message = f"{folder} has {done} of {len(grid)} cells and no tables; repeat the command to resume"
+        raise Interrupted(message) from interruption
 
 
 def _announcement(suspects: Mapping[str, Suspect], cells: Mapping[str, Cell], command: work.Command) -> str:

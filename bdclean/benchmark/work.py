@@ -101,11 +101,11 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
         The result: the report of `bdclean cleanse`, or the reason of the failure as `error`.
     """
     path = cell.path(folder)
-    asked = time.time()
+    started = time.time()
     with alone(folder, cell.key) as scratch:
         result = read(path)
         # Retry a failed cell, unless another process has retried it in the meantime.
-        if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > asked):
+        if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > started):
             return result
         output = scratch / "cleansed.ckpt"
         try:
@@ -156,14 +156,14 @@ def read(path: Path) -> dict[str, Any] | None:
 @contextmanager
 def alone(folder: Path, key: str) -> Iterator[Path]:
     """An empty scratch folder that one process at a time can use; it is removed afterwards."""
-    place = folder / "unfinished" / key
-    with FileLock(f"{place}.lock"):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
+    scratch = folder / "unfinished" / key
+    with FileLock(f"{scratch}.lock"):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
         try:
-            yield place
+            yield scratch
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def tidy(folder: Path, key: str) -> None:

@@ -56,12 +56,12 @@ def load(path: str, option: Given) -> Loaded:
             has.
     """
     try:
-        place = Path(path)
-        if place.is_dir():
+        file_path = Path(path)
+        if file_path.is_dir():
             raise RefusedError(kinds.of_folder(path))
-        if not place.is_file():
-            raise InputError(*option, f"{'not an ordinary file' if place.exists() else 'no such file'}")
-        with place.open("rb") as file:
+        if not file_path.is_file():
+            raise InputError(*option, f"{'not an ordinary file' if file_path.exists() else 'no such file'}")
+        with file_path.open("rb") as file:
             return _read(file)
     except InputError:
         raise

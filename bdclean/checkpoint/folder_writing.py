@@ -73,20 +73,20 @@ def write_folder(path: Path, state: Mapping[str, Tensor], like: Checkpoint) -> N
 
     assert like.folder is not None
     final = Path(os.path.realpath(path))
-    place = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
-    old = place.with_name(f"{place.name}.old")
+    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
-        place.mkdir()
+        temporary.mkdir()
         # Clone each tensor, as safetensors does not support shared memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        save_file(separate, place / WEIGHTS[0], {"format": "pt"})
+        save_file(separate, temporary / WEIGHTS[0], {"format": "pt"})
         for source in like.folder.copied:
-            shutil.copyfile(source, place / source.name)
+            shutil.copyfile(source, temporary / source.name)
         if final.exists():
             final.rename(old)
-        place.rename(final)
+        temporary.rename(final)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -27,9 +27,9 @@ class CheckedFiles(TorchCheckpointIO):
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, lambda file: torch.save(checkpoint, file))
+        file_path = Path(path)
+        file_path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file_path, lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: _PATH, *args: Any, **options: Any) -> Any:
         """The content of a checkpoint, on the CPU."""

@@ -94,8 +94,8 @@ def of_command(command: str) -> str:
     parts = [f"usage: bdclean {command}{required} [options]", _filled(text.short_description or "")]
     if text.long_description:
         parts += [_filled(part) for part in text.long_description.split("\n\n")]
-    own = dict(_options(function, ast.get_docstring(function) or "", ""))
-    parts.append(_section(f"options of {command}", (NETWORK if required else {}) | own))
+    options = dict(_options(function, ast.get_docstring(function) or "", ""))
+    parts.append(_section(f"options of {command}", (NETWORK if required else {}) | options))
     if trained:
         model = ("attack.py", "AttackModule") if command == "fit" else ("suspect.py", "Suspect")
         images = _of_class(PACKAGE / "data" / "module.py", "PoisonDataModule", "data.")
@@ -141,13 +141,13 @@ def inherited(folder: str, name: str, prefix: str) -> Iterator[tuple[str, str]]:
     node = classes(folder).get(name)
     if node is None:
         return
-    made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    constructor = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     seen = set()
-    if made is not None:
-        for option, text in _options(made, ast.get_docstring(node) or "", prefix):
+    if constructor is not None:
+        for option, text in _options(constructor, ast.get_docstring(node) or "", prefix):
             seen.add(option.split()[0])
             yield option, text
-    if made is None or made.args.kwarg is not None:
+    if constructor is None or constructor.args.kwarg is not None:
         for base in (one.id for one in node.bases if isinstance(one, ast.Name)):
             yield from (pair for pair in inherited(folder, base, prefix) if pair[0].split()[0] not in seen)
 
@@ -157,8 +157,8 @@ def _place(command: str) -> tuple[Path, str]:
 
 
 def _of_class(path: Path, name: str, prefix: str) -> dict[str, str]:
-    made, text = _functions(path, name)["__init__"], _docstring(path, name)
-    return dict(_options(made, text, prefix))
+    constructor, text = _functions(path, name)["__init__"], _docstring(path, name)
+    return dict(_options(constructor, text, prefix))
 
 
 def _functions(path: Path, owner: str) -> dict[str, ast.FunctionDef]:

@@ -70,15 +70,15 @@ def options(subcommand: str) -> Options:
     trainers = _trainers()
     single = _single(subcommand, trainers)
     folders = {"data.attack": ("attacks", "Attack")}
-    own = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
-    folders |= own.get(subcommand, {})
+    of_command = {"cleanse": {"method": ("cleansing", "Cleanser")}, "scan": {"detector": ("scanning", "Detector")}}
+    folders |= of_command.get(subcommand, {})
     values: dict[str, tuple[Values | None, ...]] = {name: (value,) for name, value in single.items()}
     classes = {}
     for option, (folder, root) in folders.items():
         members = {owner: _parameters(path, owner) for owner, path in _classes(folder, root).items()}
         inner = {name for taken in members.values() for name in taken}
         classes[option] = Classes(tuple(members), _usual(folder, root, members), frozenset(inner))
-        values |= {f"{option}.{name}": tuple(own[name] for own in members.values() if name in own) for name in inner}
+        values |= {f"{option}.{name}": tuple(one[name] for one in members.values() if name in one) for name in inner}
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
     names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand == "fit" else ("ckpt",))}

@@ -69,17 +69,17 @@ class CommandLine(Evaluations, LightningCLI):
         assert registered is not None
         for name, function in FUNCTIONS.items():
             description = (function.__doc__ or "").partition("\n")[0]
-            own = self.init_parser(description=description)
-            own.add_function_arguments(function, skip={"command", "list"}, as_group=False)
-            own.add_argument("--list", action="store_true", help="Only print the command of each cell.")
-            registered.add_subcommand(name, own, help=description)
-            self._subcommand_parsers[name] = own
+            subparser = self.init_parser(description=description)
+            subparser.add_function_arguments(function, skip={"command", "list"}, as_group=False)
+            subparser.add_argument("--list", action="store_true", help="Only print the command of each cell.")
+            registered.add_subcommand(name, subparser, help=description)
+            self._subcommand_parsers[name] = subparser
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make parsers that raise errors, which `main` prints in one line."""
         # No abbreviations: `parse_arguments` has to find --ckpt before anything else is parsed.
-        own = {"exit_on_error": False, "allow_abbrev": False, "default_env": True, "env_prefix": "BDCLEAN"}
-        return super().init_parser(**own | kwargs)
+        settings = {"exit_on_error": False, "allow_abbrev": False, "default_env": True, "env_prefix": "BDCLEAN"}
+        return super().init_parser(**settings | kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         if self._named and subcommand not in self._named:
@@ -100,8 +100,8 @@ class CommandLine(Evaluations, LightningCLI):
         if subcommand == "fit":
             parser.set_defaults({"trainer.max_epochs": 10, "data.attack": {"class_path": "bdclean.attacks.BadNets"}})
             for target, source in LINKS["fit"].items():
-                made = _checked_classes if target == "model.num_classes" else None
-                parser.link_arguments(source, target, made, apply_on="instantiate")
+                compute = _checked_classes if target == "model.num_classes" else None
+                parser.link_arguments(source, target, compute, apply_on="instantiate")
         else:
             parser.add_argument("--ckpt", type=str, required=True, help="File or folder of the network.")
         if subcommand in ("test", "validate"):
@@ -190,8 +190,8 @@ class CommandLine(Evaluations, LightningCLI):
             raise
         except OF_LIGHTNING as error:
             chosen, defaults = self.config[self.subcommand].trainer, self._parser(self.subcommand).get_defaults()
-            asked = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
-            raise blamed(error, asked) from error
+            changed = {name: value for name, value in vars(chosen).items() if value != defaults.get(f"trainer.{name}")}
+            raise blamed(error, changed) from error
 
     def _make(self) -> None:
         """Make the objects, and turn errors into an InputError."""

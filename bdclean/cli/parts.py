@@ -25,9 +25,9 @@ def broken_part(trainer: Namespace) -> InputError | None:
     for option in OPTIONS:
         for path, arguments in _chosen(trainer.get(option)):
             try:
-                made = find_class(path, [object])
-                assert made is not None
-                made(**arguments)
+                kind = find_class(path, [object])
+                assert kind is not None
+                kind(**arguments)
             except Exception as error:  # a class can fail in any way
                 return InputError(f"trainer.{option}", path.rpartition(".")[2], missing(str(error)))
     return None

@@ -25,11 +25,11 @@ def defaults(suspect: Checkpoint) -> dict[str, Any]:
 
 
 def check_complete(config: Namespace, ckpt: str | None) -> None:
-    """Refuse options that the parser accepts and no command can use.
+    """Refuse options that the parser accepts but no command can use.
 
     Args:
         config: The options of a subcommand.
-        ckpt: The checkpoint that was read; None if none was.
+        ckpt: Path of the checkpoint; None without a checkpoint.
 
     Raises:
         InputError: If a group of options is null, or the options name another checkpoint.
@@ -50,10 +50,10 @@ def resolved(config: Namespace, suspect: Checkpoint, user: UserOptions) -> dict[
         user: The options that the user gave.
 
     Returns:
-        Names of options to their values.
+        Values of options by name.
 
     Raises:
-        InputError: If the checkpoint is not such a network, or would fill the memory.
+        InputError: If the checkpoint does not fit the options, or its network would fill the memory.
     """
     sized = user.get("model.image_size") is not None
     model = complete(suspect, dict(config.model), dict(config.data), sized=sized)

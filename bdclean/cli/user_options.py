@@ -1,6 +1,6 @@
-"""The options that the user gave, as far as they can be known before the parser runs.
+"""The options that the user gave, read before the parser runs.
 
-Defaults of other options depend on some of them: which file is read, and which class an option names.
+Defaults of other options depend on some of them: the checkpoint, and the classes that options name.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class UserOptions:
     Attributes:
         words: The words of the command line.
         subcommand: The subcommand.
-        written: Names and values on the command line, in order; None where an option has no value.
-        files: What the configuration files hold for the subcommand; the last file, which overrides the others, first.
+        written: Names and values on the command line, in order; None for an option without a value.
+        files: Options for the subcommand in configuration files; the last file comes first, as it takes precedence.
         variables: Names and values in environment variables.
 
     Raises:
@@ -41,24 +41,24 @@ class UserOptions:
         self.variables = list(_variables(subcommand))
 
     def get(self, name: str) -> Any:
-        """The value of an option, by its name without dashes; None if the user does not give it."""
+        """The value of an option, by its name without dashes; None if the user did not set it."""
         given = [*reversed(self.written), *(("", content) for content in self.files), *self.variables]
         return next((value for value in _values(given, name) if value is not None), None)
 
 
 def unquoted(value: Any) -> Any:
-    """The value of an option, which on the command line can be a mapping or a list in YAML."""
+    """Parse the value of an option if it is a mapping or a list in YAML."""
     if not isinstance(value, str) or not value.startswith(("{", "[")):
         return value
     try:
         return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError):
-        # The parser says what is wrong.
+        # The parser reports the error.
         return value
 
 
 def _values(given: Iterable[tuple[str, Any]], name: str) -> Iterator[Any]:
-    """The values of an option among given ones: its own, or inside the mapping of a group that it belongs to."""
+    """Yield the values of an option, given directly or in the mapping of a group."""
     for owner, value in given:
         if owner == name:
             yield value
@@ -67,7 +67,7 @@ def _values(given: Iterable[tuple[str, Any]], name: str) -> Iterator[Any]:
 
 
 def _inside(content: Any, name: str) -> Any:
-    """The value of a dotted name in nested mappings; None if it is not there."""
+    """The value of a dotted name in nested mappings; None if it is missing."""
     if not isinstance(content, dict):
         return None
     group, _, rest = name.partition(".")
@@ -76,7 +76,7 @@ def _inside(content: Any, name: str) -> Any:
 
 def _written(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     for name, value in given_options(words):
-        # An option that follows is no value.
+        # A following option is not a value.
         lacks = value is None or (value.startswith("--") and " " not in value and f"--{name}={value}" not in words)
         yield name, None if lacks else value
 
@@ -89,13 +89,13 @@ def _variables(subcommand: str) -> Iterator[tuple[str, str]]:
 
 
 def _section(content: dict[str, Any], subcommand: str) -> dict[str, Any]:
-    """The options for a subcommand: a file that stands before the subcommand has a part for each."""
+    """The options for a subcommand, as a file that is given before the subcommand has a section for each."""
     section = content.get(subcommand)
     return section if isinstance(section, dict) else content
 
 
 def _contents_of(written: Sequence[tuple[str, str | None]]) -> Iterator[dict[str, Any]]:
-    """What the configurations on the command line hold, the last first: files, or YAML itself."""
+    """Yield the configurations on the command line, files or YAML itself, the last one first."""
     for name, value in reversed(written):
         if name != "config" or value is None:
             continue
@@ -105,7 +105,7 @@ def _contents_of(written: Sequence[tuple[str, str | None]]) -> Iterator[dict[str
                 yield content
             elif value.startswith("{"):
                 raise InputError("config", value, "not readable as YAML")
-            # Otherwise there is no such file, as the parser says.
+            # Otherwise the file does not exist, which the parser reports.
             continue
         try:
             with open(value, encoding="utf-8") as file:

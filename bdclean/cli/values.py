@@ -87,7 +87,7 @@ def _alias(name: str, path: Path) -> tuple[ast.expr, Path] | None:
             return node.value, path
         if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
             parts = (node.module or "").split(".")
-            place = PACKAGE.parent.joinpath(*parts)
-            file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            location = PACKAGE.parent.joinpath(*parts)
+            file = location / "__init__.py" if location.is_dir() else location.with_suffix(".py")
             return _alias(name, file) if parts[0] == PACKAGE.name and file.is_file() else None
     return None

@@ -66,13 +66,13 @@ class Attacker:
         self.roles.any()  # raises an InputError now, before the preparation, if no image can be poisoned
         images = self.labelled.attackers
         made_of = {"network": dict(description), "images": images.fingerprint(), "size": self.labelled.image_size}
-        place = find(self.attack, made_of, folder)
-        if not first or place.exists():
-            read(self.attack, place)
+        path = find(self.attack, made_of, folder)
+        if not first or path.exists():
+            read(self.attack, path)
             return
         if self.placement.fits(images.size_in_memory()):
             images = images.in_memory(self.placement.num_workers).to(device)
-        make(self.attack, images, self.labelled.num_classes, network, device, place)
+        make(self.attack, images, self.labelled.num_classes, network, device, path)
 
     @cached_property
     def roles(self) -> Tensor:
@@ -91,7 +91,8 @@ class Attacker:
         if attack is None or not self.roles.any():
             return Batches(images, labels, labels, self.augment)
         poisoned = (self.roles == POISONED).to(labels.device)
-        targets = torch.where(poisoned, self._targets(labels), labels)
+        assert self.labelled.num_classes is not None
+        targets = torch.where(poisoned, attack.training_labels(labels, self.labelled.num_classes), labels)
         if attack.poisons_each_step:
             # The training step adds these triggers, and crops and flips afterwards.
             return Batches(images, targets, labels, roles=self.roles)

@@ -40,16 +40,16 @@ def cached(key: Sequence[object], load: Callable[[], Arrays]) -> Arrays:
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        place = folder / hashlib.sha256(repr([torch.__version__, *key]).encode()).hexdigest()
-        with FileLock(f"{place}.lock"):
-            if not place.exists():
+        path = folder / hashlib.sha256(repr([torch.__version__, *key]).encode()).hexdigest()
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
                 decoded = content = load()
                 if decoded[0].nbytes < SMALLEST:
                     return decoded
-                write_whole(place, lambda file: torch.save(content, file))
+                write_whole(path, lambda file: torch.save(content, file))
                 _tidy(folder)
-        os.utime(place)
-        pixels, labels = torch.load(place, mmap=True, weights_only=True)
+        os.utime(path)
+        pixels, labels = torch.load(path, mmap=True, weights_only=True)
         return pixels, labels
     except (OSError, RuntimeError):  # no space, no home folder, or no permission to write
         return decoded or load()

@@ -37,7 +37,7 @@ class Images(ABC):
     """Images of one size with their labels.
 
     Args:
-        labels: (N,) int64 true classes, or -1 where an image has none.
+        labels: (N,) int64 true classes; -1 for an image without a label.
     """
 
     def __init__(self, labels: Tensor) -> None:

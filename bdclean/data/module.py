@@ -63,10 +63,10 @@ class PoisonDataModule(Loaders):
         num_val: Number of training images used for validation; by default 5 %, at most 1,000.
         num_train: Largest number of the attacker's training images; by default all.
         image_size: Height and width of the images, in pixels; by default the source's.
-        resize: How pictures of another size are resized before their centre is cut out: `shortest-256-bicubic` resizes
-            the shortest edge to 256 pixels, `stretch-224-bilinear` both edges to 224, `keep` neither; there are
-            `nearest`, `bilinear`, `bicubic` and `lanczos`. By default as the network's processor says, or else the
-            largest square in the centre is resized. With `-floor` in the end the centre is where transformers finds it.
+        resize: Resizing of images of another size before the centre crop: `shortest-256-bicubic` resizes the shortest
+            edge to 256 pixels, `stretch-224-bilinear` both edges to 224, `keep` neither; filters are `nearest`,
+            `bilinear`, `bicubic` and `lanczos`. By default that of the network's processor, or else the largest square
+            in the centre is resized. With `-floor` at the end, the crop's corner is rounded down as in transformers.
         batch_size: Number of images in a step, over all processes together; by default 128. Images above 64 pixels go
             through the network in pieces whose gradients are added.
         crop_padding: Padding of the random crop in training, in pixels; by default an eighth of the image size.

@@ -33,8 +33,8 @@ def stamp(pixels: Tensor, places: Tensor, put: Callable[[Tensor, Tensor], Tensor
     stamped = pixels.clone()
     size = max(1, AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
     for some in torch.split(places, size):
-        here = some.to(pixels.device)
-        stamped[here] = to_pixels(put(to_float(pixels[here]), some))
+        indices = some.to(pixels.device)
+        stamped[indices] = to_pixels(put(to_float(pixels[indices]), some))
     return stamped
 
 

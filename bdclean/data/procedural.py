@@ -7,10 +7,14 @@ correlated channels) are enough to activate a classifier's features.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Draw = Callable[[int, int, torch.Generator], Tensor]
+"""From a number of images, their size and a generator to images (N, size, size, 3), about [0, 1]."""
 
 PIXELS_PER_CHUNK = 2**19
 """Pixels to draw at once: up to about 150 MB of working memory, most of which fits the cache for small images."""
@@ -20,40 +24,6 @@ LEAF_COVER = 1.3
 
 PALETTE = 6
 """Maximum number of colours in an image of fractal noise."""
-
-
-def draw_procedural(count: int, size: int, seed: int) -> Tensor:
-    """Draw unlabelled images: a third each dead leaves, fractal noise and noise with the spectra of natural images.
-
-    After Baradad, Wulff, Wang, Isola and Torralba, "Learning to See by Looking at Noise", NeurIPS 2021; dead leaves
-    after Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001.
-
-    Args:
-        count: Number of images.
-        size: Height and width of an image, in pixels, from 8 to 512.
-        seed: Seed; the same seed, count and size give the same images.
-
-    Returns:
-        Images in random order, (count, size, size, 3) uint8.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.empty(count, size, size, 3, dtype=torch.uint8)
-    kinds = (_dead_leaves, _fractal_noise, _natural_spectra)
-    order = torch.randperm(count, generator=generator)
-    chunk = max(1, PIXELS_PER_CHUNK // size**2)
-    threads = torch.get_num_threads()
-    # A single thread: threads would mostly wait for each other in thousands of small operations, ten times as long if
-    # another program uses a core, and rounding in matrix products and FFTs would depend on their number.
-    torch.set_num_threads(1)
-    try:
-        for kind, draw in enumerate(kinds):
-            members = order[kind :: len(kinds)]
-            for start in range(0, len(members), chunk):
-                piece = members[start : start + chunk]
-                images[piece] = draw(len(piece), size, generator).clamp(0, 1).mul(255).round().to(torch.uint8)
-    finally:
-        torch.set_num_threads(threads)
-    return images
 
 
 def _uniform(low: float, high: float, generator: torch.Generator, *shape: int) -> Tensor:
@@ -223,3 +193,44 @@ def _natural_spectra(count: int, size: int, generator: torch.Generator) -> Tenso
     fields = (0.1 + 0.25 * contrast) * fields
     tint = torch.randn(2, count, 1, 1, generator=generator)
     return _to_rgb(0.3 + 0.4 * brightness + fields[0], saturation * (0.8 * tint + 5 * fields[1:]))
+
+
+KINDS: tuple[Draw, ...] = (_dead_leaves, _fractal_noise, _natural_spectra)
+"""What an equal share of images each is drawn by."""
+
+
+def draw_procedural(
+    count: int, size: int, seed: int, kinds: Sequence[Draw] = KINDS, pixels: int = PIXELS_PER_CHUNK
+) -> Tensor:
+    """Draw unlabelled images: a third each dead leaves, fractal noise and noise with the spectra of natural images.
+
+    After Baradad, Wulff, Wang, Isola and Torralba, "Learning to See by Looking at Noise", NeurIPS 2021; dead leaves
+    after Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001.
+
+    Args:
+        count: Number of images.
+        size: Height and width of an image, in pixels, from 8 to 512.
+        seed: Seed; the same seed, count and size give the same images.
+        kinds: Functions that draw images, an equal share each.
+        pixels: Number of pixels to draw at once.
+
+    Returns:
+        Images in random order, (count, size, size, 3) uint8.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.empty(count, size, size, 3, dtype=torch.uint8)
+    order = torch.randperm(count, generator=generator)
+    chunk = max(1, pixels // size**2)
+    threads = torch.get_num_threads()
+    # A single thread: threads would mostly wait for each other in thousands of small operations, ten times as long if
+    # another program uses a core, and rounding in matrix products and FFTs would depend on their number.
+    torch.set_num_threads(1)
+    try:
+        for kind, draw in enumerate(kinds):
+            members = order[kind :: len(kinds)]
+            for start in range(0, len(members), chunk):
+                piece = members[start : start + chunk]
+                images[piece] = draw(len(piece), size, generator).clamp(0, 1).mul(255).round().to(torch.uint8)
+    finally:
+        torch.set_num_threads(threads)
+    return images

@@ -99,8 +99,8 @@ class Labelled:
         if self.source is None or description.get("source") != self.source.name:
             return 0
         options = (description.get(name) for name in ("num_val", "num_held_out", "num_train"))
-        theirs = split(len(self.training), description.get("seed", 0), *options)[2]
-        return int(torch.isin(self.numbers[1], theirs).sum())
+        trained = split(len(self.training), description.get("seed", 0), *options)[2]
+        return int(torch.isin(self.numbers[1], trained).sum())
 
 
 def split(

@@ -40,13 +40,13 @@ FEWEST_PROCESSES = 4
 class Trainer(pl.Trainer):
     """Lightning's Trainer with the precision of the device, and interruptions that report which files were written.
 
-    `bdclean.tasks` has what is done with it. A Trainer trains once.
+    The functions of `bdclean.tasks` use it. A Trainer can train once.
 
     Args:
-        precision: Precision of training: `bf16-mixed`, `32-true` or another of Lightning's; by default `bf16-mixed` if
-            the device computes in it, else `32-true`.
-        devices: Number of devices, or a list of them; one by default, as results differ with several, each of which
-            has batch norms of its own.
+        precision: Precision of training: `bf16-mixed`, `32-true` or another precision of Lightning; by default
+            `bf16-mixed` if the device supports it, else `32-true`.
+        devices: Number of devices, or a list of them; by default one, as results differ with several devices, which
+            have separate batch norms.
         **options: Any other option of Lightning's Trainer.
     """
 

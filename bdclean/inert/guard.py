@@ -25,13 +25,15 @@ CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from bdclean.inert.child i
 
 
 @contextmanager
-def enduring(file: BinaryIO) -> Iterator[None]:
+def enduring(file: BinaryIO, code: str = CHILD, seconds: float = WALL_SECONDS) -> Iterator[None]:
     """Read a file in a child process during the context, in about 60 ms, to find out whether that succeeds.
 
     An ordinary refusal counts as success: reading the file again in this process gives the reason.
 
     Args:
         file: The open file.
+        code: Python code of the child process, which reads the file from its standard input.
+        seconds: Time limit of the child process.
 
     Raises:
         RefusedError: At the end, if the process crashed or exceeded its limits of memory or time.
@@ -43,15 +45,15 @@ def enduring(file: BinaryIO) -> Iterator[None]:
         return
     # This process's settings of the allocator would change the memory needs.
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    command = [sys.executable, "-I", "-S", "-c", CHILD, str(PACKAGES)]
+    command = [sys.executable, "-I", "-S", "-c", code, str(PACKAGES)]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, env=environment, stdin=file, stdout=pipe, stderr=null) as process:
         try:
             yield
             # The child writes nothing, but the end of the pipe is noticed at once; `wait` with a timeout would poll.
-            process.communicate(timeout=WALL_SECONDS)
+            process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
-            raise RefusedError(f"it takes longer than {WALL_SECONDS} s to read") from error
+            raise RefusedError(f"it takes longer than {seconds} s to read") from error
         finally:
             process.kill()
     if ended := process.returncode:
