@@ -7,7 +7,7 @@ from datetime import timedelta
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
 from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
-from bdclean.engine.precision import whole
+from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.scanning import DETECTORS, SCANNED, Budget, Detector, scan_passes, searched
@@ -94,7 +94,8 @@ def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) ->
 
 
 def _seconds(trainer: Trainer, model: Classifier) -> float:
-    return seconds_per_image(whole(model).to(trainer.device), model.image_size)
+    network = whole(model).to(trainer.device)
+    return seconds_per_image(InBf16(network) if trainer.precision == "bf16-mixed" else network, model.image_size)
 
 
 def _limited(budget: Budget | None) -> str:
