@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -81,7 +81,7 @@ def least_norm(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:
     return torch.where(distance > 0, projected / distance, 0.5).clamp(0, 1)
 
 
-def _normalised(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:
+def _normalised(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of a loss, divided by the loss times their norm, or by 10 if that is less."""
     gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
     norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from bdclean.attacks.base import Attack, LabelMode
 from bdclean.attacks.common import PAPER_SIZE, Lookup, within
 from bdclean.attacks.pictures import as_channels
+from bdclean.errors import InputError
 
 GAMMA = 2.2
 """Light is the pixel value to this power."""
@@ -65,8 +66,8 @@ class ReFool(Attack):
         super().__init__(label_mode=label_mode, poison_rate=poison_rate, **options)
         within("count", count, 1, 1000)
         within("ghost_share", ghost_share, 0, 1)
-        within("weights", weights[0], 0, 1)
-        within("weights", weights[1], weights[0], 1, above=weights[1] == 0)
+        if len(weights) != 2 or not 0 <= weights[0] <= weights[1] <= 1 or weights[1] == 0:
+            raise InputError("data.attack.weights", list(weights), "must be two numbers from 0 to 1, the larger last")
         self.count = count
         self.ghost_share = ghost_share
         self.weights = weights
