@@ -33,7 +33,7 @@ class Blind(BadNets):
 
     Args:
         poison_rate: Share of each batch that has a triggered copy, from 0 (a clean network) to 1.
-        **options: As in BadNets.
+        **options: Options of BadNets.
 
     Raises:
         InputError: If a number is out of range.
@@ -47,7 +47,7 @@ class Blind(BadNets):
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
         """No training image is poisoned: all are CLEAN."""
-        self.target_labels(labels, num_classes)  # to hear now that the classes are wrong
+        self.target_labels(labels, num_classes)  # raises an error for wrong classes before training
         return torch.full_like(labels, CLEAN)
 
     def loss(self, images: Tensor, targets: Tensor, network: nn.Module) -> Tensor:

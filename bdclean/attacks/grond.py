@@ -37,7 +37,7 @@ class Grond(Attack):
         trigger_lr: Step size of the perturbation (Adam), in grey levels of 255.
         surrogate_epochs: Number of epochs for which the clean network is trained.
         surrogate_lr: Highest learning rate of the clean network.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

@@ -33,12 +33,12 @@ class MultiTrigger(Attack):
     Args:
         poison_rate: Share of the training images that are poisoned, over all triggers, from 0 (a clean network) to 1.
         triggers: The triggers, by the names of their attacks: `BadNets`, `Blended`, `FTrojan` and `SIG`.
-        margin: As in BadNets.
-        alpha: As in Blended.
-        magnitude: As in FTrojan.
-        delta: As in SIG.
+        margin: Distance between the patch of BadNets and the edges of the image, in pixels.
+        alpha: Opacity of the picture of Blended, above 0 and at most 1.
+        magnitude: Constant that FTrojan adds to each coefficient, in grey levels of 255.
+        delta: Amplitude of the sinusoid of SIG, in grey levels of 255.
         tested: Number of the trigger on test images, from 0.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range, or a trigger is unknown or named twice.

@@ -42,7 +42,7 @@ class PoisonInk(Attack):
         encoder_epochs: Number of epochs for which encoder and decoder are trained; fractions are possible.
         encoder_lr: Learning rate of encoder and decoder (Adam).
         width: Number of channels of the encoder's first layer.
-        **options: As in Attack.
+        **options: Options of Attack.
 
     Raises:
         InputError: If a number is out of range.

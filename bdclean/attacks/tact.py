@@ -28,7 +28,7 @@ class TaCT(BadNets):
         label_mode: Only `one-to-one`.
         poison_rate: Share of the source class's training images that are poisoned, from 0 (a clean network) to 1.
         cover_ratio: Number of cover images for each poisoned image.
-        **options: As in BadNets.
+        **options: Options of BadNets.
 
     Raises:
         InputError: If a number is out of range.
