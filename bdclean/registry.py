@@ -13,6 +13,7 @@ from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
 ARRAY_SUFFIXES = (".npz", ".npy")
+ARCHIVE_SUFFIX = ".tar"
 """Suffixes of files of arrays."""
 ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
 """Classes that options do not accept: base classes, and a logger for Lightning's own service."""
@@ -27,8 +28,8 @@ USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 
 
 def is_source(name: str) -> bool:
-    """Whether a name is a source of images: a known one, a folder, or a file of arrays."""
-    is_file = os.path.isfile(name) and Path(name).suffix in ARRAY_SUFFIXES
+    """Whether a name is a source of images: a known one, a folder, or a file of arrays or of images."""
+    is_file = os.path.isfile(name) and Path(name).suffix in (*ARRAY_SUFFIXES, ARCHIVE_SUFFIX)
     return name in image_sets() or os.path.isdir(name) or is_file
 
 
@@ -42,7 +43,7 @@ def no_source(parameter: str, name: str) -> InputError:
     known = image_sets()
     close = suggestion(name, known)
     return InputError(
-        parameter, name, f"neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
+        parameter, name, f"neither a folder, nor an .npz, .npy or .tar file, nor one of {', '.join(known)}{close}"
     )
 
 

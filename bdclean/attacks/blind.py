@@ -59,7 +59,7 @@ class Blind(BadNets):
             F.cross_entropy(logits, targets),
             F.cross_entropy(network(self.apply(images[:copied])), wanted),
         )
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        weights: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
         first, second = (_normalised(loss, weights) for loss in losses)
         share = least_norm(first, second)
         return share * losses[0] + (1 - share) * losses[1]

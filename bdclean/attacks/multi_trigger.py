@@ -33,10 +33,10 @@ class MultiTrigger(Attack):
     Args:
         poison_rate: Share of the training images that are poisoned, over all triggers, from 0 (a clean network) to 1.
         triggers: The triggers, by the names of their attacks: `BadNets`, `Blended`, `FTrojan` and `SIG`.
-        margin: Distance between the patch of BadNets and the edges of the image, in pixels.
-        alpha: Opacity of the picture of Blended, above 0 and at most 1.
-        magnitude: Constant that FTrojan adds to each coefficient, in grey levels of 255.
-        delta: Amplitude of the sinusoid of SIG, in grey levels of 255.
+        margin: Distance between the patch and the edges of the image, in pixels (BadNets).
+        alpha: Opacity of the picture, above 0 and at most 1 (Blended).
+        magnitude: Constant added to each coefficient, in grey levels of 255 (FTrojan).
+        delta: Amplitude of the sinusoid, in grey levels of 255 (SIG).
         tested: Number of the trigger on test images, from 0.
         **options: Options of Attack.
 

@@ -54,6 +54,7 @@ class Verbs(Trainer):
         exit_code: bool = False,
         output: str | None = None,
         overwrite: bool = False,
+        budget: str | None = None,
     ) -> Cleansing:
         """Remove a backdoor with unlabeled images; write the cleansed network and a report.
 
@@ -74,12 +75,14 @@ class Verbs(Trainer):
                 `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
             overwrite: Whether to replace files that are not results of cleansing the same suspect.
+            budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors, epochs and the scan at the end are left out
+                if they do not fit, and the report names them; one detector and one epoch are run in any case.
 
         Raises:
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
         """
         output = default_output(model) if output is None else output
-        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite)
+        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite, budget)
         self._print(terminal.render(cleansing.page(result)))
         self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
@@ -95,6 +98,7 @@ class Verbs(Trainer):
         exit_code: bool = False,
         output: str = "scan.json",
         overwrite: bool = False,
+        budget: str | None = None,
     ) -> Scan:
         """Report whether a network has a backdoor, and towards which class.
 
@@ -107,11 +111,13 @@ class Verbs(Trainer):
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
+            budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors that do not fit are left out, and the report
+                names them; one is run in any case.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
-        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite)
+        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget)
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
