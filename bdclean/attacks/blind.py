@@ -47,7 +47,7 @@ class Blind(BadNets):
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
         """No training image is poisoned: all are CLEAN."""
-        self.target_labels(labels, num_classes)  # to hear now that the classes are wrong
+        self.target_labels(labels, num_classes)  # raises an error for wrong classes before training
         return torch.full_like(labels, CLEAN)
 
     def loss(self, images: Tensor, targets: Tensor, network: nn.Module) -> Tensor:

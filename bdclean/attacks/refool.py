@@ -40,7 +40,7 @@ class ReFool(Attack):
     Args:
         label_mode: `clean-label`, as in the paper; the other modes poison images of other classes, too.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
-            the other modes as in Attack.
+            `one-to-one` of the source class's, in the other modes of all.
         count: Number of reflected images.
         ghost_share: Share of the reflections that are ghosts, from 0 to 1; the others are out of focus.
         weights: Smallest and largest weight w of a reflection, from 0 to 1.
