@@ -15,7 +15,18 @@ from bdclean.suggestions import suggestion
 ARRAY_SUFFIXES = (".npz", ".npy")
 ARCHIVE_SUFFIX = ".tar"
 """Suffixes of files of arrays."""
-ABSTRACT = ("Cleanser", "Detector", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
+ABSTRACT = (
+    "Cleanser",
+    "Detector",
+    "Finding",
+    "Inversion",
+    "Score",
+    "ImageScore",
+    "PoolScore",
+    "Callback",
+    "Logger",
+    "LitLogger",
+)
 """Classes that options do not accept: base classes, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """Matches a function of torchvision that makes a network."""

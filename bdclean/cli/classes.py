@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import callbacks, loggers
 
 from bdclean import attacks, cleansing
+from bdclean.filtering import SCORES
 from bdclean.scanning import DETECTORS
 
 ATTACKS = [*attacks.ATTACKS]
@@ -13,6 +14,7 @@ CLASSES = {
     "data.attack": ATTACKS,
     "method": METHODS,
     "detector": [kind.__name__ for kind in DETECTORS],
+    "score": [kind.__name__ for kind in SCORES],
     "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }

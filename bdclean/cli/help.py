@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docstring_parser
 
+from bdclean.registry import ABSTRACT
 from bdclean.source import PACKAGE, keys_of, module_tree
 
 WIDEST = 100
@@ -37,8 +38,10 @@ TRAINING = {
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
 """Arguments that are not options."""
-NAMED = ("method", "attack", "detector", "arch")
+NAMED = ("method", "attack", "detector", "score", "arch")
 """Arguments whose value is the name of a class."""
+ROOTS = {"Attack", "Detector", "Score"}
+"""Base classes of the classes that are found by their bases."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,21 @@ class Group:
         if self.table == "__all__":
             return tuple(name for name in listed if name != "Cleanser")
         # Without a list of names, find the classes by their bases.
-        return tuple(sorted(name for name in classes(self.folder) if self._is_member(name)))
+        return tuple(sorted(name for name in classes(self.folder) if name not in ABSTRACT and self._is_derived(name)))
 
-    def _is_member(self, name: str) -> bool:
-        node = classes(self.folder)[name]
-        bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    def _is_derived(self, name: str) -> bool:
         known = classes(self.folder)
-        roots = {"Attack", "Detector"}
-        return bool(bases & roots and name != "Inversion") or any(
-            base in known and (base == "Inversion" or self._is_member(base)) for base in bases
-        )
+        bases = {base.id for base in known[name].bases if isinstance(base, ast.Name)}
+        return bool(bases & ROOTS) or any(base in known and self._is_derived(base) for base in bases)
 
 
 GROUPS: Mapping[str, Group] = {
     "data.attack": Group("data.attack", "attacks", "attacks"),
     "method": Group("method", "cleansing", "methods", "__all__"),
     "detector": Group("detector", "scanning", "detectors"),
+    "score": Group("score", "filtering", "scores"),
 }
-OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector"}
+OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector", "filter": "score"}
 """The option whose classes the help of a command lists."""
 
 
