@@ -152,8 +152,9 @@ class Filtering:
             self.images,
             self.suspect.tolist(),
             blank if self.cleansed is None else self.cleansed.tolist(),
-            [f"{score:.6g}" for score in self.scores.tolist()],
-            blank if self.p_values is None else [f"{p:.4g}" for p in self.p_values.tolist()],
+            # Numbers, as a text that begins with a minus sign would be quoted for spreadsheets.
+            [float(f"{score:.6g}") for score in self.scores.tolist()],
+            blank if self.p_values is None else [float(f"{p:.4g}") for p in self.p_values.tolist()],
             _words(self.flagged),
         ]
         if self.triggered is not None:
