@@ -97,7 +97,7 @@ def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
         resize: Resizing of the image, as in `square`.
-        most: As in `bounded`.
+        most: Maximum memory to decode one image, in bytes.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.

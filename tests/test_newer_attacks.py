@@ -298,6 +298,12 @@ def test_reflected_images_are_of_other_classes() -> None:
     assert {round(float(value), 3) for value in attack.reflections.flatten()} == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("weights", [(0.5, 0.2), (0.1,), (-0.1, 0.5), (0.5, 1.5), (0.0, 0.0)])
+def test_wrong_weights_of_reflections_are_named(weights: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="weights"):
+        ReFool(weights=weights)
+
+
 # PoisonInk
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Blind(BadNets):
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
         """No training image is poisoned: all are CLEAN."""
-        self.target_labels(labels, num_classes)  # to hear now that the classes are wrong
+        self.target_labels(labels, num_classes)  # raises an error for wrong classes before training
         return torch.full_like(labels, CLEAN)
 
     def loss(self, images: Tensor, targets: Tensor, network: nn.Module) -> Tensor:
@@ -59,7 +59,7 @@ class Blind(BadNets):
             F.cross_entropy(logits, targets),
             F.cross_entropy(network(self.apply(images[:copied])), wanted),
         )
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        weights: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
         first, second = (_normalised(loss, weights) for loss in losses)
         share = least_norm(first, second)
         return share * losses[0] + (1 - share) * losses[1]
@@ -81,7 +81,7 @@ def least_norm(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:
     return torch.where(distance > 0, projected / distance, 0.5).clamp(0, 1)
 
 
-def _normalised(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:
+def _normalised(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of a loss, divided by the loss times their norm, or by 10 if that is less."""
     gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
     norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()

@@ -22,9 +22,9 @@ class Choice:
 
     Attributes:
         target_class: Class that triggered images should be predicted as (not in all-to-all).
-        label_mode: `all-to-one`, `all-to-all` or `clean-label`, see Attack.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1.
-        seed: Seed of the choice of poisoned images.
+        label_mode: Which triggered images get which class.
+        poison_rate: Share of the training images that are poisoned, or with the modes `OF_ONE_CLASS` of one class.
+        seed: Seed of the choice.
         source_class: Class whose triggered images should be predicted as the target class (one-to-one).
         cover_ratio: Number of training images with the trigger (or with noise) and their true labels, for each poisoned
             image.

@@ -25,7 +25,7 @@ class CTRL(FTrojan):
     Args:
         label_mode: `clean-label`, as in the paper; the other modes poison images of other classes, too.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
-            the other modes as in Attack. 0.1 is 1 % of CIFAR-10, as in the paper.
+            `one-to-one` of the source class's, in the other modes of all. 0.1 is 1 % of CIFAR-10, as in the paper.
         magnitude: Constant that is added to each coefficient of test images, in grey levels of 255.
         training_magnitude: The same for training images.
         **options: Options of FTrojan.

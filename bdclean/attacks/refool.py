@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from bdclean.attacks.base import Attack, LabelMode
 from bdclean.attacks.common import PAPER_SIZE, Lookup, within
 from bdclean.attacks.pictures import as_channels
+from bdclean.errors import InputError
 
 GAMMA = 2.2
 """Light is the pixel value to this power."""
@@ -39,7 +40,7 @@ class ReFool(Attack):
     Args:
         label_mode: `clean-label`, as in the paper; the other modes poison images of other classes, too.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
-            the other modes as in Attack.
+            `one-to-one` of the source class's, in the other modes of all.
         count: Number of reflected images.
         ghost_share: Share of the reflections that are ghosts, from 0 to 1; the others are out of focus.
         weights: Smallest and largest weight w of a reflection, from 0 to 1.
@@ -65,8 +66,8 @@ class ReFool(Attack):
         super().__init__(label_mode=label_mode, poison_rate=poison_rate, **options)
         within("count", count, 1, 1000)
         within("ghost_share", ghost_share, 0, 1)
-        within("weights", weights[0], 0, 1)
-        within("weights", weights[1], weights[0], 1, above=weights[1] == 0)
+        if len(weights) != 2 or not 0 <= weights[0] <= weights[1] <= 1 or weights[1] == 0:
+            raise InputError("data.attack.weights", list(weights), "must be two numbers from 0 to 1, the larger last")
         self.count = count
         self.ghost_share = ghost_share
         self.weights = weights

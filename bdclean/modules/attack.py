@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from bdclean.attacks import Attack
@@ -152,6 +152,10 @@ class AttackModule(Suspect):
         super().on_train_epoch_end()
         if self.after_epoch is not None:
             self.after_epoch(self.network)
+            if self.trainer.world_size > 1:
+                # Batch norm statistics differ between processes, and with them what an attack may make of them.
+                for parameter in self.network.parameters():
+                    distributed.broadcast(parameter.data, 0)
 
     def _penalty(self, attack: Attack, batch: Batch) -> Tensor | float:
         """The loss term of the attack for a batch."""
