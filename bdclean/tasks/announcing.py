@@ -102,7 +102,7 @@ def _seconds(trainer: Trainer, model: Classifier) -> float:
 
 
 def _scan_seconds(trainer: Trainer, model: Classifier) -> float:
-    """As `_seconds`, of the network that detectors use, which is several times as fast with folded norms in bf16."""
+    """As `_seconds`, of the network that detectors use, whose norms are folded."""
     network = scanned_network(trainer, model, torch.zeros(1, device=trainer.device))
     return seconds_per_image(network, model.image_size)
 
