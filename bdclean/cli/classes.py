@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import callbacks, loggers
 
 from bdclean import attacks, cleansing
+from bdclean.benchmark import engines
 from bdclean.scanning import DETECTORS
 
 ATTACKS = [*attacks.ATTACKS]
@@ -12,6 +13,7 @@ METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 CLASSES = {
     "data.attack": ATTACKS,
     "method": METHODS,
+    "engine": [name for name in engines.__all__ if name != "Engine"],
     "detector": [kind.__name__ for kind in DETECTORS],
     "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],

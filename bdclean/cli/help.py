@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docstring_parser
 
+from bdclean.registry import ABSTRACT
 from bdclean.source import PACKAGE, keys_of, module_tree
 
 WIDEST = 100
@@ -37,7 +38,7 @@ TRAINING = {
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
 """Arguments that are not options."""
-NAMED = ("method", "attack", "detector", "arch")
+NAMED = ("method", "attack", "detector", "engine", "arch")
 """Arguments whose value is the name of a class."""
 
 
@@ -61,7 +62,7 @@ class Group:
         """Names of the classes for users."""
         listed = keys_of(PACKAGE / self.folder / "__init__.py", self.table) if self.table else ()
         if self.table == "__all__":
-            return tuple(name for name in listed if name != "Cleanser")
+            return tuple(name for name in listed if name not in ABSTRACT)
         # Without a list of names, find the classes by their bases.
         return tuple(sorted(name for name in classes(self.folder) if self._is_member(name)))
 
@@ -79,8 +80,9 @@ GROUPS: Mapping[str, Group] = {
     "data.attack": Group("data.attack", "attacks", "attacks"),
     "method": Group("method", "cleansing", "methods", "__all__"),
     "detector": Group("detector", "scanning", "detectors"),
+    "engine": Group("engine", "benchmark/engines", "engines", "__all__"),
 }
-OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector"}
+OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector", "benchmark": "engine"}
 """The option whose classes the help of a command lists."""
 
 
