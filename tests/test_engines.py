@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
+import shlex
+import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -20,17 +24,23 @@ from bdclean.benchmark.engines import Engine, Local, Ray, Slurm
 from bdclean.benchmark.engines.slurm import _batches
 from bdclean.cli.main import main
 from bdclean.errors import InputError
+from tests.conftest import CONFIGS
 from tests.trivial import task, waiting
 
 ROOT = Path(__file__).parents[1]
+TOKEN = secrets.token_hex(32)
+"""What clusters ask for, as anyone could run code on them otherwise; Ray would write one into the home folder."""
 FAKE = Path(__file__).with_name("fake_slurm.py")
+GUIDE = ROOT / "docs" / "guides" / "clusters.md"
 COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
 
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of engines import this package and these tests from here."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of engines import this package and these tests from here, and clusters keep to themselves."""
+    variables = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    for name, value in (variables | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -51,7 +61,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def ray_of_this_machine() -> Iterator[None]:
     ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init("local", num_cpus=2, include_dashboard=False, configure_logging=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -245,7 +254,6 @@ def two_nodes() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     cluster.nodes = [cluster.add_node(num_cpus=1, env_vars={"NODE": name}) for name in ("first", "second")]
     cluster.wait_for_nodes()
@@ -291,3 +299,25 @@ def test_a_benchmark_on_ray_loses_only_cells_at_work_on_a_dead_node(two_nodes: A
     assert errors_of_cells() == [""] * 3
     assert kept
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+
+
+@pytest.mark.slow
+def test_training_on_two_nodes_as_in_the_guide() -> None:
+    (block,) = (one for one in GUIDE.read_text().split("```") if "torchrun" in one)
+    lines = [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("torchrun")]
+    assert len(lines) == 2
+    tiny_grid([0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = [f"--{name}={value}" for name, value in TINY.items()] + ["--trainer.enable_progress_bar=false"]
+    places = {"10.0.0.1": "127.0.0.1", "29500": port, "configs/badnet.yaml": str(CONFIGS / "badnet.yaml")}
+    nodes = []
+    for number, line in enumerate(lines):
+        words = [places.get(word, word) for word in shlex.split(line)]
+        with Path(f"node{number}").open("w") as file:
+            nodes.append(subprocess.Popen([*words, *options], stdout=file, stderr=file))
+    assert [node.wait(300) for node in nodes] == [0, 0]
+    # The first process of all reports.
+    assert ["Wrote suspect.ckpt" in Path(name).read_text() for name in ("node0", "node1")] == [True, False]
+    assert Path("suspect.ckpt").exists()

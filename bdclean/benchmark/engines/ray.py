@@ -56,7 +56,7 @@ class Ray(Engine):
         dashboard = None if self.address else False
         try:
             ray.init(self.address or "local", include_dashboard=dashboard, configure_logging=False, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise InputError("engine.address", self.address, f"no cluster there ({first_line(error)})") from error
         for name, option, asked in (("CPU", "cpus", self.cpus), ("GPU", "gpus", self.gpus)):
             most = max(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"])
