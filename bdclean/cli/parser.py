@@ -172,7 +172,7 @@ class CommandLine(Evaluations, LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run a subcommand, and keep its result, which Lightning discards."""
         if subcommand in FUNCTIONS:
-            options = dict(self._parser(subcommand).instantiate_classes(self.config[subcommand]))
+            options = dict(self._parser(subcommand).instantiate(self.config[subcommand]))
             del options["config"]
             FUNCTIONS[subcommand](**options, command=self._command)
             return

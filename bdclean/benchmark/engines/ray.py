@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from bdclean import first_line
 from bdclean.benchmark.engines.base import Engine, Pool, Progress, Task, perform, schedule
 from bdclean.errors import InputError, within
 
+CONNECT_SECONDS = 10.0
+"""Time for a connection to the cluster, in seconds."""
 RETRIES = 3
 """Number of times that a task is run again if its process or its node dies."""
 
@@ -47,23 +50,39 @@ class Ray(Engine):
 
         if ray.is_initialized():
             return
+        self._check_address()
         # Ray sends its authors statistics unless this is set.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         dashboard = None if self.address else False
         try:
             ray.init(self.address or "local", include_dashboard=dashboard, configure_logging=False, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise InputError("engine.address", self.address, f"no cluster there ({first_line(error)})") from error
         for name, option, asked in (("CPU", "cpus", self.cpus), ("GPU", "gpus", self.gpus)):
             most = max(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"])
             if asked > most:
-                # An autoscaling cluster may start a larger node, but has to be told so with its own tools.
                 ray.shutdown()
                 raise InputError(f"engine.{option}", asked, f"no node of the cluster has more than {most:g}")
 
+    def _check_address(self) -> None:
+        """Refuse an address at which nothing listens: Ray itself would try for minutes."""
+        host, _, port = (self.address or "").rpartition("://")[2].rpartition(":")
+        if port.isdigit():
+            try:
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            except (OSError, OverflowError) as error:
+                raise InputError("engine.address", self.address, f"no cluster there ({first_line(error)})") from error
+
     def run(self, tasks: Sequence[Task], jobs: int | None, preload: Sequence[str] = ()) -> Iterator[Progress]:
+        import ray
+
+        own = not ray.is_initialized()
         self.connect()
-        return schedule(tasks, _Calls(jobs, self.cpus, self.gpus))
+        try:
+            yield from schedule(tasks, _Calls(jobs, self.cpus, self.gpus))
+        finally:
+            if own:
+                ray.shutdown()
 
 
 class _Calls(Pool):
