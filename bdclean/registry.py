@@ -13,9 +13,22 @@ from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
 ARRAY_SUFFIXES = (".npz", ".npy")
-ARCHIVE_SUFFIX = ".tar"
 """Suffixes of files of arrays."""
-ABSTRACT = ("Cleanser", "Detector", "Engine", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
+ARCHIVE_SUFFIX = ".tar"
+"""Suffix of archives of image files."""
+ABSTRACT = (
+    "Cleanser",
+    "Detector",
+    "Engine",
+    "Finding",
+    "Inversion",
+    "Score",
+    "ImageScore",
+    "PoolScore",
+    "Callback",
+    "Logger",
+    "LitLogger",
+)
 """Classes that options do not accept: base classes, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """Matches a function of torchvision that makes a network."""

@@ -61,6 +61,7 @@ class CommandLine(Evaluations, LightningCLI):
             "predict": {"model", "datamodule"},
             "cleanse": {"model", "datamodule"},
             "scan": {"model", "datamodule"},
+            "filter": {"model", "datamodule"},
         }
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:

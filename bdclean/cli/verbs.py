@@ -11,9 +11,11 @@ from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
 from bdclean.exits import Exit
+from bdclean.filtering import Score
 from bdclean.modules import Classifier
 from bdclean.outputs import REPORTS
-from bdclean.reporting import cleansing, scanning, terminal, training
+from bdclean.reporting import cleansing, filtering, scanning, terminal, training
+from bdclean.reporting.filters import Filtering
 from bdclean.reporting.results import Cleansing, Scan, Training
 from bdclean.scanning import ALPHA, Detector
 from bdclean.tasks.cleansed_files import default_output
@@ -121,6 +123,48 @@ class Verbs(Trainer):
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
+            raise SystemExit(Exit.FOUND)
+        return result
+
+    def filter(
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        cleansed: str | None = None,
+        score: Score | None = None,
+        clean: str | None = None,
+        alpha: float = ALPHA,
+        exit_code: bool = False,
+        output: str = "filter.csv",
+        overwrite: bool = False,
+    ) -> Filtering:
+        """Report which images carry a trigger, by comparing suspect and cleansed network.
+
+        Args:
+            model: The suspect.
+            datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and
+                without the trigger if it has an attack, to measure the score.
+            cleansed: File of the cleansed network, which Disagreement needs.
+            score: The score; by default Disagreement. `--score.help NAME` describes one and its options.
+            clean: Images that are known to be clean, which set the threshold: any value of --data.unlabeled. By
+                default validation images of the labelled source, or without a training part its test images.
+            alpha: Share of false alarms among clean images. If no image is known to be clean, this share of the images
+                is flagged, those with the highest scores, whether or not they have a trigger.
+            exit_code: Whether to end with exit code 1 if an image is flagged, for scripts; this needs images that are
+                known to be clean.
+            output: CSV file for the scores, one row per image; `.json` and a page with the most suspicious images,
+                `.html`, are written beside it.
+            overwrite: Whether to replace files that are not filterings with the same suspect.
+
+        Raises:
+            SystemExit: With 1 if an image is flagged and `exit_code` is set.
+        """
+        result = tasks.filter_images(
+            self, model, datamodule, cleansed, score, clean, alpha, output, overwrite, clean_needed=exit_code
+        )
+        self._print(terminal.render(filtering.page(result)))
+        self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
+        if exit_code and result.count:
             raise SystemExit(Exit.FOUND)
         return result
 
