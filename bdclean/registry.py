@@ -13,11 +13,13 @@ from bdclean.source import PACKAGE, files_of, keys_of
 from bdclean.suggestions import suggestion
 
 ARRAY_SUFFIXES = (".npz", ".npy")
-ARCHIVE_SUFFIX = ".tar"
 """Suffixes of files of arrays."""
+ARCHIVE_SUFFIX = ".tar"
+"""Suffix of archives of image files."""
 ABSTRACT = (
     "Cleanser",
     "Detector",
+    "Engine",
     "Finding",
     "Inversion",
     "Score",
@@ -32,6 +34,10 @@ REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """Matches a function of torchvision that makes a network."""
 METHOD_ALIASES = {"BCU": "DistillCleanseModule"}
 """Maps the short name of a method to the name of its class."""
+ENGINE_ALIASES = {"local": "Local", "slurm": "Slurm", "ray": "Ray"}
+"""Maps the name of an engine in lower case to the name of its class."""
+ALIASES = {"method": METHOD_ALIASES, "engine": ENGINE_ALIASES}
+"""Other names of classes, by the option that names the class."""
 RENAMED_ATTACK_OPTIONS = {"silent_share": "warmup_fraction"}
 """Maps old names of attack options, on command lines and in checkpoints, to the current names."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")

@@ -17,12 +17,11 @@ import pytest
 import torch
 import yaml
 
-from bdclean.benchmark import hours, local, tables
+from bdclean.benchmark import hours, tables
 from bdclean.benchmark.grid import arguments, make_grid
 from bdclean.benchmark.work import Command
 from bdclean.cli.main import check, estimate, execute, main
 from bdclean.engine.process import peak_memory
-from bdclean.errors import InputError
 
 TINY = {"data.source": "tiny.npz", "model.arch": "small_cnn", "trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
 GRID: dict[str, Any] = {
@@ -133,7 +132,9 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert found["never backdoored", "CLP"]["backdoored"] == "False"
     assert not found["never backdoored", "CLP"]["der"]
     text = Path("bench/results.md").read_text()
-    assert text in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert text in out
+    assert out.startswith("2 suspects to train and 6 cells to run: ")
     assert "| FT (labels) |" in text
     assert "## Failed" in text
     page = Path("bench/index.html").read_text()
@@ -147,28 +148,17 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
     assert "2 of 2" in text
     assert "0 of 2" in text
-    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
 
     # A second run only retries failed cells.
     written = {path: path.stat().st_mtime_ns for path in Path("bench").rglob("*.ckpt")}
     cells = {path: path.stat().st_mtime_ns for path in Path("bench/cells").glob("*.json")}
-    # Left by processes that were killed after writing their results.
-    for path in (*written, *cells):
-        Path("bench/unfinished", path.stem).mkdir()
     main(["benchmark", "--config", "grid.yaml"])
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
     again = {path for path, when in cells.items() if path.stat().st_mtime_ns != when}
     assert {"error" in json.loads(path.read_text()) for path in again} == {True}
     assert len(again) == 2
-    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
     assert results() == found
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
-
-
-def test_the_duration_is_estimated_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["benchmark", "--config", "grid.yaml", "--jobs", "1"])
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == ("2 suspects to train and 6 cells to run: less than a minute, without preparations of attacks")
 
 
 def test_the_estimate_counts_images_epochs_methods_and_seeds() -> None:
@@ -310,21 +300,6 @@ def test_a_killed_benchmark_resumes() -> None:
     assert len(results()) == 6
     with open("bench/results.csv") as file:
         assert len(file.readlines()) == 1 + 12
-    assert not [path for path in Path("bench/unfinished").iterdir() if path.suffix != ".lock"]
-
-
-def _sleep_or_fail(what: str) -> None:
-    if what == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "raises":
-        raise ValueError("not this way")
-    if what == "refused":
-        raise InputError("data.seed", "x", "why")
-
-
-def _write_process_id_and_wait(file: str) -> None:
-    Path(file).write_text(str(os.getpid()))
-    time.sleep(600)
 
 
 def _alive(process: int) -> bool:
@@ -337,9 +312,9 @@ def _alive(process: int) -> bool:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_the_tasks_of_a_killed_benchmark_end() -> None:
     script = (
-        "from pathlib import Path; from bdclean.benchmark import local; from tests import test_benchmark as tests\n"
+        "from bdclean.benchmark.engines import Local; from tests.trivial import waiting\n"
         "if __name__ == '__main__':\n"
-        "    list(local.run([local.Task('a', Path('log'), (), tests._write_process_id_and_wait, ('who',))], 1))\n"
+        "    list(Local().run([waiting('a', 'who', 'never')], 1))\n"
     )
     Path("run.py").write_text(script)
     root = str(Path(__file__).parents[1])
@@ -350,36 +325,10 @@ def test_the_tasks_of_a_killed_benchmark_end() -> None:
         time.sleep(0.05)
     first.kill()
     first.wait()
-    worker = int(Path("who").read_text())
+    worker = int(Path("who").read_text().split()[0])
     while _alive(worker):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_tasks_wait_for_others_and_survive_failures() -> None:
-    def task(name: str, what: str = "", *needs: str) -> local.Task:
-        return local.Task(name, Path(f"logs/{name}.log"), needs, _sleep_or_fail, (what,))
-
-    tasks = [
-        task("c", "", "a"),
-        task("d", "", "b"),
-        task("a"),
-        task("b", "raises"),
-        task("e", "killed"),
-        task("f", "refused"),
-    ]
-    ended = [progress for progress in local.run(tasks, 2) if progress.ended is not None]
-    failures = {progress.ended.name: progress.failure for progress in ended if progress.ended}
-    assert failures == {
-        "a": None,
-        "b": "ValueError: not this way",
-        "c": None,
-        "d": "ValueError: not this way",
-        "e": "killed by SIGKILL",
-        "f": "seed x: why",
-    }
-    names = [progress.ended.name for progress in ended if progress.ended]
-    assert names.index("a") < names.index("c")
 
 
 def test_a_suspect_counts_once_however_many_methods_it_has() -> None:

@@ -80,7 +80,7 @@ WRONG = {
     "fit --data.attack.help=BadNet": "--data.attack.help BadNet: no such class; did you mean BadNets?",
     "fit --model.arch resnet81": "--model.arch resnet81: no such network; did you mean resnet18?",
     "fit --data.source nofolder": "--data.source nofolder: neither a folder, nor an .npz, .npy or .tar file, nor one",
-    "cleanse --data.unlabeled=no/where": "--data.unlabeled no/where: neither a folder, nor an .npz or .npy file",
+    "cleanse --data.unlabeled=no/where": "--data.unlabeled no/where: neither a folder, nor an .npz, .npy or .tar file",
     "fit --data.attack.position bottom_left": (
         "--data.attack.position bottom_left: no such value; did you mean bottom-left? Expected top-left, top-right, "
         "bottom-left, bottom-right, center or 2 numbers, [a, b]"

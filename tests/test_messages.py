@@ -1,16 +1,16 @@
 """Errors of the parser and of Lightning, in the program's own words."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import loggers
 
-from bdclean.benchmark import local
+from bdclean.benchmark.engines import Local
 from bdclean.cli.main import main
 from bdclean.networks import build_network
 from tests.conftest import CONFIGS, QUICK
+from tests.trivial import task
 
 
 @pytest.mark.usefixtures("tiny_shapes")
@@ -50,8 +50,7 @@ def test_loggers_of_lightning_work_by_short_names() -> None:
 def test_a_benchmark_needs_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     # As on Windows.
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
-    task = local.Task("a", Path("logs/a.log"), (), os.getpid, ())
-    ended = [progress for progress in local.run([task], 1) if progress.ended is not None]
+    ended = [progress for progress in Local().run([task("a")], 1) if progress.ended is not None]
     assert [progress.failure for progress in ended] == [None]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bdclean.benchmark.grid import Cell, Suspect, arguments
-from bdclean.benchmark.work import Command, Estimate, alone_in
+from bdclean.benchmark.work import Command, Estimate, run_alone
 from bdclean.errors import InputError
 
 FACTS = ("arch", "num_classes", "image_size", "mean", "std", "stem", "arch_kwargs")
@@ -37,13 +37,13 @@ def estimate(suspects: Iterable[Suspect], cells: Iterable[Cell], command: Comman
         place = Path(scratch)
         for suspect in suspects:
             if (name := (suspect.name, suspect.network)) not in trained:
-                trained[name] = _of(["fit", *suspect.arguments, *alone_in(place)], command)
+                trained[name] = _of(["fit", *suspect.arguments], place, command)
             seconds += _seconds(trained[name])
         for cell in cells:
             suspect = cell.suspect
             if (what := (cell.method, suspect.network, cell.images)) not in cleansed:
                 if (name := (suspect.name, suspect.network)) not in trained:
-                    trained[name] = _of(["fit", *suspect.arguments, *alone_in(place)], command)
+                    trained[name] = _of(["fit", *suspect.arguments], place, command)
                 cleansed[what] = _of_cell(cell, trained[name], place, command)
             seconds += _seconds(cleansed[what])
     return seconds
@@ -57,12 +57,12 @@ def _of_cell(cell: Cell, fitted: Estimate | None, place: Path, command: Command)
     torch.save(fitted.model.network.state_dict(), untrained)
     known = {f"model.{name}": value for name in FACTS if (value := fitted.model.hparams.get(name)) is not None}
     words = arguments({"data.source": fitted.source} | known)
-    return _of(["cleanse", *words, *cell.arguments, *alone_in(place), f"--ckpt={untrained}"], command)
+    return _of(["cleanse", *words, *cell.arguments, f"--ckpt={untrained}"], place, command)
 
 
-def _of(words: list[str], command: Command) -> Estimate | None:
+def _of(words: list[str], place: Path, command: Command) -> Estimate | None:
     try:
-        return command.estimate(words)
+        return run_alone(command.estimate, words, place)
     except InputError:
         return None
 

@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from bdclean import printable
-from bdclean.benchmark import hours, local, page, tables, work
+from bdclean import first_ten, printable
+from bdclean.benchmark import hours, page, tables, work
+from bdclean.benchmark.engines import Engine, Local
+from bdclean.benchmark.engines.base import Task
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
 from bdclean.checkpoint import write_text
 from bdclean.engine.estimate import duration
@@ -33,6 +35,7 @@ def benchmark(
     keep_networks: bool = False,
     list: bool = False,
     cell: str | None = None,
+    engine: Engine | None = None,
     *,
     command: work.Command,
 ) -> None:
@@ -55,11 +58,12 @@ def benchmark(
             photos/}`. By default the images that were held out from the attacker.
         seeds: Each suspect is trained and cleansed once for each seed.
         folder: Folder for all files of the benchmark.
-        jobs: Number of cells that run at once; by default one for each GPU, or for each CPU core, as far as memory
-            allows.
+        jobs: Number of cells that run at once; by default as many as the engine has places for.
         keep_networks: Whether the cleansed networks are kept.
         list: Only print the command of each cell.
         cell: Run only this cell, in this process: a name that `--list` prints.
+        engine: What runs the cells: `local` (processes of this machine), `slurm` or `ray`; by default `local`.
+            `--engine.help NAME` describes one and its options.
         command: The command line.
 
     Raises:
@@ -94,14 +98,14 @@ def benchmark(
         if "error" in result:
             raise InputError("cell", cell, str(result["error"]))
     else:
-        _run_missing(grid, path, jobs, command, keep_networks)
+        _run_missing(grid, path, engine or Local(), jobs, command, keep_networks)
         _report(grid, path, shlex.join(repeat))
 
 
 def _make_folder(folder: Path, grid: Mapping[str, Any] | None) -> None:
     """Make the folder of a benchmark, and write the grid into it, unless it is None."""
     try:
-        for name in ("suspects", "cells", "logs", "unfinished"):
+        for name in ("suspects", "cells", "logs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         if grid is not None:
             write_text(folder / GRID, yaml.safe_dump(grid, sort_keys=False))
@@ -116,10 +120,8 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
     rows = [tables.Row.read(one, result) for one, result in results]
-    # Several processes may reach this point at once.
-    with work.alone(folder, "tables"):
-        tables.write(rows, folder)
-        page.write(rows, folder, command)
+    tables.write(rows, folder)
+    page.write(rows, folder, command)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{folder / 'index.html'} has all of it.")
 
@@ -132,35 +134,39 @@ def _check(command: work.Command, subcommand: str, words: Sequence[str], what: G
         raise InputError(*what, str(error)) from error
 
 
-def _run_missing(grid: Sequence[Cell], folder: Path, jobs: int | None, command: work.Command, keep: bool) -> None:
+def _run_missing(
+    grid: Sequence[Cell], folder: Path, engine: Engine, jobs: int | None, command: work.Command, keep: bool
+) -> None:
     """Train the missing suspects, and run the missing cells."""
     cells = {one.key: one for one in grid if not work.done(one, folder, keep)}
-    trained = {one.key: one for cell in grid for one in cell.suspect.chain}
     suspects = {one.key: one for cell in cells.values() for one in cell.suspect.chain if not one.path(folder).exists()}
-    for key in {*(one.key for one in grid), *trained} - cells.keys() - suspects.keys():
-        work.tidy(folder, key)
     if cells:
-        print(_announcement(suspects, cells, command))
+        engine.connect()
+        print(_announcement(suspects, cells, engine, command))
     logs = folder / "logs"
     tasks = [
-        local.Task(key, logs / f"{key}.log", _needs(suspect.start, suspects), work.train, (suspect, folder, command))
+        Task(key, logs / f"{key}.log", _needs(suspect.start, suspects), work.train, (suspect, folder, command))
         for key, suspect in suspects.items()
     ]
     for key, one in cells.items():
         needs = _needs(one.suspect, suspects)
-        tasks.append(local.Task(key, logs / f"{key}.log", needs, work.cleanse, (one, folder, command, keep)))
+        tasks.append(Task(key, logs / f"{key}.log", needs, work.cleanse, (one, folder, command, keep)))
     try:
-        _run_tasks(tasks, cells, folder, jobs, command)
+        _run_tasks(tasks, cells, folder, engine, jobs, command)
     except KeyboardInterrupt as interruption:
         done = sum(work.done(one, folder, keep) for one in grid)
         message = f"{folder} has {done} of {len(grid)} cells and no tables; repeat the command to resume"
         raise Interrupted(message) from interruption
 
 
-def _announcement(suspects: Mapping[str, Suspect], cells: Mapping[str, Cell], command: work.Command) -> str:
-    seconds = hours.estimate(suspects.values(), cells.values(), command)
-    took = duration(seconds / max(1, len(local.gpus())))
-    return f"{len(suspects)} suspects to train and {len(cells)} cells to run: {took}, without preparations of attacks"
+def _announcement(
+    suspects: Mapping[str, Suspect], cells: Mapping[str, Cell], engine: Engine, command: work.Command
+) -> str:
+    what = f"{len(suspects)} suspects to train and {len(cells)} cells to run"
+    if (devices := engine.devices()) is None:
+        return what
+    took = duration(hours.estimate(suspects.values(), cells.values(), command) / devices)
+    return f"{what}: {took}, without preparations of attacks"
 
 
 def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:
@@ -169,12 +175,17 @@ def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str
 
 
 def _run_tasks(
-    tasks: Sequence[local.Task], cells: Mapping[str, Cell], folder: Path, jobs: int | None, command: work.Command
+    tasks: Sequence[Task],
+    cells: Mapping[str, Cell],
+    folder: Path,
+    engine: Engine,
+    jobs: int | None,
+    command: work.Command,
 ) -> None:
     """Run tasks with a progress bar, and record the reason of each failed cell."""
     with tqdm(total=len(tasks), unit="cell", disable=None) as bar:
-        for progress in local.run(tasks, jobs, [command.run.__module__]):
-            bar.set_description(", ".join(name.rpartition(".")[0] for name in progress.working))
+        for progress in engine.run(tasks, jobs, [command.run.__module__]):
+            bar.set_description(first_ten([name.rpartition(".")[0] for name in progress.working]))
             if progress.ended is None:
                 continue
             bar.update()

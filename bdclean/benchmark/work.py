@@ -1,4 +1,8 @@
-"""Run one cell of a benchmark, from the suspect to the result, safely with several processes at once."""
+"""Run one cell of a benchmark, from the suspect to the result.
+
+A cell that is run twice, even at the same time, wastes time and nothing else: files are complete when they appear, and
+a result is never replaced by an error. So no file has to be locked, which network file systems do unreliably.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,13 @@ import json
 import os
 import shutil
 import sys
-import time
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import Any, TypeVar
 
 from bdclean import checkpoint, printable
 from bdclean.benchmark.grid import Cell, Suspect
@@ -23,6 +25,9 @@ from bdclean.modules import Classifier
 from bdclean.reporting.files import write_json
 from bdclean.reporting.results import Cleansing
 
+Result = TypeVar("Result")
+JOB_NAME = "SLURM_JOB_NAME"
+"""Environment variable with the name of a SLURM job."""
 SHORT = (
     "--trainer.limit_val_batches=0",
     "--trainer.num_sanity_val_steps=0",
@@ -61,35 +66,54 @@ class Command:
     estimate: Callable[[Sequence[str]], Estimate]
 
 
-def alone_in(folder: Path) -> tuple[str, ...]:
-    """Options for one process on one device without logs, as further processes would restart the whole benchmark."""
-    return (
+def run_alone(function: Callable[[Sequence[str]], Result], words: Sequence[str], folder: Path) -> Result:
+    """Call a function of the command line for one process on one device, without logs.
+
+    Args:
+        function: The function, of a `Command`.
+        words: The command line. Options that would start more processes are overridden, as each of those would start
+            the whole benchmark.
+        folder: Folder for what Lightning writes.
+    """
+    alone = (
         "--trainer.logger=false",
         "--trainer.enable_progress_bar=false",
         "--trainer.devices=1",
         "--trainer.num_nodes=1",
         f"--trainer.default_root_dir={folder}",
     )
+    before = os.environ.get(JOB_NAME)
+    # In a job of this name Lightning does not expect one process for each SLURM task.
+    os.environ[JOB_NAME] = "interactive"
+    try:
+        return function([*words, *alone])
+    finally:
+        if before is None:
+            del os.environ[JOB_NAME]
+        else:
+            os.environ[JOB_NAME] = before
 
 
 def train(suspect: Suspect, folder: Path, command: Command) -> Path:
-    """Train a suspect and the suspect that it starts from, unless they are trained; wait for other processes.
+    """Train a suspect and the suspect that it starts from, unless they are trained.
 
     Returns:
         The checkpoint.
     """
     path = suspect.path(folder)
+    if path.exists():
+        return path
     start = () if suspect.start is None else (f"--model.weights={train(suspect.start, folder, command)}",)
-    with alone(folder, suspect.key) as scratch:
-        if not path.exists():
-            output = scratch / "suspect.ckpt"
-            command.run(["fit", *suspect.arguments, *start, *SHORT, *alone_in(scratch), f"--output={output}"])
-            os.replace(output, path)
+    with _scratch() as scratch:
+        output = scratch / "suspect.ckpt"
+        words = ["fit", *suspect.arguments, *start, *SHORT, f"--output={output}"]
+        run_alone(command.run, words, scratch)
+        _publish(output, path)
     return path
 
 
 def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str, Any]:
-    """Run a cell, unless it has a result; wait for another process that runs it.
+    """Run a cell, unless it has a result.
 
     Args:
         cell: The cell.
@@ -101,32 +125,29 @@ def cleanse(cell: Cell, folder: Path, command: Command, keep: bool) -> dict[str,
         The result: the report of `bdclean cleanse`, or the reason of the failure as `error`.
     """
     path = cell.path(folder)
-    started = time.time()
-    with alone(folder, cell.key) as scratch:
-        result = read(path)
-        # Retry a failed cell, unless another process has retried it in the meantime.
-        if result is not None and (done(cell, folder, keep) or path.stat().st_mtime > started):
-            return result
+    if done(cell, folder, keep):
+        return read(path) or {}
+    with _scratch() as scratch:
         output = scratch / "cleansed.ckpt"
         try:
             suspect = str(train(cell.suspect, folder, command))
             # It comes first, so that the cell's options override it.
             source = f"--data.source={checkpoint.read(suspect).data['source']}"
-            files = (f"--ckpt={suspect}", f"--output={output}")
-            cleansed = command.run(["cleanse", source, *cell.arguments, *SHORT, *alone_in(scratch), *files])
+            words = ["cleanse", source, *cell.arguments, *SHORT, f"--ckpt={suspect}", f"--output={output}"]
+            cleansed = run_alone(command.run, words, scratch)
             assert isinstance(cleansed, Cleansing)
             kept = path.with_suffix(".ckpt") if keep else None
             if kept is not None:
-                os.replace(output, kept)
+                _publish(output, kept)
             paths = replace(cleansed.paths, output=None if kept is None else str(kept))
             result = replace(cleansed, paths=paths).to_json()
+            write_json(path, result)
         except InputError as error:
             print(f"bdclean: error: {error}", file=sys.stderr)
-            result = {"error": printable(str(error))}
+            result = fail(cell, folder, str(error))
         except Exception as error:  # a method can fail in any way
             traceback.print_exc()
-            result = {"error": printable(f"{type(error).__name__}: {error}")}
-        write_json(path, result)
+            result = fail(cell, folder, f"{type(error).__name__}: {error}")
     return result
 
 
@@ -136,12 +157,14 @@ def done(cell: Cell, folder: Path, keep: bool) -> bool:
     return "error" not in (read(path) or {"error": ""}) and (not keep or path.with_suffix(".ckpt").exists())
 
 
-def fail(cell: Cell, folder: Path, reason: str) -> None:
-    """Record the reason of a failure, unless the cell has a result."""
+def fail(cell: Cell, folder: Path, reason: str) -> dict[str, Any]:
+    """Record the reason of a failure, unless the cell has a result, and return what is recorded."""
     path = cell.path(folder)
-    with alone(folder, cell.key):
-        if "error" in (read(path) or {"error": ""}):
-            write_json(path, {"error": printable(reason)})
+    # A task that another machine also ran, because this one seemed dead, may have succeeded there.
+    if "error" in (result := read(path) or {"error": ""}):
+        result = {"error": printable(reason)}
+        write_json(path, result)
+    return result
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -154,20 +177,13 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def alone(folder: Path, key: str) -> Iterator[Path]:
-    """An empty scratch folder that one process at a time can use; it is removed afterwards."""
-    scratch = folder / "unfinished" / key
-    with FileLock(f"{scratch}.lock"):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+def _scratch() -> Iterator[Path]:
+    """An empty folder on this machine, which is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bdclean-", ignore_cleanup_errors=True) as scratch:
+        yield Path(scratch)
 
 
-def tidy(folder: Path, key: str) -> None:
-    """Remove the scratch folder of a process that was killed after it wrote its result."""
-    if (folder / "unfinished" / key).exists():
-        with alone(folder, key):
-            pass
+def _publish(file: Path, path: Path) -> None:
+    """Copy a finished file into the folder of the benchmark, atomically: no process sees a part of it."""
+    with file.open("rb") as source:
+        checkpoint.write_whole(path, lambda target: shutil.copyfileobj(source, target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import callbacks, loggers
 
 from bdclean import attacks, cleansing
+from bdclean.benchmark import engines
 from bdclean.filtering import SCORES
 from bdclean.scanning import DETECTORS
 
@@ -13,6 +14,7 @@ METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
 CLASSES = {
     "data.attack": ATTACKS,
     "method": METHODS,
+    "engine": [name for name in engines.__all__ if name != "Engine"],
     "detector": [kind.__name__ for kind in DETECTORS],
     "score": [kind.__name__ for kind in SCORES],
     "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],

@@ -38,7 +38,7 @@ TRAINING = {
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
 """Arguments that are not options."""
-NAMED = ("method", "attack", "detector", "score", "arch")
+NAMED = ("method", "attack", "detector", "score", "engine", "arch")
 """Arguments whose value is the name of a class."""
 ROOTS = {"Attack", "Detector", "Score"}
 """Base classes of the classes that are found by their bases."""
@@ -64,7 +64,7 @@ class Group:
         """Names of the classes for users."""
         listed = keys_of(PACKAGE / self.folder / "__init__.py", self.table) if self.table else ()
         if self.table == "__all__":
-            return tuple(name for name in listed if name != "Cleanser")
+            return tuple(name for name in listed if name not in ABSTRACT)
         # Without a list of names, find the classes by their bases.
         return tuple(sorted(name for name in classes(self.folder) if name not in ABSTRACT and self._is_derived(name)))
 
@@ -79,8 +79,15 @@ GROUPS: Mapping[str, Group] = {
     "method": Group("method", "cleansing", "methods", "__all__"),
     "detector": Group("detector", "scanning", "detectors"),
     "score": Group("score", "filtering", "scores"),
+    "engine": Group("engine", "benchmark/engines", "engines", "__all__"),
 }
-OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector", "filter": "score"}
+OF_COMMAND = {
+    "fit": "data.attack",
+    "cleanse": "method",
+    "scan": "detector",
+    "filter": "score",
+    "benchmark": "engine",
+}
 """The option whose classes the help of a command lists."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bdclean import __version__
 from bdclean.cli.options import SUBCOMMANDS, descriptions, options
 from bdclean.exits import table
-from bdclean.registry import METHOD_ALIASES
+from bdclean.registry import ALIASES
 
 VERSION = ("--version", "-V", "-v", "version")
 HELP = ("--help", "-h", "help")
@@ -45,7 +45,7 @@ def _page(words: Sequence[str]) -> str | None:
     name, _, value = "=".join(words[1:]).partition("=")
     option = name.removeprefix("--").removesuffix(".help")
     known = name.endswith(".help") and option in options(words[0]).classes
-    return help.of_class(option, METHOD_ALIASES.get(value, value)) if known else None
+    return help.of_class(option, ALIASES.get(option, {}).get(value, value)) if known else None
 
 
 def usage() -> str:

@@ -17,6 +17,8 @@ TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan", "filter")
 SUBCOMMANDS = (*TRAINED, "benchmark")
 GROUPS = ("model", "data", "trainer")
 """Groups of options of these subcommands."""
+BENCHMARK = PACKAGE / "benchmark" / "run.py"
+"""File of the subcommand without a network."""
 QUIET = "--quiet"
 """The flag of all commands that disables progress bars and notices."""
 ALWAYS = ("help", "help-all", "config", "print_config", "quiet")
@@ -64,16 +66,15 @@ class Options:
 @cache
 def options(subcommand: str) -> Options:
     """The options of a subcommand; in doubt, more than its parser has."""
-    if subcommand == "benchmark":
-        alone = _parameters(PACKAGE / "benchmark" / "run.py", "", "benchmark")
-        return Options(frozenset({*ALWAYS, "list", *alone}), values={name: (value,) for name, value in alone.items()})
-    trainers = _trainers()
-    single = _single(subcommand, trainers)
-    folders = {"data.attack": ("attacks", "Attack")}
+    trained = subcommand in TRAINED
+    trainers = _trainers() if trained else []
+    single = _single(subcommand, trainers) if trained else _parameters(BENCHMARK, "", subcommand)
+    folders = {"data.attack": ("attacks", "Attack")} if trained else {}
     of_command = {
         "cleanse": {"method": ("cleansing", "Cleanser")},
         "scan": {"detector": ("scanning", "Detector")},
         "filter": {"score": ("filtering", "Score")},
+        "benchmark": {"engine": ("benchmark/engines", "Engine")},
     }
     folders |= of_command.get(subcommand, {})
     values: dict[str, tuple[Values | None, ...]] = {name: (value,) for name, value in single.items()}
@@ -83,6 +84,8 @@ def options(subcommand: str) -> Options:
         inner = {name for taken in members.values() for name in taken}
         classes[option] = Classes(tuple(members), _usual(folder, root, members), frozenset(inner))
         values |= {f"{option}.{name}": tuple(one[name] for one in members.values() if name in one) for name in inner}
+    if not trained:
+        return Options(frozenset({*ALWAYS, "list", *single}), frozenset(), classes, values)
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
     names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand == "fit" else ("ckpt",))}

@@ -10,7 +10,8 @@ from jsonargparse import Namespace
 from jsonargparse._actions import _ActionPrintConfig
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from bdclean.benchmark import benchmark, work
+from bdclean.benchmark import work
+from bdclean.benchmark.run import benchmark
 from bdclean.checkpoint import Checkpoint, read
 from bdclean.cli.classes import ATTACKS, LINKS, METHODS
 from bdclean.cli.diagnosis import check_classes, diagnose
@@ -172,7 +173,7 @@ class CommandLine(Evaluations, LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run a subcommand, and keep its result, which Lightning discards."""
         if subcommand in FUNCTIONS:
-            options = dict(self.config[subcommand])
+            options = dict(self._parser(subcommand).instantiate(self.config[subcommand]))
             del options["config"]
             FUNCTIONS[subcommand](**options, command=self._command)
             return

@@ -1,4 +1,4 @@
-"""Old names of options, which still work and print a deprecation line, and short names of methods."""
+"""Old names of options, which still work and print a deprecation line, and other names of classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bdclean.cli.options import SUBCOMMANDS, Classes, options
-from bdclean.registry import METHOD_ALIASES, RENAMED_ATTACK_OPTIONS
+from bdclean.registry import ALIASES, RENAMED_ATTACK_OPTIONS
 
 OPTIONS = {
     "method.least": "method.stop_accuracy",
@@ -17,6 +17,8 @@ OPTIONS = {
     **{f"data.attack.{old}": f"data.attack.{new}" for old, new in RENAMED_ATTACK_OPTIONS.items()},
 }
 """New name of each renamed option, by its old name."""
+NAMING = {f"{option}{ending}": option for option in ALIASES for ending in ("", ".class_path", ".help")}
+"""Options whose value is the name of a class, without dashes, and the option of the class."""
 
 
 def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -33,16 +35,15 @@ def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         before = words[place - 1] if place else ""
-        if before in ("--method", "--method.class_path", "--method.help"):
-            found.append(METHOD_ALIASES.get(word, word))
+        if before.removeprefix("--") in NAMING:
+            found.append(_class(before.removeprefix("--"), word))
         elif before in ("--config", "-c"):
             found.append(_file(word, notices))
         elif name == "--config" and equals:
             found.append(f"--config={_file(value, notices)}")
         elif name.startswith("--"):
             new = _option(name[2:], notices)
-            short = METHOD_ALIASES.get(value, value) if name in ("--method", "--method.help") else value
-            found.append(f"--{new}{equals}{short}")
+            found.append(f"--{new}{equals}{_class(name[2:], value)}")
         else:
             found.append(word)
     return found, list(notices)
@@ -86,8 +87,8 @@ def _variables(subcommand: str, words: Sequence[str]) -> tuple[list[str], list[s
             continue
         if name == "config":
             os.environ[variable] = _file(value, notices)
-        elif name == "method":
-            os.environ[variable] = METHOD_ALIASES.get(value, value)
+        elif name in ALIASES:
+            os.environ[variable] = _class(name, value)
         elif option is not None:
             new = _option(name, {})
             word = f"--{_spelled(new, option, classes[option])}={value}"
@@ -103,6 +104,11 @@ def _spelled(name: str, option: str, known: Classes) -> str:
     """The name of an option of a class in its own spelling, from a name in lower case."""
     spellings = {f"{option}.{one}".lower(): f"{option}.{one}" for one in known.parameters or ()}
     return spellings.get(name, name)
+
+
+def _class(name: str, value: str) -> str:
+    """The value of an option, without dashes, with the name of a class for another name of it."""
+    return ALIASES[NAMING[name]].get(value, value) if name in NAMING else value
 
 
 def _option(name: str, notices: dict[str, None]) -> str:
@@ -145,12 +151,11 @@ def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:
 
 
 def _shortened(content: dict[str, Any]) -> bool:
-    """Replace the short name of a method in a configuration, in place; return whether there was one."""
-    method = content.get("method")
-    if isinstance(method, str) and method in METHOD_ALIASES:
-        content["method"] = METHOD_ALIASES[method]
-        return True
-    if isinstance(method, dict) and method.get("class_path") in METHOD_ALIASES:
-        method["class_path"] = METHOD_ALIASES[method["class_path"]]
-        return True
-    return False
+    """Replace other names of classes in a configuration, in place; return whether there was one."""
+    found = False
+    for option, aliases in ALIASES.items():
+        owner, key = (content[option], "class_path") if isinstance(content.get(option), dict) else (content, option)
+        if isinstance(name := owner.get(key), str) and name in aliases:
+            owner[key] = aliases[name]
+            found = True
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import torch
+
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
 from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
@@ -11,6 +13,7 @@ from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.scanning import DETECTORS, SCANNED, Budget, Detector, scan_passes, searched
+from bdclean.tasks.looking import scanned_network
 
 
 def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:
@@ -46,7 +49,7 @@ def of_scan(
     classes = searched(model.num_classes)
     some = "" if classes == model.num_classes else f", of which {classes} are searched"
     passes = scan_passes(model.num_classes, None if detector is None else [detector])
-    took = duration(passes * _seconds(trainer, model))
+    took = duration(passes * _scan_seconds(trainer, model))
     images = f", up to {SCANNED} images" if uses_images else ""
     work = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}"
     return f"{work}, on {trainer.device_name}; {took}{_limited(budget)}"
@@ -63,7 +66,7 @@ def limit(trainer: Trainer, model: Classifier, budget: str | None) -> Budget | N
     Raises:
         InputError: If it is no time.
     """
-    return None if budget is None else Budget(seconds_of(budget), _seconds(trainer, model))
+    return None if budget is None else Budget(seconds_of(budget), _scan_seconds(trainer, model))
 
 
 def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule, budget: Budget | None) -> str:
@@ -96,6 +99,12 @@ def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) ->
 def _seconds(trainer: Trainer, model: Classifier) -> float:
     network = whole(model).to(trainer.device)
     return seconds_per_image(InBf16(network) if trainer.precision == "bf16-mixed" else network, model.image_size)
+
+
+def _scan_seconds(trainer: Trainer, model: Classifier) -> float:
+    """As `_seconds`, of the network that detectors use, whose norms are folded."""
+    network = scanned_network(trainer, model, torch.zeros(1, device=trainer.device))
+    return seconds_per_image(network, model.image_size)
 
 
 def _limited(budget: Budget | None) -> str:
