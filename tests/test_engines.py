@@ -118,9 +118,6 @@ def test_the_contract(engine: Engine) -> None:
     assert all(len(lines) == 1 for name, lines in started.items() if name != "killed")
     assert "this is succeeds" in Path("logs/first.log").read_text()
     assert "not this way" in Path("logs/raises.log").read_text()
-
-
-def test_no_tasks_are_no_work(engine: Engine) -> None:
     assert outcomes(engine, []) == {}
 
 
@@ -129,6 +126,13 @@ def test_batches_need_only_earlier_ones() -> None:
     names = [[one.name for one in batch] for batch in _batches(tasks, 10)]
     assert names == [["a", "e"], ["b", "d"], ["c"]]
     assert [[one.name for one in batch] for batch in _batches(tasks, 1)] == [["a"], ["e"], ["b"], ["d"], ["c"]]
+
+
+def test_jobs_can_be_debugged_in_this_process() -> None:
+    pytest.importorskip("submitit")
+    tasks = [task("not run", "succeeds", "raises"), task("raises", "raises"), task("good")]
+    failure = "ValueError: not this way"
+    assert outcomes(Slurm(executor="debug"), tasks) == {"good": None, "raises": failure, "not run": failure}
 
 
 def test_a_job_of_slurm_that_times_out_starts_again_as_often_as_asked(slurm: Path) -> None:
@@ -323,7 +327,7 @@ def test_a_benchmark_on_ray_loses_only_cells_at_work_on_a_dead_node(two_nodes: A
 
 @pytest.mark.slow
 def test_training_on_two_nodes_as_in_the_guide() -> None:
-    (block,) = (one for one in GUIDE.read_text().split("```") if "torchrun" in one)
+    (block,) = (one for one in GUIDE.read_text().split("```") if one.startswith("bash\ntorchrun"))
     lines = [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("torchrun")]
     assert len(lines) == 2
     tiny_grid([0])
