@@ -38,7 +38,8 @@ COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of engines import this package and these tests from here, and clusters keep to themselves."""
-    variables = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    # On a busy machine, the niceness that Ray gives its processes would stop them.
+    variables = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for name, value in (variables | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}).items():
         monkeypatch.setenv(name, value)
 
@@ -182,6 +183,25 @@ def test_wrong_engines_are_one_line(words: str, expected: str, capsys: pytest.Ca
     assert caught.value.code == 2
     assert line.startswith(f"bdclean: error: {expected}")
     assert not list(Path().glob("bench/logs/*"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("ray", "--engine.time: no such option"),
+        ({"class_path": "slurm", "init_args": {"cpus": 0}}, "--engine.cpus 0: must be at least 1"),
+    ],
+)
+def test_an_engine_of_a_file_overrides_one_of_a_variable(
+    engine: Any, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("submitit", "ray"):
+        pytest.importorskip(library)
+    monkeypatch.setenv("BDCLEAN_BENCHMARK__ENGINE", "local")
+    Path("grid.yaml").write_text(yaml.safe_dump({"suspects": {"a": {}}, "methods": {"CLP": {}}, "engine": engine}))
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--config", "grid.yaml", "--engine.time", "5"])
+    assert capsys.readouterr().err.startswith(f"bdclean: error: {expected}")
 
 
 @pytest.mark.usefixtures("slurm")

@@ -124,6 +124,9 @@ class _Calls(Pool):
             task = self.running.pop(one)
             try:
                 reason = ray.get(one)
+            except ray.exceptions.RayTaskError as error:
+                # A node without this program, or without the folder.
+                reason = f"{type(error.cause).__name__}: {first_line(error.cause)}"
             except ray.exceptions.RayError as error:
                 reason = f"killed ({type(error).__name__}: {first_line(error)})"
             yield task, reason

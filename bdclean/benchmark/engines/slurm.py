@@ -174,12 +174,12 @@ def _outcome(folder: Path, name: str) -> Path:
     return folder / f"{name}.outcome"
 
 
-def _failure(folder: Path, name: str) -> str | None:
-    """The reason of the failure of a task that has ended; None if it succeeded."""
+def _failure(folder: Path, name: str, killed: str = "killed") -> str | None:
+    """The reason of the failure of a task that has ended, `killed` if it has left none; None if it succeeded."""
     try:
         return _outcome(folder, name).read_text(encoding="utf-8") or None
     except FileNotFoundError:
-        return "killed"
+        return killed
 
 
 def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
@@ -200,7 +200,9 @@ def _follow(running: list[_Running]) -> Iterator[Progress]:
     while running:
         for one in [one for one in running if one.job.done()]:
             running.remove(one)
-            yield Progress(_working(running), one.task, _failure(one.folder, one.task.name))
+            # Such as TIMEOUT, OUT_OF_MEMORY or NODE_FAIL.
+            failure = _failure(one.folder, one.task.name, f"killed, in state {one.job.state}")
+            yield Progress(_working(running), one.task, failure)
         yield Progress(_working(running))
         if running:
             clock.sleep(POLL_SECONDS)
