@@ -69,7 +69,7 @@ def test_links_of_pages_lead_to_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target}
     # Pages of classes are made when the site is built.
-    made = re.compile(r"(\.\./)?(attacks|methods|detectors)/\w+\.md")
+    made = re.compile(r"(\.\./)?(attacks|methods|detectors|scores)/\w+\.md")
     missing = [one for one in targets if one and not made.fullmatch(one) and not (page.parent / one).exists()]
     assert not missing
 

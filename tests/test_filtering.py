@@ -15,11 +15,16 @@ from torch import Tensor, nn
 from bdclean import InputError, checkpoint
 from bdclean.cli.main import main
 from bdclean.filtering import (
+    IBDPSC,
     STRIP,
+    ActivationClustering,
     Context,
     Disagreement,
+    PoolScore,
     ScaleUp,
     Score,
+    SpectralSignatures,
+    TeCo,
     auroc,
     highest,
     look,
@@ -27,6 +32,9 @@ from bdclean.filtering import (
     threshold,
     true_positive_rate,
 )
+from bdclean.filtering.clustering import reduced, silhouettes, two_clusters
+from bdclean.filtering.pool import last_layer, penultimate
+from bdclean.filtering.teco import CORRUPTIONS, SEVERITIES
 from tests.conftest import QUIET
 
 torch.manual_seed(0)
@@ -138,6 +146,138 @@ def test_images_by_rank() -> None:
     assert highest(torch.zeros(4), 0.01).sum() == 1
 
 
+def with_batch_norms() -> Any:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 2), nn.BatchNorm2d(6), nn.ReLU()]
+    made = nn.Sequential(*layers, nn.Flatten(), nn.Linear(6, 5)).eval().requires_grad_(False)
+    for index in (1, 4):
+        made[index].bias.uniform_(-1, 1)
+    return made
+
+
+def test_ibd_psc() -> None:
+    suspect = with_batch_norms()
+    context = Context(suspect, None, IMAGES)
+    score = IBDPSC(factor=3.0, networks=2, changed=0.0)
+    score.check(context)
+    expected = [0.0] * len(IMAGES)
+    # With `changed` 0, one amplified layer suffices: the last one, then both.
+    for norms in ([4], [1, 4]):
+        copied = with_batch_norms()
+        for index in norms:
+            copied[index].weight *= 3
+            copied[index].bias *= 3
+        for number, image in enumerate(IMAGES):
+            own = likeliest(probabilities(suspect, image))
+            expected[number] += probabilities(copied, image)[own] / 2
+    assert scored(score, context) == pytest.approx(expected, abs=1e-5)
+    # No number of layers changes more images than there are, so that all layers are amplified.
+    strict = IBDPSC(factor=1.0, changed=1.0)
+    strict.check(context)
+    assert [len(one) for one in strict.parameters] == [4]
+
+
+def test_ibd_psc_needs_batch_norms() -> None:
+    with pytest.raises(InputError, match="^score IBDPSC: amplifies batch norms, and the suspect has none with scales$"):
+        IBDPSC().check(CONTEXT)
+
+
+def test_teco() -> None:
+    expected = []
+    for image in IMAGES:
+        own = likeliest(probabilities(CONTEXT.suspect, image))
+        found = []
+        for corrupt in CORRUPTIONS:
+            changed = [
+                severity
+                for severity in range(1, 6)
+                if likeliest(probabilities(CONTEXT.suspect, corrupt(image[None], severity)[0])) != own
+            ]
+            found.append(min(changed, default=6))
+        mean = sum(found) / len(found)
+        expected.append(math.sqrt(sum((one - mean) ** 2 for one in found) / len(found)))
+    assert scored(TeCo()) == pytest.approx(expected, abs=1e-5)
+    assert max(expected) > 0
+
+
+@pytest.mark.parametrize("size", [1, 4, 33])
+def test_corruptions_keep_the_range_and_grow(size: int) -> None:
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for corrupt in CORRUPTIONS:
+        changes = []
+        for severity in range(1, SEVERITIES + 1):
+            found = corrupt(images, severity)
+            assert found.shape == images.shape
+            assert 0 <= float(found.min()) <= float(found.max()) <= 1 + 1e-6
+            changes.append(float((found - images).norm()))
+        assert size == 1 or changes == sorted(changes)
+
+
+# Scores of a pool
+
+
+def poisoned_pool() -> tuple[Tensor, Tensor, Tensor]:
+    """Features, predicted classes, and the flags of 10 images of class 1 whose features are shifted."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(120, 12, generator=generator)
+    predicted = torch.arange(120) % 3
+    triggered = torch.zeros(120, dtype=torch.bool)
+    triggered[1::12] = True
+    predicted[triggered] = 1
+    features[triggered] += 8 * torch.randn(12, generator=generator) / math.sqrt(12)
+    return features, predicted, triggered
+
+
+def test_spectral_signatures() -> None:
+    features, predicted, triggered = poisoned_pool()
+    scores = SpectralSignatures().score(features, predicted)
+    for number in range(3):
+        members = (predicted == number).nonzero()[:, 0]
+        centred = features[members].double().numpy()
+        centred = centred - centred.mean(0)
+        # The eigenvector of the covariance, instead of the singular vector.
+        direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+        expected = [float(np.dot(row, direction)) ** 2 for row in centred]
+        assert scores[members].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert auroc(scores, triggered) == 1
+
+
+def test_activation_clustering() -> None:
+    features, predicted, triggered = poisoned_pool()
+    scores = ActivationClustering().score(features, predicted)
+    assert auroc(scores, triggered) == 1
+    members = (predicted == 1).nonzero()[:, 0]
+    points = reduced(features[members], 10)
+    second = two_clusters(points)
+    assert second.tolist() in (triggered[members].tolist(), (~triggered[members]).tolist())
+    clear = []
+    for point, cluster in zip(points, second, strict=True):
+        near, far = (
+            math.dist(point.tolist(), points[second == one].mean(0).tolist()) for one in (cluster, not cluster)
+        )
+        clear.append((far - near) / max(far, near))
+    assert silhouettes(points, second).tolist() == pytest.approx(clear)
+    mean = sum(clear) / len(clear)
+    expected = [mean * (one if flag else -one) for one, flag in zip(clear, triggered[members].tolist(), strict=True)]
+    assert scores[members].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("score", [ActivationClustering(), SpectralSignatures()])
+def test_small_and_equal_classes_of_a_pool_have_the_score_0(score: PoolScore) -> None:
+    equal = score.score(torch.ones(9, 4), torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2]))
+    assert equal.tolist() == pytest.approx([0.0] * 9)
+
+
+def test_penultimate_features() -> None:
+    suspect = with_batch_norms()
+    head = last_layer(suspect, 4)
+    assert torch.equal(penultimate(suspect, head, IMAGES), suspect[:7](IMAGES))
+    pooled = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with torch.no_grad():
+        found = penultimate(pooled, last_layer(pooled, 4), IMAGES)
+        assert torch.allclose(found, pooled[0](IMAGES).mean((2, 3)), atol=1e-6)
+
+
 # The command
 
 
@@ -236,6 +376,13 @@ def test_a_flag_is_exit_code_1(tiny_suspect: Path, cleansed: Path) -> None:
     words += ["--clean", "procedural", "--alpha", "0.0001"]
     report, _ = run(tiny_suspect, *words, "--exit_code", "true")
     assert report["flagged"] == 0
+
+
+@pytest.mark.usefixtures("tiny_shapes")
+def test_a_pool_score_is_measured_with_few_triggered_images(tiny_suspect: Path) -> None:
+    report, rows = run(tiny_suspect, "--score", "SpectralSignatures", "--alpha", "0.1")
+    assert (report["measured"]["clean_images"], report["measured"]["triggered_images"]) == (200, 10)
+    assert len(rows) == 210
 
 
 def refused(suspect: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:

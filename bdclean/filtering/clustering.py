@@ -16,7 +16,7 @@ ITERATIONS = 50
 
 
 def reduced(features: Tensor, dimensions: int) -> Tensor:
-    """Principal components of features: (N, D) to (N, at most `dimensions`), the one with the largest variance first."""
+    """Principal components of features, by decreasing variance: (N, D) to (N, at most `dimensions`)."""
     centred = features.double() - features.double().mean(0)
     directions = torch.linalg.svd(centred, full_matrices=False).Vh[:dimensions]
     return centred @ directions.T

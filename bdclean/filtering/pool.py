@@ -20,9 +20,10 @@ class PoolScore(Score):
     compares = True
 
     def scores(self, context: Context, batches: Iterable[Seen]) -> Tensor:
+        head = last_layer(context.suspect, context.overlays.shape[-1])
         found, predicted = [], []
         for seen in batches:
-            found.append(penultimate(context.suspect, seen.images).float().cpu())
+            found.append(penultimate(context.suspect, head, seen.images).float().cpu())
             predicted.append(seen.predicted.cpu())
         return self.score(torch.cat(found), torch.cat(predicted))
 
@@ -39,19 +40,24 @@ class PoolScore(Score):
         """
 
 
-def penultimate(network: nn.Module, images: Tensor) -> Tensor:
-    """The inputs of a network's last layer, (N, D): the mean over positions if they have several.
+def last_layer(network: nn.Module, image_size: int) -> nn.Module:
+    """The layer of a network that outputs the logits.
 
     Raises:
-        InputError: If the network has no such layer.
+        InputError: If it is neither linear nor convolutional.
     """
-    layers = find_stages(network, images.shape[-1])
+    layers = find_stages(network, image_size)
     if not layers or not isinstance(layers[-1].module, nn.Linear | nn.Conv2d):
         raise InputError("score", None, "needs the inputs of a last linear or convolutional layer; there is none")
-    with _inputs(layers[-1].module) as found:
+    return layers[-1].module
+
+
+def penultimate(network: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+    """The inputs of a network's last layer, (N, D): the mean over positions if they have several."""
+    with _inputs(head) as found:
         network(images)
     (features,) = found
-    if isinstance(layers[-1].module, nn.Conv2d):
+    if isinstance(head, nn.Conv2d):
         return features.flatten(2).mean(2)
     return features if features.ndim == 2 else features.flatten(1, -2).mean(1)
 
@@ -69,7 +75,7 @@ def _inputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 def groups(predicted: Tensor, fewest: int) -> Iterator[Tensor]:
     """Indices of the images of each predicted class that has at least a given number of images."""
-    for number in predicted.unique():
+    for number in torch.unique(predicted):
         members = (predicted == number).nonzero()[:, 0]
         if len(members) >= fewest:
             yield members
