@@ -234,7 +234,9 @@ def test_few_other_options_pass(name: str, parsers: dict[str, Any]) -> None:
 def test_every_class_and_each_of_its_arguments_passes(option: str) -> None:
     command = {"data.attack": "fit", "method": "cleanse", "detector": "scan", "score": "filter"}[option]
     for name in CLASSES[option]:
-        kind = next(getattr(module, name) for module in (attacks, cleansing, scanning, filtering) if hasattr(module, name))
+        kind = next(
+            getattr(module, name) for module in (attacks, cleansing, scanning, filtering) if hasattr(module, name)
+        )
         taken(command, f"--{option}", name)
         taken(command, f"--{option}.class_path={kind.__module__}.{name}")
         arguments = inspect.signature(kind).parameters.values()

@@ -25,7 +25,13 @@ WORDS = {
     "predict": QUIET,
 }
 """Short commands that write files."""
-RESULTS = {"fit": "suspect.ckpt", "cleanse": "cleansed.ckpt", "scan": "scan.json", "filter": "filter.csv", "predict": "predictions.csv"}
+RESULTS = {
+    "fit": "suspect.ckpt",
+    "cleanse": "cleansed.ckpt",
+    "scan": "scan.json",
+    "filter": "filter.csv",
+    "predict": "predictions.csv",
+}
 
 
 def command(name: str, suspect: Path, *more: str) -> list[str]:

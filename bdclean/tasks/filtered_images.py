@@ -12,7 +12,7 @@ from torch import Tensor
 from bdclean.data import PoisonDataModule
 from bdclean.data.batches import Batches
 from bdclean.data.defender import named
-from bdclean.data.sources import open_source
+from bdclean.data.sources import Source, open_source
 from bdclean.progress import bar
 
 MOST_CLEAN = 1_000
@@ -50,10 +50,12 @@ class Clean:
     Attributes:
         images: The images.
         origin: What they are, for reports.
+        source: Their source, which keeps files that it extracted from an archive until this object is gone.
     """
 
     images: Batches
     origin: str
+    source: Source | None
 
 
 def asked(datamodule: PoisonDataModule, compares: bool) -> Asked:
@@ -96,6 +98,7 @@ def known_clean(datamodule: PoisonDataModule, clean: str | None) -> Clean | None
     Raises:
         InputError: If there is no such source.
     """
+    source = datamodule.source
     if clean is not None:
         source = open_source(clean, str(datamodule.root), "clean")
         source.download()
@@ -109,7 +112,7 @@ def known_clean(datamodule: PoisonDataModule, clean: str | None) -> Clean | None
         return None
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed))
     images = images.subset(order[:MOST_CLEAN].to(images.labels.device))
-    return Clean(Batches(datamodule.placement.place(images)), origin) if len(images) else None
+    return Clean(Batches(datamodule.placement.place(images)), origin, source) if len(images) else None
 
 
 def some_of(batches: Batches, count: int) -> Tensor:
