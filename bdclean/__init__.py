@@ -80,6 +80,7 @@ def cleanse(
             - `method`: the name of a class in `bdclean.cleansing`, or a function from a Classifier to a Cleanser.
             - `when_clean`: result if no backdoor is found: `keep`, `gentle` (default) or `strong`.
             - `epochs` (or `max_epochs`): number of epochs, by default the method's.
+            - `budget`: a time limit such as `20m`; what does not fit is left out, and the result's `left_out` names it.
             - `seed`: seed of all random numbers, 0 by default.
 
     Returns:
@@ -104,8 +105,8 @@ def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **option
         model: The network, of any kind that `cleanse` accepts. It is not changed.
         images: Unlabeled images, of any kind that `cleanse` accepts.
         **options: `processor`, `mean`, `std`, `image_size`, `num_unlabeled` and `seed`, with the same meaning as in
-            `cleanse`; `alpha`, the largest p-value at which a backdoor is reported; and any option of Lightning's
-            Trainer, such as `accelerator`.
+            `cleanse`; `alpha`, the largest p-value at which a backdoor is reported; `budget`, a time limit such
+            as `20m`; and any option of Lightning's Trainer, such as `accelerator`.
 
     Returns:
         The result. `verdict` has `backdoor` (whether there is one), `suspected` (its target class), `p_value`, a

@@ -88,6 +88,7 @@ def cleanse(
     method: str | Callable[[Classifier], Cleanser] = "ScanDistill",
     when_clean: WhenClean = "gentle",
     epochs: int | None = None,
+    budget: str | None = None,
     seed: int = 0,
     return_result: bool = False,
     **trainer: Any,
@@ -109,7 +110,7 @@ def cleanse(
     runner = _trainer(trainer, epochs)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        cleanser, result = tasks.cleanse(runner, suspect, data, make, when_clean, scan=False)
+        cleanser, result = tasks.cleanse(runner, suspect, data, make, when_clean, scan=False, budget=budget)
     if result.conclusion is not None and result.conclusion.trusted is False:
         warnings.warn(result.conclusion.sentence, stacklevel=3)
     cleansed = plain(duplicate(cleanser.network)).to(memory_format=torch.contiguous_format).eval()
@@ -131,6 +132,7 @@ def scan(
     image_size: int | None = None,
     num_unlabeled: int | None = None,
     alpha: float = ALPHA,
+    budget: str | None = None,
     seed: int = 0,
     **trainer: Any,
 ) -> Scan:
@@ -141,7 +143,7 @@ def scan(
     suspect, data = _prepared(given, processor, images, num_unlabeled, None, seed)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha)
+        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha, budget=budget)
 
 
 @naming(_in_file)

@@ -12,12 +12,11 @@ import ctypes
 import io
 import math
 import os
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +28,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from bdclean import first_line
+from bdclean.process_memory import limited, return_free
 from bdclean.resizing import Resize
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 Image.init()
 # All formats that Pillow decodes itself. EPS starts Ghostscript; for the other excluded formats Pillow has no decoder.
@@ -72,10 +67,6 @@ with suppress(AttributeError, OSError):
     _libtiff = ctypes.CDLL(_imaging.__file__)
     _libtiff.TIFFSetErrorHandler(None)
     _libtiff.TIFFSetWarningHandler(None)
-_STATUS = "/proc/self/statm"
-_PAGE = resource.getpagesize() if resource else 0
-_LIMIT = resource.getrlimit(resource.RLIMIT_DATA) if resource and os.path.exists(_STATUS) else None
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 Result = TypeVar("Result")
 
 
@@ -106,7 +97,7 @@ def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST
         path: A file of any format in `FORMATS`.
         size: Height and width of the result, in pixels.
         resize: Resizing of the image, as in `square`.
-        most: As in `bounded`.
+        most: Maximum memory to decode one image, in bytes.
 
     Returns:
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
@@ -141,14 +132,14 @@ def bounded(
     worker = get_worker_info()
     share = most // max(USUAL_WORKERS, worker.num_workers if worker else 0)
     try:
-        with _memory_limit(share):
+        with limited(share):
             return _read(path, read, formats, size, share)
     except RefusedError:
         raise
     except Exception:  # decoders raise different errors when they run out of memory
-        _return_memory()
+        return_free()
     try:
-        with FileLock(_lock(), poll_interval=0.01), _memory_limit(most):
+        with FileLock(_lock(), poll_interval=0.01), limited(most):
             return _read(path, read, formats, size, most)
     except MemoryError as error:
         # A MemoryError that Python raises has no text.
@@ -178,7 +169,7 @@ def _read(
             result = read(image)
     if needed > KEPT:
         del image, opened
-        _return_memory()
+        return_free()
     return result
 
 
@@ -188,36 +179,11 @@ def _lock() -> Path:
     return Path(tempfile.gettempdir(), f"bdclean-{user}-decoding.lock")
 
 
-def _return_memory() -> None:
-    """Return free memory to the system: the command line configures the allocator to keep it, in each worker."""
-    if _trim is not None:
-        _trim(0)
-
-
 def _needed(image: Image.Image, file_pixels: int) -> int:
     """Estimate the bytes for decoding an image with `file_pixels` pixels in its file."""
     per_pixel = DEEP_BYTES if image.mode.startswith(("I", "F")) else USUAL_BYTES
     stored = file_pixels * PROGRESSIVE_BYTES if {"progressive", "progression"} & image.info.keys() else 0
     return stored + math.prod(image.size) * max(per_pixel, BYTES_PER_PIXEL.get(image.format or "", 0))
-
-
-@contextmanager
-def _memory_limit(most: int) -> Iterator[None]:
-    """Limit the additional memory of this process to `most` bytes within the context; only on Linux."""
-    if _LIMIT is None:
-        yield
-        return
-    # Runs for every image: twice as fast as a file object.
-    status = os.open(_STATUS, os.O_RDONLY)
-    used = int(os.read(status, 200).split()[5]) * _PAGE
-    os.close(status)
-    soft, hard = _LIMIT
-    allowed = used + most if soft == resource.RLIM_INFINITY else min(used + most, soft)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, _LIMIT)
 
 
 def square(image: Image.Image, size: int, resize: Resize | None = None) -> Tensor:

@@ -62,6 +62,12 @@ def scanned_alike(path: Path, source: str | None, model: Classifier) -> bool:
     return "detectors" in found and _same_suspect(found, source, model)
 
 
+def filtered_alike(path: Path, source: str | None, model: Classifier) -> bool:
+    """Whether a file is from an earlier filtering with the same suspect."""
+    found = read_report(path.with_suffix(".json"))
+    return "flagged" in found and _same_suspect(found, source, model)
+
+
 def _same_suspect(found: Mapping[str, Any], source: str | None, model: Classifier) -> bool:
     """Whether a report describes the file at `source`, or a network in memory of the same architecture."""
     same_architecture = source is not None or found.get("network") == json.loads(
@@ -97,5 +103,6 @@ def described(path: Path) -> str:
     report = read_report(path.with_suffix(".json"))
     if not report:
         return "is there already, and nothing says that this command wrote it"
-    kind = "the result of cleansing" if "method" in report else "the scan of"
+    kinds = {"method": "the result of cleansing", "flagged": "the filtering with"}
+    kind = next((text for key, text in kinds.items() if key in report), "the scan of")
     return printable(f"is {kind} {report.get('checkpoint') or 'a network in memory'}")

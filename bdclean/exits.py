@@ -21,7 +21,8 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.DONE: "done",
-    Exit.FOUND: "a finding, where --exit_code true asks for it: scan found a backdoor, cleanse left one or did harm",
+    Exit.FOUND: "a finding, where --exit_code true asks for it: scan found a backdoor, cleanse left one or did harm, "
+    "filter flagged an image",
     Exit.MISTAKE: "you can fix it: an option, a file, a full disk; one line says what",
     Exit.FAULT: "the program failed or ran out of memory; a traceback says where",
     Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; one line says which files were written",

@@ -16,12 +16,13 @@ SUFFIXES = {
     "fit": (".ckpt",),
     "cleanse": (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx"),
     "scan": (".json",),
+    "filter": (".csv",),
 }
 """Allowed suffixes of the result of each command; `predict` allows any."""
 FOLDERS = ("cleanse",)
 """Commands whose result can be a folder, whose name has no suffix."""
 REPORTS = (".json", ".html")
-"""Suffixes of the reports that are written beside a network."""
+"""Suffixes of the reports that are written beside a network or a table of scores."""
 REPORT_SIZE = 2**17
 """Minimum size of a report, in bytes."""
 

@@ -14,7 +14,21 @@ from bdclean.suggestions import suggestion
 
 ARRAY_SUFFIXES = (".npz", ".npy")
 """Suffixes of files of arrays."""
-ABSTRACT = ("Cleanser", "Detector", "Engine", "Finding", "Inversion", "Callback", "Logger", "LitLogger")
+ARCHIVE_SUFFIX = ".tar"
+"""Suffix of archives of image files."""
+ABSTRACT = (
+    "Cleanser",
+    "Detector",
+    "Engine",
+    "Finding",
+    "Inversion",
+    "Score",
+    "ImageScore",
+    "PoolScore",
+    "Callback",
+    "Logger",
+    "LitLogger",
+)
 """Classes that options do not accept: base classes, and a logger for Lightning's own service."""
 REGISTERED = r"(?m)^@register_model\(.*\n(?:.*\n)*?def (\w+)"
 """Matches a function of torchvision that makes a network."""
@@ -31,8 +45,8 @@ USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 
 
 def is_source(name: str) -> bool:
-    """Whether a name is a source of images: a known one, a folder, or a file of arrays."""
-    is_file = os.path.isfile(name) and Path(name).suffix in ARRAY_SUFFIXES
+    """Whether a name is a source of images: a known one, a folder, or a file of arrays or of images."""
+    is_file = os.path.isfile(name) and Path(name).suffix in (*ARRAY_SUFFIXES, ARCHIVE_SUFFIX)
     return name in image_sets() or os.path.isdir(name) or is_file
 
 
@@ -46,7 +60,7 @@ def no_source(parameter: str, name: str) -> InputError:
     known = image_sets()
     close = suggestion(name, known)
     return InputError(
-        parameter, name, f"neither a folder, nor an .npz or .npy file, nor one of {', '.join(known)}{close}"
+        parameter, name, f"neither a folder, nor an .npz, .npy or .tar file, nor one of {', '.join(known)}{close}"
     )
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bdclean.attacks.scar import perturbed, universal
 from bdclean.attacks.surrogate import shuffled, train
+from bdclean.attacks.universal import perturbed, universal, within_box
 from bdclean.data.augment import random_crop_flip
 from bdclean.data.images import Images, to_float
 from bdclean.data.sources import open_source
@@ -105,7 +105,7 @@ def main() -> None:
     pair, other = [first, learn(new(2), attacker, epochs, teacher=first)], learn(new(3), attacker, epochs)
     for eps in options.eps:
         batches = shuffled(look_up, min(8000, count), 2, "Making the trigger")
-        trigger = universal(pair, map(look_up, batches), TARGET, eps, 2.55)
+        trigger = universal(pair, map(look_up, batches), TARGET, 2.55, within_box(eps))
         resistant = learn(copy.deepcopy(first).requires_grad_(True), attacker, 3, 0.03, resist=trigger)
         for name, network in (
             ("the first", first),

@@ -43,7 +43,7 @@ from bdclean.attacks.trojannn import LastHidden
 from bdclean.training import batch_size
 
 NAMES = [*attacks.ATTACKS]
-COLOUR_ONLY = ["ADBA", "LIRA", "SCAR", "SSBA", "InputAware", "TrojanNN"]
+COLOUR_ONLY = ["ADBA", "LF", "LIRA", "Grond", "PoisonInk", "SCAR", "SSBA", "InputAware", "TrojanNN"]
 SMALL: dict[str, dict[str, object]] = {
     "LIRA": {"width": 4},
     "SSBA": {"width": 4, "bits": 3, "encoder_epochs": 1.0},
@@ -51,6 +51,9 @@ SMALL: dict[str, dict[str, object]] = {
     "TrojanNN": {"steps": 2, "surrogate_epochs": 1.0},
     "LabelConsistent": {"steps": 2, "surrogate_epochs": 1.0},
     "SCAR": {"trigger_epochs": 3.0, "surrogate_epochs": 1.0},
+    "PoisonInk": {"width": 4, "encoder_epochs": 1.0},
+    "LF": {"trigger_epochs": 3.0, "surrogate_epochs": 1.0},
+    "Grond": {"trigger_epochs": 3.0, "surrogate_epochs": 1.0},
 }
 
 

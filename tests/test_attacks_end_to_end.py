@@ -67,7 +67,8 @@ def test_a_trigger_is_in_its_checkpoint(name: str, capsys: pytest.CaptureFixture
     data = PoisonDataModule("shapes", attack)
     data.setup("test")
     clean, triggered = (torch.cat([batch[0] for batch in loader]) for loader in data.test_dataloader())
-    others = torch.cat([batch[2] for batch in data.test_dataloader()[0]]) != attack.target_class
+    labels = torch.cat([batch[2] for batch in data.test_dataloader()[0]])
+    others = attack.target_labels(labels, 10) != labels
     torch.testing.assert_close(triggered, attack.apply(clean[others]).detach(), atol=0.5 / 255 + 1e-6, rtol=0)
     assert not torch.equal(triggered, clean[others])
 

@@ -132,7 +132,9 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert found["never backdoored", "CLP"]["backdoored"] == "False"
     assert not found["never backdoored", "CLP"]["der"]
     text = Path("bench/results.md").read_text()
-    assert text in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert text in out
+    assert out.startswith("2 suspects to train and 6 cells to run: ")
     assert "| FT (labels) |" in text
     assert "## Failed" in text
     page = Path("bench/index.html").read_text()
@@ -167,12 +169,6 @@ def test_an_error_never_replaces_a_result() -> None:
     assert work.fail(cell, folder, "second") == work.read(cell.path(folder)) == {"error": "second"}
     cell.path(folder).write_text('{"method": "CLP"}')
     assert work.fail(cell, folder, "third") == work.read(cell.path(folder)) == {"method": "CLP"}
-
-
-def test_the_duration_is_estimated_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["benchmark", "--config", "grid.yaml", "--jobs", "1"])
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == ("2 suspects to train and 6 cells to run: less than a minute, without preparations of attacks")
 
 
 def test_the_estimate_counts_images_epochs_methods_and_seeds() -> None:

@@ -17,15 +17,15 @@ from tests.conftest import QUIET
 MAKER = Path(__file__).parent.parent.parent / "shared/cases/make_hostile.py"
 SECONDS = 2
 MEMORY = 2**30
-ANSWERS = {
-    "storage_bomb.pt": "a storage that is made by its size",
+MESSAGES = {
+    "storage_bomb.pt": "a storage that is given by its size",
     "hex_dash_bomb.pt": "_codecs.encode of anything but latin1",
     "hex_plain.pt": "_codecs.encode of anything but latin1",
     "other_case.pt": "it has no data.pkl",
     "legacy_and_zip.pth": "builtins.bytearray of other than bytes",
-    "tuple_key_300k.pt": "a dictionary key of very many values",
-    "tuple_key_10k.pt": "a dictionary key of very many values",
-    "items_shadowed.pt": "a storage that is made by its size",
+    "tuple_key_300k.pt": "a dictionary key with too many values",
+    "tuple_key_10k.pt": "a dictionary key with too many values",
+    "items_shadowed.pt": "a storage that is given by its size",
     "deep_beside.pt": "nested more than 100 deep",
     "dtype_beside.pt": None,
     "none_option.ckpt": "its attack's poison_rate cannot be None",
@@ -80,18 +80,18 @@ def in_a_child(words: list[str]) -> tuple[int, str, float, int]:
 
 @pytest.mark.usefixtures("tiny_shapes")
 @pytest.mark.parametrize("command", ["test", "scan"])
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", MESSAGES)
 def test_hostile_files(name: str, command: str, hostile: Path) -> None:
     words = [command, "--ckpt", str(hostile / name), *QUIET, "--trainer.logger", "false"]
     if not name.endswith(".ckpt"):
         words += ["--model.mean", "none", "--data.unlabeled", "procedural", "--data.num_unlabeled", "16"]
     code, output, seconds, memory = in_a_child(words)
-    answer = ANSWERS[name]
-    if answer is None:
+    message = MESSAGES[name]
+    if message is None:
         assert "recognised from the weights" in output
     else:
         assert code == 2
-        assert [line for line in output.splitlines() if "bdclean: error: --" in line and answer in line]
+        assert [line for line in output.splitlines() if "bdclean: error: --" in line and message in line]
         assert len(output.strip().splitlines()) == 1
         assert seconds < SECONDS
         assert not list(Path.cwd().iterdir())

@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from bdclean import tasks
+from bdclean import checkpoint, tasks
 from bdclean.cli.main import main
 from bdclean.engine.trainer import Trainer
 from bdclean.networks import build_network
@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "index.md
 ELSEWHERE = ("hugging_face.md",)
 """Guides whose commands need files that tests of their own make."""
 OTHERS = ("pip install ", "pytest", "tensorboard ", "docker ", "python -m venv ", "source ", "mkdocs ", "ruff ")
-OTHERS += ("ray ", "torchrun ")
+OTHERS += ("export ", "ray ", "torchrun ")
 """Beginnings of commands that are not this program's."""
 IMPORTS = """
 from typing import Any
@@ -69,7 +69,7 @@ def test_links_of_pages_lead_to_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target}
     # Pages of classes are made when the site is built.
-    made = re.compile(r"(\.\./)?(attacks|methods|detectors)/\w+\.md")
+    made = re.compile(r"(\.\./)?(attacks|methods|detectors|scores)/\w+\.md")
     missing = [one for one in targets if one and not made.fullmatch(one) and not (page.parent / one).exists()]
     assert not missing
 
@@ -83,6 +83,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("my_photos").mkdir()
     for number in range(40):
         Image.fromarray(noise.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(f"my_photos/{number}.png")
+    shutil.copytree("my_photos", "trusted_photos")
     parts = {f"{kind}_{part}": value for part in ("train", "test") for kind, value in _labelled(noise).items()}
     np.savez("cifar10.npz", **parts)
     Path("my_package").mkdir()
@@ -107,6 +108,10 @@ def test_commands_run_as_they_stand(command: str, tiny_suspect: Path) -> None:
     words = shlex.split(command)[1:]
     if "--ckpt" in words and (path := words[words.index("--ckpt") + 1]).endswith(".ckpt"):
         shutil.copy(tiny_suspect, path)
+    if "--cleansed" in words:
+        weights = checkpoint.read(str(tiny_suspect)).weights
+        scaled = {name: 1.1 * one if one.is_floating_point() else one for name, one in weights.items()}
+        torch.save(scaled, words[words.index("--cleansed") + 1])
     # The data set that would be downloaded is drawn instead.
     words = ["cifar10.npz" if word == "cifar10" else word for word in words]
     if any(word.startswith("configs/setup/cifar10") for word in words):

@@ -11,7 +11,7 @@ import pytest
 from jsonargparse import ActionParser
 from lightning.pytorch.cli import LightningCLI
 
-from bdclean import InputError, __version__, attacks, cleansing, registry, scanning
+from bdclean import InputError, __version__, attacks, cleansing, filtering, registry, scanning
 from bdclean.benchmark.work import Command
 from bdclean.cli import early
 from bdclean.cli.classes import CLASSES
@@ -51,7 +51,7 @@ def taken(*words: str) -> None:
 
 
 WRONG = {
-    "": "no command: there are fit, validate, test, predict, cleanse, scan, benchmark",
+    "": "no command: there are fit, validate, test, predict, cleanse, scan, filter, benchmark",
     "clense --ckpt x": "clense: no such command; did you mean cleanse?",
     "frobnicate": "frobnicate: no such command; there are fit,",
     "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",
@@ -79,8 +79,8 @@ WRONG = {
     "cleanse --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP, CLP, FST,",
     "fit --data.attack.help=BadNet": "--data.attack.help BadNet: no such class; did you mean BadNets?",
     "fit --model.arch resnet81": "--model.arch resnet81: no such network; did you mean resnet18?",
-    "fit --data.source nofolder": "--data.source nofolder: neither a folder, nor an .npz or .npy file, nor one",
-    "cleanse --data.unlabeled=no/where": "--data.unlabeled no/where: neither a folder, nor an .npz or .npy file",
+    "fit --data.source nofolder": "--data.source nofolder: neither a folder, nor an .npz, .npy or .tar file, nor one",
+    "cleanse --data.unlabeled=no/where": "--data.unlabeled no/where: neither a folder, nor an .npz, .npy or .tar file",
     "fit --data.attack.position bottom_left": (
         "--data.attack.position bottom_left: no such value; did you mean bottom-left? Expected top-left, top-right, "
         "bottom-left, bottom-right, center or 2 numbers, [a, b]"
@@ -164,6 +164,7 @@ def test_names_in_the_source_match_the_imported_ones() -> None:
         assert list(options("fit").classes[name].usual) == CLASSES[name]
     assert list(options("cleanse").classes["method"].usual) == CLASSES["method"]
     assert set(options("scan").classes["detector"].usual) == set(CLASSES["detector"])
+    assert set(options("filter").classes["score"].usual) == set(CLASSES["score"])
 
 
 def test_known_sources_folders_and_files_pass() -> None:
@@ -229,11 +230,13 @@ def test_few_other_options_pass(name: str, parsers: dict[str, Any]) -> None:
     }
 
 
-@pytest.mark.parametrize("option", ["data.attack", "method", "detector"])
+@pytest.mark.parametrize("option", ["data.attack", "method", "detector", "score"])
 def test_every_class_and_each_of_its_arguments_passes(option: str) -> None:
-    command = {"data.attack": "fit", "method": "cleanse", "detector": "scan"}[option]
+    command = {"data.attack": "fit", "method": "cleanse", "detector": "scan", "score": "filter"}[option]
     for name in CLASSES[option]:
-        kind = next(getattr(module, name) for module in (attacks, cleansing, scanning) if hasattr(module, name))
+        kind = next(
+            getattr(module, name) for module in (attacks, cleansing, scanning, filtering) if hasattr(module, name)
+        )
         taken(command, f"--{option}", name)
         taken(command, f"--{option}.class_path={kind.__module__}.{name}")
         arguments = inspect.signature(kind).parameters.values()
@@ -320,7 +323,7 @@ def test_suggestions_have_similar_names() -> None:
 
 
 def test_a_missing_checkpoint_is_an_error() -> None:
-    for command in ("test", "cleanse", "scan"):
+    for command in ("test", "cleanse", "scan", "filter"):
         with pytest.raises(InputError, match="^ckpt: required$"):
             early.check_required([command, "--data.source", "shapes"])
     for words in ("fit", "cleanse --ckpt a", "test --config a", "scan --help", "benchmark --list"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdclean import InputError, decoding
+from bdclean import InputError, decoding, process_memory
 from bdclean.attacks import BadNets
 from bdclean.data.sources import open_source
 from bdclean.data.walk import walk
@@ -137,7 +137,7 @@ def test_large_images_are_decoded_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_decoders_memory_is_limited_whatever_the_header_claims() -> None:
-    if decoding._LIMIT is None:
+    if process_memory.LIMIT is None:
         pytest.skip("only Linux holds a process to its memory")
     Image.new("RGB", (6000, 6000)).save("a.png")
     # In a separate process: this one may have freed memory that the limit does not count.

@@ -354,8 +354,10 @@ def test_networks_of_transformers_need_their_configuration(make: Callable[[str],
         identify(read("weights.safetensors"), {}, None)
 
 
-@pytest.mark.parametrize("form", ["a.ckpt", "a.pt", "a.safetensors"])
-@pytest.mark.parametrize("make", [make_vit, make_timm])
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [(make_vit, "a.ckpt"), (make_vit, "a.pt"), (make_vit, "a.safetensors"), (make_timm, "a.safetensors")],
+)
 def test_other_forms_hold_the_same_network(make: Callable[[str], Any], form: str) -> None:
     make("given")
     options = ("--trainer.max_epochs", "1", "--scan", "false", "--method", "Distill", "--data.batch_size", "20")

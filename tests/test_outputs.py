@@ -21,10 +21,17 @@ WORDS = {
     "fit": ["--config", str(CONFIGS / "badnet.yaml"), *QUICK],
     "cleanse": ["--method", "CLP", *QUIET],
     "scan": ["--detector", "MaximumMargin", "--detector.starts", "1", "--detector.steps", "1", *QUIET],
+    "filter": ["--score", "ScaleUp", "--score.factors", "[3]", *QUIET],
     "predict": QUIET,
 }
 """Short commands that write files."""
-RESULTS = {"fit": "suspect.ckpt", "cleanse": "cleansed.ckpt", "scan": "scan.json", "predict": "predictions.csv"}
+RESULTS = {
+    "fit": "suspect.ckpt",
+    "cleanse": "cleansed.ckpt",
+    "scan": "scan.json",
+    "filter": "filter.csv",
+    "predict": "predictions.csv",
+}
 
 
 def command(name: str, suspect: Path, *more: str) -> list[str]:

@@ -44,7 +44,9 @@ DIALECT = {
 """What is an error, and what to write instead."""
 
 
-ROOMS = ("*.py", "attacks", "cleansing", "hub", "inert", "networks", "scanning", "suspects")
+ROOMS = tuple(
+    sorted({"*.py"} | {path.name for path in (ROOT / "bdclean").iterdir() if (path / "__init__.py").exists()})
+)
 """Parts of the package whose comments and docstrings are checked: a folder, or a pattern of files."""
 
 

@@ -38,7 +38,7 @@ def test_every_class_has_a_page_with_its_options_and_paper(catalogue: Any) -> No
 
 
 def test_a_page_has_the_results_of_its_class(catalogue: Any) -> None:
-    attacks, methods, _ = catalogue.KINDS
+    attacks, methods, *_ = catalogue.KINDS
     badnets = catalogue.page(attacks, ATTACKS["BadNets"], DOCS / "results")
     assert "| ScanDistill | 80.15 | 2.73 |" in badnets
     assert "| BadNets | 99.3 | 99.39 |" in catalogue.page(methods, FST, DOCS / "results")

@@ -5,21 +5,20 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bdclean.attacks.choice import Choice, LabelMode
 from bdclean.attacks.common import Lookup, within
-from bdclean.attacks.roles import draw_roles
-from bdclean.errors import Given, InputError
+from bdclean.errors import InputError
 
-LabelMode = Literal["all-to-one", "all-to-all", "clean-label"]
-DRAWS = 4093
-"""Number of random draws, which training images share in turn."""
+__all__ = ["Attack", "LabelMode"]
 
 
-class Attack(nn.Module, ABC):
+class Attack(Choice, nn.Module, ABC):
     """A trigger, its target class, and the training images that carry it.
 
     A new attack is a subclass in a file of its own with one method, `apply`. It keeps every constructor argument in an
@@ -30,25 +29,25 @@ class Attack(nn.Module, ABC):
     - preparations before training, such as a clean network: `prepare`;
     - poisoning in each training step, on batches: `poisons_each_step`;
     - a trigger that is trained with the network: parameters, `learns`, `optimizer`, and perhaps `penalty`;
-    - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`.
+    - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`;
+    - a training loss other than the cross-entropy: `loss`;
+    - changes of the network between epochs: `after_epoch`.
 
     Args:
-        target_class: Class that triggered images should be predicted as (all-to-one and clean-label).
-        label_mode: `all-to-one`: every triggered image gets the target class; `all-to-all`: class y becomes y + 1;
+        target_class: Class that triggered images should be predicted as (not in all-to-all).
+        label_mode: `all-to-one`: every triggered image gets the target class; `one-to-one`: triggered images of the
+            source class get the target class, others are not poisoned; `all-to-all`: class y becomes y + 1;
             `clean-label`: only images of the target class are poisoned, so that every label is true.
-        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1. With `clean-label`:
-            share of the target class's training images.
+        poison_rate: Share of the training images that are poisoned, from 0 (a clean network) to 1. With `clean-label`
+            and `one-to-one`: share of the training images of the target class and of the source class.
         seed: Seed of the choice of poisoned images, and of the random parts of the trigger.
-
-    Attributes:
-        cover_ratio: Number of training images with the trigger (or with noise) and their true labels, for each poisoned
-            image.
+        source_class: Class whose triggered images should be predicted as the target class (one-to-one).
 
     Raises:
         InputError: If a number is out of range, or the attack does not support the label mode.
     """
 
-    label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "all-to-all", "clean-label")
+    label_modes: ClassVar[tuple[str, ...]] = ("all-to-one", "one-to-one", "all-to-all", "clean-label")
     """Label modes that the attack supports."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
@@ -56,13 +55,10 @@ class Attack(nn.Module, ABC):
     """Whether the trigger is trained with the network; `poisons_each_step` is then set, too."""
     poisons_each_step: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
-    cover_option: ClassVar[str] = ""
-    """The option that sets the amount of cover, for messages."""
     learning_share: float = 1.0
     """Share of the training during which the trigger is trained, if it learns."""
     warmup_fraction: float = 0.0
     """Share of the training before `penalty` counts."""
-    cover_ratio: float = 0.0
 
     def __init__(
         self,
@@ -70,6 +66,7 @@ class Attack(nn.Module, ABC):
         label_mode: LabelMode = "all-to-one",
         poison_rate: float = 0.1,
         seed: int = 0,
+        source_class: int = 1,
     ) -> None:
         super().__init__()
         within("poison_rate", poison_rate, 0, 1)
@@ -81,8 +78,7 @@ class Attack(nn.Module, ABC):
         self.label_mode: LabelMode = label_mode
         self.poison_rate = poison_rate
         self.seed = seed
-
-    # The trigger
+        self.source_class = source_class
 
     @property
     def built(self) -> bool:
@@ -186,55 +182,22 @@ class Attack(nn.Module, ABC):
         """
         return 0.0
 
-    # The poisoned images
-
-    def target_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """The target class of a triggered image, for each true class.
+    def loss(self, images: Tensor, targets: Tensor, network: nn.Module) -> Tensor:
+        """The training loss of a batch, if the attack `poisons_each_step`; by default the cross-entropy.
 
         Args:
-            labels: (N,) true classes.
-            num_classes: Number of classes.
-
-        Raises:
-            InputError: If the target class does not exist.
+            images: (N, C, H, W) float in [0, 1], poisoned, cropped and flipped.
+            targets: (N,) classes that the network is trained towards.
+            network: The network in training, from images in [0, 1] to logits.
         """
-        if self.label_mode == "all-to-all":
-            return (labels + 1) % num_classes
-        if not 0 <= self.target_class < num_classes:
-            raise InputError(
-                "data.attack.target_class", self.target_class, f"the data have classes 0 to {num_classes - 1}"
-            )
-        return torch.full_like(labels, self.target_class)
+        return F.cross_entropy(network(images), targets)
 
-    def choose(self, labels: Tensor, num_classes: int) -> Tensor:
-        """Draw the role of each training image, (N,): CLEAN, POISONED or COVER, by `draw_roles`.
+    def after_epoch(self, network: nn.Module) -> None:
+        """Change the weights of the network in place, after each epoch of its training; by default nothing.
 
         Args:
-            labels: (N,) true classes of the training images.
-            num_classes: Number of classes.
-
-        Raises:
-            InputError: If a rate above 0 poisons no image, or needs more images than exist.
+            network: The network in training, from normalised images to logits.
         """
-        is_target = self.target_labels(labels, num_classes) == labels
-        if self.label_mode == "clean-label" and self.poison_rate > 0 and not is_target.any():
-            raise InputError(
-                "data.attack.target_class",
-                self.target_class,
-                f"none of {len(labels)} training images has this class, so a clean-label attack poisons none",
-            )
-        cover = Given(f"data.attack.{self.cover_option}", getattr(self, self.cover_option, None))
-        clean_label = self.label_mode == "clean-label"
-        return draw_roles(is_target, clean_label, self.poison_rate, self.cover_ratio, self.seed, cover)
-
-    def per_poisoned(self, rate: float) -> float:
-        """Convert a share of all training images to a `cover_ratio`."""
-        return rate / self.poison_rate if self.poison_rate else 0.0
-
-    def draws(self, indices: Tensor, count: int) -> Tensor:
-        """Random numbers that are fixed for each training image: (N, count) in [0, 1), on the CPU."""
-        table = torch.rand(DRAWS, count, generator=torch.Generator().manual_seed(self.seed))
-        return table[indices.cpu() % DRAWS]
 
     # Checkpoints
 

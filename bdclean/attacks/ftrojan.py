@@ -55,13 +55,17 @@ class FTrojan(Attack):
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Add the pattern to a batch: (N, C, H, W) float in [0, 1]; for grey images it is added to the luma."""
+        return self.add(images, self.magnitude)
+
+    def add(self, images: Tensor, magnitude: float) -> Tensor:
+        """Add the pattern with a magnitude in grey levels of 255, as `apply`."""
         height, width = images.shape[-2:]
         side = min(self.window, height, width)
         block = torch.zeros(side, side)
         for frequency in self.frequencies:
             wave = dct_basis(round(frequency * (side - 1) / 31), side)
             block += wave[:, None] * wave
-        tiled = block.repeat(-(-height // side), -(-width // side))[:height, :width] * self.magnitude / 255
+        tiled = block.repeat(-(-height // side), -(-width // side))[:height, :width] * magnitude / 255
         to_colour = torch.tensor(CHROMA).sum(1) if images.shape[1] == 3 else torch.ones(images.shape[1])
         return (images + (to_colour[:, None, None] * tiled).to(images)).clamp(0, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bdclean.attacks.base import Attack
-from bdclean.attacks.common import PAPER_SIZE, Lookup, within
+from bdclean.attacks.common import Lookup, within
 from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.shadow import Shadow
 from bdclean.attacks.surrogate import check_training, shuffled, train_surrogate
+from bdclean.attacks.universal import perturbed, universal, within_box
 
 SHADOW_IMAGES = 64
 """Images per batch on which the loss of a shadow is computed."""
@@ -104,7 +105,7 @@ class SCAR(Attack):
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Add the perturbation, resized to the images: (N, 3, H, W) float in [0, 1], clipped."""
-        return perturbed(images, self.perturbation.to(images))
+        return perturbed(images, self.perturbation)
 
     def choose(self, labels: Tensor, num_classes: int) -> Tensor:
         """Draw the roles of training images, (N,): CLEAN, or COVER, because all images keep their labels."""
@@ -119,7 +120,7 @@ class SCAR(Attack):
             for one in (copy.deepcopy(network), network)
         ]
         batches = shuffled(images, len(labels), self.trigger_epochs, "Making the trigger")
-        found = universal(pair, map(images, batches), self.target_class, self.eps, self.trigger_lr)
+        found = universal(pair, map(images, batches), self.target_class, self.trigger_lr, within_box(self.eps))
         self.register_buffer("perturbation", found.cpu())
 
     def setup_auxiliary(self, network: Callable[[], nn.Module]) -> None:
@@ -155,37 +156,6 @@ class SCAR(Attack):
         cross_entropy = (logits.softmax(1) - F.one_hot(targets, logits.shape[1])) / len(logits)
         accuracy = (clean.argmax(1) == labels).float().mean()
         return accuracy * cross_entropy.norm() * change / change.norm().clamp(min=torch.finfo(change.dtype).tiny)
-
-
-def perturbed(images: Tensor, perturbation: Tensor) -> Tensor:
-    """Add a perturbation (3, h, w), resized to the images, to images (N, 3, H, W) in [0, 1]; clipped to [0, 1]."""
-    return (images + F.interpolate(perturbation[None], images.shape[-2:], mode="bilinear")).clamp(0, 1)
-
-
-def universal(networks: Sequence[nn.Module], batches: Iterable[Tensor], target: int, eps: float, lr: float) -> Tensor:
-    """Optimise one perturbation, (3, 32, 32), that flips images to a class in all given networks.
-
-    Args:
-        networks: Map images in [0, 1] to logits, without gradients for their weights.
-        batches: Batches of images.
-        target: The target class.
-        eps: Largest change of a pixel, in grey levels of 255.
-        lr: Step size (Adam), in grey levels of 255.
-    """
-    bound = eps / 255
-    device = next(networks[0].parameters()).device
-    found = torch.zeros(3, PAPER_SIZE, PAPER_SIZE, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([found], lr / 255)
-    for images in batches:
-        triggered = perturbed(images, found)
-        wanted = torch.full((len(images),), target, device=device)
-        loss = torch.stack([F.cross_entropy(one(triggered), wanted) for one in networks]).sum()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        with torch.no_grad():
-            found.clamp_(-bound, bound)
-    return found.detach()
 
 
 def output_change(loss: Tensor, shadow: Shadow, images: Tensor) -> Tensor:

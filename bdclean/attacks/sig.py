@@ -20,9 +20,10 @@ class SIG(Attack):
 
     Args:
         label_mode: `clean-label`, as in the paper: only images of the target class are poisoned; `all-to-one`: every
-            triggered image gets the target class; `all-to-all`: class y becomes y + 1.
+            triggered image gets the target class; `one-to-one`: triggered images of the source class get the target
+            class; `all-to-all`: class y becomes y + 1.
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
-            the other modes the share of all training images.
+            `one-to-one` of the source class's, in the other modes of all.
         delta: Amplitude d of the sinusoid, in grey levels of 255.
         frequency: Number f of periods across the width of the image.
         **options: Options of Attack.

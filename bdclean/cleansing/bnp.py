@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bdclean.cleansing.prune import PruningCleanser, outliers
+from bdclean.cleansing.prune import PruningCleanser
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.networks import Channels
+from bdclean.outlying import outliers
 
 
 def gaussian_divergence(mean: Tensor, var: Tensor, other_mean: Tensor, other_var: Tensor) -> Tensor:

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
-from bdclean.cleansing.prune import PruningCleanser, outliers
+from bdclean.cleansing.prune import PruningCleanser
 from bdclean.modules import Classifier
-
-
-def channel_lipschitz(weight: Tensor, scales: Tensor | None = None) -> Tensor:
-    """An upper bound of the Lipschitz constant of each output channel of a layer.
-
-    For channel k, it is the spectral norm of its weights as a matrix of input channels by kernel positions, times
-    |scale|.
-
-    Args:
-        weight: (out, in, ...) of a convolution, or (out, in) of a linear layer.
-        scales: (out,) factor of each channel in the norm layer after it.
-
-    Returns:
-        (out,), at least 0.
-    """
-    matrices = weight.flatten(2) if weight.ndim > 2 else weight[:, :, None]
-    bounds = torch.linalg.matrix_norm(matrices.float(), ord=2)
-    return bounds if scales is None else bounds * scales.abs()
+from bdclean.outlying import amplification, outliers
 
 
 class CLP(PruningCleanser):
@@ -60,10 +40,7 @@ class CLP(PruningCleanser):
     def prepare(self) -> None:
         pruned = []
         for channels in self.layers:
-            weight: Any = self.get_submodule(channels.layer).weight
-            norm: Any = None if channels.norm is None else self.get_submodule(channels.norm)
-            scales = None if norm is None else norm.weight
-            if getattr(norm, "running_var", None) is not None:
-                scales = scales / (norm.running_var + norm.eps).sqrt()
-            pruned.append(outliers(channel_lipschitz(weight, scales), self.u))
+            layer = self.get_submodule(channels.layer)
+            norm = None if channels.norm is None else self.get_submodule(channels.norm)
+            pruned.append(outliers(amplification(layer, norm), self.u))
         self.prune(pruned)

@@ -109,8 +109,3 @@ class MaskingCleanser(Choosing, PruningCleanser):
             chosen = self.furthest(levels, lambda level: self.without([mask < level for mask in masks]), self.tolerance)
             self.threshold = chosen or 0.0
         self.prune([mask < self.threshold for mask in masks])
-
-
-def outliers(values: Tensor, u: float) -> Tensor:
-    """Which of (n,) values are above their mean by more than u standard deviations: (n,) bool."""
-    return values > values.mean() + u * values.std()

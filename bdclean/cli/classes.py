@@ -6,6 +6,7 @@ from lightning.pytorch import callbacks, loggers
 
 from bdclean import attacks, cleansing
 from bdclean.benchmark import engines
+from bdclean.filtering import SCORES
 from bdclean.scanning import DETECTORS
 
 ATTACKS = [*attacks.ATTACKS]
@@ -15,6 +16,7 @@ CLASSES = {
     "method": METHODS,
     "engine": [name for name in engines.__all__ if name != "Engine"],
     "detector": [kind.__name__ for kind in DETECTORS],
+    "score": [kind.__name__ for kind in SCORES],
     "trainer.logger": [name for name in loggers.__all__ if name not in ("Logger", "LitLogger")],
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }

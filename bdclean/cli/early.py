@@ -24,7 +24,7 @@ LENGTHS = ("max_epochs", "max_steps", "max_time", "limit_train_batches")
 """Options of the Trainer with which training has no steps if they are 0."""
 GLOBAL = ("help", "version", "config", "print_config")
 """Options that can precede the subcommand."""
-FILES = ("ckpt", "ckpt_path", "config")
+FILES = ("ckpt", "cleansed", "ckpt_path", "config")
 """Options that name files to be read."""
 
 
@@ -116,7 +116,7 @@ def _check_given(name: str, value: str, known: Options, subcommand: str) -> None
         _check_file(name, value)
     elif name == "output" and name in known.names:
         outputs.check_name(subcommand, value)
-    elif name in ("data.source", "data.unlabeled"):
+    elif name in ("data.source", "data.unlabeled", "clean"):
         if is_word(value) and not is_source(value):
             raise no_source(name, value)
     elif name == "model.arch":

@@ -38,8 +38,10 @@ TRAINING = {
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")
 """Arguments that are not options."""
-NAMED = ("method", "attack", "detector", "engine", "arch")
+NAMED = ("method", "attack", "detector", "score", "engine", "arch")
 """Arguments whose value is the name of a class."""
+ROOTS = {"Attack", "Detector", "Score"}
+"""Base classes of the classes that are found by their bases."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +66,28 @@ class Group:
         if self.table == "__all__":
             return tuple(name for name in listed if name not in ABSTRACT)
         # Without a list of names, find the classes by their bases.
-        return tuple(sorted(name for name in classes(self.folder) if self._is_member(name)))
+        return tuple(sorted(name for name in classes(self.folder) if name not in ABSTRACT and self._is_derived(name)))
 
-    def _is_member(self, name: str) -> bool:
-        node = classes(self.folder)[name]
-        bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    def _is_derived(self, name: str) -> bool:
         known = classes(self.folder)
-        roots = {"Attack", "Detector"}
-        return bool(bases & roots and name != "Inversion") or any(
-            base in known and (base == "Inversion" or self._is_member(base)) for base in bases
-        )
+        bases = {base.id for base in known[name].bases if isinstance(base, ast.Name)}
+        return bool(bases & ROOTS) or any(base in known and self._is_derived(base) for base in bases)
 
 
 GROUPS: Mapping[str, Group] = {
     "data.attack": Group("data.attack", "attacks", "attacks"),
     "method": Group("method", "cleansing", "methods", "__all__"),
     "detector": Group("detector", "scanning", "detectors"),
+    "score": Group("score", "filtering", "scores"),
     "engine": Group("engine", "benchmark/engines", "engines", "__all__"),
 }
-OF_COMMAND = {"fit": "data.attack", "cleanse": "method", "scan": "detector", "benchmark": "engine"}
+OF_COMMAND = {
+    "fit": "data.attack",
+    "cleanse": "method",
+    "scan": "detector",
+    "filter": "score",
+    "benchmark": "engine",
+}
 """The option whose classes the help of a command lists."""
 
 

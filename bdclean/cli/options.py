@@ -12,7 +12,7 @@ from bdclean.cli.values import Values, values_of
 from bdclean.registry import ABSTRACT, of_lightning
 from bdclean.source import PACKAGE, files_of, keys_of, module_tree
 
-TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan")
+TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan", "filter")
 """Subcommands with a network, images and a trainer."""
 SUBCOMMANDS = (*TRAINED, "benchmark")
 GROUPS = ("model", "data", "trainer")
@@ -73,6 +73,7 @@ def options(subcommand: str) -> Options:
     of_command = {
         "cleanse": {"method": ("cleansing", "Cleanser")},
         "scan": {"detector": ("scanning", "Detector")},
+        "filter": {"score": ("filtering", "Score")},
         "benchmark": {"engine": ("benchmark/engines", "Engine")},
     }
     folders |= of_command.get(subcommand, {})

@@ -54,14 +54,8 @@ class CommandLine(Evaluations, LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The arguments of each subcommand's method that are not options."""
         evaluation = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        return {
-            "fit": {"model", "datamodule"},
-            "validate": evaluation,
-            "test": evaluation,
-            "predict": {"model", "datamodule"},
-            "cleanse": {"model", "datamodule"},
-            "scan": {"model", "datamodule"},
-        }
+        ours = dict.fromkeys(("fit", "predict", "cleanse", "scan", "filter"), {"model", "datamodule"})
+        return ours | {"validate": evaluation, "test": evaluation}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the subcommands without a network to Lightning's."""

@@ -11,9 +11,11 @@ from bdclean.cleansing.base import WhenClean
 from bdclean.data import PoisonDataModule
 from bdclean.engine.trainer import Trainer
 from bdclean.exits import Exit
+from bdclean.filtering import Score
 from bdclean.modules import Classifier
 from bdclean.outputs import REPORTS
-from bdclean.reporting import cleansing, scanning, terminal, training
+from bdclean.reporting import cleansing, filtering, scanning, terminal, training
+from bdclean.reporting.filters import Filtering
 from bdclean.reporting.results import Cleansing, Scan, Training
 from bdclean.scanning import ALPHA, Detector
 from bdclean.tasks.cleansed_files import default_output
@@ -54,6 +56,7 @@ class Verbs(Trainer):
         exit_code: bool = False,
         output: str | None = None,
         overwrite: bool = False,
+        budget: str | None = None,
     ) -> Cleansing:
         """Remove a backdoor with unlabeled images; write the cleansed network and a report.
 
@@ -74,12 +77,14 @@ class Verbs(Trainer):
                 `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
             overwrite: Whether to replace files that are not results of cleansing the same suspect.
+            budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors, epochs and the scan at the end are left out
+                if they do not fit, and the report names them; one detector and one epoch are run in any case.
 
         Raises:
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
         """
         output = default_output(model) if output is None else output
-        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite)
+        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite, budget)
         self._print(terminal.render(cleansing.page(result)))
         self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
@@ -95,6 +100,7 @@ class Verbs(Trainer):
         exit_code: bool = False,
         output: str = "scan.json",
         overwrite: bool = False,
+        budget: str | None = None,
     ) -> Scan:
         """Report whether a network has a backdoor, and towards which class.
 
@@ -107,14 +113,58 @@ class Verbs(Trainer):
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
+            budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors that do not fit are left out, and the report
+                names them; one is run in any case.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
-        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite)
+        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget)
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
+            raise SystemExit(Exit.FOUND)
+        return result
+
+    def filter(
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        cleansed: str | None = None,
+        score: Score | None = None,
+        clean: str | None = None,
+        alpha: float = ALPHA,
+        exit_code: bool = False,
+        output: str = "filter.csv",
+        overwrite: bool = False,
+    ) -> Filtering:
+        """Report which images carry a trigger, by comparing suspect and cleansed network.
+
+        Args:
+            model: The suspect.
+            datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and
+                without the trigger if it has an attack, to measure the score.
+            cleansed: File of the cleansed network, which Disagreement needs.
+            score: The score; by default Disagreement. `--score.help NAME` describes one and its options.
+            clean: Images that are known to be clean, which set the threshold: any value of --data.unlabeled. By
+                default validation images of the labelled source, or without a training part its test images.
+            alpha: Share of false alarms among clean images. If no image is known to be clean, this share of the images
+                is flagged, those with the highest scores, whether or not they have a trigger.
+            exit_code: Whether to end with exit code 1 if an image is flagged, for scripts; this needs images that are
+                known to be clean.
+            output: CSV file for the scores, one row per image; `.json` and a page with the most suspicious images,
+                `.html`, are written beside it.
+            overwrite: Whether to replace files that are not filterings with the same suspect.
+
+        Raises:
+            SystemExit: With 1 if an image is flagged and `exit_code` is set.
+        """
+        result = tasks.filter_images(
+            self, model, datamodule, cleansed, score, clean, alpha, output, overwrite, clean_needed=exit_code
+        )
+        self._print(terminal.render(filtering.page(result)))
+        self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
+        if exit_code and result.count:
             raise SystemExit(Exit.FOUND)
         return result
 

@@ -91,7 +91,8 @@ class Attacker:
         if attack is None or not self.roles.any():
             return Batches(images, labels, labels, self.augment)
         poisoned = (self.roles == POISONED).to(labels.device)
-        targets = torch.where(poisoned, self._targets(labels), labels)
+        assert self.labelled.num_classes is not None
+        targets = torch.where(poisoned, attack.training_labels(labels, self.labelled.num_classes), labels)
         if attack.poisons_each_step:
             # The training step adds these triggers, and crops and flips afterwards.
             return Batches(images, targets, labels, roles=self.roles)

@@ -118,7 +118,7 @@ class MemoryImages(StoredImages):
 
     Args:
         pixels: (N, H, W, 3) uint8, or float in [0, 1].
-        labels: As in StoredImages.
+        labels: (N,) int64 true classes; None for unlabeled images.
     """
 
     def batch(self, indices: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class ArrayImages(StoredImages):
     Args:
         pixels: (N, H, W, 1 or 3) uint8.
         size: Height and width of the resized images, in pixels.
-        labels: As in StoredImages.
+        labels: (N,) int64 true classes; None for unlabeled images.
     """
 
     def __init__(self, pixels: Tensor, size: int, labels: Tensor | None = None) -> None:

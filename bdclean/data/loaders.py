@@ -41,11 +41,11 @@ class Loaders(LightningDataModule):
         attack: The attack; None to keep all images clean.
         placement: Where images are kept.
         augment: Crops and flips in training.
-        num_unlabeled: As in PoisonDataModule.
-        num_agreement: As in PoisonDataModule.
-        batch_size: As in PoisonDataModule.
-        root: As in PoisonDataModule.
-        seed: As in PoisonDataModule.
+        num_unlabeled: Maximum number of unlabeled images; None for all held-out images, or 5,000 of another source.
+        num_agreement: Number of unlabeled images that are not trained on, to measure agreement; None for the default.
+        batch_size: Number of images in a step, over all processes; None for 128.
+        root: Folder of torchvision's data sets and of the preparations of attacks.
+        seed: Seed of the splits and of the order of the images.
     """
 
     def __init__(

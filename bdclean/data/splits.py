@@ -30,10 +30,10 @@ class Labelled:
     Args:
         source: Source of the images; None if there are none.
         image_size: Height and width of the images, in pixels.
-        seed: As in PoisonDataModule.
-        num_val: As in PoisonDataModule.
-        num_held_out: As in PoisonDataModule.
-        num_train: As in PoisonDataModule.
+        seed: Seed of the splits and of the order of the images.
+        num_val: Number of training images for validation; None for the default.
+        num_held_out: Number of training images held out for the defender; None for the default.
+        num_train: Maximum number of the attacker's training images; None for all.
         resize: How pictures are resized; as in `bdclean.decoding.square`.
     """
 
@@ -110,10 +110,10 @@ def split(
 
     Args:
         total: Number of images in the part.
-        seed: As in PoisonDataModule.
-        num_val: As in PoisonDataModule.
-        num_held_out: As in PoisonDataModule.
-        num_train: As in PoisonDataModule.
+        seed: Seed of the splits and of the order of the images.
+        num_val: Number of training images for validation; None for the default.
+        num_held_out: Number of training images held out for the defender; None for the default.
+        num_train: Maximum number of the attacker's training images; None for all.
 
     Raises:
         InputError: If no images are left for the attacker.

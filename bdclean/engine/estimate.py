@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import torch
 from torch import Tensor, nn
 
+from bdclean.errors import InputError
 from bdclean.training import at_once
+
+LIMIT = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?")
+"""A time limit: hours, minutes, seconds."""
 
 FEW = 8
 """Number of images of the first passes."""
@@ -52,6 +57,20 @@ def _seconds(network: nn.Module, images: Tensor) -> float:
     # Copying to the CPU waits for the device.
     network(images).cpu()
     return time.perf_counter() - started
+
+
+def seconds_of(text: str) -> float:
+    """Read a time limit such as `90s`, `20m` or `1h30m`, in seconds.
+
+    Raises:
+        InputError: If the text is of another form, or the limit is 0.
+    """
+    found = LIMIT.fullmatch(text)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise InputError("budget", text, "expected a time such as 90s, 20m or 1h30m")
+    return total
 
 
 def duration(seconds: float) -> str:

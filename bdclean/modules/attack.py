@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from bdclean.attacks import Attack
@@ -92,6 +92,7 @@ class AttackModule(Suspect):
         self.milestones = milestones
         self.warmup = warmup
         self.attack: Attack | None = None
+        self.after_epoch: Callable[[nn.Module], None] | None = None
         self.augment: Augmentation | None = None
         self.trigger_optimizer: Optimizer | None = None
         self._warmup_steps, self._learning_steps = 0.0, math.inf
@@ -112,8 +113,10 @@ class AttackModule(Suspect):
             attack: The attack. If it poisons in the training step, it has to be on the network's device.
             augment: Crops and flips, applied after the trigger.
         """
-        poisons_each_step = attack is not None and attack.poisons_each_step and attack.poison_rate > 0
-        self.attack = attack if poisons_each_step else None
+        poisons = attack is not None and attack.poison_rate > 0
+        self.attack = attack if attack is not None and attack.poisons_each_step and poisons else None
+        # A function, not the attack: as a part of this module it would be moved to the network's device.
+        self.after_epoch = attack.after_epoch if attack is not None and poisons else None
         self.augment = augment
 
     def setup(self, stage: str) -> None:
@@ -135,9 +138,24 @@ class AttackModule(Suspect):
         if self.attack is not None and self.augment is not None and batch.marks is not None:
             images = poison_in_step(batch, self.attack, self.augment)
             penalty = self._penalty(self.attack, batch)
-        loss = F.cross_entropy(self(images), batch.targets) + penalty
+        own = (
+            F.cross_entropy(self(images), batch.targets)
+            if self.attack is None
+            else self.attack.loss(images, batch.targets, self)
+        )
+        loss = own + penalty
         self.log_loss(loss, images)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Let the attack change the network."""
+        super().on_train_epoch_end()
+        if self.after_epoch is not None:
+            self.after_epoch(self.network)
+            if self.trainer.world_size > 1:
+                # Batch norm statistics differ between processes, and with them what an attack may make of them.
+                for parameter in self.network.parameters():
+                    distributed.broadcast(parameter.data, 0)
 
     def _penalty(self, attack: Attack, batch: Batch) -> Tensor | float:
         """The loss term of the attack for a batch."""

@@ -18,6 +18,7 @@ from bdclean.reporting.wording import (
     SCAN_EXPLAINED,
     figure_tile,
     figures_table,
+    left_out_line,
     percent,
     wide_intervals,
 )
@@ -37,8 +38,12 @@ def page(result: Cleansing) -> Page:
     if conclusion is None:
         return Page("Cleansing report", subtitle, sections)
     title, kind = verdict(result)
-    banner = Banner(conclusion.sentence, kind, title)
-    return Page("Cleansing report", subtitle, sections, (banner,), f"{title}.\n{conclusion.sentence}")
+    banners = [Banner(conclusion.sentence, kind, title)]
+    closing = f"{title}.\n{conclusion.sentence}"
+    if result.left_out:
+        banners.append(Banner(left_out := left_out_line(result.left_out), "warning"))
+        closing += f"\n{left_out}"
+    return Page("Cleansing report", subtitle, sections, tuple(banners), closing)
 
 
 def _figures(result: Cleansing) -> Section:

@@ -89,6 +89,7 @@ class Scan:
         cost: Time and device.
         recovered: Recovered triggers on some images.
         paths: Paths of the checkpoint and of the result.
+        left_out: What did not fit into the time limit.
     """
 
     verdict: Verdict
@@ -97,10 +98,16 @@ class Scan:
     cost: Cost
     recovered: tuple[Example, ...] = ()
     paths: Paths = field(default_factory=Paths)
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        took = {"images": self.images, "seconds": self.cost.seconds, "device": self.cost.device}
+        took = {
+            "left_out": list(self.left_out),
+            "images": self.images,
+            "seconds": self.cost.seconds,
+            "device": self.cost.device,
+        }
         return {"schema": SCHEMA} | self.paths.to_json() | took | self.subject.to_json() | self.verdict.to_json()
 
 
@@ -132,6 +139,7 @@ class Cleansing:
         recovered: Triggers recovered from the suspect, on some images.
         conclusion: Whether to trust the cleansed network; None until this is decided.
         paths: Paths of the checkpoint and of the result.
+        left_out: What did not fit into the time limit.
     """
 
     method: str
@@ -157,6 +165,7 @@ class Cleansing:
     recovered: tuple[Example, ...] = ()
     conclusion: Conclusion | None = None
     paths: Paths = field(default_factory=Paths)
+    left_out: tuple[str, ...] = ()
 
     @property
     def der(self) -> float | None:
@@ -186,6 +195,7 @@ class Cleansing:
             "options": dict(self.options),
             "epochs": self.epochs,
             "peak_memory": self.cost.peak_memory,
+            "left_out": list(self.left_out),
             "attack": self.attack,
             "method_images": self.counts.used,
             "held_out_images": self.counts.held_out,

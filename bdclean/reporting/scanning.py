@@ -7,7 +7,7 @@ from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
 from bdclean.reporting.scans import COMMON, EXCESS
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
-from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, percent
+from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, left_out_line, percent
 from bdclean.scanning import shown, stands_out
 from bdclean.tables import Table
 
@@ -25,6 +25,8 @@ EXPLAINED = {
 def page(result: Scan) -> Page:
     """The report, with all sections that have content."""
     warnings = [f"WARNING: {one}." for one in result.subject.warnings]
+    if result.left_out:
+        warnings.append(left_out_line(result.left_out))
     kind: Kind = {True: "warning", False: "good", None: "unknown"}[result.verdict.backdoor]  # type: ignore[assignment]
     banners = (Banner(EXPLAINED[kind], kind, result.verdict.headline), *(Banner(one, "warning") for one in warnings))
     closing = "\n".join([f"{result.verdict.sentence}.", *warnings])

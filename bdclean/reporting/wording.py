@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bdclean.reporting.measures import Figure, Figures
 from bdclean.reporting.sections import Tile
@@ -94,3 +94,8 @@ def wide_intervals(networks: Mapping[str, Figures]) -> list[str]:
         if (one := figure.interval) is not None and (one.high - one.low) / 2 >= WIDE
     ]
     return [f"95 % intervals of figures with few images: {', '.join(found)}."] if found else []
+
+
+def left_out_line(parts: Sequence[str]) -> str:
+    """A sentence with the parts that were left out to keep a time limit."""
+    return f"Left out, to keep the time limit: {', '.join(parts)}."

@@ -18,12 +18,16 @@ from bdclean.scanning.base import (
     stands_out,
     taken,
 )
-from bdclean.scanning.chosen import choose, find_among
+from bdclean.scanning.budget import Budget
+from bdclean.scanning.chosen import CANDIDATES, CONTROLS, choose, find_among
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
+from bdclean.scanning.screening import SCREENING_PASSES
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
 """In order of preference for equal p-values: even in clean networks, some patch flips images to a class."""
+USEFUL: tuple[type[Detector], ...] = (PatchInversion, DenseInversion, SparseInversion, WarpInversion, MaximumMargin)
+"""The order in which detectors run if time is limited: those that found most backdoors first."""
 
 
 def scan(
@@ -31,6 +35,7 @@ def scan(
     images: Tensor,
     num_classes: int,
     detectors: Sequence[Detector] | None = None,
+    budget: Budget | None = None,
 ) -> list[Finding]:
     """Run detectors on a network, over all classes, or over a few if it has more than `MANY`.
 
@@ -39,18 +44,49 @@ def scan(
         images: (N, 3, H, W) in [0, 1], on the network's device.
         num_classes: Number of classes.
         detectors: The detectors to run; by default all.
+        budget: A time limit; with it, detectors run in the order of `USEFUL`, and those that do not fit are left out.
 
     Returns:
-        One finding per detector.
+        One finding per detector that was run.
     """
+    used = [kind() for kind in DETECTORS] if detectors is None else list(detectors)
+    chosen = None
+    if num_classes > MANY:
+        if budget is not None:
+            budget.allows("screening", SCREENING_PASSES, required=True)
+        chosen = choose(network, images, num_classes)
+    findings: dict[Detector, Finding] = {}
+    for detector in bar(used if budget is None else sorted(used, key=_rank), "scan"):
+        cost = detector.passes * searched(num_classes)
+        if budget is None or budget.allows(type(detector).__name__, cost, required=not findings):
+            findings[detector] = (
+                detector.find(network, images, num_classes)
+                if chosen is None
+                else find_among(detector, network, images, num_classes, chosen)
+            )
+    return [findings[detector] for detector in used if detector in findings]
+
+
+def detectors_of(findings: Sequence[Finding]) -> list[Detector]:
+    """The detectors with the names of some findings, with their default options."""
+    names = [finding.detector for finding in findings]
+    return [one for kind in DETECTORS if type(one := kind()).__name__ in names]
+
+
+def scan_passes(num_classes: int, detectors: Sequence[Detector] | None = None) -> int:
+    """Approximate cost of a scan, in forward passes of one image; by default of all detectors."""
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    chosen = choose(network, images, num_classes) if num_classes > MANY else None
-    return [
-        detector.find(network, images, num_classes)
-        if chosen is None
-        else find_among(detector, network, images, num_classes, chosen)
-        for detector in bar(used, "scan")
-    ]
+    screening = SCREENING_PASSES if num_classes > MANY else 0
+    return screening + searched(num_classes) * sum(one.passes for one in used)
+
+
+def searched(num_classes: int) -> int:
+    """Number of classes that a scan searches."""
+    return num_classes if num_classes <= MANY else CANDIDATES + CONTROLS
+
+
+def _rank(detector: Detector) -> int:
+    return USEFUL.index(type(detector)) if type(detector) in USEFUL else len(USEFUL)
 
 
 __all__ = [
@@ -59,6 +95,9 @@ __all__ = [
     "FEWEST",
     "MANY",
     "SCANNED",
+    "SCREENING_PASSES",
+    "USEFUL",
+    "Budget",
     "DenseInversion",
     "Detector",
     "Finding",
@@ -68,8 +107,11 @@ __all__ = [
     "PatchInversion",
     "SparseInversion",
     "WarpInversion",
+    "detectors_of",
     "p_value",
     "scan",
+    "scan_passes",
+    "searched",
     "shown",
     "stands_out",
     "taken",

@@ -112,6 +112,9 @@ class Detector(ABC):
     least: ClassVar[float] = -math.inf
     """Largest score that is common in clean networks; lower scores count as this."""
 
+    passes: ClassVar[int] = 1000
+    """Approximate cost of the search for one class, in forward passes of one image."""
+
     @abstractmethod
     def score(
         self, network: Network, images: Tensor, num_classes: int

@@ -23,6 +23,8 @@ SIZES = 4
 """Number of sizes that are tried for each kind of perturbation, from the largest."""
 EVALUATION_IMAGES = 64
 """Number of images on which the classes are compared."""
+SCREENING_PASSES = 23_000
+"""Approximate cost of a screening, in forward passes of one image."""
 SCREENS = (DenseInversion, PatchInversion)
 """Kinds of perturbations of the screening: additive ones, and patches."""
 

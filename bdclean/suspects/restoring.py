@@ -13,7 +13,7 @@ from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.suspects.vetting import listed
 
-TRAINING = ("target_class", "label_mode", "poison_rate")
+TRAINING = ("target_class", "source_class", "label_mode", "poison_rate")
 """Options of attacks that do not change the trigger."""
 TRIAL_SIZE = 32
 """Side of the image on which a generated trigger is tried, in pixels: a file can specify large images."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import torch
+
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
-from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_per_image
-from bdclean.engine.precision import whole
+from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
+from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
-from bdclean.scanning import DETECTORS, MANY, SCANNED, Detector
-from bdclean.scanning.chosen import CANDIDATES, CONTROLS
-
-SCAN_PASSES = 5_000
-"""Cost of the search for one class by all detectors, in forward passes of one image."""
+from bdclean.scanning import DETECTORS, SCANNED, Budget, Detector, scan_passes, searched
+from bdclean.tasks.looking import scanned_network
 
 
 def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:
@@ -40,31 +41,53 @@ def training_seconds(trainer: Trainer, model: Classifier, datamodule: PoisonData
     return TRAINING_PASSES * images * _seconds(trainer, model) / trainer.world_size
 
 
-def of_scan(trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool) -> str:
+def of_scan(
+    trainer: Trainer, model: Classifier, detector: Detector | None, uses_images: bool, budget: Budget | None
+) -> str:
     """Describe a scan and estimate its duration."""
     detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
-    classes = model.num_classes if model.num_classes <= MANY else CANDIDATES + CONTROLS
-    share = 1.0 if detector is None else 1 / len(DETECTORS)
-    took = duration(SCAN_PASSES * classes * share * _seconds(trainer, model))
+    classes = searched(model.num_classes)
+    some = "" if classes == model.num_classes else f", of which {classes} are searched"
+    passes = scan_passes(model.num_classes, None if detector is None else [detector])
+    took = duration(passes * _scan_seconds(trainer, model))
     images = f", up to {SCANNED} images" if uses_images else ""
-    return f"Scan: {detectors}, {model.num_classes:,} classes{images}, on {trainer.device_name}; {took}"
+    work = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}"
+    return f"{work}, on {trainer.device_name}; {took}{_limited(budget)}"
 
 
-def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> str:
+def limit(trainer: Trainer, model: Classifier, budget: str | None) -> Budget | None:
+    """The time limit of a task, which starts now; None without one.
+
+    Args:
+        trainer: The Trainer.
+        model: The network.
+        budget: The limit as the user gives it, such as `20m`.
+
+    Raises:
+        InputError: If it is no time.
+    """
+    return None if budget is None else Budget(seconds_of(budget), _scan_seconds(trainer, model))
+
+
+def of_cleansing(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule, budget: Budget | None) -> str:
     """Describe a cleansing and estimate its duration, without the scan for its report."""
     images, epochs = _work(trainer, cleanser, datamodule)
     took = duration(cleansing_seconds(trainer, cleanser, datamodule))
     # For some methods the number of epochs depends on the result of the scan.
     known = cleanser.epochs and (trainer.max_epochs or not cleanser.scans)
     trains = f", {_counted(epochs, 'epoch')}" if known else ""
-    return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}"
+    return f"{type(cleanser).__name__}: {images:,} images{trains}, on {trainer.device_name}; {took}{_limited(budget)}"
 
 
 def cleansing_seconds(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> float:
     """Estimate the duration of a cleansing, without the scan for its report, in seconds."""
     images, epochs = _work(trainer, cleanser, datamodule)
-    step = DISTILLATION_PASSES * _seconds(trainer, cleanser)
-    return step * images * max(1, epochs) * cleanser.relative_time
+    return _seconds(trainer, cleanser) * training_passes(cleanser, images, max(1, epochs))
+
+
+def training_passes(cleanser: Cleanser, images: int, epochs: int) -> float:
+    """Estimate the cost of a method that trains on images for some epochs, in forward passes of one image."""
+    return DISTILLATION_PASSES * images * epochs * cleanser.relative_time
 
 
 def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> tuple[int, int]:
@@ -74,7 +97,18 @@ def _work(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) ->
 
 
 def _seconds(trainer: Trainer, model: Classifier) -> float:
-    return seconds_per_image(whole(model).to(trainer.device), model.image_size)
+    network = whole(model).to(trainer.device)
+    return seconds_per_image(InBf16(network) if trainer.precision == "bf16-mixed" else network, model.image_size)
+
+
+def _scan_seconds(trainer: Trainer, model: Classifier) -> float:
+    """As `_seconds`, of the network that detectors use, whose norms are folded."""
+    network = scanned_network(trainer, model, torch.zeros(1, device=trainer.device))
+    return seconds_per_image(network, model.image_size)
+
+
+def _limited(budget: Budget | None) -> str:
+    return "" if budget is None else f", limited to {timedelta(seconds=budget.seconds)}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -23,14 +23,17 @@ from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
-from bdclean.scanning import ALPHA, taken
+from bdclean.scanning import ALPHA, Budget, detectors_of, scan_passes, taken
 from bdclean.tables import Description, markdown
 from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
+from bdclean.tasks.lengths import check_length, set_epochs
 from bdclean.tasks.logs import log
 from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
 
+SCAN_SHARE = 0.3
+"""Share of a time limit that the scan of the suspect may take."""
 SHOWN = 16
 """Number of unlabeled images in the report."""
 
@@ -44,6 +47,7 @@ def cleanse(
     scan: bool = True,
     output: str | None = None,
     overwrite: bool = False,
+    budget: str | None = None,
 ) -> tuple[Cleanser, Cleansing]:
     """Cleanse a suspect with unlabeled images.
 
@@ -56,6 +60,7 @@ def cleanse(
         scan: Whether to scan both networks at the end.
         output: Path of the cleansed network, with its reports beside it; by default no files are written.
         overwrite: Whether to replace files that are not results of cleansing the same suspect.
+        budget: A time limit such as `20m`; what does not fit is left out. The result names it.
 
     Returns:
         The cleanser, whose `network` is the cleansed network, and the result.
@@ -66,13 +71,16 @@ def cleanse(
     files = None if output is None else CleansedFiles.plan(model, output, overwrite)
     paths = Paths(None if model.origin is None else model.origin.path) if files is None else files.paths
     with trainer.writing(None if files is None else files.files):
-        cleanser, result = _cleanse(trainer, model, datamodule, method, when_clean, paths)
+        limit = announcing.limit(trainer, model, budget)
+        cleanser, result = _cleanse(trainer, model, datamodule, method, when_clean, paths, limit)
         if files is not None:
             # Save before the scan, which the user may interrupt.
             files.save(trainer, cleanser, result, datamodule.image_size)
-        if scan:
+        known = detectors_of(cleanser.found)
+        passes = scan_passes(model.num_classes, known) if known else 2 * scan_passes(model.num_classes)
+        if scan and (limit is None or limit.allows("the scan of the cleansed network", passes)):
             result = _scan_both(trainer, model, cleanser, datamodule, result)
-        result = replace(result, conclusion=conclude(result))
+        result = replace(result, conclusion=conclude(result), left_out=() if limit is None else tuple(limit.left_out))
         if files is not None and trainer.is_global_zero:
             files.report(result)
     return cleanser, result
@@ -85,6 +93,7 @@ def _cleanse(
     method: Callable[[Classifier], Cleanser],
     when_clean: WhenClean,
     paths: Paths,
+    budget: Budget | None,
 ) -> tuple[Cleanser, Cleansing]:
     """Cleanse a suspect, and measure both networks."""
     launcher = trainer.strategy.launcher
@@ -108,8 +117,8 @@ def _cleanse(
     if trainer.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(trainer.device)
     started = time.perf_counter()
-    cleanser = _make_cleanser(trainer, model, datamodule, method, when_clean)
-    curves = _train(trainer, cleanser, datamodule)
+    cleanser = _make_cleanser(trainer, model, datamodule, method, when_clean, budget)
+    curves = _train(trainer, cleanser, datamodule, budget)
     seconds = round(time.perf_counter() - started, 1)
     cleansed = evaluate(trainer, cleanser, datamodule)
     counts = Counts(
@@ -150,25 +159,29 @@ def _make_cleanser(
     datamodule: PoisonDataModule,
     method: Callable[[Classifier], Cleanser],
     when_clean: WhenClean,
+    budget: Budget | None,
 ) -> Cleanser:
     """Make the cleanser of a suspect, and scan the suspect if the method uses the findings."""
     cleanser = method(model)
     if when_clean != "gentle" and not cleanser.scans:
         raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not scan for a backdoor")
     cleanser.when_clean = when_clean
-    _check_length(trainer, cleanser)
-    say(announcing.of_cleansing(trainer, cleanser, datamodule))
+    check_length(trainer, cleanser)
+    say(announcing.of_cleansing(trainer, cleanser, datamodule, budget))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:
         images = scanned_images(trainer, datamodule)
-        found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes)
+        part = None if budget is None else budget.part(SCAN_SHARE)
+        found = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, None, part)
         # Floating-point differences between processes could make them take different branches.
         cleanser.found = trainer.strategy.broadcast(found)
     return cleanser
 
 
-def _train(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> dict[str, list[tuple[int, float]]]:
+def _train(
+    trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule, budget: Budget | None
+) -> dict[str, list[tuple[int, float]]]:
     """Train the student, and print the method's description before and after.
 
     Returns:
@@ -182,7 +195,7 @@ def _train(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it
     try:
         defence = datamodule.defence(cleanser.supervision == "labels", cleanser.needs_selection_images)
-        _set_epochs(trainer, cleanser, defence)
+        set_epochs(trainer, cleanser, defence, budget)
         trainer.train(cleanser, defence)
         if cleanser.epochs:
             trainer.check_trained()
@@ -200,30 +213,14 @@ def _print_description(cleanser: Cleanser, printed: Description) -> Description:
     return description
 
 
-def _set_epochs(trainer: Trainer, cleanser: Cleanser, datamodule: PoisonDataModule) -> None:
-    """Use the method's default number of epochs unless the user set another."""
-    default = cleanser.epochs_of(datamodule.trained_count)
-    if trainer.max_epochs is None:
-        trainer.fit_loop.max_epochs = default
-
-
-def _check_length(trainer: Trainer, cleanser: Cleanser) -> None:
-    """Refuse a training length that does not fit the method."""
-    name = type(cleanser).__name__
-    if cleanser.epochs and (option := trainer.without_training):
-        raise InputError(*option, f"no step of training, but {name} trains")
-    if trainer.max_epochs and not cleanser.epochs:
-        raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
-
-
 def _scan_both(
     trainer: Trainer, suspect: Classifier, cleanser: Cleanser, datamodule: PoisonDataModule, result: Cleansing
 ) -> Cleansing:
     """Scan both networks, and add the findings to the result."""
     images, names = scanned_images(trainer, datamodule), result.subject.class_names
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
-    after, before = scanning.scan(networks[1], images, suspect.num_classes), cleanser.found
-    before = before or scanning.scan(networks[0], images, suspect.num_classes)
+    before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
+    after = scanning.scan(networks[1], images, suspect.num_classes, detectors_of(before))
     moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
     verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
     return replace(result, scan=Comparison(verdict, moved), recovered=recovered(before, images))

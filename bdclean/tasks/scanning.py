@@ -7,6 +7,7 @@ import time
 from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
+from bdclean.engine.estimate import seconds_of
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import within
@@ -31,6 +32,7 @@ def scan(
     alpha: float = ALPHA,
     output: str | None = None,
     overwrite: bool = False,
+    budget: str | None = None,
 ) -> Scan:
     """Scan a network for a backdoor and its target class.
 
@@ -42,11 +44,14 @@ def scan(
         alpha: A backdoor is reported if the p-value over all detectors is at most this.
         output: JSON file for the findings, with an HTML page beside it; by default none is written.
         overwrite: Whether to replace files that are not scans of the same network.
+        budget: A time limit such as `20m`; what does not fit is left out. The result names it.
 
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
     """
     within("alpha", alpha, 0, 1)
+    if budget is not None:
+        seconds_of(budget)
     files, path = None, None if model.origin is None else model.origin.path
     paths = Paths(path)
     if output is not None:
@@ -59,20 +64,23 @@ def scan(
     trainer.see_to_precision(model)
     uses_images = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
-        say(announcing.of_scan(trainer, model, detector, uses_images))
+        limit = announcing.limit(trainer, model, budget)
+        say(announcing.of_scan(trainer, model, detector, uses_images, limit))
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()
         images = scanned_images(trainer, datamodule, uses_images)
         detectors = None if detector is None else [detector]
-        findings = scanning.scan(scanned_network(trainer, model, images), images, model.num_classes, detectors)
+        network = scanned_network(trainer, model, images)
+        findings = scanning.scan(network, images, model.num_classes, detectors, limit)
         reference: list[Finding] = []
         if detector is None and model.num_classes < FEWEST:
-            reference = scan_student(trainer, model, datamodule, findings)
+            reference = scan_student(trainer, model, datamodule, findings, limit)
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
         shown = recovered(findings, images, alpha)
-        result = Scan(verdict, subject, len(images) if uses_images else 0, cost, shown, paths)
+        left_out = () if limit is None else tuple(limit.left_out)
+        result = Scan(verdict, subject, len(images) if uses_images else 0, cost, shown, paths, left_out)
         if files is not None and trainer.is_global_zero:
             write_json(files.result, result.to_json())
             html.write(files.reports[0], page(result))

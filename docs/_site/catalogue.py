@@ -1,4 +1,4 @@
-"""Pages of attacks, methods and detectors, made from their docstrings and from the results in docs/results."""
+"""Pages of attacks, methods, detectors and scores, made from their docstrings and from the results in docs/results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import docstring_parser
 from bdclean import attacks, cleansing
 from bdclean.attacks import Attack
 from bdclean.cleansing import Cleanser
+from bdclean.filtering import SCORES, Score
 from bdclean.scanning import DETECTORS, Detector
 
 RESULTS = {
@@ -97,6 +98,15 @@ KINDS = (
         "bdclean scan --ckpt suspect.ckpt --detector {name}",
         DETECTORS,
         Detector,
+    ),
+    Kind(
+        "scores",
+        "Scores of images",
+        "A score says how likely an image has a trigger. `bdclean filter --score NAME` chooses one.",
+        "score",
+        "bdclean filter --ckpt suspect.ckpt --score {name}",
+        SCORES,
+        Score,
     ),
 )
 
@@ -190,7 +200,7 @@ def _code(text: str) -> str:
 
 def _results(kind: Kind, name: str, folder: Path) -> list[str]:
     """The figures of a class, where a file has some."""
-    if kind.base is Detector:
+    if kind.base in (Detector, Score):
         return []
     parts = []
     for file, (title, where) in RESULTS.items():

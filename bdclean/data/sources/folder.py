@@ -13,6 +13,7 @@ from bdclean.data.files import FileImages
 from bdclean.data.layouts import Layout, read_layout
 from bdclean.data.notices import say_left_out
 from bdclean.data.sources.base import Source, count_from_one
+from bdclean.data.sources.tars import holds_tars
 from bdclean.data.walk import walk
 from bdclean.decoding import SUFFIXES
 from bdclean.errors import InputError
@@ -27,7 +28,7 @@ class Folder(Source):
 
     @classmethod
     def has_name(cls, name: str) -> bool:
-        return os.path.isdir(name) and name not in image_sets()
+        return os.path.isdir(name) and name not in image_sets() and not holds_tars(name)
 
     @cached_property
     def _layout(self) -> Layout:

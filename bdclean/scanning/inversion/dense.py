@@ -28,6 +28,7 @@ class DenseInversion(Inversion):
     """
 
     least = 0.45
+    passes = 800
 
     def __init__(
         self,

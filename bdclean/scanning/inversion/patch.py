@@ -36,6 +36,7 @@ class PatchInversion(SparseInversion):
     """
 
     least = 0.45
+    passes = 1500
 
     def __init__(self, sizes: Sequence[float] = (5.6, 4.0, 2.8, 2.0), steps: int = 4, batch_size: int = 16) -> None:
         super().__init__(sizes, steps, batch_size)

@@ -44,6 +44,7 @@ class SparseInversion(Inversion):
     """
 
     least = 0.5
+    passes = 850
 
     def __init__(
         self, sizes: Sequence[float] = (11.3, 8.0, 5.6, 4.0, 2.8, 2.0, 1.4), steps: int = 4, batch_size: int = 16

@@ -26,6 +26,7 @@ class WarpInversion(Inversion):
     """
 
     least = 0.3
+    passes = 700
 
     def __init__(
         self, sizes: Sequence[float] = (2.0, 1.5, 1.0, 0.7, 0.5, 0.35), steps: int = 4, batch_size: int = 16
