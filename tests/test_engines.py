@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import secrets
 import shlex
@@ -23,6 +24,7 @@ import yaml
 from bdclean.benchmark.engines import Engine, Local, Ray, Slurm
 from bdclean.benchmark.engines.slurm import _batches
 from bdclean.cli.main import main
+from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from tests.conftest import CONFIGS
 from tests.trivial import task, waiting
@@ -257,19 +259,31 @@ def errors_of_cells() -> list[str]:
 
 
 @pytest.mark.parametrize("executor", ["local", pytest.param("slurm", marks=pytest.mark.slow)])
-def test_a_benchmark_in_jobs(
-    executor: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_benchmark_in_jobs(executor: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("submitit")
     if executor == "slurm":
         request.getfixturevalue("slurm")
-    for name, value in HOSTILE.items():
-        monkeypatch.setenv(name, value)
     tiny_grid([0])
     main(["benchmark", "--config", "grid.yaml", *f"--engine slurm --engine.executor {executor} --jobs 1".split()])
     assert errors_of_cells() == [""]
     assert capsys.readouterr().out.startswith("1 suspects to train and 1 cells to run\n")
     assert len(list(Path("bench/suspects").iterdir())) == 1
+
+
+def test_a_cell_is_one_process_whatever_the_variables_of_slurm_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_grid([0])
+    main(["benchmark", "--config", "grid.yaml", "--list"])
+    (command,) = capsys.readouterr().out.splitlines()
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="--ntasks=2"):
+        Trainer(accelerator="cpu", logger=False)
+    main(shlex.split(command)[1:])
+    (result,) = Path("bench/cells").glob("*.json")
+    assert json.loads(result.read_text())["method"] == "CLP"
+    assert os.environ["SLURM_JOB_NAME"] == HOSTILE["SLURM_JOB_NAME"]
 
 
 @pytest.fixture

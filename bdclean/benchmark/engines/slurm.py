@@ -71,7 +71,7 @@ class Slurm(Engine):
         self.options: dict[str, Any] = {
             "timeout_min": time,
             "mem_gb": memory,
-            "gpus_per_node": gpus,
+            "gpus_per_node": gpus or None,
             "cpus_per_task": cpus,
             "slurm_partition": partition,
             "slurm_job_name": "bdclean",
@@ -117,8 +117,8 @@ class Slurm(Engine):
         if jobs is not None:
             executor.update_parameters(slurm_array_parallelism=jobs)
         try:
-            # submitit also prints the errors of sbatch.
-            with redirect_stderr(io.StringIO()), executor.batch():
+            # submitit also prints the errors of sbatch. Variables of a job that this command runs in would conflict.
+            with redirect_stderr(io.StringIO()), submitit.helpers.clean_env(), executor.batch():
                 submitted = [executor.submit(_Work(task, self.cpus, folder)) for task in batch]
         except submitit.core.utils.FailedJobError as error:
             raise InputError("engine", "Slurm", f"sbatch refuses the jobs ({first_line(error)})") from error
