@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from bdclean.benchmark import hours, tables
+from bdclean.benchmark import hours, tables, work
 from bdclean.benchmark.grid import arguments, make_grid
 from bdclean.benchmark.work import Command
 from bdclean.cli.main import check, estimate, execute, main
@@ -159,6 +159,16 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert len(again) == 2
     assert results() == found
     assert len(list(Path("bench/tensorboard").rglob("events*"))) == 4
+
+
+def test_an_error_never_replaces_a_result() -> None:
+    (cell,) = make_grid({"a": {}}, {"CLP": {}}, {"n": {}}, {"i": {}}, [0])
+    folder = Path("bench")
+    cell.path(folder).parent.mkdir(parents=True)
+    assert work.fail(cell, folder, "first\nline") == work.read(cell.path(folder)) == {"error": "first line"}
+    assert work.fail(cell, folder, "second") == work.read(cell.path(folder)) == {"error": "second"}
+    cell.path(folder).write_text('{"method": "CLP"}')
+    assert work.fail(cell, folder, "third") == work.read(cell.path(folder)) == {"method": "CLP"}
 
 
 def test_the_estimate_counts_images_epochs_methods_and_seeds() -> None:

@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "index.md
 ELSEWHERE = ("hugging_face.md",)
 """Guides whose commands need files that tests of their own make."""
 OTHERS = ("pip install ", "pytest", "tensorboard ", "docker ", "python -m venv ", "source ", "mkdocs ", "ruff ")
-OTHERS += ("ray ", "torchrun ")
+OTHERS += ("export ", "ray ", "torchrun ")
 """Beginnings of commands that are not this program's."""
 IMPORTS = """
 from typing import Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import secrets
 import shlex
@@ -23,6 +24,7 @@ import yaml
 from bdclean.benchmark.engines import Engine, Local, Ray, Slurm
 from bdclean.benchmark.engines.slurm import _batches
 from bdclean.cli.main import main
+from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from tests.conftest import CONFIGS
 from tests.trivial import task, waiting
@@ -38,7 +40,8 @@ COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of engines import this package and these tests from here, and clusters keep to themselves."""
-    variables = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    # On a busy machine, the niceness that Ray gives its processes would stop them.
+    variables = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     for name, value in (variables | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}).items():
         monkeypatch.setenv(name, value)
 
@@ -117,9 +120,6 @@ def test_the_contract(engine: Engine) -> None:
     assert all(len(lines) == 1 for name, lines in started.items() if name != "killed")
     assert "this is succeeds" in Path("logs/first.log").read_text()
     assert "not this way" in Path("logs/raises.log").read_text()
-
-
-def test_no_tasks_are_no_work(engine: Engine) -> None:
     assert outcomes(engine, []) == {}
 
 
@@ -128,6 +128,13 @@ def test_batches_need_only_earlier_ones() -> None:
     names = [[one.name for one in batch] for batch in _batches(tasks, 10)]
     assert names == [["a", "e"], ["b", "d"], ["c"]]
     assert [[one.name for one in batch] for batch in _batches(tasks, 1)] == [["a"], ["e"], ["b"], ["d"], ["c"]]
+
+
+def test_jobs_can_be_debugged_in_this_process() -> None:
+    pytest.importorskip("submitit")
+    tasks = [task("not run", "succeeds", "raises"), task("raises", "raises"), task("good")]
+    failure = "ValueError: not this way"
+    assert outcomes(Slurm(executor="debug"), tasks) == {"good": None, "raises": failure, "not run": failure}
 
 
 def test_a_job_of_slurm_that_times_out_starts_again_as_often_as_asked(slurm: Path) -> None:
@@ -184,6 +191,25 @@ def test_wrong_engines_are_one_line(words: str, expected: str, capsys: pytest.Ca
     assert not list(Path().glob("bench/logs/*"))
 
 
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("ray", "--engine.time: no such option"),
+        ({"class_path": "slurm", "init_args": {"cpus": 0}}, "--engine.cpus 0: must be at least 1"),
+    ],
+)
+def test_an_engine_of_a_file_overrides_one_of_a_variable(
+    engine: Any, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("submitit", "ray"):
+        pytest.importorskip(library)
+    monkeypatch.setenv("BDCLEAN_BENCHMARK__ENGINE", "local")
+    Path("grid.yaml").write_text(yaml.safe_dump({"suspects": {"a": {}}, "methods": {"CLP": {}}, "engine": engine}))
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--config", "grid.yaml", "--engine.time", "5"])
+    assert capsys.readouterr().err.startswith(f"bdclean: error: {expected}")
+
+
 @pytest.mark.usefixtures("slurm")
 def test_a_refused_job_is_one_line() -> None:
     pytest.importorskip("submitit")
@@ -233,19 +259,31 @@ def errors_of_cells() -> list[str]:
 
 
 @pytest.mark.parametrize("executor", ["local", pytest.param("slurm", marks=pytest.mark.slow)])
-def test_a_benchmark_in_jobs(
-    executor: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_benchmark_in_jobs(executor: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("submitit")
     if executor == "slurm":
         request.getfixturevalue("slurm")
-    for name, value in HOSTILE.items():
-        monkeypatch.setenv(name, value)
     tiny_grid([0])
     main(["benchmark", "--config", "grid.yaml", *f"--engine slurm --engine.executor {executor} --jobs 1".split()])
     assert errors_of_cells() == [""]
     assert capsys.readouterr().out.startswith("1 suspects to train and 1 cells to run\n")
     assert len(list(Path("bench/suspects").iterdir())) == 1
+
+
+def test_a_cell_is_one_process_whatever_the_variables_of_slurm_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_grid([0])
+    main(["benchmark", "--config", "grid.yaml", "--list"])
+    (command,) = capsys.readouterr().out.splitlines()
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="--ntasks=2"):
+        Trainer(accelerator="cpu", logger=False)
+    main(shlex.split(command)[1:])
+    (result,) = Path("bench/cells").glob("*.json")
+    assert json.loads(result.read_text())["method"] == "CLP"
+    assert os.environ["SLURM_JOB_NAME"] == HOSTILE["SLURM_JOB_NAME"]
 
 
 @pytest.fixture
@@ -303,7 +341,7 @@ def test_a_benchmark_on_ray_loses_only_cells_at_work_on_a_dead_node(two_nodes: A
 
 @pytest.mark.slow
 def test_training_on_two_nodes_as_in_the_guide() -> None:
-    (block,) = (one for one in GUIDE.read_text().split("```") if "torchrun" in one)
+    (block,) = (one for one in GUIDE.read_text().split("```") if one.startswith("bash\ntorchrun"))
     lines = [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("torchrun")]
     assert len(lines) == 2
     tiny_grid([0])

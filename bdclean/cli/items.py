@@ -34,9 +34,9 @@ class Item:
 
 
 def all_items(user: UserOptions, known: Options) -> list[Item]:
-    """All given options of a subcommand, those on the command line first."""
-    words = [Item(name, value, True) for name, value in (*user.written, *user.variables)]
-    return [*words, *(item for content in user.files for item in items_of(content, "", known))]
+    """All given options of a subcommand: those on the command line, in files, and in variables, as they override."""
+    written, variables = ([Item(name, value, True) for name, value in one] for one in (user.written, user.variables))
+    return [*written, *(item for content in user.files for item in items_of(content, "", known)), *variables]
 
 
 def items_of(content: Mapping[str, Any], group: str, known: Options) -> Iterator[Item]:

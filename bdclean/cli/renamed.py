@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -134,7 +135,9 @@ def _file(path: str, notices: dict[str, None]) -> str:
     before = len(notices)
     renamed = _renamed(content, "", notices)
     short = isinstance(content, dict) and _shortened(renamed)
-    return yaml.safe_dump(renamed, sort_keys=False) if short or len(notices) > before else path
+    # In braces, by which the parser and its diagnosis recognise options.
+    content = yaml.safe_dump(renamed, sort_keys=False, default_flow_style=True, width=math.inf)
+    return content if short or len(notices) > before else path
 
 
 def _renamed(content: Any, prefix: str, notices: dict[str, None]) -> Any:

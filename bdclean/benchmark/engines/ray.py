@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,8 @@ class Ray(Engine):
         self._check_address()
         # Ray sends its authors statistics unless this is set.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Its notices, such as that clusters ask for a token.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         dashboard = None if self.address else False
         try:
             ray.init(self.address or "local", include_dashboard=dashboard, configure_logging=False, log_to_driver=False)
@@ -124,6 +127,9 @@ class _Calls(Pool):
             task = self.running.pop(one)
             try:
                 reason = ray.get(one)
+            except ray.exceptions.RayTaskError as error:
+                # A node without this program, or without the folder.
+                reason = f"{type(error.cause).__name__}: {first_line(error.cause)}"
             except ray.exceptions.RayError as error:
                 reason = f"killed ({type(error).__name__}: {first_line(error)})"
             yield task, reason

@@ -71,7 +71,7 @@ class Slurm(Engine):
         self.options: dict[str, Any] = {
             "timeout_min": time,
             "mem_gb": memory,
-            "gpus_per_node": gpus,
+            "gpus_per_node": gpus or None,
             "cpus_per_task": cpus,
             "slurm_partition": partition,
             "slurm_job_name": "bdclean",
@@ -117,8 +117,8 @@ class Slurm(Engine):
         if jobs is not None:
             executor.update_parameters(slurm_array_parallelism=jobs)
         try:
-            # submitit also prints the errors of sbatch.
-            with redirect_stderr(io.StringIO()), executor.batch():
+            # submitit also prints the errors of sbatch. Variables of a job that this command runs in would conflict.
+            with redirect_stderr(io.StringIO()), submitit.helpers.clean_env(), executor.batch():
                 submitted = [executor.submit(_Work(task, self.cpus, folder)) for task in batch]
         except submitit.core.utils.FailedJobError as error:
             raise InputError("engine", "Slurm", f"sbatch refuses the jobs ({first_line(error)})") from error
@@ -174,12 +174,12 @@ def _outcome(folder: Path, name: str) -> Path:
     return folder / f"{name}.outcome"
 
 
-def _failure(folder: Path, name: str) -> str | None:
-    """The reason of the failure of a task that has ended; None if it succeeded."""
+def _failure(folder: Path, name: str, killed: str = "killed") -> str | None:
+    """The reason of the failure of a task that has ended, `killed` if it has left none; None if it succeeded."""
     try:
         return _outcome(folder, name).read_text(encoding="utf-8") or None
     except FileNotFoundError:
-        return "killed"
+        return killed
 
 
 def _batches(tasks: Sequence[Task], size: int) -> Iterator[Sequence[Task]]:
@@ -200,7 +200,9 @@ def _follow(running: list[_Running]) -> Iterator[Progress]:
     while running:
         for one in [one for one in running if one.job.done()]:
             running.remove(one)
-            yield Progress(_working(running), one.task, _failure(one.folder, one.task.name))
+            # Such as TIMEOUT, OUT_OF_MEMORY or NODE_FAIL.
+            failure = _failure(one.folder, one.task.name, f"killed, in state {one.job.state}")
+            yield Progress(_working(running), one.task, failure)
         yield Progress(_working(running))
         if running:
             clock.sleep(POLL_SECONDS)
