@@ -22,6 +22,7 @@ from bdclean.filtering import (
     Disagreement,
     PoolScore,
     ScaleUp,
+    SCAn,
     Score,
     SpectralSignatures,
     TeCo,
@@ -35,6 +36,7 @@ from bdclean.filtering import (
 from bdclean.filtering.clustering import reduced, silhouettes, two_clusters
 from bdclean.filtering.pool import last_layer, penultimate
 from bdclean.filtering.teco import CORRUPTIONS, SEVERITIES
+from bdclean.filtering.untangling import whitened
 from tests.conftest import QUIET
 
 torch.manual_seed(0)
@@ -262,7 +264,32 @@ def test_activation_clustering() -> None:
     assert scores[members].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("score", [ActivationClustering(), SpectralSignatures()])
+def test_scan_of_a_pool() -> None:
+    features, predicted, triggered = poisoned_pool()
+    scores = SCAn().score(features, predicted)
+    assert float(scores[triggered].min()) > math.e**2
+    assert auroc(scores, triggered) == 1
+    # The slow reference: Mahalanobis distances with the pooled covariance, of the best split found.
+    rows = [features[predicted == number].double().numpy() for number in range(3)]
+    pooled = sum((part - part.mean(0)).T @ (part - part.mean(0)) for part in rows) / len(features)
+    inverse = np.linalg.inv(pooled + 1e-3 * np.diag(pooled).mean() * np.eye(12))
+    points = whitened(features, predicted)
+
+    def spread(part: Any) -> float:
+        centred = part - part.mean(0)
+        return float(sum(row @ inverse @ row for row in centred))
+
+    ratios = []
+    for number, part in enumerate(rows):
+        second = two_clusters(reduced(points[predicted == number], 10)).numpy()
+        ratios.append(spread(part) - spread(part[second]) - spread(part[~second]))
+    middle = sorted(ratios)[1]
+    deviation = 1.4826 * sorted(abs(one - middle) for one in ratios)[1]
+    assert float(scores[triggered][0]) == pytest.approx((ratios[1] - middle) / deviation, rel=1e-3)
+    assert float(scores.max()) == pytest.approx(max((one - middle) / deviation for one in ratios), rel=1e-3)
+
+
+@pytest.mark.parametrize("score", [ActivationClustering(), SpectralSignatures(), SCAn()])
 def test_small_and_equal_classes_of_a_pool_have_the_score_0(score: PoolScore) -> None:
     equal = score.score(torch.ones(9, 4), torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2]))
     assert equal.tolist() == pytest.approx([0.0] * 9)

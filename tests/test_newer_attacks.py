@@ -222,6 +222,18 @@ def test_blind_weighs_the_losses_of_a_batch_and_of_its_triggered_copy(rate: floa
     assert found.requires_grad
 
 
+def test_blinds_batch_norms_see_clean_and_triggered_images_together() -> None:
+    network, images = (
+        nn.Sequential(nn.BatchNorm2d(3, momentum=1.0), nn.Flatten(), nn.LazyLinear(4)),
+        random_images(6, 12, 12),
+    )
+    attack = Blind(target_class=2, margin=1)
+    attack.build(12)
+    attack.loss(images, torch.tensor([0, 1, 2, 3, 1, 0]), network)
+    expected = torch.cat([images, attack.apply(images)]).mean((0, 2, 3))
+    assert torch.allclose(network[0].running_mean, expected, atol=1e-5)
+
+
 @pytest.mark.usefixtures("tiny_shapes")
 def test_blind_poisons_no_training_image_and_learns_its_trigger_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     attack, seen = Blind(target_class=2), []

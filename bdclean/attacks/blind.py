@@ -29,7 +29,7 @@ class Blind(BadNets):
 
     Source: Bagdasaryan, Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security 2021. There the backdoor
     task may start when the loss has fallen below a threshold, which is left out here, as are the terms that evade
-    Neural Cleanse and SentiNet.
+    Neural Cleanse and SentiNet. There both tasks have a forward pass of their own.
 
     Args:
         poison_rate: Share of each batch that has a triggered copy, from 0 (a clean network) to 1.
@@ -53,12 +53,12 @@ class Blind(BadNets):
     def loss(self, images: Tensor, targets: Tensor, network: nn.Module) -> Tensor:
         """The weighted losses of a batch and of its triggered copy."""
         copied = max(1, round(self.poison_rate * len(images)))
-        logits = network(images)
+        # In one pass: batch norms would otherwise normalise by statistics of clean or of triggered images in training,
+        # and by their mean in evaluation.
+        logits = network(torch.cat([images, self.apply(images[:copied])]))
+        clean, triggered = logits[: len(images)], logits[len(images) :]
         wanted = self.target_labels(targets[:copied], logits.shape[1])
-        losses = (
-            F.cross_entropy(logits, targets),
-            F.cross_entropy(network(self.apply(images[:copied])), wanted),
-        )
+        losses = F.cross_entropy(clean, targets), F.cross_entropy(triggered, wanted)
         weights: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
         first, second = (_normalised(loss, weights) for loss in losses)
         share = least_norm(first, second)

@@ -54,7 +54,7 @@ class CommandLine(Evaluations, LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The arguments of each subcommand's method that are not options."""
         evaluation = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        ours = dict.fromkeys(("fit", "predict", "cleanse", "scan", "filter"), {"model", "datamodule"})
+        ours = {name: {"model", "datamodule"} for name in ("fit", "predict", "cleanse", "scan", "filter")}
         return ours | {"validate": evaluation, "test": evaluation}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:

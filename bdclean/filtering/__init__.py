@@ -10,8 +10,9 @@ from bdclean.filtering.spectral import SpectralSignatures
 from bdclean.filtering.strip import STRIP
 from bdclean.filtering.teco import TeCo
 from bdclean.filtering.threshold import LOW_FPR, auroc, highest, p_values, threshold, true_positive_rate
+from bdclean.filtering.untangling import SCAn
 
-SCORES = (Disagreement, STRIP, ScaleUp, IBDPSC, TeCo, ActivationClustering, SpectralSignatures)
+SCORES = (Disagreement, STRIP, ScaleUp, IBDPSC, TeCo, ActivationClustering, SpectralSignatures, SCAn)
 """All scores, the default first."""
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Disagreement",
     "ImageScore",
     "PoolScore",
+    "SCAn",
     "ScaleUp",
     "Score",
     "Seen",
