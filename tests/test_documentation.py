@@ -15,6 +15,7 @@ from PIL import Image
 from bdclean import checkpoint, tasks
 from bdclean.cli.main import main
 from bdclean.engine.trainer import Trainer
+from bdclean.filtering import Context, Score, look
 from bdclean.networks import build_network
 from bdclean.scanning import Detector
 from tests.conftest import CONFIGS, QUICK
@@ -187,6 +188,18 @@ def test_a_detector_of_ones_own() -> None:
     finding = detector.find(network, torch.rand(8, 3, 32, 32), 10)
     assert finding.suspected == 3
     assert finding.p_value < 0.01
+
+
+def test_a_score_of_ones_own() -> None:
+    score: Score = executed("score.md")["Confidence"](temperature=2.0)
+    network = build_network("small_cnn", 10, 32).eval()
+    images = torch.rand(5, 3, 32, 32)
+    with torch.no_grad():
+        context = Context(network, None, images)
+        found = score.scores(context, look(context, [images[:2], images[2:]]))
+        expected = (network(images) / 2).softmax(1).amax(1)
+    torch.testing.assert_close(found, expected)
+    assert score.options() == {"temperature": 2.0}
 
 
 def executed(page: str) -> dict[str, Any]:

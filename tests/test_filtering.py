@@ -398,7 +398,8 @@ def test_a_flag_is_exit_code_1(tiny_suspect: Path, cleansed: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         run(tiny_suspect, *words, "--alpha", "1", "--exit_code", "true")
     assert caught.value.code == 1
-    assert json.loads(Path("filter.json").read_text())["flagged"] == 5
+    report = json.loads(Path("filter.json").read_text())
+    assert (report["flagged"], report["threshold"]) == (5, None)
     # The clean images are the filtered ones, so that none has a higher score than all of them.
     words += ["--clean", "procedural", "--alpha", "0.0001"]
     report, _ = run(tiny_suspect, *words, "--exit_code", "true")

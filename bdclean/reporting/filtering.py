@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -107,8 +108,9 @@ def _histogram(result: Filtering) -> Figure:
     span = (float(min(map(min, groups.values()))), float(max(map(max, groups.values()))))
     for label, scores in groups.items():
         axes.hist(scores.numpy(), bins=BINS, range=span, density=True, histtype="step", label=label)
-    if result.threshold.value is not None:
-        axes.axvline(result.threshold.value, color="grey", linestyle="--", linewidth=1, label="threshold")
+    value = result.threshold.value
+    if value is not None and math.isfinite(value):
+        axes.axvline(value, color="grey", linestyle="--", linewidth=1, label="threshold")
     axes.set_xlabel("score", fontsize=8)
     axes.set_ylabel("density", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,7 +164,7 @@ class Filtering:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        measured = self.measured
+        measured, value = self.measured, self.threshold.value
         return {
             "schema": SCHEMA,
             **self.paths.to_json(),
@@ -174,7 +175,8 @@ class Filtering:
             "flagged": self.count,
             "flagged_images": [self.images[index] for index in self.flagged.nonzero()[:, 0].tolist()],
             "alpha": self.threshold.alpha,
-            "threshold": self.threshold.value,
+            # JSON has no infinity, the threshold that flags all images.
+            "threshold": value if value is not None and math.isfinite(value) else None,
             "known_clean_images": len(self.threshold.clean),
             "sentence": self.sentence,
             "measured": None if measured is None else measured.to_json(),
