@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import secrets
@@ -49,6 +50,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with commands of SLURM; the folder of their notes."""
+    # It remembers the states of jobs by their numbers, which begin anew in each test.
+    pytest.importorskip("submitit").SlurmJob.watcher.clear()
     commands, notes = tmp_path / "commands", tmp_path / "slurm"
     commands.mkdir()
     notes.mkdir()
@@ -151,8 +154,7 @@ def test_jobs_of_slurm_have_the_options_and_end_with_the_benchmark(slurm: Path) 
     options: dict[str, Any] = {"partition": "gpu", "time": 90, "memory": 1.5, "gpus": 1, "cpus": 3}
     engine = Slurm(**options, parameters={"account": "vision", "nice": 10})
     progress = engine.run([waiting(name, name, "never") for name in "abc"] + [task("d", "succeeds", "a")], 2)
-    while not next(progress).working:
-        pass
+    assert any(one.working for one in itertools.islice(progress, 100))
     script = Path(slurm, "100.sh").read_text()
     words = {line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH ")}
     expected = {"partition=gpu", "time=90", "mem=1536MB", "gpus-per-node=1", "cpus-per-task=3", "array=0-2%2"}
