@@ -206,11 +206,11 @@ def cases() -> Iterator[Case]:
 
 
 def test_almost_checkpoints(tiny_suspect: Path) -> None:
-    """A thousand files with mutated structure: none crashes the reader, or is read as something else.
+    """Two thousand files with mutated structure: none crashes the reader, or is read as something else.
 
     `FUZZ_FILES=20000 pytest -n 0 -s tests/test_fuzz.py -k almost` makes 20,000 files, and counts the outcomes.
     """
-    count = int(os.environ.get("FUZZ_FILES", "1000"))
+    count = int(os.environ.get("FUZZ_FILES", "2000"))
     Path("suspect.ckpt").write_bytes(tiny_suspect.read_bytes())
     own = torch.load("suspect.ckpt", weights_only=True)
 
