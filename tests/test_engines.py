@@ -36,6 +36,9 @@ TOKEN = secrets.token_hex(32)
 FAKE = Path(__file__).with_name("fake_slurm.py")
 GUIDE = ROOT / "docs" / "guides" / "clusters.md"
 COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
+APART = "BDCLEAN_RAY_TESTS"
+"""Set in the process of tests that start Ray: its threads stay, and other tests fork."""
+with_ray = pytest.mark.skipif(APART not in os.environ, reason="runs in a process of its own")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +75,7 @@ def ray_of_this_machine() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(params=["local", "ray", "slurm", "slurm through local processes"])
+@pytest.fixture(params=["ray"] if APART in os.environ else ["local", "slurm", "slurm through local processes"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "local":
         return Local()
@@ -91,6 +94,31 @@ def outcomes(engine: Engine, tasks: list[Any], jobs: int | None = 2) -> dict[str
     ended = [progress for progress in engine.run(tasks, jobs) if progress.ended is not None]
     assert len(ended) == len(tasks)
     return {progress.ended.name: progress.failure for progress in ended if progress.ended is not None}
+
+
+@pytest.mark.skipif(APART in os.environ, reason="is the process of its own")
+@pytest.mark.parametrize("speed", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_ray(speed: str) -> None:
+    pytest.importorskip("ray")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-q",
+        "-k",
+        "ray",
+        "-m",
+        speed,
+        "-p",
+        "no:cacheprovider",
+        __file__,
+    ]
+    environment = os.environ | {APART: "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
 
 
 def test_the_contract(engine: Engine) -> None:
@@ -302,6 +330,7 @@ def two_nodes() -> Iterator[Any]:
     cluster.shutdown()
 
 
+@with_ray
 def test_a_node_of_ray_dies(two_nodes: Any) -> None:
     notes = {name: Path(name) for name in "abcd"}
 
@@ -321,6 +350,7 @@ def test_a_node_of_ray_dies(two_nodes: Any) -> None:
     assert sorted(map(tuple, nodes.values())) == [("first",), ("first",), ("first",), ("second", "first")]
 
 
+@with_ray
 @pytest.mark.slow
 def test_a_benchmark_on_ray_loses_only_cells_at_work_on_a_dead_node(two_nodes: Any) -> None:
     tiny_grid([0, 1, 2])
