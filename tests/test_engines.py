@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import itertools
 import json
 import os
@@ -39,6 +40,13 @@ COMMANDS = ("sbatch", "srun", "sacct", "scontrol", "scancel")
 APART = "BDCLEAN_RAY_TESTS"
 """Set in the process of tests that start Ray: its threads stay, and other tests fork."""
 with_ray = pytest.mark.skipif(APART not in os.environ, reason="runs in a process of its own")
+
+
+def needs(*libraries: str) -> None:
+    """Skip a test without the libraries; they are not imported, as Ray would start threads."""
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +107,7 @@ def outcomes(engine: Engine, tasks: list[Any], jobs: int | None = 2) -> dict[str
 @pytest.mark.skipif(APART in os.environ, reason="is the process of its own")
 @pytest.mark.parametrize("speed", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_ray(speed: str) -> None:
-    pytest.importorskip("ray")
+    needs("ray")
     command = [
         sys.executable,
         "-m",
@@ -210,8 +218,7 @@ def test_jobs_of_slurm_have_the_options_and_end_with_the_benchmark(slurm: Path) 
     ],
 )
 def test_wrong_engines_are_one_line(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("submitit", "ray"):
-        pytest.importorskip(library)
+    needs("submitit", "ray")
     grid = ["--suspects", "{a: {}}", "--methods", "{CLP: {}}", "--folder", "bench"]
     with pytest.raises(SystemExit) as caught:
         main(["benchmark", *grid, *words.split()])
@@ -231,8 +238,7 @@ def test_wrong_engines_are_one_line(words: str, expected: str, capsys: pytest.Ca
 def test_an_engine_of_a_file_overrides_one_of_a_variable(
     engine: Any, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for library in ("submitit", "ray"):
-        pytest.importorskip(library)
+    needs("submitit", "ray")
     monkeypatch.setenv("BDCLEAN_BENCHMARK__ENGINE", "local")
     Path("grid.yaml").write_text(yaml.safe_dump({"suspects": {"a": {}}, "methods": {"CLP": {}}, "engine": engine}))
     with pytest.raises(SystemExit):

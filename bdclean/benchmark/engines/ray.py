@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import socket
@@ -34,10 +35,9 @@ class Ray(Engine):
     """
 
     def __init__(self, address: str | None = None, cpus: float = 1.0, gpus: float = 0.0) -> None:
-        try:
-            import ray  # noqa: F401
-        except ImportError as error:
-            raise InputError("engine", "Ray", 'needs ray: pip install "bdclean[ray]"') from error
+        # Importing it starts threads, with which a process cannot be forked safely.
+        if importlib.util.find_spec("ray") is None:
+            raise InputError("engine", "Ray", 'needs ray: pip install "bdclean[ray]"')
         within("engine.cpus", cpus, 0)
         within("engine.gpus", gpus, 0)
         if gpus > 1 and gpus != int(gpus):
@@ -47,11 +47,11 @@ class Ray(Engine):
         self.gpus = gpus
 
     def connect(self) -> None:
+        self._check_address()
         import ray
 
         if ray.is_initialized():
             return
-        self._check_address()
         # Ray sends its authors statistics unless this is set.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Its notices, such as that clusters ask for a token.
