@@ -137,7 +137,7 @@ class Filtering:
             )
         expected = self.threshold.alpha * len(self.images)
         return (
-            f"{total} are flagged; about {expected:.1f} would be if all were as clean as the "
+            f"{total} are flagged; about {expected:,.{0 if expected >= 10 else 1}f} would be if all were as clean as the "
             f"{len(self.threshold.clean)} {self.threshold.origin}."
         )
 
