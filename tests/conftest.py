@@ -5,6 +5,8 @@ import importlib
 import inspect
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A scan takes longer than the rest of a tiny cleansing; tests of scans enable it.
 os.environ["BDCLEAN_CLEANSE__SCAN"] = "false"
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +130,15 @@ def cleanse(ckpt: Path, *options: str) -> dict[str, Any]:
     main(["cleanse", "--ckpt", str(ckpt), *QUIET, *options])
     report: dict[str, Any] = json.loads(Path("cleansed.json").read_text())
     return report
+
+
+def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command apart, for commands that fork: threads of other tests would not survive that."""
+    noise = np.random.default_rng(0)
+    arrays = {f"x_{part}": noise.integers(0, 256, (400, 16, 16, 3), dtype=np.uint8) for part in ("train", "test")}
+    np.savez("../tiny.npz", **arrays, y_train=np.arange(400) % 4, y_test=np.arange(400) % 4)
+    command = [sys.executable, "-m", "bdclean", *words, "--data.source", "../tiny.npz"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def bright_quarters() -> Tensor:

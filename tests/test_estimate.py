@@ -1,5 +1,6 @@
 """Each task first prints its work and an estimate of its duration."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from bdclean.cli.main import main
 from bdclean.engine.estimate import duration, seconds_per_image
-from tests.conftest import QUICK, QUIET
+from tests.conftest import QUICK, QUIET, in_a_process
 
 
 class Slow(nn.Module):
@@ -61,11 +62,12 @@ def test_the_first_line_of_a_training(attack: str, expected: str, capsys: pytest
     assert line.endswith("less than a minute")
 
 
-@pytest.mark.usefixtures("tiny_shapes")
-def test_the_first_line_of_a_training_in_forked_processes(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_the_first_line_of_a_training_in_forked_processes() -> None:
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork", "--trainer.limit_train_batches", "1"]
-    main(["fit", "--model.arch", "small_cnn", *QUICK, *several])
-    assert "Training small_cnn with BadNets in 2 processes on cpu\n" in capfd.readouterr().out
+    done = in_a_process("fit", "--model.arch", "small_cnn", *QUICK, *several)
+    assert done.returncode == 0, done.stderr
+    assert "Training small_cnn with BadNets in 2 processes on cpu\n" in done.stdout
 
 
 @pytest.mark.usefixtures("tiny_shapes")

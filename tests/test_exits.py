@@ -20,7 +20,7 @@ from bdclean.cleansing import Distill
 from bdclean.cli.main import main
 from bdclean.exits import MEANINGS, Exit, refusal
 from bdclean.modules import AttackModule, Classifier
-from tests.conftest import CONFIGS, QUICK, QUIET
+from tests.conftest import CONFIGS, QUICK, QUIET, in_a_process
 
 FIT = ["fit", "--config", str(CONFIGS / "badnet.yaml"), *QUICK]
 
@@ -243,14 +243,12 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-@pytest.mark.usefixtures("tiny_shapes")
-def test_an_input_error_in_a_forked_process_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_input_error_in_a_forked_process_is_one_line() -> None:
     several = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
-    with pytest.raises(SystemExit) as caught:
-        main([*FIT, *several, "--data.attack.poison_rate", "0.00001"])
-    assert caught.value.code == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert last == "bdclean: error: --data.attack.poison_rate 1e-05: poisons none of 510 images"
+    done = in_a_process(*FIT, *several, "--data.attack.poison_rate", "0.00001")
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "bdclean: error: --data.attack.poison_rate 1e-05: poisons none of 340 images"
     assert not list(Path.cwd().iterdir())
 
 
