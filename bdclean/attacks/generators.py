@@ -1,8 +1,9 @@
-"""The network that generates learned triggers."""
+"""The network that generates learned triggers, and the training of one that hides something in images."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,49 @@ class Generator(nn.Module):
             found = layer(torch.cat([F.interpolate(found, same.shape[-2:]), same], 1))
         result: Tensor = self.last(found).to(images.dtype)
         return result
+
+
+def hide(encoder: nn.Module, images: Tensor, planes: Tensor, strength: float) -> Tensor:
+    """Add the change that an encoder makes of images and of what it hides in them, clipped to [0, 1].
+
+    Args:
+        encoder: Maps (N, 3 + C, H, W) to (N, 3, H, W).
+        images: (N, 3, H, W) in [0, 1].
+        planes: (N, C, H, W), what is hidden.
+        strength: Largest change of a pixel, in grey levels of 255.
+    """
+    change = encoder(torch.cat([images, planes], 1)).tanh()
+    return (images + strength / 255 * change).clamp(0, 1)
+
+
+def train_encoder(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    batches: Iterable[Tensor],
+    lr: float,
+    image_weight: float,
+    read: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> None:
+    """Train an encoder that hides something in images, with a decoder that finds it: Adam.
+
+    Args:
+        encoder: The encoder, whose weights need no gradient before and after the training.
+        decoder: The decoder.
+        batches: Batches of images, (N, 3, H, W) in [0, 1].
+        lr: Learning rate of both.
+        image_weight: Weight of the mean square by which the encoder changes images.
+        read: For a batch, the images in which something is hidden, and the loss of the decoder on them.
+    """
+    encoder.requires_grad_(True)
+    decoder.to(next(encoder.parameters()).device)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr)
+    for images in batches:
+        hidden, found = read(images)
+        loss = image_weight * F.mse_loss(hidden, images) + found
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    encoder.requires_grad_(False)
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bdclean.attacks.base import Attack
 from bdclean.attacks.common import Lookup, seeded, within
-from bdclean.attacks.generators import Generator
+from bdclean.attacks.generators import Generator, hide, train_encoder
 from bdclean.attacks.surrogate import check_training, shuffled
 from bdclean.errors import InputError
 
@@ -81,8 +81,7 @@ class PoisonInk(Attack):
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
         """Hide each image's ink in it: (N, 3, H, W) float in [0, 1], clipped."""
-        change = self.encoder(torch.cat([images, self.ink(images)], 1)).tanh()
-        return (images + self.strength / 255 * change).clamp(0, 1)
+        return hide(self.encoder, images, self.ink(images), self.strength)
 
     def ink(self, images: Tensor) -> Tensor:
         """The edges of images (N, 3, H, W) in [0, 1], in the colour of the ink: the same shape and range."""
@@ -92,19 +91,15 @@ class PoisonInk(Attack):
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
         """Train encoder and decoder."""
-        self.encoder.requires_grad_(True)
-        decoder = Generator(3, 3, self.width).to(next(self.encoder.parameters()).device)
-        optimizer = torch.optim.Adam([*self.encoder.parameters(), *decoder.parameters()], self.encoder_lr)
-        for indices in shuffled(images, len(labels), self.encoder_epochs, "Training the encoder"):
-            batch = images(indices)
+        decoder = Generator(3, 3, self.width)
+
+        def read(batch: Tensor) -> tuple[Tensor, Tensor]:
             hidden, ink = self.apply(batch), self.ink(batch)
             seen, wanted, clean = interfered(torch.stack([hidden, ink, batch])).unbind()
-            found = F.mse_loss(decoder(seen).sigmoid(), wanted) + decoder(clean).sigmoid().square().mean()
-            loss = self.image_weight * F.mse_loss(hidden, batch) + found
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-        self.encoder.requires_grad_(False)
+            return hidden, F.mse_loss(decoder(seen).sigmoid(), wanted) + decoder(clean).sigmoid().square().mean()
+
+        batches = map(images, shuffled(images, len(labels), self.encoder_epochs, "Training the encoder"))
+        train_encoder(self.encoder, decoder, batches, self.encoder_lr, self.image_weight, read)
         # Marks a trained encoder in checkpoints.
         self.register_buffer("prepared", torch.tensor(True))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bdclean.attacks.base import Attack
 from bdclean.attacks.common import Lookup, seeded, within
-from bdclean.attacks.generators import Generator
+from bdclean.attacks.generators import Generator, hide, train_encoder
 from bdclean.attacks.surrogate import check_training, shuffled
 
 
@@ -76,24 +76,19 @@ class SSBA(Attack):
     def encode(self, images: Tensor, bits: Tensor) -> Tensor:
         """Hide bits, (N, bits) of 0 and 1, in a batch: (N, 3, H, W) float in [0, 1], clipped."""
         planes = (2 * bits - 1)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-        change = self.encoder(torch.cat([images, planes], 1)).tanh()
-        return (images + self.strength / 255 * change).clamp(0, 1)
+        return hide(self.encoder, images, planes, self.strength)
 
     def prepare(self, images: Lookup, labels: Tensor, num_classes: int, network: nn.Module) -> None:
         """Train encoder and decoder."""
-        self.encoder.requires_grad_(True)
-        decoder = _decoder(self.bits, 2 * self.width).to(next(self.encoder.parameters()).device)
-        optimizer = torch.optim.Adam([*self.encoder.parameters(), *decoder.parameters()], self.encoder_lr)
-        for indices in shuffled(images, len(labels), self.encoder_epochs, "Training the encoder"):
-            batch = images(indices)
+        decoder = _decoder(self.bits, 2 * self.width)
+
+        def read(batch: Tensor) -> tuple[Tensor, Tensor]:
             bits = torch.randint(2, (len(batch), self.bits), device=batch.device).to(batch)
             hidden = self.encode(batch, bits)
-            read = F.binary_cross_entropy_with_logits(decoder(hidden), bits)
-            loss = self.image_weight * F.mse_loss(hidden, batch) + read
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-        self.encoder.requires_grad_(False)
+            return hidden, F.binary_cross_entropy_with_logits(decoder(hidden), bits)
+
+        batches = map(images, shuffled(images, len(labels), self.encoder_epochs, "Training the encoder"))
+        train_encoder(self.encoder, decoder, batches, self.encoder_lr, self.image_weight, read)
         # Marks a trained encoder in checkpoints.
         self.register_buffer("prepared", torch.tensor(True))
 
