@@ -32,21 +32,21 @@ def estimate(suspects: Iterable[Suspect], cells: Iterable[Cell], command: Comman
     """
     trained: dict[tuple[str, str], Estimate | None] = {}
     cleansed: dict[tuple[str, str, str], Estimate | None] = {}
-    seconds = 0.0
+
+    def of_suspect(suspect: Suspect) -> Estimate | None:
+        if (name := (suspect.name, suspect.network)) not in trained:
+            trained[name] = _of(["fit", *suspect.arguments], place, command)
+        return trained[name]
+
+    def of_cell(cell: Cell) -> Estimate | None:
+        if (name := (cell.method, cell.suspect.network, cell.images)) not in cleansed:
+            cleansed[name] = _of_cell(cell, of_suspect(cell.suspect), place, command)
+        return cleansed[name]
+
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
         place = Path(scratch)
-        for suspect in suspects:
-            if (name := (suspect.name, suspect.network)) not in trained:
-                trained[name] = _of(["fit", *suspect.arguments], place, command)
-            seconds += _seconds(trained[name])
-        for cell in cells:
-            suspect = cell.suspect
-            if (what := (cell.method, suspect.network, cell.images)) not in cleansed:
-                if (name := (suspect.name, suspect.network)) not in trained:
-                    trained[name] = _of(["fit", *suspect.arguments], place, command)
-                cleansed[what] = _of_cell(cell, trained[name], place, command)
-            seconds += _seconds(cleansed[what])
-    return seconds
+        estimates = [*map(of_suspect, suspects), *map(of_cell, cells)]
+    return sum(one.seconds for one in estimates if one is not None)
 
 
 def _of_cell(cell: Cell, fitted: Estimate | None, place: Path, command: Command) -> Estimate | None:
@@ -65,7 +65,3 @@ def _of(words: list[str], place: Path, command: Command) -> Estimate | None:
         return run_alone(command.estimate, words, place)
     except InputError:
         return None
-
-
-def _seconds(estimate: Estimate | None) -> float:
-    return 0.0 if estimate is None else estimate.seconds
