@@ -132,11 +132,16 @@ def cleanse(ckpt: Path, *options: str) -> dict[str, Any]:
     return report
 
 
+def write_noise(path: str, count: int) -> None:
+    """Write random images of 16 pixels and four classes, `count` for training and as many for testing."""
+    noise, labels = np.random.default_rng(0), np.arange(count) % 4
+    arrays = {f"x_{part}": noise.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(path, **arrays, y_train=labels, y_test=labels)
+
+
 def in_a_process(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command apart, for commands that fork: threads of other tests would not survive that."""
-    noise = np.random.default_rng(0)
-    arrays = {f"x_{part}": noise.integers(0, 256, (400, 16, 16, 3), dtype=np.uint8) for part in ("train", "test")}
-    np.savez("../tiny.npz", **arrays, y_train=np.arange(400) % 4, y_test=np.arange(400) % 4)
+    write_noise("../tiny.npz", 400)
     command = [sys.executable, "-m", "bdclean", *words, "--data.source", "../tiny.npz"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

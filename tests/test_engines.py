@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -28,7 +27,7 @@ from bdclean.benchmark.engines.slurm import _batches
 from bdclean.cli.main import main
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, write_noise
 from tests.trivial import task, waiting
 
 ROOT = Path(__file__).parents[1]
@@ -281,9 +280,7 @@ HOSTILE = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0", "SLU
 
 
 def tiny_grid(seeds: list[int]) -> None:
-    noise = np.random.default_rng(0)
-    arrays = {f"x_{part}": noise.integers(0, 256, (80, 16, 16, 3), dtype=np.uint8) for part in ("train", "test")}
-    np.savez("tiny.npz", **arrays, y_train=np.arange(80) % 4, y_test=np.arange(80) % 4)
+    write_noise("tiny.npz", 80)
     methods = {"CLP": {"trainer.accelerator": "cpu"}}
     grid = {"folder": "bench", "suspects": {"BadNets": TINY}, "methods": methods, "seeds": seeds}
     Path("grid.yaml").write_text(yaml.safe_dump(grid))
