@@ -161,7 +161,10 @@ class Classifier(LightningModule):
             InputError: If the images have more classes than the network, or another size.
         """
         if classes is not None and (classes > self.num_classes or (classes < self.num_classes and not numbered)):
-            raise InputError("model.num_classes", self.num_classes, f"the labelled images have {classes} classes")
+            reason = f"the labelled images have {classes} classes"
+            if classes < self.num_classes:
+                reason += f"; {Given('data.unlabeled')} takes images without their labels"
+            raise InputError("model.num_classes", self.num_classes, reason)
         if size != self.image_size:
             raise InputError("data.image_size", size, f"the network takes images of {self.image_size} pixels")
 
