@@ -196,6 +196,7 @@ def _train(
     try:
         defence = datamodule.defence(cleanser.supervision == "labels", cleanser.needs_selection_images)
         set_epochs(trainer, cleanser, defence, budget)
+        cleanser.defence = defence
         trainer.train(cleanser, defence)
         if cleanser.epochs:
             trainer.check_trained()
