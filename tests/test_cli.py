@@ -279,7 +279,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",
     "cleanse --ckpt SUSPECT --trainer.max_epochs -1": "--trainer.max_epochs -1: must be at least 0",
     "cleanse --ckpt SUSPECT --data.source four.npz": (
-        "--model.num_classes 10: the labelled images have 4 classes; --data.unlabeled takes images without their labels"
+        "--model.num_classes 10: the labelled images have 4 classes; --data.unlabeled takes images without labels"
     ),
 }
 
