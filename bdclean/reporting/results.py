@@ -16,7 +16,7 @@ from bdclean.reporting.scans import Comparison, Verdict
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON; it increases whenever a key is removed or changes its meaning."""
 FEWEST_IMAGES = 100
 """With fewer images to compare the networks on, the result is inconclusive: 99 agreeing images still allow a
@@ -203,7 +203,7 @@ class Cleansing:
             "intervals": {"suspect": self.suspect.intervals(), "cleansed": self.cleansed.intervals()},
             "class_names": subject.pop("class_names"),
             "classes": [one.to_json() for one in self.classes],
-            "compared": [one.plain() for one in self.differences],
+            "student_comparison": [one.to_json() for one in self.differences],
             **subject,
             **self.paths.to_json(),
             "scan": None if self.scan is None else self.scan.to_json(),
