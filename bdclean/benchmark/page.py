@@ -16,13 +16,14 @@ from bdclean.reporting.figures import DPI
 from bdclean.reporting.sections import Page, Picture, Section
 
 
-def write(rows: Sequence[Row], folder: Path, command: str) -> None:
+def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Section] = ()) -> None:
     """Write `heatmap.png`, `scatter.png` and the self-contained `index.html`.
 
     Args:
         rows: The results.
         folder: Folder of the files.
         command: The command line that repeats the benchmark.
+        more: Further sections, after the others.
     """
     plots = []
     for name, title, draw in (
@@ -33,7 +34,7 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> None:
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
         plots.append(Section(title, (Picture("", partial(draw, rows)),)))
     legend, *tables = sections(rows)
-    content = (legend, *plots, *tables)
+    content = (legend, *plots, *tables, *more)
     page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", content, sortable=True)
     html.write(folder / "index.html", page)
 

@@ -127,6 +127,8 @@ class Cleansing:
         counts: Numbers of unlabeled images.
         cost: Time, device and memory.
         attack: Name of the attack, if the images are poisoned.
+        attack_options: Options of the attack; empty without one.
+        source: Source of the labelled images, if there are any.
         classes: Predictions of each class before and after cleansing; empty if there are too many classes.
         harm: Disagreement of the cleansed network with the suspect; None if it was not measured.
         differences: How much more perturbations flip the suspect than a re-initialised student; empty if not compared.
@@ -153,6 +155,8 @@ class Cleansing:
     counts: Counts
     cost: Cost
     attack: str | None = None
+    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
     classes: tuple[ClassCount, ...] = ()
     harm: Harm | None = None
     differences: tuple[Difference, ...] = ()
@@ -197,6 +201,8 @@ class Cleansing:
             "peak_memory": self.cost.peak_memory,
             "left_out": list(self.left_out),
             "attack": self.attack,
+            "attack_options": dict(self.attack_options),
+            "source": self.source,
             "method_images": self.counts.used,
             "held_out_images": self.counts.held_out,
             "unreadable_images": self.counts.unreadable,

@@ -139,6 +139,8 @@ def _cleanse(
         counts,
         Cost(seconds, trainer.device_name, trainer.peak_memory),
         attack=datamodule.poisoning,
+        attack_options=datamodule.hparams["attack_options"],
+        source=datamodule.hparams["source"],
         classes=_class_counts(cleanser, datamodule),
         harm=cleanser.harm,
         differences=tuple(cleanser.differences),
