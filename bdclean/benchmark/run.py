@@ -11,7 +11,7 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import first_ten, printable
-from bdclean.benchmark import hours, page, tables, work
+from bdclean.benchmark import hours, page, rows, tables, work
 from bdclean.benchmark.engines import Engine, Local
 from bdclean.benchmark.engines.base import Task
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
@@ -119,9 +119,9 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
-    rows = [tables.Row.read(one, result) for one, result in results]
-    tables.write(rows, folder)
-    page.write(rows, folder, command)
+    found = [rows.Row.read(one, result) for one, result in results]
+    tables.write(found, folder)
+    page.write(found, folder, command)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{folder / 'index.html'} has all of it.")
 
