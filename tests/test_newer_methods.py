@@ -122,7 +122,7 @@ def test_nc_trains_on_some_images_with_the_trigger_and_the_targets_without_it(la
 
 
 class Planted(nn.Module):
-    """Predicts the class whose direction the mean colour is nearest to, and class 1 the more, the brighter one pixel."""
+    """Predicts the class nearest to the mean colour; one bright pixel favours class 1."""
 
     def __init__(self) -> None:
         super().__init__()
