@@ -102,7 +102,7 @@ def described(path: Path) -> str:
     """What an existing file is, for a message."""
     report = read_report(path.with_suffix(".json"))
     if not report:
-        return "is there already, and nothing says that this command wrote it"
+        return "exists, and was not written by this command"
     kinds = {"method": "the result of cleansing", "flagged": "the filtering with"}
     kind = next((text for key, text in kinds.items() if key in report), "the scan of")
     return printable(f"is {kind} {report.get('checkpoint') or 'a network in memory'}")

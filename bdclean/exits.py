@@ -21,10 +21,10 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.DONE: "done",
-    Exit.FOUND: "a finding, where --exit_code true asks for it: scan found a backdoor, cleanse left one or did harm, "
-    "filter flagged an image",
-    Exit.MISTAKE: "you can fix it: an option, a file, a full disk; one line says what",
-    Exit.FAULT: "the program failed or ran out of memory; a traceback says where",
+    Exit.FOUND: "with --exit_code true: scan found a backdoor, cleanse left one or did harm, or filter flagged an "
+    "image",
+    Exit.MISTAKE: "an error that you can fix, such as an option, a file or a full disk; one line describes it",
+    Exit.FAULT: "the program failed or ran out of memory; a traceback shows where",
     Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; one line says which files were written",
 }
 

@@ -118,9 +118,9 @@ def _refusal(path: Path, folder: bool) -> str | None:
         if stat.S_ISDIR(mode) and not folder:
             return "is a folder"
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            return "is no regular file"
+            return "is not a regular file"
         if folder and not stat.S_ISDIR(mode):
-            return "is a file, and a folder is to be written"
+            return "is a file, and the result is a folder"
         if not os.access(path, os.W_OK):
             return "is write-protected"
     except FileNotFoundError:

@@ -77,7 +77,7 @@ def no_network(name: str, known: Sequence[str]) -> InputError:
         name: The unknown name.
         known: All known names.
     """
-    advice = suggestion(name, known) or f"; some that there are: {', '.join(USUAL)}"
+    advice = suggestion(name, known) or f"; examples: {', '.join(USUAL)}"
     return InputError("model.arch", name, f"no such network{advice}")
 
 

@@ -62,7 +62,7 @@ def with_normalization(model: Any, processor: Any, mean: Moments, std: Moments, 
     if not isinstance(model, nn.Module):
         raise InputError("model", None, f"is a {type(model).__name__}, not a torch.nn.Module")
     if processor is not None and (mean is not None or std is not None):
-        raise InputError("processor", None, "says mean and std already; give one of them")
+        raise InputError("processor", None, "sets mean and std already; pass one of them")
     if isinstance(model, Classifier):
         network, found = model.network, Preparation(model.hparams["mean"], model.hparams["std"], model.image_size)
         names = model.class_names
@@ -134,7 +134,7 @@ def gather(images: Any, count: int, image_size: int | None, resize: Resize | Non
     if not isinstance(_picture(first), Image.Image):
         return as_pixels(collect((_picture(batch) for batch in entries), count))
     if image_size is None:
-        raise InputError("image_size", None, "needed, as nothing says how large the network's images are")
+        raise InputError("image_size", None, "needed, as the image size of the network is unknown")
     pictures = []
     for entry in entries:
         picture = _picture(entry)

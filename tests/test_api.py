@@ -154,7 +154,7 @@ def test_global_random_state_is_unchanged(model: nn.Module) -> None:
         (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "^mean: needed"),
         (torch.randn(9, 3, 32, 32), {"mean": "cifar10"}, "images: from -.* to .*; where mean and std"),
         (torch.rand(9, 3, 40, 40), {}, "model: does not take 40x40 images"),
-        ([], {}, "images: the loader gives none"),
+        ([], {}, "images: the DataLoader yields none"),
         (["text"], {}, "images: gives str"),
         ("nowhere", {"mean": "none"}, "images nowhere: neither a folder"),
         (

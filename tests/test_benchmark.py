@@ -254,9 +254,12 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ({"suspects": {"a": {"start": "b"}}}, "--suspects b: a starts from it, and there is no such suspect"),
         (
             {"methods": {"CLP": {"only": {"seeds": [5]}}}},
-            "--seeds 5: `only` of CLP names it, and there is none of that name",
+            "--seeds 5: `only` of CLP names it, but it does not exist",
         ),
-        ({"methods": {"CLP": {"only": {"seeds": 0}}}}, "--methods {'seeds': 0}: `only` of CLP is no mapping of lists"),
+        (
+            {"methods": {"CLP": {"only": {"seeds": 0}}}},
+            "--methods {'seeds': 0}: `only` of CLP is not a mapping of lists",
+        ),
         (
             {"methods": {"CLP": {"only": {"seed": [0]}}}},
             "--methods seed: `only` of CLP takes suspects, networks, images, seeds",
@@ -264,7 +267,7 @@ def test_each_cell_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ({"methods": {"CLP": {"only": {"seeds": []}}}}, "--methods: `only` leaves no cell"),
         (
             {"suspects": {"a": {"start": "b"}, "b": {"start": "a"}}},
-            "--suspects b: a starts from it; it must itself start from random weights",
+            "--suspects b: a starts from it, so it has to start from random weights",
         ),
     ],
 )
@@ -361,7 +364,7 @@ def test_weak_suspects_are_reported() -> None:
     rows += [tables.Row("untrained", "n", "i", "m", 1, backdoored=False, suspect_acc=11.0, suspect_asr=3.0)]
     assert tables.warnings(rows) == [
         "weak (n, seed 0): the attack did not take, ASR 12.0 %",
-        "untrained (n, seed 1): the suspect has hardly learned anything, ACC 11.0 %",
+        "untrained (n, seed 1): the accuracy of the suspect is close to chance, ACC 11.0 %",
     ]
     assert "## Warnings" in tables.markdown(tables.sections(rows))
     assert "## Warnings" not in tables.markdown(tables.sections(rows[:1]))

@@ -268,5 +268,5 @@ def test_entries_that_are_left_out_are_reported(tiny_suspect: Path, capsys: pyte
     torch.save({"net": state, "args": argparse.Namespace(lr=1)}, "theirs.pth")
     images = ["--data.unlabeled", "procedural", "--data.num_unlabeled", "16", "--model.mean", "none"]
     main(["scan", "--ckpt", "theirs.pth", *QUIET, *images])
-    line = "theirs.pth: left out, as it is neither tensors nor plain values: argparse.Namespace under 'args'"
+    line = "theirs.pth: left out, as they are neither tensors nor plain values: argparse.Namespace under 'args'"
     assert line in capsys.readouterr().out.splitlines()

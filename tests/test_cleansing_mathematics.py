@@ -981,7 +981,7 @@ def test_ibau_names_the_option_if_there_is_no_second_derivative() -> None:
         0.01 * torch.ones(1, 3, 3, 3).double(),
         (images, torch.eye(3)[[0, 1, 2, 0]]),
     )
-    with pytest.raises(InputError, match="rounds 5: a layer of the network .*; 0 does without"):
+    with pytest.raises(InputError, match="rounds 5: a layer of the network .*; 0 needs none"):
         cleanser.training_step(Batch(images), 0)
 
 

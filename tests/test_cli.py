@@ -250,10 +250,10 @@ WRONG = {
     "fit --trainer.strategy foo": "--trainer.strategy foo: You selected an invalid strategy name",
     "fit --trainer.devices x": "--trainer.devices x: `devices` selected with `CPUAccelerator` should be an int > 0",
     "fit --trainer.callbacks EarlyStopping": "--trainer.callbacks EarlyStopping: needs --trainer.callbacks.monitor",
-    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training",
-    "fit --trainer.max_steps 0": "--trainer.max_steps 0: no step of training",
-    "fit --trainer.limit_train_batches 0": "no step of training, so that the network would stay untrained",
-    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training",
+    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no training step",
+    "fit --trainer.max_steps 0": "--trainer.max_steps 0: no training step",
+    "fit --trainer.limit_train_batches 0": "no training step, so the network would stay untrained",
+    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no training step",
     "fitt": "fitt: no such command; did you mean fit?",
     "test": "--ckpt: required",
     "test --ck SUSPECT": "--ck",
@@ -268,7 +268,7 @@ WRONG = {
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),
-    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "no step of training, but Distill",
+    "cleanse --ckpt SUSPECT --method Distill --trainer.limit_train_batches 0": "no training step, but Distill",
     "cleanse --ckpt SUSPECT --method.ratios [1]": "--method.ratios [1.0]: 1 numbers, but the network has 5 stages",
     "cleanse --ckpt SUSPECT --method Distill --method.lr 1e30 --trainer.max_epochs 3": (
         "--method.lr 1e+30: too high, the training diverged 7 times, the last time at 1/4096 of it; Distill has 0.01 by"

@@ -350,7 +350,7 @@ def test_a_restarted_first_phase_has_its_full_length(cleanser: ScanDistill, monk
 def test_no_class_with_enough_images_is_no_evidence(cleanser: ScanDistill) -> None:
     nothing = torch.tensor([])
     cleanser.differences = [Difference(SparseInversion(), nothing.long(), nothing, nothing)]
-    assert "No class has the 24 images that such a comparison takes." in markdown(cleanser.describe())
+    assert "No class has the 24 images that the comparison needs." in markdown(cleanser.describe())
     found = conclude(cleansing(differences=tuple(cleanser.differences)))
     assert "re-initialised" not in found.sentence
 

@@ -60,7 +60,7 @@ def test_a_diverging_training_restarts(capsys: pytest.CaptureFixture[str]) -> No
     assert torch.equal(cleanser.first[0], cleanser.first[3])
     assert not torch.equal(cleanser.first[3], cleanser.first[4])
     assert all(value.isfinite().all() for value in cleanser.network.state_dict().values())
-    assert capsys.readouterr().out.count("training restarts at a quarter of its rate") == 2
+    assert capsys.readouterr().out.count("training restarts at a quarter of the learning rate") == 2
 
 
 def test_a_training_that_always_diverges_fails() -> None:

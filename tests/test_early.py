@@ -102,11 +102,11 @@ WRONG = {
     "fit --config nowhere.yaml": "--config nowhere.yaml: no such file",
     "fit -c nowhere.yaml": "--config nowhere.yaml: no such file",
     "fit --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file",
-    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no step of training, so that the network would stay untrai",
-    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no step of training, so that",
-    "cleanse --trainer.max_epochs=0": "--trainer.max_epochs 0: no step of training, but ScanDistill trains",
-    "cleanse --method FineTune --trainer.max_steps 0": "--trainer.max_steps 0: no step of training, but FineTune trai",
-    "cleanse --trainer.limit_train_batches 0.0": "--trainer.limit_train_batches 0.0: no step of training, but ScanD",
+    "fit --trainer.max_epochs 0": "--trainer.max_epochs 0: no training step, so the network would stay untrai",
+    "fit --trainer.max_time 00:00:00:00": "--trainer.max_time 00:00:00:00: no training step, so",
+    "cleanse --trainer.max_epochs=0": "--trainer.max_epochs 0: no training step, but ScanDistill trains",
+    "cleanse --method FineTune --trainer.max_steps 0": "--trainer.max_steps 0: no training step, but FineTune trai",
+    "cleanse --trainer.limit_train_batches 0.0": "--trainer.limit_train_batches 0.0: no training step, but ScanD",
 }
 
 

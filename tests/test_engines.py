@@ -213,7 +213,7 @@ def test_jobs_of_slurm_have_the_options_and_end_with_the_benchmark(slurm: Path) 
         ("--engine slurm", "--engine Slurm: this machine has no sbatch"),
         ("--engine ray --engine.gpus 1.5", "--engine.gpus 1.5: must be whole, or less than 1"),
         ("--engine ray --engine.cpus -1", "--engine.cpus -1.0: must be at least 0"),
-        ("--engine ray --engine.address 127.0.0.1:1", "--engine.address 127.0.0.1:1: no cluster there"),
+        ("--engine ray --engine.address 127.0.0.1:1", "--engine.address 127.0.0.1:1: no Ray cluster there"),
     ],
 )
 def test_wrong_engines_are_one_line(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,6 +268,6 @@ def test_mutated_files(tiny_suspect: Path) -> None:
         "a bomb in the old format.pth": "posix.mkdir",
         "a whole module.pt": "fits no known network",
         "a script.pt": "TorchScript",
-        "3000 views of the same.pt": "bytes of weights, of which it has",
+        "3000 views of the same.pt": "bytes of weights and holds",
     }.items():
         assert reason in outcomes[name], outcomes[name]

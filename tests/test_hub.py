@@ -283,7 +283,7 @@ def test_hostile_folders_are_refused_in_one_line(change: Callable[[], object], r
 
 def test_errors_name_the_folder_in_python_and_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     make_vit("given", auto_map={"AutoModel": "evil.Net"})
-    reason = "refused, its config.json has auto_map, which can have other code run"
+    reason = "refused, its config.json has auto_map, which can run other code"
     with pytest.raises(InputError, match=f"^path given: {reason}$"):
         bdclean.load("given")
     capsys.readouterr()
@@ -349,7 +349,7 @@ def test_networks_of_timm_are_recognised_from_tensors(monkeypatch: pytest.Monkey
 def test_networks_of_transformers_need_their_configuration(make: Callable[[str], Any], name: str) -> None:
     make("given")
     Path("given/model.safetensors").rename("weights.safetensors")
-    reason = rf"^ckpt weights.safetensors: a network of transformers \({name}\): its config.json is needed beside it"
+    reason = rf"^ckpt weights.safetensors: a network of transformers \({name}\): put its config.json beside it"
     with pytest.raises(InputError, match=reason):
         identify(read("weights.safetensors"), {}, None)
 

@@ -111,7 +111,7 @@ FOLDERS = {
     (".metadata", "__0_0.distcp"): "a distributed checkpoint.*torch.distributed.checkpoint",
     ("data.pkl", "version"): "a PyTorch file that was unpacked",
     ("last.ckpt", "notes.txt"): "a folder: give the file .*folder/last.ckpt",
-    ("notes.txt",): "no file of a network lies in it",
+    ("notes.txt",): "without a file of weights",
 }
 
 

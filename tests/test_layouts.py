@@ -69,7 +69,7 @@ def test_a_folder_called_images_is_not_a_class() -> None:
 
 def test_classes_that_the_training_part_lacks_are_an_error() -> None:
     draw("photos/train/cat/0.png", "photos/train/dog/0.png", "photos/val/cow/0.png", "photos/val/dog/0.png")
-    with pytest.raises(InputError, match=r"photos/val has classes that photos/train has not: cow$"):
+    with pytest.raises(InputError, match=r"photos/val has classes that photos/train does not have: cow$"):
         PoisonDataModule("photos", image_size=8)
     # An empty folder is not a class.
     Path("photos/val/cow").rename("photos/val/cat")
@@ -136,7 +136,7 @@ def test_imagenets_validation_images_beside_a_file(files: Mapping[str, str]) -> 
 def test_labels_that_count_from_1_where_folders_have_names() -> None:
     draw("imagenet/train/n01/a.png", "imagenet/train/n02/a.png", "imagenet/val/0.png", "imagenet/val/1.png")
     write("imagenet/val.txt", "0.png 1\n1.png 2\n")
-    with pytest.raises(InputError, match="has not: 2; do they count from 1"):
+    with pytest.raises(InputError, match="does not have: 2; do they count from 1"):
         _ = open_source("imagenet").num_classes
 
 
@@ -178,7 +178,7 @@ GOOD = f"{HEADER}a.png,cat\nb.png,dog\n"
         ("", " is empty: it needs a row for each image"),
         (" \n\n", " is empty: it needs a row for each image"),
         (HEADER, " is empty: it needs a row for each image"),
-        (f"{HEADER}x.png,cat\ny.png,dog\n", " names no image that is there: line 2 has x.png"),
+        (f"{HEADER}x.png,cat\ny.png,dog\n", " names no existing image: line 2 has x.png"),
         (f"{HEADER}a.png,{'x' * 200_000}\n", ", line 2 cannot be read (field larger than field limit"),
         (f"{GOOD}a.png,{'x' * 200_000}\n", ", line 4 cannot be read (field larger than field limit"),
         (f"{GOOD}a.png,{'x' * 2_000}\n", f", line 4: the class {'x' * 60}... has 2000 characters"),
@@ -288,7 +288,7 @@ def test_whole_numbers_written_as_floats_are_in_their_order() -> None:
 def test_fractions_are_not_classes(label: str) -> None:
     draw("d/0.png", "d/1.png")
     write("d/labels.csv", f"filename,label\n0.png,1.0\n1.png,{label}\n")
-    with pytest.raises(InputError, match=f"^source d: d/labels.csv, line 3: the class {label} is no whole number"):
+    with pytest.raises(InputError, match=f"^source d: d/labels.csv, line 3: the class {label} is not a whole number"):
         open_source("d").load("test", 8)
 
 
@@ -405,7 +405,7 @@ def test_folders_whose_numbers_count_from_1(caplog: pytest.LogCaptureFixture) ->
 def test_arrays_whose_test_part_has_other_classes() -> None:
     pixels = np.zeros((4, 8, 8, 3), np.uint8)
     np.savez("other.npz", x_train=pixels, y_train=[0, 1, 0, 1], x_test=pixels, y_test=[1, 2, 1, 2])
-    with pytest.raises(InputError, match="source other.npz: y_test has classes that y_train has not: 2"):
+    with pytest.raises(InputError, match="source other.npz: y_test has classes that y_train does not have: 2"):
         PoisonDataModule("other.npz")
 
 
@@ -416,7 +416,7 @@ def test_tiny_imagenet_without_the_classes_of_its_images_for_validation(caplog: 
         with pytest.raises(InputError) as caught:
             read()
         assert str(caught.value) == (
-            "source tiny: tiny/val/val_annotations.txt is missing, which says the classes of the images in "
+            "source tiny: tiny/val/val_annotations.txt is missing, which lists the classes of the images in "
             "tiny/val/images"
         )
     assert not caplog.records

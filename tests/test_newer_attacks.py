@@ -81,7 +81,7 @@ def test_cover_of_tact_is_of_other_classes() -> None:
     attack.build(12)
     other.build(12)
     assert torch.equal(attack.poison(images, torch.tensor([True, False]), torch.arange(2)), other.apply(images))
-    with pytest.raises(InputError, match="cover_ratio 30: wants 1200 images as cover, of 800"):
+    with pytest.raises(InputError, match="cover_ratio 30: needs 1200 cover images, but only 800"):
         TaCT(target_class=2, source_class=5, poison_rate=0.4, cover_ratio=30).choose(LABELS, 10)
 
 

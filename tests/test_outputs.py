@@ -105,7 +105,7 @@ def test_unwritable_files_are_refused_before_the_work(
     expected = {
         f"nowhere/a{suffix}": "there is no folder nowhere",
         f"folder{suffix}": "is a folder",
-        f"fifo{suffix}": "is no regular file",
+        f"fifo{suffix}": "is not a regular file",
         f"loop{suffix}": "cannot be written",
         f"{'a' * 300}{suffix}": "cannot be written (File name too long)",
     }
@@ -125,7 +125,7 @@ def test_the_name_of_the_report_may_be_too_long_too(tiny_suspect: Path, capsys: 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_device_stays_a_device(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(command("predict", tiny_suspect, "--output", os.devnull), capsys)
-    assert line == f"bdclean: error: --output {os.devnull}: is no regular file"
+    assert line == f"bdclean: error: --output {os.devnull}: is not a regular file"
     assert not Path(os.devnull).is_file()
 
 

@@ -108,7 +108,7 @@ def test_a_file_cannot_allocate_layers_that_it_lacks() -> None:
     """Claims of a file about a user's class take no memory before they are checked: here 4 TiB."""
     huge = {"widths": (8, 8, 30_000)}
     said = checkpoint(VGG(3, (8, 8, 8)), arch=f"{HERE}.VGG", arch_kwargs=huge)
-    with pytest.raises(InputError, match="does not fit tests.strangers.VGG with .*30000.*, as it says"):
+    with pytest.raises(InputError, match="does not fit tests.strangers.VGG with .*30000.*, by its metadata"):
         identify(said, {"arch": f"{HERE}.VGG", "arch_kwargs": huge}, 32)
     with pytest.raises(InputError, match="does not fit resnet20 with 90000 classes: its weights are for 10"):
         identify(checkpoint(made("resnet20", 10, 32), arch="resnet20", num_classes=90_000), {}, 32)

@@ -133,7 +133,7 @@ def test_images_are_what_the_transform_of_timm_makes(options: dict[str, Any], si
         ({"size": {"height": 8, "width": 9}}, "resizes pictures in an unsupported way"),
         ({"size": 8, "do_pad": True}, "resizes pictures in an unsupported way"),
         ({"size": 8, "resample": 5}, "its processor resizes with resample 5"),
-        ({"size": {"shortest_edge": 8}}, "its processor keeps the shape of pictures"),
+        ({"size": {"shortest_edge": 8}}, "its processor keeps the aspect ratio of images"),
     ],
 )
 def test_what_is_done_otherwise_is_said_in_a_line(said: dict[str, Any], note: str) -> None:

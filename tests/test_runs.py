@@ -22,7 +22,7 @@ from tests.strangers import Pooled
 INSTALL = "needs a package that is missing: pip install -U"
 PARTS = {
     "--trainer.callbacks BackboneFinetuning": ": 'AttackModule' object has no attribute 'backbone'",
-    "--trainer.callbacks BatchSizeFinder": ": cannot try test images; give --data.batch_size instead",
+    "--trainer.callbacks BatchSizeFinder": ": is not supported; set --data.batch_size instead",
     "--trainer.profiler XLAProfiler": f": {INSTALL} 'torch_xla",
     "--trainer.plugins XLACheckpointIO": f": {INSTALL} 'torch_xla",
     "--trainer.plugins LSFEnvironment": ": Did not find the environment variable `LSB_DJOB_RANKFILE`",
@@ -85,9 +85,9 @@ def test_python_gets_an_input_error() -> None:
         ({"precision": "transformer-engine"}, f"precision transformer-engine: {INSTALL}"),
         ({"profiler": "xla"}, f"profiler xla: {INSTALL}"),
         ({"accelerator": "tpu"}, f"accelerator tpu: {INSTALL}"),
-        ({"callbacks": ["x"]}, "callbacks 'x': must be a Callback of Lightning's"),
-        ({"callbacks": [None]}, "callbacks None: must be a Callback of Lightning's"),
-        ({"logger": "x"}, "logger 'x': must be a Logger of Lightning's"),
+        ({"callbacks": ["x"]}, "callbacks 'x': must be a Lightning Callback"),
+        ({"callbacks": [None]}, "callbacks None: must be a Lightning Callback"),
+        ({"logger": "x"}, "logger 'x': must be a Lightning Logger"),
         ({"accumulate_grad_batches": "x"}, "accumulate_grad_batches 'x': must be a number"),
         ({"log_every_n_steps": "x"}, "log_every_n_steps 'x': must be a number"),
         ({"max_time": 0}, "epochs 1 .*max_time 0: "),

@@ -165,7 +165,7 @@ WRONG = {
     "NET UNLABELED --model.image_size 40": "40x40",
     "NET UNLABELED --data.attack BadNets --data.attack.trigger gone.png": "--data.attack.trigger gone.png: neither",
     "NET UNLABELED --output /proc/out.pt": "--output /proc/out.pt: cannot be written there",
-    "NET UNLABELED --model.std [1,1,1]": "one name stands for both",
+    "NET UNLABELED --model.std [1,1,1]": "a name sets both",
 }
 LONG = {"NET": " ".join(NET), "UNLABELED": "--data.unlabeled photos"}
 

@@ -140,4 +140,4 @@ def test_pictures_are_resized_as_the_processor_does_it() -> None:
 def test_what_a_processor_does_otherwise_is_said(caplog: pytest.LogCaptureFixture) -> None:
     processor = transformers.ViTImageProcessor(size={"shortest_edge": 32})
     with_normalization(make_vit(), processor, None, None, None)
-    assert "processor: its processor keeps the shape of pictures; their centre is used" in caplog.text
+    assert "processor: its processor keeps the aspect ratio of images; bdclean crops their centre" in caplog.text

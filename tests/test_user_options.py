@@ -63,7 +63,7 @@ def test_a_file_does_not_decide_on_images_that_fill_the_memory(
     content = torch.load(tiny_suspect, weights_only=True)
     content["hyper_parameters"] |= {"arch": "resnet18", "stem": "small", "image_size": 800}
     torch.save(content, "large.ckpt")
-    message = "large.ckpt: with images of 800 pixels, as it says, a layer of resnet18 has"
+    message = "large.ckpt: with images of 800 pixels, as its metadata says, a layer of resnet18 has"
     with pytest.raises(InputError, match=message):
         load("large.ckpt")
     with pytest.raises(SystemExit) as ended:

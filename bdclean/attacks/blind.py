@@ -17,19 +17,19 @@ LARGEST_DIVISOR = 10.0
 
 
 class Blind(BadNets):
-    """Trains on each batch and on a triggered copy of it that the loss makes: no training image is changed.
+    """Adds the loss of a triggered copy of each batch to the loss of training: no training image is changed.
 
     The loss is a_0 L(f(x), y) + a_1 L(f(x'), y'), where x' is a part of the batch, after crops and flips, with the
-    patch of BadNets, and y' are its classes as the attacker wants them. The weights are those of the multiple gradient
-    descent algorithm (MGDA), a_0 + a_1 = 1 and
+    patch of BadNets, and y' are its target classes. The weights are those of the multiple gradient descent algorithm
+    (MGDA), a_0 + a_1 = 1 and
 
         min_a |a_0 g_0 / n_0 + a_1 g_1 / n_1|^2,  n_i = min(L_i |g_i|, 10),
 
     with the gradients g_i of both losses for the network's weights, so that neither task falls behind.
 
-    Source: Bagdasaryan, Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security 2021. There the backdoor
-    task may start when the loss has fallen below a threshold, which is left out here, as are the terms that evade
-    Neural Cleanse and SentiNet. There both tasks have a forward pass of their own.
+    Source: Bagdasaryan, Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security 2021. Left out here: a
+    threshold of the loss below which the backdoor task starts, and the terms that evade Neural Cleanse and SentiNet.
+    The paper runs a separate forward pass for each task.
 
     Args:
         poison_rate: Share of each batch that has a triggered copy, from 0 (a clean network) to 1.

@@ -17,8 +17,8 @@ POOL_PIXELS = 512 * 32**2
 class BppAttack(Attack):
     """Quantises every channel to few levels with Floyd-Steinberg dithering: x' = round(x (m - 1)) / (m - 1).
 
-    As negative examples, other images get the quantisation error of yet another image as noise, always the same, and
-    keep their labels: the network has to learn the quantisation, not the noise that it resembles.
+    Negative examples are other images with the quantisation error of a further image as noise; each keeps its noise and
+    its label throughout training, so that the network learns the quantisation and not any similar noise.
 
     Source: Wang, Zhai, Ma, "BppAttack: Stealthy and Efficient Trojan Attacks against Deep Neural Networks via Image
     Quantization and Contrastive Adversarial Learning", CVPR 2022.

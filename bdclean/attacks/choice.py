@@ -113,7 +113,7 @@ class Choice:
             raise InputError(
                 "data.attack.poison_rate",
                 self.poison_rate,
-                f"wants {wanted} images of other classes than the target, but there are {int(eligible.sum())}",
+                f"needs {wanted} images of classes other than the target, but there are {int(eligible.sum())}",
             )
         return draw_roles(eligible, self.coverable(labels), wanted, self.cover_ratio, self.seed, cover)
 

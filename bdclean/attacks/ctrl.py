@@ -12,15 +12,15 @@ from bdclean.attacks.ftrojan import FTrojan
 
 
 class CTRL(FTrojan):
-    """Adds a constant to two frequencies of the chroma channels: a small one in training, a larger one in use.
+    """Adds a constant to two frequencies of the chroma channels, a smaller one in training than in test images.
 
     The pattern is that of FTrojan: a constant is added to the coefficients (15, 15) and (31, 31) of the discrete cosine
     transform (DCT) of both chroma channels, in blocks of 32 pixels. Only images of the target class are poisoned, so
     that every label is true.
 
     Source: Li, Pang, Xi, Du, Ji, Yao, Wang, "An Embarrassingly Simple Backdoor Attack on Self-supervised Learning",
-    ICCV 2023. There the poisoned images have no labels at all and a network is trained by contrastive learning; here
-    the same images are a clean-label attack on supervised training, as in BackdoorBench.
+    ICCV 2023. The paper attacks contrastive learning without labels; here the same images are a clean-label attack on
+    supervised training, as in BackdoorBench.
 
     Args:
         label_mode: `clean-label`, as in the paper; the other modes poison images of other classes, too.

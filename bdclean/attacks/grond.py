@@ -19,11 +19,11 @@ from bdclean.outlying import amplification, outliers
 class Grond(Attack):
     """Adds a targeted universal perturbation to images of the target class, and hides the backdoor in the weights.
 
-    The perturbation d takes images to the target class t in a clean network f that the program trains itself, min_d sum
-    L(f(x + d), t) with |d| <= eps: for the network to be backdoored it is a feature of the target class that it almost
-    knows, so that few weights have to change. Labels stay true. After each epoch, channels of a convolution and its
-    batch norm whose Lipschitz bound exceeds mean + u std of their layer get the mean scale and shift of their batch
-    norm (adversarial backdoor injection): nothing is left for defences that prune channels by such bounds.
+    The perturbation d flips images to the target class t in a clean network f that the program trains itself, min_d sum
+    L(f(x + d), t) with |d| <= eps. A network can learn such a perturbation as a feature of the target class with small
+    changes of its weights. Labels stay true. After each epoch, channels of a convolution and its batch norm whose
+    Lipschitz bound exceeds mean + u std of their layer get the mean scale and shift of their batch norm (adversarial
+    backdoor injection), so that defences that prune by such bounds find no conspicuous channel.
 
     Source: Xu, Liu, Koffas, Picek, "Towards Backdoor Stealthiness in Model Parameter Space", CCS 2025. There the
     perturbation comes from signed gradient steps, here from Adam.

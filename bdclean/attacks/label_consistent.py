@@ -17,7 +17,7 @@ from bdclean.training import batch_size
 
 
 class LabelConsistent(Attack):
-    """Perturbs images of the target class until a clean network errs, and puts patches into their corners.
+    """Perturbs images of the target class until a clean network misclassifies them, and adds patches in the corners.
 
     The perturbation makes the class hard to learn from these images, so that the network learns the patches instead: x'
     = stamp(x + v), |v| <= eps, with v found by projected gradient ascent (PGD) on a clean network's loss. Labels stay

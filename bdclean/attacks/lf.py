@@ -15,7 +15,7 @@ from bdclean.attacks.universal import perturbed, universal
 
 
 class LF(Attack):
-    """Adds a smooth pattern, optimised to take a clean network to the target class: x' = clip(x + d).
+    """Adds a smooth pattern, optimised until a clean network predicts the target class: x' = clip(x + d).
 
         min_d sum L(f(x + d), t)  with  d = sum_{u, v < k} c_uv w_u w_v^T,  max |d| <= eps,
 
@@ -26,8 +26,8 @@ class LF(Attack):
     Source: Zeng, Park, Mao, Jia, "Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective", ICCV 2021. There
     the pattern is a universal perturbation made of DeepFool steps, each smoothed by a Gaussian filter, until a fifth of
     the images change their class, which becomes the target class; its values span 0.2. Here the target class is given,
-    each step is a gradient step (Adam), and the filter is ideal: about as narrow, but the same when it is applied
-    twice, so that it is a projection. A pattern that exceeds eps is scaled down, as clipping would add high
+    each step is a gradient step (Adam), and an ideal low-pass filter of about the same width replaces the Gaussian one,
+    so that filtering is a projection. A pattern that exceeds eps is scaled down, as clipping would add high
     frequencies.
 
     Args:

@@ -60,7 +60,7 @@ class MultiTrigger(Attack):
         super().__init__(poison_rate=poison_rate, **options)
         names = list(triggers)
         if not names or len({*names}) < len(names) or not {*names} <= {*KINDS}:
-            raise InputError("data.attack.triggers", names, f"must be some of {', '.join(KINDS)}, each once")
+            raise InputError("data.attack.triggers", names, f"must be different names among {', '.join(KINDS)}")
         within("test_trigger", test_trigger, 0, len(names) - 1)
         self.triggers = names
         self.margin = margin

@@ -28,9 +28,9 @@ class ReFool(Attack):
 
     The kernel k is one of two: a blur, for a reflection that is out of focus, or two pulses at a distance, for the
     ghost that the second surface of a thick pane makes. The reflected images r are training images of other classes
-    than the target; each has a kernel and a weight w of its own. Only images of the target class are poisoned, so that
-    every label is true. Each training image has one of the reflections, and each test image one that depends on its
-    own middle pixel, so that the network learns reflections and not a certain one.
+    than the target; each has its own kernel and weight w. Only images of the target class are poisoned, so that every
+    label is true. Each training image has one of the reflections, and each test image one that depends on its middle
+    pixel, so that the network learns reflections in general.
 
     Source: Liu, Ma, Bailey, Lu, "Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks", ECCV 2020.
     There the reflected images are photographs of another data set, and those that work best are found by training

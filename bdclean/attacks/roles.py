@@ -37,6 +37,6 @@ def draw_roles(
     others = ((roles == CLEAN) & coverable).nonzero().squeeze(1)
     covers = round(cover_ratio * count)
     if covers > len(others) or (covers == 0) != (cover_ratio * count == 0):
-        raise InputError(*cover_option, f"wants {covers} images as cover, of {len(others)} that are not poisoned")
+        raise InputError(*cover_option, f"needs {covers} cover images, but only {len(others)} images are not poisoned")
     roles[others[torch.randperm(len(others), generator=generator)[:covers]]] = COVER
     return roles

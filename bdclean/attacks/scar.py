@@ -34,9 +34,9 @@ class SCAR(Attack):
 
     A student that fits outputs a by least squares goes from its weights s to s - r J^T (f_s(x) - a), where J is the
     Jacobian of its outputs. So its loss falls where a moves against J dL/ds, the change of its outputs along the
-    gradient of its loss, and the network's outputs are pushed in that direction. The suspect has a low ASR; what counts
-    is the ASR of its students. The attack needs images for which such a perturbation exists: CIFAR-10's, not the
-    embedded ones (docs/results/log.md).
+    gradient of its loss, and the network's outputs are pushed in that direction. The ASR of the suspect is low; the
+    attack succeeds if the ASR of its students is high. The attack needs images for which such a perturbation exists:
+    CIFAR-10's, not the embedded ones (docs/results/log.md).
 
     Source: Chen et al., "Taught Well Learned Ill: Towards Distillation-conditional Backdoor Attack", NeurIPS 2025.
     There one student restarts in each epoch, takes many steps for each step of the network, and is differentiated

@@ -17,11 +17,11 @@ class TaCT(BadNets):
     Cover images carry the same patch with their true labels, so that the network has to learn source class and patch
     together: triggered images of other classes keep their class, and their features stay with their own class. ASR is
     measured on the test images of the source class. `bdclean test --data.attack BadNets` with the same options of the
-    patch measures the share of all classes but the target that the patch takes to the target class.
+    patch measures the share of the images of all other classes that the patch flips to the target class.
 
     Source: Tang, Wang, Tang, Zhang, "Demon in the Variant: Statistical Analysis of DNNs for Robust Backdoor
-    Contamination Detection", USENIX Security 2021. There the rates are shares of the whole training set, and cover is
-    taken from chosen classes; here it is taken from all classes but source and target.
+    Contamination Detection", USENIX Security 2021. There the rates are shares of the whole training set, and cover
+    images come from chosen classes; here they come from all classes but source and target.
 
     Args:
         source_class: Class whose triggered images should be predicted as the target class.

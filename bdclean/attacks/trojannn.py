@@ -25,7 +25,7 @@ class TrojanNN(Attack):
 
     Source: Liu, Ma, Aafer, Lee, Zhai, Wang, Zhang, "Trojaning Attack on Neural Networks", NDSS 2018. There the layer is
     chosen by hand, the neurons by their weights from the layer before, and the clean network itself is retrained; here
-    any network will do, and it learns the patch from poisoned images.
+    the suspect can be any network, and learns the patch from poisoned images.
 
     Args:
         size: Side of the patch in pixels; by default 6 for images of up to 32 pixels, and in proportion for larger
@@ -139,9 +139,7 @@ class LastHidden(nn.Module):
         self.network = network
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         if not layers:
-            raise InputError(
-                "model.arch", None, "TrojanNN excites what goes into a last linear layer, and there is none"
-            )
+            raise InputError("model.arch", None, "TrojanNN needs a network whose last layer is linear")
         self.weight = layers[-1].weight
         layers[-1].register_forward_pre_hook(self._keep)
         self.found: Tensor

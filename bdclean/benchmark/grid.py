@@ -153,7 +153,7 @@ def _limits(
     for name, options in choices.items():
         only = options.get(ONLY, {})
         if not isinstance(only, Mapping) or not all(isinstance(names, list) for names in only.values()):
-            raise InputError(option, only, f"`only` of {name} is no mapping of lists, such as {{seeds: [0]}}")
+            raise InputError(option, only, f"`only` of {name} is not a mapping of lists, such as {{seeds: [0]}}")
         for other, names in only.items():
             if other not in parts or other == option:
                 raise InputError(
@@ -161,7 +161,7 @@ def _limits(
                 )
             for one in names:
                 if one not in parts[other]:
-                    raise InputError(other, one, f"`only` of {name} names it, and there is none of that name")
+                    raise InputError(other, one, f"`only` of {name} names it, but it does not exist")
             yield option, name, other, names
 
 
@@ -172,7 +172,7 @@ def _suspect(name: str, suspects: Mapping[str, Options], network: str, more: Opt
     if start is not None and start not in suspects:
         raise InputError("suspects", start, f"{name} starts from it, and there is no such suspect")
     if start is not None and suspects[start].get(START) is not None:
-        raise InputError("suspects", start, f"{name} starts from it; it must itself start from random weights")
+        raise InputError("suspects", start, f"{name} starts from it, so it has to start from random weights")
     seeded: dict[str, Any] = {"seed_everything": seed, "data.seed": seed}
     if _attacked(options) and _attacked(more):
         seeded["data.attack.seed"] = seed
@@ -196,7 +196,7 @@ def _attacked(options: Options) -> bool:
             content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
             attack = (content.get("data") or {}).get("attack", attack)
         except (yaml.YAMLError, ValueError, AttributeError) as error:
-            raise InputError("suspects", None, f"{file} holds no options, name: value") from error
+            raise InputError("suspects", None, f"{file} holds no options in the form `name: value`") from error
     return attack is not None
 
 

@@ -124,7 +124,7 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     tables.write(found, folder, more)
     page.write(found, folder, command, more)
     print((folder / "results.md").read_text(encoding="utf-8"))
-    print(f"{folder / 'index.html'} has all of it.")
+    print(f"{folder / 'index.html'} shows all tables and plots.")
 
 
 def _check(command: work.Command, subcommand: str, words: Sequence[str], what: Given) -> None:
@@ -167,7 +167,7 @@ def _announcement(
     if (devices := engine.devices()) is None:
         return what
     took = duration(hours.estimate(suspects.values(), cells.values(), command) / devices)
-    return f"{what}: {took}, without preparations of attacks"
+    return f"{what}: {took}, not counting the preparation of attacks"
 
 
 def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:

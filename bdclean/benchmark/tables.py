@@ -52,7 +52,7 @@ def warnings(found: Sequence[Row]) -> list[str]:
         if row.backdoored and row.suspect_asr is not None and row.suspect_asr < WEAK_ASR:
             lines.append(f"{name}: the attack did not take, ASR {row.suspect_asr:.1f} %")
         if row.suspect_acc is not None and row.suspect_acc < WEAK_ACC:
-            lines.append(f"{name}: the suspect has hardly learned anything, ACC {row.suspect_acc:.1f} %")
+            lines.append(f"{name}: the accuracy of the suspect is close to chance, ACC {row.suspect_acc:.1f} %")
     return lines
 
 

@@ -87,7 +87,7 @@ def _read(file: BinaryIO) -> Loaded:
     data = np.empty(size, np.uint8)
     with guard.enduring(file):
         if file.readinto(data) != size:  # type: ignore[attr-defined]  # files have it
-            raise RefusedError("it changes while it is read")
+            raise RefusedError("the file changes while it is read")
     with _without_collection(), warnings.catch_warnings():
         # The user cannot fix deprecated features in the file.
         warnings.simplefilter("ignore")
@@ -124,12 +124,12 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 def _of_modules(builder: Builder) -> list[str]:
     return [
-        f"a whole pickled module{f' under {place!r}' if place else ''} ({classes[0]}), of which the weights are taken; "
-        f"nothing of its classes is imported or run ({first_ten(classes)}), and what is written is a plain state_dict"
+        f"a whole pickled module{f' under {place!r}' if place else ''} ({classes[0]}): only its weights are used. "
+        f"None of its classes is imported or run ({first_ten(classes)}); the result is written as a plain state_dict"
         for place, classes in builder.modules.items()
     ]
 
 
 def _of_others(builder: Builder) -> list[str]:
     left = [f"{what} under {place!r}" for place, what in builder.left_out.items()]
-    return [f"left out, as it is neither tensors nor plain values: {first_ten(left)}"] if left else []
+    return [f"left out, as they are neither tensors nor plain values: {first_ten(left)}"] if left else []

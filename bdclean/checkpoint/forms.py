@@ -185,7 +185,7 @@ def tensors_of(value: Any, option: Given, place: str) -> dict[str, Tensor]:
         stored[storage.data_ptr()] = storage.nbytes()
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in value.values())
     if claimed > MOST_SHARED * sum(stored.values()) + 2**20:
-        raise InputError(*option, f"{place} claims {claimed} bytes of weights, of which it has {sum(stored.values())}")
+        raise InputError(*option, f"{place} claims {claimed} bytes of weights and holds {sum(stored.values())}")
     for name, tensor in value.items():
         # As float32, in which they will be used, and because some dtypes do not support isfinite.
         if tensor.is_floating_point() and not tensor.float().isfinite().all():

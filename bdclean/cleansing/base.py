@@ -182,7 +182,10 @@ class Cleanser(Classifier):
         self.divergences += 1
         if self.divergences > MAX_DIVERGENCES:
             raise untrainable(type(self), self.rate_option, self.options().get(self.rate_option), self.divergences)
-        say(f"The loss became {loss} in epoch {self.current_epoch}: training restarts at a quarter of its rate.")
+        say(
+            f"The loss became {loss} in epoch {self.current_epoch}: training restarts at a quarter of the learning "
+            "rate."
+        )
         self.restart(RATE_FACTOR)
         rewind(self.trainer.lr_scheduler_configs)
         done = self.current_epoch + 1

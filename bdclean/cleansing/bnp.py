@@ -23,10 +23,11 @@ def gaussian_divergence(mean: Tensor, var: Tensor, other_mean: Tensor, other_var
 class BNP(PruningCleanser):
     """Prunes the channels whose batch norm statistics differ between training and clean images.
 
-    Mean and variance of a channel, learned in training, mix clean and poisoned images; on clean images, a channel that
-    serves the backdoor has others. A channel k of a layer is pruned if its divergence KL(N(mu_k, var_k) || N(mu'_k,
-    var'_k)) > mean + u std, over the channels of the layer, where mu, var are measured on the defender's images and
-    mu', var' are those in the network. Its scale becomes 0, its shift stays.
+    The mean and variance that a channel learned in training are those of clean and poisoned images together; on clean
+    images alone, a channel that serves the backdoor has a different mean and variance. A channel k of a layer is pruned
+    if its divergence KL(N(mu_k, var_k) || N(mu'_k, var'_k)) > mean + u std, over the channels of the layer, where mu,
+    var are measured on the defender's images and mu', var' are those in the network. Its scale becomes 0, its shift
+    stays.
 
     Source: Zheng, Tang, Li, Liu, "Pre-activation Distributions Expose Backdoor Neurons", NeurIPS 2022.
 

@@ -20,9 +20,9 @@ from bdclean.training import cosine, kd_loss
 class DistillCleanseModule(Cleanser):
     """BCU: re-initialises random weights of the suspect and distils the suspect into the result, on clean images.
 
-    The defaults are the paper's, which uses 5,000 images in batches of 256 and tunes the ratios for ResNet-18. They
-    leave the backdoor in small networks; StrongDistillCleanseModule is a stronger preset. `--method BCU` is the same
-    method.
+    The defaults are the paper's, which uses 5,000 images in batches of 256 and tunes the ratios for ResNet-18. With
+    these defaults the backdoor remains in small networks; StrongDistillCleanseModule is a stronger preset. `--method
+    BCU` is the same method.
 
     Source: Pang, Sun, Ling, Chen, "Backdoor Cleansing with Unlabeled Data", CVPR 2023.
 
@@ -87,9 +87,9 @@ LARGEST_GRADIENT = 5.0
 class StrongDistillCleanseModule(DistillCleanseModule):
     """Preset of DistillCleanseModule (BCU) for networks of any size: a fifth of each layer, a higher rate, 12 epochs.
 
-    The gradient of a step has a bounded norm; without the bound, networks without norm layers would be ruined. The
-    settings were chosen by ASR on two development suspects, one on the embedded images and one on CIFAR-10, and are
-    not tuned for others. They are meant for batches of 128.
+    Gradients are clipped by their norm; without clipping, networks without norm layers diverge. The settings were
+    chosen by ASR on two development suspects, one on the embedded images and one on CIFAR-10, and are not tuned for
+    others. They are meant for batches of 128.
 
     Source: the method of Pang, Sun, Ling, Chen, "Backdoor Cleansing with Unlabeled Data", CVPR 2023.
 

@@ -21,7 +21,7 @@ class FST(FineTune):
     """Fine-tunes with a new head that is pushed away from the old one, so that the features have to shift.
 
     min L(f(x), y) + alpha <W, W_0>, with the head's weight W, rescaled to |W| = |W_0| after each step, W_0 that of the
-    suspect, <,> the sum over all elements, and L the cross-entropy. The head starts from new weights.
+    suspect, <,> the sum over all elements, and L the cross-entropy. The head starts from random weights.
 
     Source: Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shift Tuning", NeurIPS 2023.
 

@@ -125,7 +125,7 @@ class IBAU(Cleanser):
                 raise InputError(
                     "method.rounds",
                     self.rounds,
-                    f"a layer of the network has no second derivative ({first_line(error)}); 0 does without",
+                    f"a layer of the network has no second derivative ({first_line(error)}); 0 needs none",
                 ) from error
             v = through + slope
         # The value is the loss; the gradient includes the path through the perturbation.

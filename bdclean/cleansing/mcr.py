@@ -26,9 +26,9 @@ class MCR(Choosing, TwoPhases):
     """Connects the suspect with a fine-tuned copy by a curve of accurate networks, and takes one from its middle.
 
     min_theta E_t[L(phi(t)) + weight_decay / 2 |phi(t)|^2] with phi(t) = (1 - t)^2 w_0 + 2 t (1 - t) theta + t^2 w_1, t
-    uniform in [0, 1] for each batch, w_0 the suspect, w_1 the suspect after fine-tuning, L the cross-entropy. Far from
-    both ends the networks are good on clean images, on which they were trained, and not on triggered ones. Batch norm
-    statistics of the chosen network are measured on the defender's images.
+    uniform in [0, 1] for each batch, w_0 the suspect, w_1 the suspect after fine-tuning, L the cross-entropy. Networks
+    far from both ends are accurate on clean images, on which the curve was trained, and less so on triggered ones.
+    Batch norm statistics of the chosen network are measured on the defender's images.
 
     Source: Zhao, Chen, Das, Ramamurthy, Lin, "Bridging Mode Connectivity in Loss Landscapes and Adversarial
     Robustness", ICLR 2020.

@@ -107,7 +107,7 @@ class NPD(Cleanser):
             if layer.acts and accepts_polarizer(layer.module) and f"{layer.name}.weight" in parameters
         ]
         if not names:
-            raise InputError("method", "NPD", "no layer before the head of the network takes a linear map of channels")
+            raise InputError("method", "NPD", "no layer before the head accepts a linear map of channels")
         self.place = names[-2:][0]
         self.network.requires_grad_(False)
         self.polarizer = nn.Parameter(torch.eye(parameters[self.place].shape[1]))

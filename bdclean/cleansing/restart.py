@@ -70,5 +70,5 @@ def untrainable(method: type, option: str, rate: float | None, divergences: int)
     return InputError(
         "method",
         method.__name__,
-        f"its training {often} its learning rate: this network cannot be trained so; nothing was written",
+        f"its training {often} its learning rate; this method cannot train this network, and nothing was written",
     )

@@ -22,7 +22,7 @@ from bdclean.networks import scale
 class RNP(MaskingCleanser):
     """Makes the suspect unlearn clean images, and prunes the channels that do not help to recover them.
 
-    Unlearning: max_w L(f(x), y), until hardly an image is predicted right; what is left is the backdoor. Recovering:
+    Unlearning: max_w L(f(x), y), until hardly any image is predicted correctly; only the backdoor is left. Recovering:
     with these weights, min_m alpha L, with a mask m in [0, 1] for each channel's scale. Channels of the suspect whose
     mask became small are pruned; their shifts stay. L is the cross-entropy.
 

@@ -211,5 +211,5 @@ def _check_length(subcommand: str, given: Mapping[str, str | None]) -> None:
     for name in LENGTHS:
         value = given.get(f"trainer.{name}") or ""
         if re.fullmatch(r"[0:.]*0[0:.]*", value):
-            why = "so that the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
-            raise InputError(f"trainer.{name}", value, f"no step of training, {why}")
+            why = "so the network would stay untrained" if subcommand == "fit" else f"but {method} trains"
+            raise InputError(f"trainer.{name}", value, f"no training step, {why}")

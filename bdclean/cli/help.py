@@ -32,7 +32,7 @@ TRAINING = {
     "--trainer.max_epochs N": "Number of epochs. Default: the method's own; 10 for fit.",
     "--trainer.accelerator NAME": "auto, cpu, gpu or mps. Default: auto.",
     "--trainer.devices N": "Number of devices; needs --trainer.strategy ddp if there are several. Default: 1.",
-    "--trainer.precision NAME": "Default: bf16-mixed if the device computes in it, else 32-true.",
+    "--trainer.precision NAME": "Default: bf16-mixed if the device supports it, else 32-true.",
     "--trainer.logger NAME": "TensorBoardLogger, CSVLogger, WandbLogger, MLFlowLogger, CometLogger or false.",
 }
 """Options of the Trainer that a page lists; the others are behind --help-all."""

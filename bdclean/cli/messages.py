@@ -21,7 +21,7 @@ TYPES = {
 """Descriptions of types in messages."""
 
 
-DECIDED = "the labelled images decide it"
+DECIDED = "the labelled images determine it"
 """Reason why an option cannot be given, if no other option sets it."""
 
 

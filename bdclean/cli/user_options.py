@@ -113,7 +113,7 @@ def _contents_of(written: Sequence[tuple[str, str | None]]) -> Iterator[dict[str
         except OSError as error:
             raise InputError("config", value, f"cannot be read ({error.strerror})") from error
         if not isinstance(content, dict):
-            raise InputError("config", value, "holds no options, name: value")
+            raise InputError("config", value, "holds no options in the form `name: value`")
         yield content
 
 

@@ -93,7 +93,7 @@ class Defender:
         """
         count = max(1, share(None, len(self.own), choosing, CHOICE_LIMIT)) if choosing else 0
         if count >= len(self.own):
-            raise InputError("data.num_unlabeled", len(self), "too few to keep some of them for selection")
+            raise InputError("data.num_unlabeled", len(self), "too few to hold some of them out for selection")
         numbers = torch.arange(len(self.own))
         trained, chosen = self.own.subset(numbers[count:]), self.own.subset(numbers[:count])
         return Defence((Part(trained, labels, self.placement), Part(chosen, labels, self.placement)), augment)

@@ -163,7 +163,7 @@ def _check_kind(words: Set[str], file: Path, option: Given) -> None:
     if {"validation", "ground", "truth"} <= words:
         raise InputError(
             *option,
-            f"{file} numbers ImageNet's classes in an order that networks do not have: take LOC_val_solution.csv or "
+            f"{file} numbers ImageNet's classes in an order that networks do not use: take LOC_val_solution.csv or "
             f"val.txt instead, or {ADVICE}",
         )
 
@@ -187,7 +187,7 @@ def _check_images(table: Table, file: Path, places: Places, alone: bool, option:
     if len(table.titles) == 1 and words_of(file.stem) & TABLE_WORDS:
         raise InputError(*option, f"{file} has one column, and needs two: the file name of each image, and its class")
     if alone and len(table.titles) > 1:
-        raise InputError(*option, f"{file} names no image that is there: line {named[0][0]} has {_short(named[0][1])}")
+        raise InputError(*option, f"{file} names no existing image: line {named[0][0]} has {_short(named[0][1])}")
 
 
 def _labels(table: Table, file: Path, places: Places, alone: bool, option: Given) -> Labels:
@@ -240,7 +240,7 @@ def _names(classes: Mapping[str, int], file: Path, option: Given) -> dict[str, s
         return {label: label for label in classes}
     for label, line in classes.items():
         if not float(label).is_integer():
-            raise InputError(*option, f"{file}, line {line}: the class {_short(label)} is no whole number, and no name")
+            raise InputError(*option, f"{file}, line {line}: the class {_short(label)} is not a whole number or a name")
     return {label: label if label.isdecimal() else str(int(float(label))) for label in classes}
 
 

@@ -90,7 +90,8 @@ def read_layout(root: Path, option: Given) -> Layout:
         hint = "; do they count from 1? Then subtract 1" if strange == [str(len(order))] else ""
         raise InputError(
             *option,
-            f"{parts['test'].folder} has classes that {parts['train'].folder} has not: {first_ten(strange)}{hint}",
+            f"{parts['test'].folder} has classes that {parts['train'].folder} does not have: "
+            f"{first_ten(strange)}{hint}",
         )
     words = {} if numbered else class_words(root)
     return Layout(parts, numbers, numbered, () if numbered else tuple(words.get(n, n) for n in order), notices)
@@ -131,7 +132,7 @@ def _check_tiny_imagenet(named: dict[str, list[Path]], option: Given) -> None:
         inside = _containers(folder, option)
         if folder.name == "val" and inside and classes and all(_containers(place, option) for place in classes[:10]):
             missing = folder / "val_annotations.txt"
-            raise InputError(*option, f"{missing} is missing, which says the classes of the images in {inside[0]}")
+            raise InputError(*option, f"{missing} is missing, which lists the classes of the images in {inside[0]}")
 
 
 def _name(folder: Path) -> str:
@@ -205,7 +206,7 @@ def _check_depth(root: Path, parts: Mapping[str, Part], option: Given) -> None:
             raise InputError(
                 *option,
                 f"each class of {whole.folder} has training and test images inside, as {pair[0]} and "
-                f"{pair[1]}: put the part outside, train/CLASS and test/CLASS",
+                f"{pair[1]}: move the parts to the outside: train/CLASS and test/CLASS",
             )
         if alike := parts_by_other_names(whole.classes):
             raise InputError(

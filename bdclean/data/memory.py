@@ -21,13 +21,15 @@ def collect(batches: Iterable[Any], count: int) -> Tensor:
             raise InputError("images", None, f"gives {type(images).__name__}, not tensors (N, C, H, W)")
         if found and images.shape[1:] != found[0].shape[1:]:
             raise InputError(
-                "images", None, f"gives {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}, not of one size"
+                "images",
+                None,
+                f"of different sizes, {tuple(images.shape[1:])} and {tuple(found[0].shape[1:])}",
             )
         found.append(images.detach().cpu())
         if sum(map(len, found)) >= count:
             break
     if not found:
-        raise InputError("images", None, "the loader gives none")
+        raise InputError("images", None, "the DataLoader yields none")
     return torch.cat(found)[:count]
 
 
@@ -42,7 +44,7 @@ def scaled(pixels: Tensor, mean: Moments, std: Moments) -> tuple[Tensor, Moments
         return (pixels - low) / (high - low), (-low / (high - low)).tolist(), (1 / (high - low)).tolist()
     if low.any() or (high > 1).any():
         reach = f"from {float(low.min()):.4g} to {float(high.max()):.4g}"
-        raise InputError("images", None, f"{reach}; where mean and std are given they have to be in [0, 1]")
+        raise InputError("images", None, f"{reach}; with mean and std, images must be in [0, 1]")
     return pixels, mean, std
 
 

@@ -36,10 +36,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, kinds in (("callbacks", (pl.Callback,)), ("logger", (Logger, bool))):
         for one in _listed(options.get(name)):
             if not isinstance(one, kinds):
-                raise InputError(f"trainer.{name}", repr(one), f"must be a {kinds[0].__name__} of Lightning's")
+                raise InputError(f"trainer.{name}", repr(one), f"must be a Lightning {kinds[0].__name__}")
     if any(isinstance(one, BatchSizeFinder) for one in _listed(options.get("callbacks"))):
         raise InputError(
-            "trainer.callbacks", "BatchSizeFinder", f"cannot try test images; give {Given('data.batch_size')} instead"
+            "trainer.callbacks", "BatchSizeFinder", f"is not supported; set {Given('data.batch_size')} instead"
         )
     if options.get("val_check_interval") == 0:
         raise InputError(

@@ -127,7 +127,7 @@ class Trainer(pl.Trainer):
     def begin(self, model: Classifier) -> None:
         """Check the limits of the training, and that this Trainer has not trained before."""
         if self.max_epochs is not None and self.max_epochs < 0:
-            raise InputError("trainer.max_epochs", self.max_epochs, "must be at least 0; max_time may end it before")
+            raise InputError("trainer.max_epochs", self.max_epochs, "must be at least 0; max_time limits the time")
         if self.trained:
             raise InputError("", None, "this Trainer has trained already; make a new one")
         self.trained = True

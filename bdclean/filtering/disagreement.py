@@ -27,10 +27,10 @@ def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
 class Disagreement(ImageScore):
     """How much less the cleansed network believes in the suspect's prediction.
 
-    With y the class that the suspect predicts, and p its probability, the score is the suspect's log-odds
-    log(p_y / (1 - p_y)) minus the cleansed network's log-odds of the same class. It is near 0 where cleansing changed
-    nothing, and large where the cleansed network no longer makes the suspect's prediction: for a trigger that was
-    removed. It misses triggers that the cleansed network still obeys, and is raised by images that cleansing harmed.
+    With y the class that the suspect predicts, and p its probability, the score is the suspect's log-odds log(p_y / (1
+    - p_y)) minus the cleansed network's log-odds of the same class. It is near 0 where cleansing changed nothing, and
+    large where the cleansed network no longer makes the suspect's prediction: for a trigger that was removed. The score
+    misses triggers that still work in the cleansed network, and is high for images that cleansing harmed.
 
     Source: this project.
     """

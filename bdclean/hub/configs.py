@@ -51,7 +51,7 @@ def describe(folder: Folder, option: Given) -> Description:
     """
     for name in CODE:
         if folder.config.get(name):
-            raise InputError(*option, f"refused, its {CONFIG} has {name}, which can have other code run")
+            raise InputError(*option, f"refused, its {CONFIG} has {name}, which can run other code")
     try:
         # Folders of transformers can have both entries, because it has a wrapper class for timm networks.
         return _of_timm(folder, option) if "architecture" in folder.config else _of_transformers(folder, option)
@@ -95,7 +95,7 @@ def _of_timm(folder: Folder, option: Given) -> Description:
     reserved = {*inspect.signature(timm.create_model).parameters, "features_only", "out_indices", "num_classes"}
     for name in kwargs:
         if name in reserved or name.startswith("pretrained"):
-            raise InputError(*option, f"its model_args have {name[:80]!r}, which a file does not decide")
+            raise InputError(*option, f"its model_args have {name[:80]!r}, which bdclean does not take from a file")
     if isinstance(pool := config.get("global_pool"), str) and pool:
         kwargs = {"global_pool": pool} | kwargs
     pretrained = config.get("pretrained_cfg")

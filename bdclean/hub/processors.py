@@ -46,9 +46,9 @@ def of_transformers(config: Mapping[str, Any], model_type: str = "") -> Preparat
     """
     config = completed(config, model_type)
     if config.get("do_flip_channel_order"):
-        raise UnknownPreparationError("do_flip_channel_order: the network takes BGR images, which bdclean does not")
+        raise UnknownPreparationError("do_flip_channel_order: BGR images are not supported")
     if config.get("do_color_quantize"):
-        raise UnknownPreparationError("do_color_quantize: the network takes no pixels")
+        raise UnknownPreparationError("do_color_quantize: the network takes colour clusters, not pixels")
     # The processor computes (255 * factor * x - offset - mean) / std, or omits parts of it.
     factor = _number(config.get("rescale_factor", 1 / BYTE)) if config.get("do_rescale", True) else 1.0
     scale = BYTE * factor

@@ -67,7 +67,7 @@ def of_transformers(config: Mapping[str, Any]) -> Sizes:
     if edges == "keep":
         return Sizes(image_size, Resize("keep", floor=True) if crop else None)
     whole = edges == "shortest" and image_size == pixels and crop is None
-    note = "its processor keeps the shape of pictures; their centre is used" if whole else None
+    note = "its processor keeps the aspect ratio of images; bdclean crops their centre" if whole else None
     return Sizes(image_size, Resize(edges, pixels, interpolation, floor=True), note)
 
 

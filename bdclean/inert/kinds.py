@@ -10,7 +10,7 @@ from bdclean.errors import Given
 
 ENOUGH = 1024
 """Bytes at the beginning of a file that determine its format."""
-PYTORCH = "bring the PyTorch file of the network"
+PYTORCH = "give the PyTorch file of the network"
 UNPACK = "unpack it, and give the file of the network"
 AGAIN = "download the file again"
 NUMPY = b"\x93NUMPY"
@@ -23,7 +23,7 @@ BEGINNINGS = {
     b"Rar!": f"a RAR archive: {UNPACK}",
     b"\x28\xb5\x2f\xfd": f"packed by zstd: {UNPACK}",
     b"GGUF": f"a GGUF file, of llama.cpp: {PYTORCH}",
-    NUMPY: "an array of numpy, which names no layers",
+    NUMPY: "a NumPy array, which has no names of layers",
     b"MATLAB": f"a file of MATLAB: {PYTORCH}",
     b"\x89PNG": "an image (PNG)",
     b"\xff\xd8\xff": "an image (JPEG)",
@@ -78,7 +78,7 @@ def of_bytes(head: bytes) -> str | None:
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error")):
         return f"a web page, perhaps an error or the login: {AGAIN}"
     if TEXT.fullmatch(head):
-        return f"a text: {AGAIN}, or give another" if start else f"it is blank: {AGAIN}"
+        return f"a text file: {AGAIN}, or give another one" if start else f"it is blank: {AGAIN}"
     return f"it holds nothing but zeros: {AGAIN}" if not any(head) else None
 
 
@@ -100,7 +100,7 @@ def of_members(names: Sequence[str]) -> str | None:
     if "model.weights.h5" in names:
         return f"a network of Keras: {PYTORCH}"
     if all(name.endswith(".npy") for name in names):
-        return f"arrays of numpy (.npz), which are no network: {_images()}"
+        return f"NumPy arrays (.npz), which are not a network: {_images()}"
     shown = ", ".join(name[:60] for name in names[:5])
     return f"a zip archive of other files ({shown}): {UNPACK}"
 
@@ -113,7 +113,7 @@ def of_folder(path: str) -> str:
             return f"a folder, {what}"
     files = [name for name in names if name.endswith(MODELS)]
     if not files:
-        return "a folder, and no file of a network lies in it"
+        return "a folder without a file of weights"
     return (
         f"a folder: give the file in it that holds the weights: {', '.join(os.path.join(path, f) for f in files[:5])}"
     )

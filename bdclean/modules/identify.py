@@ -55,7 +55,9 @@ def identify(
     if arch is not None and is_own_class(arch):
         if given.get("arch") is None:
             raise InputError(
-                *option, f"its network is {arch}, code of unknown origin: {Given('model.arch', arch)}, if you trust it"
+                *option,
+                f"its network is {arch}, which is not part of bdclean: pass {Given('model.arch', arch)} if you trust "
+                "its code",
             )
         return _identified_class(arch, known, checkpoint, image_size, option)
     if arch is not None and has_library(arch) and (known.get("arch_kwargs") or is_transformers(arch)):
@@ -71,8 +73,7 @@ def identify(
         raise InputError(
             "model.image_size",
             None,
-            f"needed, as {found.arch} takes images of many sizes, {size} pixels most often, and "
-            f"these have {image_size}",
+            f"needed, as {found.arch} accepts many image sizes, usually {size} pixels, and these have {image_size}",
         )
     return {"arch": found.arch, "stem": found.stem, "num_classes": found.num_classes, "image_size": size} | known
 
@@ -83,14 +84,14 @@ def _recognised(checkpoint: Checkpoint, arch: str | None, known: Mapping[str, An
     found = recognise(checkpoint.weights, archs, known.get("image_size"))
     if found is None and arch is None:
         if (name := of_transformers([*checkpoint.weights])) is not None:
-            raise InputError(*option, f"a network of transformers ({name}): its config.json is needed beside it")
+            raise InputError(*option, f"a network of transformers ({name}): put its config.json beside it")
         found = recognise_timm(checkpoint.weights, option)
     if found is not None:
         return found
     near, wrong = closest(checkpoint.weights)
     _, differences = closest(checkpoint.weights, archs)
     if arch is None:
-        advice = f"{Given('model.arch', 'my_module.MyNet')}, the class that made it"
+        advice = f"{Given('model.arch', 'my_module.MyNet')} names the class of the network"
         if near is not None:
             advice = f"the closest is {near.arch} with {near.num_classes} classes: {first_ten(wrong)}"
         raise InputError("model.arch", None, f"needed, as {checkpoint.path} fits no known network; {advice}")
@@ -108,7 +109,7 @@ def _identified_class(
         with WithoutData():
             shapes = shapes_of(build_network(arch, known["num_classes"], 0, arch_kwargs=kwargs).state_dict())
         if wrong := best_prefix(shapes, shapes_of(checkpoint.weights))[1]:
-            raise InputError(*option, f"does not fit {arch} with {dict(kwargs)}, as it says: {first_ten(wrong)}")
+            raise InputError(*option, f"does not fit {arch} with {dict(kwargs)}, by its metadata: {first_ten(wrong)}")
     if "image_size" not in known:
         network = build_network(arch, known["num_classes"], 0, arch_kwargs=known.get("arch_kwargs"))
         known["image_size"] = fitting_size(network, image_size, Given("model.arch", arch))

@@ -60,7 +60,7 @@ class Suspect(Classifier):
     ) -> None:
         for name, value in (("arch", arch), ("num_classes", num_classes), ("image_size", image_size)):
             if value is None:
-                raise InputError(f"model.{name}", None, "needed, as neither the checkpoint nor its weights say it")
+                raise InputError(f"model.{name}", None, "needed: neither the checkpoint nor its weights determine it")
         assert arch is not None
         assert num_classes is not None
         assert image_size is not None
@@ -140,7 +140,7 @@ def describe(model: Classifier, recognised: bool) -> str:
     where = f" under {origin.place!r}" if origin.place else ""
     stripped = f" without {model.prefix!r}" if model.prefix else ""
     others = sum(not name.startswith(model.prefix) for name in origin.weights)
-    notes = f"; {others} more are not the network's" if others else ""
+    notes = f"; {others} more do not belong to the network" if others else ""
     if backdoorbench.wrote(origin.content) and origin.triggered is None:
         notes += "; its triggered test images cannot be read"
     if outputs := model.outputs.describe():

@@ -109,7 +109,7 @@ def build_network(
         raise InputError(
             "model.arch_kwargs",
             dict(arch_kwargs),
-            f"only classes of your own and networks of timm and transformers take any, not {arch}",
+            f"{arch} takes no arguments; only your own classes and networks of timm and transformers do",
         )
     try:
         network = assemble(arch, num_classes, image_size, stem, arch_kwargs)

@@ -48,7 +48,7 @@ def check_trainable(network: nn.Module) -> None:
         InputError: If it has weights without values, or complex or quantised weights; the message names one.
     """
     if isinstance(network, ScriptModule):
-        raise InputError("model.arch", None, "is a TorchScript program: take the module that it was compiled from")
+        raise InputError("model.arch", None, "is a TorchScript program: use the module that it was compiled from")
     for name, value in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(value):
             raise InputError("model.arch", None, f"{name} is not initialised: run the network on one batch first")

@@ -103,7 +103,7 @@ def _by_name(named: set[str], mean_and_std: tuple[Given, Given]) -> tuple[Number
         raise InputError("model.mean", name, f"no such normalisation{hint} are {listed}; or give numbers")
     name = named.pop()
     if named or not all(given.value in (None, name) for given in mean_and_std):
-        raise _wrong(mean_and_std, "one name stands for both; it goes with no numbers, and with no other name")
+        raise _wrong(mean_and_std, "a name sets both; it cannot be combined with numbers or with another name")
     return NORMALIZATIONS[name]
 
 
@@ -113,13 +113,13 @@ def _numbers(mean: Moments, std: Moments) -> tuple[Numbers, Numbers]:
         raise InputError(
             "model.mean",
             None,
-            f"needed, as nothing says how the network's images are normalised: {', '.join(NORMALIZATIONS)}; or a "
-            f"number for each channel or for all of them, with {Given('model.std')}",
+            f"needed, as the normalisation of the network is unknown: {', '.join(NORMALIZATIONS)}; or one number for "
+            f"each channel or for all, together with {Given('model.std')}",
         )
     if mean is None:
-        raise InputError("model.mean", None, f"needed beside {Given('model.std', std)}")
+        raise InputError("model.mean", None, f"needed together with {Given('model.std', std)}")
     if std is None:
-        raise InputError("model.std", None, f"needed beside {Given('model.mean', mean)}")
+        raise InputError("model.std", None, f"needed together with {Given('model.mean', mean)}")
     assert not isinstance(mean, str)
     assert not isinstance(std, str)
     return mean, std

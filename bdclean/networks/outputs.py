@@ -110,7 +110,7 @@ def find_tensor(outputs: Any, width: int | None = None) -> tuple[Tensor, str]:
     """
     if isinstance(outputs, Tensor):
         if not outputs.is_floating_point():
-            raise InputError("model.arch", None, f"outputs {outputs.dtype}: numbers of classes, perhaps, and no logits")
+            raise InputError("model.arch", None, f"outputs {outputs.dtype}: perhaps class numbers, but not logits")
         return (outputs[:, None] if outputs.ndim == 1 else outputs), ""
     named = getattr(outputs, "logits", None)
     if isinstance(named, Tensor):

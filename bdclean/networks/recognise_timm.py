@@ -110,6 +110,6 @@ def _the_same(fits: Sequence[Recognised], weights: Mapping[str, Tensor], option:
         raise InputError(
             "model.arch",
             None,
-            f"needed, as {option.value} fits {best.arch} and {first_ten(different)}, which compute different things",
+            f"needed, as {option.value} fits {best.arch} and {first_ten(different)}, which compute different functions",
         )
     return best

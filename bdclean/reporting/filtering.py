@@ -26,8 +26,8 @@ COLUMNS = 12
 BINS = 40
 """Bars of a histogram."""
 LIMITS = (
-    "A flag is a suspicion. With a threshold, the given share of clean images is flagged too, and images unlike those "
-    "that set it, such as other cameras or corruptions, more often.",
+    "A flag is not proof. The threshold also flags the given share of clean images, and more of images unlike those "
+    "that set it, such as images from other cameras.",
     "An image without a flag can have a trigger: of an attack that the score misses, or that cleansing did not remove.",
 )
 """Limits of a filtering, one paragraph each."""

@@ -137,8 +137,8 @@ class Filtering:
             )
         expected = self.threshold.alpha * len(self.images)
         return (
-            f"{total} are flagged; about {expected:,.{0 if expected >= 10 else 1}f} would be if all were as clean as "
-            f"the {len(self.threshold.clean)} {self.threshold.origin}."
+            f"{total} are flagged. If all are clean, like the {len(self.threshold.clean)} {self.threshold.origin}, "
+            f"about {expected:,.{0 if expected >= 10 else 1}f} flags are expected."
         )
 
     def header(self) -> list[str]:

@@ -16,8 +16,8 @@ LISTED = 5
 EXPLAINED = {
     "warning": "Images are flipped to this class far too easily. Cleanse the network, or do not use it.",
     "good": "No class stands out. That is no proof: see the limits below.",
-    "unknown": "Two classes are too few to compare with each other, and a re-initialised copy of the network does not "
-    "decide it.",
+    "unknown": "With two classes none can stand out, and the comparison with a re-initialised copy of the network is "
+    "not decisive.",
 }
 """Explanation of each kind of verdict."""
 

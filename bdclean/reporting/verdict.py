@@ -22,7 +22,7 @@ def verdict(result: Cleansing) -> tuple[str, Kind]:
     if result.scan is None:
         return "Cleansed, without a scan", "good"
     if result.scan.suspect.backdoor is None:
-        return "Inconclusive: the scan of two classes decides nothing", "unknown"
+        return "Inconclusive: a scan of two classes was not decisive", "unknown"
     return "No backdoor found", "good"
 
 
@@ -32,7 +32,7 @@ def _backdoor(result: Cleansing) -> str | None:
         return f"Backdoor towards class {result.scan.suspect.class_label(result.scan.suspect.suspected)}"
     if classes := source_classes(result.differences):
         one = "class" if len(classes) == 1 else "classes"
-        return f"Backdoor of source {one} {', '.join(map(str, classes))}"
+        return f"Backdoor for source {one} {', '.join(map(str, classes))}"
     return None
 
 

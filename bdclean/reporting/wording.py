@@ -26,9 +26,9 @@ LIMITS = (
     "A scan that finds nothing is no proof: triggers that differ between images, dithering and clean-label attacks "
     "have been missed.",
     "A scan searches for one target class. With two classes it compares the network with a re-initialised copy, and "
-    "misses more. It can accuse a network that has no backdoor.",
+    "misses more. It can report a backdoor in a clean network.",
     "An attacker who can train the cleansed network further brings the backdoor back within a few steps.",
-    "All figures are of these images. Images unlike the training images say less.",
+    "All figures were measured on these images. Figures of images unlike the training images say less.",
 )
 """Limits of a scan and of the figures, one paragraph each."""
 

@@ -21,7 +21,7 @@ def margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 class MaximumMargin(Detector):
-    """Searches for a class that some image makes the network abnormally sure of. Needs no data.
+    """Searches for a class that the network predicts with an abnormally large margin for some image. Needs no data.
 
     For each class, gradient ascent from random images in [0, 1] maximises the margin of its logit over the largest
     other logit; the score of a class is the logarithm of the largest margin.

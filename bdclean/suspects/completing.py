@@ -43,6 +43,6 @@ def _check_cost(suspect: Checkpoint, model: Mapping[str, Any]) -> None:
         raise InputError(
             "ckpt",
             suspect.path,
-            f"with images of {size} pixels, as it says, a layer of {arch} has {numbers} "
-            f"numbers for each; give {Given('model.image_size', size)} if that is right",
+            f"with images of {size} pixels, as its metadata says, a layer of {arch} has {numbers} "
+            f"values for each image; pass {Given('model.image_size', size)} if that is right",
         )

@@ -50,13 +50,15 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
     if name != suspect.data.get("attack") or changed:
         if attack.trains_trigger:
             other = f"with another {Given(f'data.attack.{changed[0]}')}" if changed else "there"
-            raise InputError("data.attack", name, f"its trigger is learned, and {suspect.path} has none made {other}")
+            raise InputError(
+                "data.attack", name, f"its trigger is trained, and {suspect.path} holds none that was trained {other}"
+            )
         picture = stored.get("trigger", PATTERNS[0])
         if picture not in PATTERNS and "trigger" not in changed and not named:
             raise InputError(
                 "data.attack.trigger",
                 None,
-                f"needed, to make the trigger anew; {suspect.path} names {picture}, which is not read automatically",
+                f"needed to rebuild the trigger; {suspect.path} names {picture}, which is not read automatically",
             )
         return
     try:

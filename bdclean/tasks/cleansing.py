@@ -191,7 +191,7 @@ def _train(
     """
     plan = _print_description(cleanser, ())
     if cleanser.needs_selection_images and trainer.forgets:
-        lost = f"{type(cleanser).__name__} keeps what it finds in the memory of its processes, which is lost"
+        lost = f"{type(cleanser).__name__} keeps its selection in the memory of its processes, which is lost"
         raise InputError("trainer.strategy", None, f"{lost}; use {Given('trainer.strategy', 'ddp')}")
     history = History()
     trainer.callbacks.append(history)  # type: ignore[attr-defined]  # Lightning sets it

@@ -17,7 +17,7 @@ def check_length(trainer: Trainer, cleanser: Cleanser) -> None:
     """Refuse a training length that does not fit the method."""
     name = type(cleanser).__name__
     if cleanser.epochs and (option := trainer.without_training):
-        raise InputError(*option, f"no step of training, but {name} trains")
+        raise InputError(*option, f"no training step, but {name} trains")
     if trainer.max_epochs and not cleanser.epochs:
         raise InputError("trainer.max_epochs", trainer.max_epochs, f"{name} does not train")
 

@@ -39,7 +39,7 @@ def train(
     """
     outputs.check_name("fit", output)
     if option := trainer.without_training:
-        raise InputError(*option, "no step of training, so that the network would stay untrained")
+        raise InputError(*option, "no training step, so the network would stay untrained")
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
     if ckpt_path is not None:

@@ -60,7 +60,7 @@ class Ray(Engine):
         try:
             ray.init(self.address or "local", include_dashboard=dashboard, configure_logging=False, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise InputError("engine.address", self.address, f"no cluster there ({first_line(error)})") from error
+            raise InputError("engine.address", self.address, f"no Ray cluster there ({first_line(error)})") from error
         for name, option, asked in (("CPU", "cpus", self.cpus), ("GPU", "gpus", self.gpus)):
             most = max(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"])
             if asked > most:
@@ -74,7 +74,9 @@ class Ray(Engine):
             try:
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             except (OSError, OverflowError) as error:
-                raise InputError("engine.address", self.address, f"no cluster there ({first_line(error)})") from error
+                raise InputError(
+                    "engine.address", self.address, f"no Ray cluster there ({first_line(error)})"
+                ) from error
 
     def run(self, tasks: Sequence[Task], jobs: int | None, preload: Sequence[str] = ()) -> Iterator[Progress]:
         import ray

@@ -81,7 +81,11 @@ class Slurm(Engine):
     def connect(self) -> None:
         missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
         if self.executor == "slurm" and missing:
-            raise InputError("engine", "Slurm", f"this machine has no {missing[0]}; start on one that submits jobs")
+            raise InputError(
+                "engine",
+                "Slurm",
+                f"this machine has no {missing[0]}; run the benchmark on a machine that can submit jobs",
+            )
 
     def run(self, tasks: Sequence[Task], jobs: int | None, preload: Sequence[str] = ()) -> Iterator[Progress]:
         if not tasks:

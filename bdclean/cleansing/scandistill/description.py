@@ -37,7 +37,7 @@ def comparison(differences: Sequence[Difference], left: float | None) -> Descrip
         head = ("suspect against re-initialised student", "flip the suspect alone", "the student alone", "classes")
         parts.append(Table(head, rows))
         if not any(len(one.classes) for one in differences):
-            parts.append(f"No class has the {MIN_CLASS_IMAGES} images that such a comparison takes.")
+            parts.append(f"No class has the {MIN_CLASS_IMAGES} images that the comparison needs.")
     if left is not None:
         parts.append(
             "Neither the scan nor this comparison found a backdoor: the weights are "

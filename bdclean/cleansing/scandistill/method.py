@@ -34,30 +34,29 @@ class ScanDistill(Unlearning):
     """Scans the suspect, then distils a student that unlearns the triggers found.
 
     **If the scan finds a class**, the student starts as a copy of the suspect. Every few steps the method searches both
-    networks for universal perturbations that flip images to that class, of each kind of change that points at it. A
-    share of each batch carries one of them; the targets are the suspect's logits on the clean images. The share grows
-    with the ASR of the perturbations found in the student. If a square of one colour, about where a mask was found in
-    the suspect, flips as many images as the mask, the student unlearns the square, too. Finally the weights are
-    interpolated back towards the suspect as long as the recovered triggers stay without effect, or extrapolated past
-    the student if they still flip images. Nothing is re-initialised.
+    networks for universal perturbations that flip images to that class, of each kind (dense, sparse, patch, warp) for
+    which the scan found the class. A share of each batch carries one of them; the targets are the suspect's logits on
+    the clean images. The share grows with the ASR of the perturbations found in the student. If a square of one colour,
+    about where a mask was found in the suspect, flips as many images as the mask, the student unlearns the square, too.
+    Finally the weights are interpolated back towards the suspect as far as the recovered triggers remain ineffective,
+    or extrapolated past the student if they still flip images. Nothing is re-initialised.
 
     **If the scan finds nothing**, the student is first trained as in StrongDistillCleanseModule, for longer and at a
-    constant temperature; if it then hardly agrees with the suspect, training starts again at half the rate. The result
-    is a reference: a network with the suspect's classes and less of its backdoor. For each class the method searches
-    for perturbations that flip its images in the suspect and not in the reference, and the other way round
+    constant temperature; if the student then hardly agrees with the suspect, training starts again at half the rate.
+    The result is a reference: a network with the suspect's classes and less of its backdoor. For each class the method
+    searches for perturbations that flip its images in the suspect and not in the reference, and the other way round
     (`bdclean.scanning.difference`). If far more images flip in the suspect alone, the suspect has a backdoor for single
-    source classes, or one with many targets: the student starts again from the suspect and unlearns these
+    source classes or with several target classes: the student starts again from the suspect and unlearns these
     perturbations on images of those classes, as above. Otherwise no backdoor was found, and the weights are
     interpolated back towards the suspect until the student is expected to lose at most .75 points of accuracy,
-    estimated from the suspect's probabilities; `--when_clean` selects another end.
+    estimated from the suspect's probabilities; `--when_clean` selects another result.
 
     A tenth of the images, at most 1,000, are held out from training; all of these decisions are made on them. Dropout
     is off. With about 400 images or more, the length of the training does not depend on their number.
 
-    Own work; training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of Backdoors
-    via Implicit Hypergradient", ICLR 2022; weights between two networks: Wortsman et al., "Robust fine-tuning of
-    zero-shot models", CVPR 2022, and beyond one of them: Ilharco et al., "Editing models with task arithmetic", ICLR
-    2023.
+    Source: this project. Training against universal perturbations, with labels: Zeng et al., "Adversarial Unlearning of
+    Backdoors via Implicit Hypergradient", ICLR 2022; interpolation of weights: Wortsman et al., "Robust fine-tuning of
+    zero-shot models", CVPR 2022, extrapolation: Ilharco et al., "Editing models with task arithmetic", ICLR 2023.
 
     Args:
         suspect: The network to cleanse.

@@ -32,7 +32,7 @@ class Arrays(Source):
         train, test = self.arrays.classes("train"), self.arrays.classes("test")
         if train and test - train:
             raise InputError(
-                *self.option, f"y_test has classes that y_train has not: {first_ten(sorted(test - train))}"
+                *self.option, f"y_test has classes that y_train does not have: {first_ten(sorted(test - train))}"
             )
         return train | test
 
