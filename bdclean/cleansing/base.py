@@ -89,8 +89,6 @@ class Cleanser(Classifier):
         self.unlearned = False
         """Whether training to unlearn these differences was completed."""
 
-    # Interface of a method
-
     def prepare(self) -> None:
         """Called before training, with everything on the device."""
 
