@@ -107,3 +107,53 @@ def test_whole_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(sys, "argv", ["throughput.py", *options])
     importlib.import_module("throughput").main()
     assert "cleanse" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="measures the memory of a process as on Unix")
+def test_large(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    few = "--options --data.num_unlabeled 40 --trainer.accelerator cpu --detector WarpInversion"
+    small = f"--archs small_cnn --classes 10 --image_size 32 --commands scan {few}"
+    row = run("large", small, monkeypatch, capsys).splitlines()[-1].split(" | ")
+    assert row[:3] == ["| small_cnn", "10", "`scan`"]
+    assert float(row[3]) > float(row[4]) > 0
+    assert int(row[5]) > 100
+
+
+def test_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    # Compiling takes a minute.
+    monkeypatch.setattr(importlib.import_module("compiled"), "MODES", {"eager": None, "again": None})
+    small = "--archs small_cnn --commands fit --seconds 0.01 --rounds 1"
+    monkeypatch.setattr(sys, "argv", ["compiled.py", *small.split()])
+    sys.modules["compiled"].main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[2:4][0] for row in rows] == ["eager", "again"]
+    assert rows[0].split(" | ")[3] == "1.00"
+
+
+def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script = importlib.import_module("gpu")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--folder", "gpu"])
+    monkeypatch.setattr(script.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU"):
+        script.main()
+    assert not Path("gpu").exists()
+    monkeypatch.setattr(script.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(script.torch.cuda, "get_device_name", lambda: "GPU")
+    commands = {"works": ["-c", "print('| a |')"], "fails": ["-c", "print('half'); raise SystemExit(3)"]}
+    monkeypatch.setattr(script, "steps", lambda _: commands)
+    script.main()
+    assert Path("gpu/works.md").read_text() == "| a |\n"
+    assert not Path("gpu/fails.md").exists()
+    assert "half" in Path("gpu/fails.log").read_text()
+    assert "| a |" in Path("gpu/index.md").read_text()
+    script.main()
+    out = capsys.readouterr().out
+    assert out.count("works: done before") == 1
+    assert out.count("fails: failed with exit code 3") == 2
+
+
+def test_steps_of_gpu_name_files_that_exist(tmp_path: Path) -> None:
+    for words in importlib.import_module("gpu").steps(tmp_path).values():
+        files = [Path(word) for word in words if word.endswith((".py", ".yaml"))]
+        assert files
+        assert all(path.is_file() for path in files)
