@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from bdclean.benchmark.tables import Row, groups, sections
 from bdclean.checkpoint import write_whole
 from bdclean.reporting import html
 from bdclean.reporting.figures import DPI
-from bdclean.reporting.sections import Page, Picture, Section
+from bdclean.reporting.sections import Page, Picture, Section, Text
 
 
 def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Section] = ()) -> None:
@@ -33,8 +34,10 @@ def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Sectio
         figure = draw(rows)
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
         plots.append(Section(title, (Picture("", partial(draw, rows)),)))
-    legend, *tables = sections(rows)
-    content = (legend, *plots, *tables, *more)
+    found = sections(rows)
+    # Legend and warnings come before the plots.
+    above = tuple(takewhile(lambda one: all(isinstance(part, Text) for part in one.parts), found))
+    content = (*above, *plots, *found[len(above) :], *more)
     page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", content, sortable=True)
     html.write(folder / "index.html", page)
 
