@@ -9,15 +9,17 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from bdclean import printable
+from bdclean import crowding, printable
 from bdclean.cli import instant
 from bdclean.cli.flags import flag
 from bdclean.errors import InputError, naming
 from bdclean.exits import REFUSALS, Exit, interruption
 
+LOADING = "Loading PyTorch..."
 PR_SET_PDEATHSIG = 1
 """Operation of Linux's prctl that sets the signal which a process gets when its parent ends."""
 
@@ -69,6 +71,19 @@ def print_instant(words: list[str]) -> bool:
     return printed
 
 
+@contextmanager
+def loading(quiet: bool) -> Iterator[None]:
+    """Show a line on the terminal within this context, unless `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    print(LOADING, end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(" " * len(LOADING), end="\r", file=sys.stderr, flush=True)
+
+
 def run() -> None:
     """Run the command `bdclean` of the shell."""
     words = sys.argv[1:]
@@ -89,7 +104,10 @@ def run() -> None:
             early.check(words)
             early.check_classes(words)
             early.check_required(words)
-        from bdclean.cli.main import main
+        from bdclean.cli.options import QUIET
+
+        with loading(quiet=QUIET in words), crowding.watched():
+            from bdclean.cli.main import main
 
         main(words)
     except KeyboardInterrupt as error:

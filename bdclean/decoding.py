@@ -103,8 +103,8 @@ def decode(path: Path, size: int, resize: Resize | None = None, most: int = MOST
         (size, size, 3) uint8, or the reason why the image cannot be decoded.
     """
     try:
-        # A JPEG that is decoded at a fraction of its size would give a slightly different result than the processor.
-        return bounded(path, lambda image: square(image, size, resize), size=None if resize else size, most=most)
+        enough = size if resize is None else resize.sufficient
+        return bounded(path, lambda image: square(image, size, resize), size=enough, most=most)
     except Exception as error:  # Pillow's decoders fail in any way
         return first_line(error)
 

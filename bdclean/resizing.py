@@ -24,6 +24,11 @@ INTERPOLATIONS = {
 """Interpolations by name: Pillow's, and torchvision's for tensors."""
 LARGEST = 2048
 """Largest edge of a resized picture, in pixels."""
+SUFFICIENT = 4
+"""Smallest edge from which resizing gives almost the same picture, relative to the edge after resizing.
+
+Measured on 1/f noise: 8-bit levels differ by .15 on average and by 2 at most; at twice the edge, by .9 and 6.
+"""
 FORM = re.compile(rf"(?:(shortest|stretch)-(\d{{1,6}})-({'|'.join(INTERPOLATIONS)})|(keep))(-floor)?")
 EXPECTED = "shortest-256-bicubic, stretch-224-bilinear, keep"
 
@@ -58,6 +63,11 @@ class Resize:
             return self.pixels, self.pixels
         longest = self.pixels * max(height, width) // min(height, width)
         return (longest, self.pixels) if height > width else (self.pixels, longest)
+
+    @property
+    def sufficient(self) -> int | None:
+        """Height and width that suffice for resizing a picture, in pixels; None if it is not resized."""
+        return SUFFICIENT * self.pixels if self.pixels else None
 
     def picture(self, image: Image.Image, size: int) -> Tensor:
         """The centre of an RGB picture after resizing, (size, size, 3) uint8, padded with black if it is smaller."""

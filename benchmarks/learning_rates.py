@@ -76,7 +76,8 @@ def main() -> None:
         for rate in RATES[name]:
             pl.seed_everything(0)
             cleanser = getattr(cleansing, name)(suspect, lr=rate, **OTHER.get(name, {}))
-            trainer(options.epochs).train(cleanser, few.defence(False, cleanser.needs_selection_images))
+            cleanser.defence = few.defence(False, cleanser.needs_selection_images)
+            trainer(options.epochs).train(cleanser, cleanser.defence)
             judge = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
             (found,) = judge.validate(cleanser, few, verbose=False)
             rows.append((rate, found["val/agreement"]))

@@ -278,7 +278,9 @@ WRONG = {
     "cleanse --ckpt SUSPECT --data.unlabeled damaged": "--data.unlabeled damaged: 1 of 1 images are unreadable",
     "cleanse --ckpt SUSPECT --data.unlabeled empty": "--data.unlabeled empty: no images",
     "cleanse --ckpt SUSPECT --trainer.max_epochs -1": "--trainer.max_epochs -1: must be at least 0",
-    "cleanse --ckpt SUSPECT --data.source four.npz": "--model.num_classes 10: the labelled images have 4 classes",
+    "cleanse --ckpt SUSPECT --data.source four.npz": (
+        "--model.num_classes 10: the labelled images have 4 classes; --data.unlabeled takes images without labels"
+    ),
 }
 
 

@@ -251,6 +251,21 @@ def test_every_way_in_resizes_alike() -> None:
     assert data.hparams["resize"] == "stretch-48-bilinear"
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_large_jpegs_are_decoded_at_a_fraction_of_their_size(interpolation: str) -> None:
+    resize = Resize("shortest", 64, interpolation)
+    picture(520, 600).save("large.jpg", quality=95)
+    picture(500, 600).save("small.jpg", quality=95)
+    for name, exact in (("large.jpg", False), ("small.jpg", True)):
+        found, whole = decode(Path(name), 56, resize), square(Image.open(name), 56, resize)
+        assert isinstance(found, Tensor)
+        levels = (found.float() - whole.float()).abs()
+        assert (levels.max() == 0) == exact
+        # These pictures have more fine detail than photographs.
+        assert levels.max() <= 1.5 * LEVELS
+        assert levels.mean() <= 1
+
+
 def test_a_cleansed_checkpoint_resizes_as_its_folder_did() -> None:
     make_resnet("given")
     save_photos("photos")

@@ -10,11 +10,19 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bdclean import __version__
-from bdclean.benchmark.tables import Row, groups, sections
+from bdclean.benchmark.pareto import pareto, points
+from bdclean.benchmark.rows import Row, groups, parts
+from bdclean.benchmark.tables import sections
 from bdclean.checkpoint import write_whole
 from bdclean.reporting import html
 from bdclean.reporting.figures import DPI
 from bdclean.reporting.sections import Page, Picture, Section, Text
+
+PARETO = (
+    "Means over the suspects and seeds that the ranks below count. Blue: no other method is at least as good in both, "
+    "and better in one. The axes are logarithmic beyond 1."
+)
+"""Explanation of the plot of ACC lost and ASR left."""
 
 
 def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Section] = ()) -> None:
@@ -34,6 +42,10 @@ def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Sectio
         figure = draw(rows)
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
         plots.append(Section(title, (Picture("", partial(draw, rows)),)))
+    for title, part in parts(rows).items():
+        if len(methods := points(part)) > 1:
+            picture = Picture("", partial(pareto, methods))
+            plots.append(Section(f"ACC lost and ASR left{title}", (picture, Text(PARETO, explains=True))))
     found = sections(rows)
     # Legend and warnings come before the plots.
     above = tuple(takewhile(lambda one: all(isinstance(part, Text) for part in one.parts), found))

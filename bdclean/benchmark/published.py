@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bdclean.benchmark.tables import Row, groups, mean
+from bdclean.benchmark.rows import Row, groups, mean
 from bdclean.reporting.sections import Section, Text
 from bdclean.tables import Table
 

@@ -11,7 +11,7 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import first_ten, printable
-from bdclean.benchmark import hours, page, published, tables, work
+from bdclean.benchmark import hours, page, published, rows, tables, work
 from bdclean.benchmark.engines import Engine, Local
 from bdclean.benchmark.engines.base import Task
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
@@ -119,10 +119,10 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
-    rows = [tables.Row.read(one, result) for one, result in results]
-    more = published.sections(rows, [result for _, result in results])
-    tables.write(rows, folder, more)
-    page.write(rows, folder, command, more)
+    found = [rows.Row.read(one, result) for one, result in results]
+    more = published.sections(found, [result for _, result in results])
+    tables.write(found, folder, more)
+    page.write(found, folder, command, more)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{folder / 'index.html'} shows all tables and plots.")
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from bdclean.benchmark.grid import Cell
+from bdclean.benchmark.ranks import ALPHA, Ranked, Scores, needed_suspects, rank, scores
+from bdclean.benchmark.rows import COLUMNS, FIGURES, IDENTITY, WEAK_ACC, WEAK_ASR, Row, groups, mean, once, parts
 from bdclean.checkpoint import write_text
-from bdclean.metrics import defense_effectiveness_rate
 from bdclean.reporting.files import write_csv
 from bdclean.reporting.sections import Section, Text
 from bdclean.tables import Table
 
-IDENTITY = ("suspect", "network", "images", "method", "seed")
-FIGURES = ("acc", "asr", "ra", "agreement", "der", "acc_lost", "seconds", "peak_memory")
 LEGEND = (
     "ACC: accuracy on clean test images, %. ASR: share of triggered test images that are predicted as the target "
     "class, %. RA: share of these that are predicted as their true class, %. DER: 50 plus half of the fall in ASR "
@@ -29,117 +24,19 @@ LEGEND = (
     "the standard deviation.",
 )
 """Explanation of the tables, in paragraphs."""
-WEAK_ASR = 50.0
-"""ASR in percent below which an attack did not take."""
-WEAK_ACC = 30.0
-"""ACC in percent below which a suspect has hardly learned anything."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """The result of a cell: figures in percent, seconds and MiB, each None if unknown, or the reason of its failure.
-
-    Attributes:
-        suspect: Name of the suspect.
-        network: Name of its architecture.
-        images: Name of the unlabeled images.
-        method: Name of the method.
-        seed: Seed of all random numbers.
-        backdoored: Whether the suspect has a backdoor; None if the cell failed.
-        suspect_acc: ACC of the suspect.
-        suspect_asr: ASR of the suspect.
-        suspect_ra: RA of the suspect.
-        acc: ACC of the cleansed network.
-        asr: ASR of the cleansed network.
-        ra: RA of the cleansed network.
-        agreement: Agreement of both networks.
-        der: The defense effectiveness rate.
-        acc_lost: Decrease of ACC, in points.
-        seconds: Time of the cleansing.
-        peak_memory: Peak memory of the process or the GPU, in MiB.
-        error: Reason of the failure, if the cell failed.
-    """
-
-    suspect: str
-    network: str
-    images: str
-    method: str
-    seed: int
-    backdoored: bool | None = None
-    suspect_acc: float | None = None
-    suspect_asr: float | None = None
-    suspect_ra: float | None = None
-    acc: float | None = None
-    asr: float | None = None
-    ra: float | None = None
-    agreement: float | None = None
-    der: float | None = None
-    acc_lost: float | None = None
-    seconds: float | None = None
-    peak_memory: float | None = None
-    error: str | None = None
-
-    @classmethod
-    def read(cls, cell: Cell, result: Mapping[str, Any]) -> Row:
-        """Make a row from the JSON of a cell."""
-        suspect = cell.suspect
-        row = cls(suspect.name, suspect.network, cell.images, cell.method, suspect.seed, error=result.get("error"))
-        if row.error is not None:
-            return row
-        before, after = result["suspect"], result["cleansed"]
-        backdoored = result["attack"] is not None
-        acc_lost = der = None
-        if None not in (before["acc"], after["acc"]):
-            acc_lost = round(before["acc"] - after["acc"], 2)
-            if None not in (before["asr"], after["asr"]) and backdoored:
-                rate = defense_effectiveness_rate((before["acc"], before["asr"]), (after["acc"], after["asr"]))
-                der = round(rate, 2)
-        figures: dict[str, Any] = {f"suspect_{name}": value for name, value in before.items()} | after
-        cost = {name: result[name] for name in ("seconds", "peak_memory")}
-        return replace(row, backdoored=backdoored, acc_lost=acc_lost, der=der, **figures, **cost)
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The values that identify the cell."""
-        return tuple(str(getattr(self, name)) for name in IDENTITY)
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The known figures, by name."""
-        return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
-
-
-COLUMNS = tuple(field.name for field in fields(Row))
-
-
-def mean(found: Sequence[Row], name: str) -> str:
-    """The mean of a figure over rows, with its standard deviation if there are several; a dash without values."""
-    values = [value for row in found if (value := getattr(row, name)) is not None]
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
-
-
-def groups(found: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
-    """Group rows by the values of some columns, in order of appearance."""
-    parts: dict[tuple[Any, ...], list[Row]] = {}
-    for row in found:
-        parts.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
-    return parts
 
 
 def sections(found: Sequence[Row]) -> tuple[Section, ...]:
-    """Sections: legend, warnings, averages per method, ACC / ASR per method and suspect, failures, all figures."""
+    """Sections: legend, warnings, averages per method, ACC / ASR of each cell, ranks, failures, all figures."""
     failed = [row for row in found if row.error is not None]
-    several = groups(found, "network", "images")
     result = [Section("Legend", (Text("\n".join(LEGEND), explains=True),))]
     if lines := warnings(found):
         result.append(Section("Warnings", (Text("\n".join(lines)),)))
-    for (network, images), part in several.items():
-        title = f" ({network}, {images} images)" if len(several) > 1 else ""
+    for title, part in parts(found).items():
         result.append(Section(f"Methods{title}", (_averages(part),)))
         result.append(Section(f"ACC / ASR{title}", (_matrix(part),)))
+        if len((aligned := scores(part)).methods) > 1:
+            result.append(Section(f"Ranks{title}", (ranking(rank(aligned)), Text(ranking_explained(aligned)))))
     if failed:
         lines = [f"- {', '.join(row.identity)}: {row.error}" for row in failed]
         result.append(Section("Failed", (Text("\n".join(lines), explains=True),)))
@@ -150,7 +47,7 @@ def sections(found: Sequence[Row]) -> tuple[Section, ...]:
 def warnings(found: Sequence[Row]) -> list[str]:
     """A line for each suspect whose rows mean little: the attack did not take, or the network is close to chance."""
     lines = []
-    for row in _once(found):
+    for row in once(found):
         name = f"{row.suspect} ({row.network}, seed {row.seed})"
         if row.backdoored and row.suspect_asr is not None and row.suspect_asr < WEAK_ASR:
             lines.append(f"{name}: the attack did not take, ASR {row.suspect_asr:.1f} %")
@@ -175,7 +72,7 @@ def markdown(found: Sequence[Section]) -> str:
 
 def _averages(part: Sequence[Row]) -> Table:
     header = ("method", "ACC", "ACC lost", "ASR", "RA", "DER", "ACC lost, clean", "s", "MiB", "done")
-    before = _once([row for row in part if row.backdoored] or part)
+    before = once([row for row in part if row.backdoored] or part)
     acc, asr, ra = (mean(before, f"suspect_{name}") for name in ("acc", "asr", "ra"))
     rows = [("(suspects)", acc, "", asr, ra, *[""] * 5)]
     for (method,), cells in groups(part, "method").items():
@@ -191,7 +88,7 @@ def _averages(part: Sequence[Row]) -> Table:
 
 def _matrix(part: Sequence[Row]) -> Table:
     suspects = groups(part, "suspect")
-    pairs = (_once(rows) for rows in suspects.values())
+    pairs = (once(rows) for rows in suspects.values())
     rows = [("(suspects)", *(f"{mean(one, 'suspect_acc')} / {mean(one, 'suspect_asr')}" for one in pairs))]
     for (method,), of_method in groups(part, "method").items():
         cells = groups(of_method, "suspect")
@@ -200,10 +97,33 @@ def _matrix(part: Sequence[Row]) -> Table:
     return Table(("method", *(name for (name,) in suspects)), tuple(rows))
 
 
-def _once(found: Sequence[Row]) -> list[Row]:
-    """One row for each suspect with at least one completed cell."""
-    good = [row for row in found if row.error is None]
-    return [rows[0] for rows in groups(good, "suspect", "network", "seed").values()]
+def ranking(found: Sequence[Ranked]) -> Table:
+    """A table of ranked methods."""
+    rows = [
+        (one.method, f"{one.rank:.1f}", f"{one.low:.1f} to {one.high:.1f}", str(one.better), str(one.worse))
+        for one in found
+    ]
+    return Table(("method", "mean rank", "95 % interval", "better than", "worse than"), tuple(rows))
+
+
+def ranking_explained(found: Scores) -> str:
+    """How methods were ranked and tested, and what was left out, in paragraphs."""
+    suspects, methods = len(found.suspects), len(found.methods)
+    seeds = sum(map(len, found.der))
+    lines = [
+        f"Mean rank of {methods} methods by DER over {suspects} suspects ({seeds} with all seeds); 1 is the best. "
+        "Suspects without a backdoor, or whose attack did not take, do not count. A failed cell counts as no effect, "
+        "DER 50. Intervals: bootstrap over suspects, and over the seeds of each.",
+        f"Better than, worse than: number of methods whose DER differs with p \u2264 {ALPHA} (Wilcoxon's signed-rank "
+        "test over suspects, of means over seeds, with Holm's correction for all pairs of methods).",
+    ]
+    if suspects < (needed := needed_suspects(methods)):
+        lines.append(
+            f"With {suspects} suspects, no difference between {methods} methods can reach that; {needed} would do."
+        )
+    if found.left_out:
+        lines.append(f"Not ranked, as they have no result or were run on fewer suspects: {', '.join(found.left_out)}.")
+    return "\n".join(lines)
 
 
 def _all_figures(found: Sequence[Row]) -> Table:

@@ -13,6 +13,7 @@ from bdclean.cleansing.ftsam import FTSAM
 from bdclean.cleansing.ibau import IBAU
 from bdclean.cleansing.mcr import MCR
 from bdclean.cleansing.nad import NAD
+from bdclean.cleansing.nc import NC
 from bdclean.cleansing.npd import NPD
 from bdclean.cleansing.rnp import RNP
 from bdclean.cleansing.sau import SAU
@@ -27,6 +28,7 @@ __all__ = [
     "IBAU",
     "MCR",
     "NAD",
+    "NC",
     "NPD",
     "RNP",
     "SAU",

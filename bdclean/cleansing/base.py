@@ -14,6 +14,7 @@ from bdclean import errors
 from bdclean.cleansing.comparison import Comparison
 from bdclean.cleansing.harm import Harm
 from bdclean.cleansing.restart import MAX_DIVERGENCES, RATE_FACTOR, initial_values, rewind, scale_rates, untrainable
+from bdclean.data import PoisonDataModule
 from bdclean.data.batch import Batch
 from bdclean.data.notices import say
 from bdclean.metrics import Share
@@ -62,6 +63,8 @@ class Cleanser(Classifier):
     uses_dropout: ClassVar[bool] = True
     """Whether the student trains with dropout."""
     option_group = "method."
+    defence: PoisonDataModule
+    """The defender's images; set before training."""
 
     def __init__(self, suspect: Classifier, supervision: Supervision = "teacher") -> None:
         super().__init__(duplicate(suspect.network).requires_grad_(True), **suspect.hparams)
@@ -85,8 +88,6 @@ class Cleanser(Classifier):
         """Comparisons of the suspect with a reference, if the method makes them."""
         self.unlearned = False
         """Whether training to unlearn these differences was completed."""
-
-    # Interface of a method
 
     def prepare(self) -> None:
         """Called before training, with everything on the device."""
@@ -126,11 +127,7 @@ class Cleanser(Classifier):
         return done / max(1, last)
 
     def supervise(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and targets of a batch, as `torch.nn.functional.cross_entropy` takes them.
-
-        Returns:
-        (N, C, H, W) images in [0, 1]; the suspect's probabilities (N, classes), or labels (N,).
-        """
+        """Images (N, C, H, W) in [0, 1], and targets: the suspect's probabilities (N, classes), or labels (N,)."""
         if self.supervision == "labels":
             assert batch.targets is not None
             return batch.images, batch.targets
@@ -142,7 +139,7 @@ class Cleanser(Classifier):
         Args:
             choosing: Whether the selection images, which are not trained on, or the training images.
         """
-        for batch in self.trainer.datamodule.defender_dataloader(choosing):  # type: ignore[attr-defined]
+        for batch in self.defence.defender_dataloader(choosing):
             converted = self.trainer.precision_plugin.convert_input(batch)
             yield self.trainer.strategy.batch_to_device(converted, self.device)
 

@@ -19,15 +19,7 @@ from bdclean.errors import Given, InputError, within
 from bdclean.metrics import MeanLoss, Share
 from bdclean.modules.judging import Judging
 from bdclean.modules.weights import load_weights
-from bdclean.networks import (
-    Normalize,
-    Stem,
-    check_finite,
-    check_trainable,
-    noise,
-    read_logits,
-    renewed,
-)
+from bdclean.networks import Normalize, Stem, check_finite, check_trainable, noise, read_logits, renewed
 from bdclean.training import sgd
 
 
@@ -161,7 +153,8 @@ class Classifier(LightningModule):
             InputError: If the images have more classes than the network, or another size.
         """
         if classes is not None and (classes > self.num_classes or (classes < self.num_classes and not numbered)):
-            raise InputError("model.num_classes", self.num_classes, f"the labelled images have {classes} classes")
+            hint = f"the labelled images have {classes} classes; {Given('data.unlabeled')} takes images without labels"
+            raise InputError("model.num_classes", self.num_classes, hint)
         if size != self.image_size:
             raise InputError("data.image_size", size, f"the network takes images of {self.image_size} pixels")
 

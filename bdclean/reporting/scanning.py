@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bdclean.reporting.cleansing import triggered
+from bdclean.reporting.excess import BACKDOOR_EXCESS, CLEAN_EXCESS
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
-from bdclean.reporting.scans import BACKDOOR_EXCESS, CLEAN_EXCESS
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
 from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, detectors, left_out_line, percent
 from bdclean.scanning import format_p_value, is_significant

@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
+from bdclean.reporting.excess import BACKDOOR_EXCESS, CLEAN_EXCESS, Excess, largest_excess
 from bdclean.scanning import FEWEST, Finding, format_p_value, is_significant, p_value
 
 REMAINS = 5.0
 """Percent of images: a trigger recovered from the suspect that flips more in the cleansed network is a remaining
 backdoor."""
-
-BACKDOOR_EXCESS = 0.5
-"""Smallest excess over a re-initialised copy at which a backdoor is reported in a network with two classes."""
-CLEAN_EXCESS = 0.25
-"""Excess below which no backdoor is reported with two classes; from here to `BACKDOOR_EXCESS`, nothing is decided."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -27,47 +21,9 @@ def class_name(names: Sequence[str], number: int) -> str | None:
     return names[number] if names else None
 
 
-def _ordered_scores(scores: Tensor, number: int) -> tuple[float, float]:
-    """The scores of two classes, that of class `number` first."""
-    return float(scores[number]), float(scores[1 - number])
-
-
 def class_label(number: int, name: str | None) -> str:
     """Number and name of a class, as text."""
     return f"{number}" if name is None else f"{number} ({name})"
-
-
-@dataclass(frozen=True)
-class Excess:
-    """Scores of two classes in a network, and in a partly re-initialised copy that was distilled from it.
-
-    Attributes:
-        detector: The detector.
-        number: The class whose score exceeds its score in the copy by more.
-        scores: Scores in the network of this class and of the other class.
-        reference: Scores in the copy of the same two classes.
-    """
-
-    detector: str
-    number: int
-    scores: tuple[float, float]
-    reference: tuple[float, float]
-
-    @property
-    def size(self) -> float:
-        """Excess of the class over the copy minus that of the other class, so that a change of both cancels."""
-        own, other = (score - reference for score, reference in zip(self.scores, self.reference, strict=True))
-        return own - other
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain values for JSON."""
-        return {
-            "detector": self.detector,
-            "class": self.number,
-            "scores": list(self.scores),
-            "reference": list(self.reference),
-            "size": self.size,
-        }
 
 
 @dataclass(frozen=True)
@@ -109,14 +65,7 @@ class Verdict:
     @cached_property
     def excess(self) -> Excess | None:
         """With two classes, the finding that differs most from the reference; None without a reference."""
-        pairs = zip(self.findings, self.reference, strict=True) if self.too_few_classes and self.reference else ()
-        found = [
-            Excess(own.detector, number, _ordered_scores(own.scores, number), _ordered_scores(other.scores, number))
-            for own, other in pairs
-            if own.trigger is not None
-            for number in range(2)
-        ]
-        return max(found, key=lambda one: one.size, default=None)
+        return largest_excess(self.findings, self.reference) if self.too_few_classes and self.reference else None
 
     @property
     def suspected(self) -> int:

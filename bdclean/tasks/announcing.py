@@ -6,14 +6,27 @@ from datetime import timedelta
 
 import torch
 
+from bdclean import crowding
 from bdclean.cleansing import Cleanser
 from bdclean.data import PoisonDataModule
+from bdclean.data.notices import say
 from bdclean.engine.estimate import DISTILLATION_PASSES, TRAINING_PASSES, duration, seconds_of, seconds_per_image
 from bdclean.engine.precision import InBf16, whole
 from bdclean.engine.trainer import Trainer
 from bdclean.modules import Classifier
 from bdclean.scanning import DETECTORS, SCANNED, Budget, Detector, scan_passes, searched
 from bdclean.tasks.looking import scanned_network
+
+
+def announce(plan: str) -> None:
+    """Print the first line of a task, and whether other processes use the cores.
+
+    Args:
+        plan: The line, from one of the functions below.
+    """
+    say(plan)
+    if crowded := crowding.notice():
+        say(crowded)
 
 
 def of_training(trainer: Trainer, model: Classifier, datamodule: PoisonDataModule) -> str:

@@ -169,7 +169,7 @@ def _make_cleanser(
         raise InputError("when_clean", when_clean, f"{type(cleanser).__name__} does not scan for a backdoor")
     cleanser.when_clean = when_clean
     check_length(trainer, cleanser)
-    say(announcing.of_cleansing(trainer, cleanser, datamodule, budget))
+    announcing.announce(announcing.of_cleansing(trainer, cleanser, datamodule, budget))
     if cleanser.epochs:
         check_trains(model)
     if cleanser.scans:
@@ -198,6 +198,7 @@ def _train(
     try:
         defence = datamodule.defence(cleanser.supervision == "labels", cleanser.needs_selection_images)
         set_epochs(trainer, cleanser, defence, budget)
+        cleanser.defence = defence
         trainer.train(cleanser, defence)
         if cleanser.epochs:
             trainer.check_trained()

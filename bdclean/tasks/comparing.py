@@ -64,6 +64,7 @@ def scan_student(
     trainer.callbacks = kept  # type: ignore[attr-defined]  # Lightning sets it
     if trainer.max_epochs is None:
         trainer.fit_loop.max_epochs = epochs
+    student.defence = defence
     trainer.train(student, defence)
     trainer.check_trained()
     images = scanned_images(trainer, datamodule)

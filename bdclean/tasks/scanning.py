@@ -6,7 +6,6 @@ import time
 
 from bdclean import earlier, outputs, scanning
 from bdclean.data import PoisonDataModule
-from bdclean.data.notices import say
 from bdclean.engine.estimate import seconds_of
 from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
@@ -65,7 +64,7 @@ def scan(
     uses_images = detector is None or detector.uses_images or model.num_classes > MANY
     with trainer.writing(files):
         limit = announcing.limit(trainer, model, budget)
-        say(announcing.of_scan(trainer, model, detector, uses_images, limit))
+        announcing.announce(announcing.of_scan(trainer, model, detector, uses_images, limit))
         subject = look(trainer, model, datamodule)
         check_trains(model)
         started = time.perf_counter()

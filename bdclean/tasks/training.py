@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
-from bdclean.data.notices import say
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
@@ -58,7 +57,7 @@ def train(
     with trainer.writing(files):
         if trainer.local_rank == 0:
             datamodule.prepare_data()
-            say(announcing.of_training(trainer, model, datamodule))
+            announcing.announce(announcing.of_training(trainer, model, datamodule))
         datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()

@@ -228,8 +228,7 @@ class ScanDistill(Unlearning):
         path.move(self.trainer.strategy.broadcast(share))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
+        images = min(self.defence.batch_size * self.trainer.accumulate_grad_batches, self.defence.trained_count)
         targeted = self.unlearning_lr * schedule.targeted_rate_factor(images)
         if self.targeted:
             return self.sgd(targeted, self.momentum, self.weight_decay, schedule.rising)
