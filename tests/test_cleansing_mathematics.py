@@ -1074,7 +1074,10 @@ def sau_inner(cleanser: Any, images: Tensor, clean: Sequence[Tensor], classes: T
             shared.append((((p / ((p + q) / 2)).log() * p).sum() + ((q / ((p + q) / 2)).log() * q).sum()) / 2)
     zero = 0 * answers[0].sum()
     size = len(images)
-    return cleanser.adversarial * sum(adversarial, zero) / (2 * size) + cleanser.shared * sum(shared, zero) / size
+    return (
+        cleanser.adversarial_weight * sum(adversarial, zero) / (2 * size)
+        + cleanser.shared_weight * sum(shared, zero) / size
+    )
 
 
 @pytest.mark.parametrize("weight", [0.01, 2.0])

@@ -385,11 +385,11 @@ def test_a_suspect_can_be_kept_as_it_is(
     assert comparison.keys() == {
         "search",
         "classes_compared",
-        "suspect_alone",
-        "student_alone",
+        "suspect_only",
+        "student_only",
         "p_value",
-        "significant",
-        "classes",
+        "backdoor",
+        "source_classes",
     }
     assert not comparison["backdoor"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out

@@ -535,17 +535,17 @@ def test_classes_that_cannot_reach_the_common_score_are_dropped(images: Tensor) 
             return super().project(parameters, size)
 
     scores, seen = [], []
-    for least in (-math.inf, DenseInversion.least):
+    for least in (-math.inf, DenseInversion.score_floor):
         detector = Counting((4, 2.8, 2, 1.4, 1))
-        detector.least, detector.seen = least, []  # type: ignore[misc]
+        detector.score_floor, detector.seen = least, []  # type: ignore[misc]
         scores.append(detector.find(Corners(True).eval(), images, CLASSES).scores)
         seen.append(set(detector.seen))
     every, some = scores
     assert seen[0] == {CLASSES}
     assert min(seen[1]) < CLASSES
-    far = every >= DenseInversion.least
+    far = every >= DenseInversion.score_floor
     assert far[TARGET]
     assert not far.all()
     # Scores of the other classes are unchanged; only dropped classes are not searched to the end.
     assert torch.equal(some[far], every[far])
-    assert (some[~far] < DenseInversion.least).all()
+    assert (some[~far] < DenseInversion.score_floor).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -42,11 +43,13 @@ def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Sectio
         write_whole(folder / name, partial(figure.savefig, format="png", dpi=DPI))
         plots.append(Section(title, (Picture("", partial(draw, rows)),)))
     for title, part in parts(rows).items():
-        if len(found := points(part)) > 1:
-            picture = Picture("", partial(pareto, found))
+        if len(methods := points(part)) > 1:
+            picture = Picture("", partial(pareto, methods))
             plots.append(Section(f"ACC lost and ASR left{title}", (picture, Text(PARETO, explains=True))))
-    legend, *tables = sections(rows)
-    content = (legend, *plots, *tables, *more)
+    found = sections(rows)
+    # Legend and warnings come before the plots.
+    above = tuple(takewhile(lambda one: all(isinstance(part, Text) for part in one.parts), found))
+    content = (*above, *plots, *found[len(above) :], *more)
     page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", content, sortable=True)
     html.write(folder / "index.html", page)
 

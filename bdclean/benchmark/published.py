@@ -126,7 +126,9 @@ def sections(rows: Sequence[Row], results: Sequence[Mapping[str, Any]]) -> tuple
 def _table(paper: Paper, theirs: Mapping[str, tuple[Pair, ...]], ours: Sequence[Row]) -> Table:
     """Methods by suspects: first the figures of this benchmark, then the published ones."""
     by_suspect = {name: part for (name,), part in groups(ours, "suspect").items()}
-    rows = [("(suspects)", "here", "", *(_pair(by_suspect[name], "suspect_") for name in theirs))]
+    # A suspect has a row for each method.
+    seeds = {name: [rows[0] for rows in groups(by_suspect[name], "seed").values()] for name in theirs}
+    rows = [("(suspects)", "here", "", *(_pair(part, "suspect_") for part in seeds.values()))]
     for (method, images), part in groups(ours, "method", "images").items():
         cells = {name: cell for (name,), cell in groups(part, "suspect").items()}
         rows.append((method, "here", images, *(_pair(cells.get(name, [])) for name in theirs)))

@@ -16,6 +16,7 @@ from bdclean.reporting.wording import (
     EXPLAINED,
     LIMITS,
     SCAN_EXPLAINED,
+    detectors,
     figure_tile,
     figures_table,
     left_out_line,
@@ -128,7 +129,7 @@ def _scan(result: Cleansing) -> Section | None:
     parts += [triggered(one) for one in result.recovered if one.significant]
     rest = [triggered(one) for one in result.recovered if not one.significant]
     if negative:
-        parts.append(Folded(f"{len(negative)} detectors without a finding", (_findings(negative), *rest)))
+        parts.append(Folded(f"{detectors(len(negative))} without a finding", (_findings(negative), *rest)))
     parts.append(Text(SCAN_EXPLAINED, explains=True))
     brief = f"Scan of the suspect: {scan.suspect.text}\nScan of the cleansed network: {scan.cleansed.text}"
     return Section("Scan", tuple(parts), brief)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jinja2
@@ -12,6 +13,9 @@ from bdclean.checkpoint import write_text
 from bdclean.reporting.figures import png, svg
 from bdclean.reporting.sections import Folded, Page, Picture, Text, Tiles
 from bdclean.tables import Cell, Table
+
+NUMBER = re.compile(r"[<\d]|[-\u2013](\d|$)")
+"""Beginning of a number, or a dash for a missing one."""
 
 
 def write(path: Path, page: Page) -> None:
@@ -32,7 +36,18 @@ def render(page: Page) -> str:
         "tiles": lambda part: isinstance(part, Tiles),
         "folded": lambda part: isinstance(part, Folded),
     }
+    environment.filters["texts"] = _texts
     return environment.get_template("page.html.j2").render(page=page, image=_image)
+
+
+def _texts(table: Table) -> set[int]:
+    """The columns of a table in which some cell does not begin like a number."""
+    rows = [list(map(str, row)) for row in table.rows]
+    return {
+        column
+        for column in range(len(table.header))
+        if any(row[column] and not NUMBER.match(row[column]) for row in rows)
+    }
 
 
 def _image(picture: Picture) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from bdclean.reporting.excess import BACKDOOR_EXCESS, CLEAN_EXCESS
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
-from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, left_out_line, percent
+from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, detectors, left_out_line, percent
 from bdclean.scanning import format_p_value, is_significant
 from bdclean.tables import Table
 
@@ -93,7 +93,7 @@ def _recovered(result: Scan) -> Section | None:
         return None
     significant = [triggered(one) for one in result.recovered if one.significant]
     rest = [triggered(one) for one in result.recovered if not one.significant]
-    folded = [Folded(f"Recovered by {len(rest)} detectors without a finding", tuple(rest))] if rest else []
+    folded = [Folded(f"Recovered by {detectors(len(rest))} without a finding", tuple(rest))] if rest else []
     return Section("Recovered triggers", (*significant, *folded))
 
 

@@ -75,6 +75,11 @@ def _cell(figure: Figure) -> Cell:
     return Cell(percent(figure.percent, "-"), note)
 
 
+def detectors(count: int) -> str:
+    """A number of detectors, as text."""
+    return f"{count} detector{'' if count == 1 else 's'}"
+
+
 def title(name: str) -> str:
     """Title of a figure in reports."""
     return name.upper() if len(name) < 4 else name
