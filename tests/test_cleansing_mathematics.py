@@ -140,9 +140,19 @@ LACKING = {
     "NAD": {NO_POSITIONS: "no stage .* feature maps", TRANSFORMERS: "neither batch norms nor dropout"},
     "FinePrune": {"convolution as head": "not a linear layer"},
     "NPD": {"head alone": "no layer before the head"},
-    **{name: {"head alone": "no convolution or linear layer before its head"} for name in ("ANP", "CLP", "RNP")},
+    **{
+        name: {"head alone": "no convolution or linear layer before its head"}
+        for name in ("ANP", "BAN", "CLP", "EP", "RNP", "TSBD")
+    },
 }
 """Networks that a method does not support, and its message."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "BTIDBF": {"mask_epochs": 1, "generator_epochs": 1},
+    "NC": {"rounds": 2},
+    "Reinitialise": {"supervision": "teacher"},
+    "TSBD": {"unlearning_epochs": 2},
+}
+"""Options of methods that would otherwise take long or use labels."""
 
 
 def random_images(count: int = 12, size: int = SIZE, seed: int = 0) -> Tensor:
@@ -282,14 +292,13 @@ def test_every_method_cleanses_every_network_or_names_the_missing_layer(name: st
         step = cleanser.training_step
         cleanser.training_step = lambda batch, batch_idx: seen.append(batch) or step(batch, batch_idx)
 
-    options = {"supervision": "teacher"} if name == "Reinitialise" else {}
     method = getattr(cleansing, name)
     lacks = [what for toys, what in LACKING.get(name, {}).items() if toy in toys.split(", ")]
     if lacks:
         with pytest.raises(InputError, match=f"method {name}: .*{lacks[0]}"):
             run(method, suspect)
     else:
-        cleanser = run(method, suspect, watch=watch, **options)
+        cleanser = run(method, suspect, watch=watch, **OPTIONS.get(name, {}))
         after = state(cleanser.network)
         assert [(key, value.shape) for key, value in after.items()] == [(k, v.shape) for k, v in before.items()]
         assert all(value.isfinite().all() for value in after.values())

@@ -10,13 +10,19 @@ from bdclean import cleansing
 from tests.conftest import cleanse
 
 METHODS = [name for name in cleansing.__all__ if name != "Cleanser"]
-CHANGES_NOTHING = {"ANP", "BNP", "RNP", "MCR"}
-"""Of a network that has hardly been trained: what they would prune or take costs more than they may."""
+CHANGES_NOTHING = {"ANP", "BNP", "EP", "RNP", "MCR", "NC"}
+"""Of a network that has hardly been trained: what they would prune or take costs more than they may, or nothing is
+conspicuous."""
+
+
+SHORT = {"BTIDBF": ("mask_epochs", "generator_epochs"), "NC": ("rounds",), "TSBD": ("unlearning_epochs",)}
+"""Options with a number of passes over the images."""
 
 
 def quick(name: str, epochs: int) -> list[str]:
     """Options that shorten a method, if it trains."""
-    return ["--trainer.max_epochs", str(epochs)] if getattr(cleansing, name).epochs else []
+    passes = [word for option in SHORT.get(name, ()) for word in (f"--method.{option}", "1")]
+    return [*passes, "--trainer.max_epochs", str(epochs)] if getattr(cleansing, name).epochs else []
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

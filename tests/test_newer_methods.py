@@ -1,27 +1,36 @@
-"""The cleansing methods NC, EP, BAN, TSBD, UNIT and BTIDBF against slow, obvious references, on tiny networks."""
+"""The cleansing methods NC, EP, BAN, TSBD and BTIDBF against slow, obvious references, on tiny networks."""
 
 import copy
+import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 
 from bdclean import InputError, cleansing
-from bdclean.cleansing import nc
+from bdclean.cleansing import ep, nc, steps, tsbd
 from bdclean.data.batch import Batch
 from tests.conftest import cleanse
 from tests.test_cleansing_mathematics import (
     CLASSES,
     SIZE,
+    batches,
     convnet,
     entropy,
     equal,
+    flat,
+    gradients,
+    grouped,
     normalised,
     random_images,
     run,
+    slopes,
     state,
     stirred,
     suspect_of,
@@ -122,7 +131,7 @@ def test_nc_trains_on_some_images_with_the_trigger_and_the_targets_without_it(la
 
 
 class Planted(nn.Module):
-    """Predicts the class nearest to the mean colour; one bright pixel favours class 1."""
+    """Predicts the class whose direction the mean colour is nearest to, plus class 1 for a bright pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,6 +167,292 @@ def test_nc_trains_on_as_many_images_as_the_paper() -> None:
     assert [cleanser.epochs_of(images) for images in (0, 100, 500, 2500, 50_000)] == [5000, 50, 10, 2, 1]
 
 
+# EP
+
+
+def test_entropies_against_a_histogram_by_hand() -> None:
+    values = torch.randn(5, 30).double()
+    values[1, :15] -= 40
+    values[2] = 7.0
+    found = ep.entropies(values, 0.5)
+    for row, entropy_of_row in zip(values.tolist(), found.tolist(), strict=True):
+        mean, std = statistics.mean(row), statistics.stdev(row)
+        if std == 0:
+            assert math.isnan(entropy_of_row)
+            continue
+        standard = [(value - mean) / std for value in row]
+        counts: dict[int, int] = {}
+        for value in standard:
+            place = int((value - min(standard)) / 0.5)
+            counts[place] = counts.get(place, 0) + 1
+        expected = -sum(count / 30 * math.log(count / 30 / 0.5) for count in counts.values())
+        assert entropy_of_row == pytest.approx(expected)
+    assert int(found.nan_to_num(9).argmin()) == 1
+
+
+def test_entropy_of_many_samples_is_that_of_their_distribution() -> None:
+    normal = ep.entropies(torch.randn(1, 200_000), 0.05)
+    assert float(normal) == pytest.approx(0.5 * math.log(2 * math.pi * math.e), abs=0.01)
+
+
+def test_ep_prunes_channels_with_two_groups_of_activations() -> None:
+    network = stirred(grouped())
+    cleanser = cleansing.EP(suspect_of(network), u=0.8, width=0.3)
+    parts = random_images(40).split((17, 20, 3))
+    cleanser.images = batches(*parts)  # type: ignore[method-assign]
+    cleanser.prepare()
+    expected, reference, images = state(network), copy.deepcopy(network).eval(), normalised(torch.cat(parts))
+    for place, norm in ((0, 1), (3, 4), (6, 6), (9, 9)):
+        outputs = reference[: place + 1](images).detach()
+        largest = torch.stack([image.reshape(len(image), -1).max(1).values for image in outputs])
+        found = ep.entropies(largest.T, 0.3).tolist()
+        usual = [value for value in found if not math.isnan(value)]
+        border = statistics.mean(usual) - 0.8 * statistics.stdev(usual)
+        gone = [channel for channel, value in enumerate(found) if value < border]
+        assert gone
+        expected[f"{norm}.weight"][gone] = 0
+    close(state(cleanser.network), expected, rtol=0, atol=0)
+
+
+# BAN
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_ban_adds_the_loss_under_the_worst_noise(steps: int) -> None:
+    cleanser = unit(cleansing.BAN, convnet(), eps=0.2, steps=steps, robust=0.7).train()
+    images = random_images().double()
+    targets = cleanser.teacher(normalised(images)).softmax(1)
+    before = state(cleanser.network)
+
+    def by_hand(noise: Tensor) -> Tensor:
+        copied = copy.deepcopy(cleanser.network).train()
+        copied.load_state_dict(before)
+        with torch.no_grad():
+            for norm, count, first in ((1, 6, 0), (4, 8, 6)):
+                for channel in range(count):
+                    copied[norm].weight[channel] *= 1 + noise[first + channel]
+                    copied[norm].bias[channel] *= 1 + noise[14 + first + channel]
+        return entropy(copied(normalised(images)), targets)
+
+    torch.manual_seed(3)
+    loss = cleanser.training_step(Batch(images), 0)
+    loss.backward()
+    torch.manual_seed(3)
+    noise = torch.cat([torch.empty(count).double().uniform_(-0.2, 0.2) for count in (6, 8, 6, 8)])
+    for _ in range(steps):
+        noise = (noise + 0.2 / steps * slopes(lambda n: by_hand(n).detach(), noise).sign()).clamp(-0.2, 0.2)
+    clean = entropy(copy.deepcopy(cleanser.network).train()(normalised(images)), targets)
+    close(loss, clean + 0.7 * by_hand(noise))
+    after = state(cleanser.network)
+    # One pass without noise updates the running statistics.
+    assert int(after["1.num_batches_tracked"]) == 1
+
+    def whole(weight: Tensor) -> Tensor:
+        copied = copy.deepcopy(cleanser.network).train()
+        copied.load_state_dict({**before, "8.weight": weight})
+        noisy = copy.deepcopy(copied)
+        for norm, count, first in ((1, 6, 0), (4, 8, 6)):
+            noisy[norm].weight.data *= 1 + noise[first : first + count]
+            noisy[norm].bias.data *= 1 + noise[14 + first : 14 + first + count]
+        return (
+            entropy(copied(normalised(images)), targets) + 0.7 * entropy(noisy(normalised(images)), targets)
+        ).detach()
+
+    head = cleanser.network[8].weight
+    close(head.grad, slopes(whole, head.detach().clone()), atol=1e-6, rtol=1e-4)
+
+
+# TSBD
+
+
+@pytest.mark.parametrize(("neurons", "subweights"), [(0.5, 0.6), (0.25, 1.0), (1.0, 0.1), (0.0, 0.5)])
+def test_reset_weights_against_sorted_lists(neurons: float, subweights: float) -> None:
+    changes = [torch.rand(3, 2, 2, 2), 2 * torch.rand(5, 4)]
+    ranked = sorted(
+        ((float(row.sum()), layer, place) for layer, change in enumerate(changes) for place, row in enumerate(change)),
+        reverse=True,
+    )[: int(neurons * 8)]
+    theirs = sorted(
+        (
+            (float(value), layer, place, number)
+            for _, layer, place in ranked
+            for number, value in enumerate(changes[layer][place].flatten())
+        ),
+        reverse=True,
+    )
+    expected = [torch.zeros_like(change, dtype=torch.bool) for change in changes]
+    for _, layer, place, number in theirs[: int(subweights * len(theirs))]:
+        expected[layer][place].view(-1)[number] = True
+    close(tsbd.reset_weights(changes, neurons, subweights), expected)
+
+
+def test_tsbd_ascends_until_chance_and_resets_weights_of_the_suspect() -> None:
+    suspect = suspect_of(stirred(convnet()))
+    cleanser = cleansing.TSBD(suspect, supervision="labels", unlearning_lr=0.01, unlearning_epochs=2).train()
+    images, labels = random_images(), torch.arange(12) % CLASSES
+    # Never at chance: the labels are the predictions.
+    reference = copy.deepcopy(suspect.network).train()
+    cleanser.images = batches(images[:8], images[8:], targets=[labels[:8], labels[8:]])  # type: ignore[method-assign]
+    cleanser.num_classes = 10**6
+    cleanser.unlearn()
+    velocity = [torch.zeros_like(value) for value in reference.parameters()]
+    for _ in range(2):
+        for some in (slice(0, 8), slice(8, 12)):
+            loss = entropy(reference(normalised(images[some])), labels[some])
+            found = torch.autograd.grad(loss, list(reference.parameters()))
+            with torch.no_grad():
+                for value, speed, slope in zip(reference.parameters(), velocity, found, strict=True):
+                    speed.mul_(0.9).add_(slope)
+                    value += 0.01 * speed
+    close(state(cleanser.network), state(reference), atol=1e-5, rtol=1e-5)
+    cleanser._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda masks: masks))  # type: ignore[assignment]
+    cleanser.prepare()
+    expected, layers = state(suspect.network), ("0.weight", "3.weight")
+    for name, mask in zip(layers, cleanser.reset, strict=True):
+        expected[name][mask] = 0
+    close(state(cleanser.network), expected, rtol=0, atol=0)
+    neurons = int(0.15 * 14)
+    assert sum(int(mask.flatten(1).any(1).sum()) for mask in cleanser.reset) <= neurons
+    assert sum(int(mask.sum()) for mask in cleanser.reset) > 0
+    assert [row[0] for row in cleanser.describe()[0].rows] == list(layers)  # type: ignore[union-attr]
+
+
+def test_tsbd_stops_unlearning_at_chance() -> None:
+    cleanser = cleansing.TSBD(suspect_of(convnet()), unlearning_epochs=50)
+    passes: list[int] = []
+
+    def images() -> Iterator[tuple[Tensor, Tensor]]:
+        passes.append(1)
+        # The wrong class for all images.
+        pixels = random_images()
+        yield pixels, (cleanser(pixels).argmax(1) + 1) % CLASSES
+
+    cleanser.images = images  # type: ignore[assignment]
+    cleanser.unlearn()
+    assert len(passes) == 1
+
+
+def test_tsbd_mixes_the_gradients_here_and_uphill() -> None:
+    cleanser = unit(cleansing.TSBD, convnet(), radius=0.3, alpha=0.6).train()
+    images = random_images().double()
+    targets = cleanser.teacher(normalised(images)).softmax(1)
+    here = copy.deepcopy(cleanser.network).train()
+    entropy(here(normalised(images)), targets).backward()
+    first = flat(value.grad for value in here.parameters())
+    there = copy.deepcopy(cleanser.network).train()
+    vector_to_parameters(flat(there.parameters()) + 0.3 * first / first.norm(), there.parameters())
+    entropy(there(normalised(images)), targets).backward()
+    second = flat(value.grad for value in there.parameters())
+    cleanser.training_step(Batch(images), 0).backward()
+    close(gradients(cleanser.network), 0.4 * first + 0.6 * second)
+    close(cleanser.network[1].running_mean, here[1].running_mean)
+
+
+# BTIDBF
+
+
+def body_and_head(network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
+    """The input of the head of a `convnet`, and the head."""
+    layers = list(network.children())
+    return nn.Sequential(*layers[:-1])(normalised(images)), layers[-1]
+
+
+def test_btidbf_reads_and_masks_the_input_of_the_head() -> None:
+    cleanser = unit(cleansing.BTIDBF, convnet()).eval()
+    images, mask = random_images().double(), torch.rand(8).double()
+    features, head = body_and_head(cleanser.network, images)
+    for scales, one in ((torch.ones(8).double(), None), (mask, mask)):
+        logits, found = cleanser.through(images, one)
+        close(found, features)
+        close(logits, head(scales * features))
+
+
+def test_btidbf_mask_against_a_plain_loop() -> None:
+    cleanser = unit(cleansing.BTIDBF, convnet(), mask_epochs=4, mask_lr=0.3).eval()
+    images, labels = random_images(20).double(), torch.arange(20) % CLASSES
+    torch.manual_seed(5)
+    found = cleanser.decouple([(images[:12], labels[:12]), (images[12:], labels[12:])])
+    assert all(value.grad is None for value in cleanser.network.parameters())
+    torch.manual_seed(5)
+    raw = torch.randn(8).double().requires_grad_()
+    optimizer = torch.optim.Adam([raw], 0.3)
+    for _ in range(4):
+        for some in (slice(0, 12), slice(12, 20)):
+            features, head = body_and_head(cleanser.network, images[some])
+            mask = 0.5 + 0.5 * raw.tanh()
+            loss = entropy(head(mask * features), labels[some]) - entropy(head((1 - mask) * features), labels[some])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    close(found, (0.5 + 0.5 * raw.tanh()).detach())
+
+
+@pytest.mark.parametrize(("bound", "target"), [(9.0, None), (9.0, 2), (0.0, None), (0.0, 1)])
+def test_btidbf_inversion_loss(bound: float, target: int | None) -> None:
+    cleanser = unit(cleansing.BTIDBF, convnet(), bound=bound).eval()
+    cleanser.target = target
+    images, mask = random_images().double(), torch.rand(8).double()
+    changed = (images + cleanser.generator(images)).clamp(0, 1)
+    (z, head), (w, _) = (body_and_head(cleanser.network, one) for one in (images, changed))
+    if bound:
+        expected = 0.01 * ((mask * (w - z)) ** 2).mean() - (((1 - mask) * (w - z)) ** 2).mean()
+    else:
+        expected = ((normalised(changed) - normalised(images)) ** 2).mean()
+    if target is not None:
+        expected = expected + entropy(head(w), torch.full((12,), target))
+    close(cleanser.inversion_loss(images, mask), expected)
+
+
+def test_btidbf_inverts_towards_other_features_and_names_the_commonest_class() -> None:
+    cleanser = unit(cleansing.BTIDBF, convnet(), mask_epochs=2, generator_epochs=15, bound=50.0).eval()
+    images = random_images(24).double()
+    parts = [(images, cleanser.teach(images).argmax(1))]
+
+    def distance() -> float:
+        (z, _), (w, _) = (body_and_head(cleanser.network, one) for one in (images, cleanser.trigger(images)))
+        return float(((w - z) ** 2).mean().detach())
+
+    before, weights = distance(), state(cleanser.network)
+    cleanser.invert(parts)
+    assert distance() > 2 * before
+    assert equal(state(cleanser.network), weights)
+    predicted = cleanser(cleanser.trigger(images)).argmax(1).tolist()
+    assert cleanser.target == max(range(CLASSES), key=predicted.count)
+    assert not any(value.requires_grad for value in cleanser.generator.parameters())
+
+
+def test_btidbf_unlearns_the_generated_images() -> None:
+    cleanser = unit(cleansing.BTIDBF, convnet(), share=0.2, features=0.7).train()
+    images = random_images(15).double()
+    targets = cleanser.teacher(normalised(images)).softmax(1)
+    changed = torch.cat([cleanser.trigger(images[:4]), images[4:]])
+    reference = copy.deepcopy(cleanser.network).train()
+    (w, head), (z, _) = (body_and_head(reference, one) for one in (changed, images))
+    close(cleanser.training_step(Batch(images), 0), entropy(head(w), targets) + 0.7 * ((w - z) ** 2).mean())
+
+
+@pytest.mark.parametrize(("count", "read"), [(1, 1), (4, 1), (5, 2), (10, 3), (11, 3)])
+def test_first_batches_reads_no_more_batches_than_it_needs(count: int, read: int) -> None:
+    left = batches(*random_images(10).split((4, 4, 2)))()
+    assert sum(len(images) for images, _ in steps.first_batches(left, count)) == (4, 8, 10)[read - 1]
+    assert len(list(left)) == 3 - read
+
+
+def test_btidbf_inverts_at_the_beginning_of_each_round() -> None:
+    begun: list[tuple[int, bool, int]] = []
+
+    def watch(cleanser: Any) -> None:
+        def invert(parts: Any) -> None:
+            begun.append((cleanser.current_epoch, cleanser.network.training, sum(len(images) for images, _ in parts)))
+            cleanser.target = 0
+
+        cleanser.invert = invert
+
+    cleanser = run(cleansing.BTIDBF, suspect_of(convnet()), 7, watch, rounds=3)
+    assert begun == [(0, False, 20), (2, False, 20), (4, False, 20)]
+    assert cleanser.target == 0
+
+
 # Options
 
 
@@ -168,6 +463,24 @@ def test_nc_trains_on_as_many_images_as_the_paper() -> None:
         (cleansing.NC, "success", 1.5),
         (cleansing.NC, "threshold", -1.0),
         (cleansing.NC, "share", 2.0),
+        (cleansing.EP, "u", -1.0),
+        (cleansing.EP, "width", 0.0),
+        (cleansing.BAN, "eps", -0.1),
+        (cleansing.BAN, "steps", -1),
+        (cleansing.BAN, "robust", -2.0),
+        (cleansing.BTIDBF, "rounds", 0),
+        (cleansing.BTIDBF, "mask_epochs", 0),
+        (cleansing.BTIDBF, "generator_epochs", 0),
+        (cleansing.BTIDBF, "lr", 0.0),
+        (cleansing.BTIDBF, "bound", -1.0),
+        (cleansing.BTIDBF, "share", 1.5),
+        (cleansing.BTIDBF, "features", -1.0),
+        (cleansing.TSBD, "neurons", 1.5),
+        (cleansing.TSBD, "subweights", -0.5),
+        (cleansing.TSBD, "alpha", 2.0),
+        (cleansing.TSBD, "radius", -1.0),
+        (cleansing.TSBD, "unlearning_lr", 0.0),
+        (cleansing.TSBD, "unlearning_epochs", 0),
     ],
 )
 def test_a_wrong_option_is_named(method: type[Any], option: str, value: float) -> None:
@@ -176,7 +489,15 @@ def test_a_wrong_option_is_named(method: type[Any], option: str, value: float) -
 
 
 @pytest.mark.usefixtures("tiny_shapes")
-@pytest.mark.parametrize(("name", "options"), [("NC", ["--method.rounds", "2", "--method.threshold", "0"])])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("NC", ["--method.rounds", "2", "--method.threshold", "0"]),
+        ("BAN", []),
+        ("TSBD", ["--method.unlearning_epochs", "2"]),
+        ("BTIDBF", ["--method.rounds", "1", "--method.mask_epochs", "1", "--method.generator_epochs", "1"]),
+    ],
+)
 def test_methods_train_with_labels_from_the_command_line(name: str, options: list[str], tiny_suspect: Path) -> None:
     length = ["--trainer.max_epochs", "2", "--data.num_unlabeled", "40"]
     report = cleanse(tiny_suspect, "--method", name, "--method.supervision", "labels", *length, *options)

@@ -1,11 +1,14 @@
 """Cleansing methods, one file each. Import a new method here and add it to `__all__`: all commands then offer it."""
 
 from bdclean.cleansing.anp import ANP
+from bdclean.cleansing.ban import BAN
 from bdclean.cleansing.base import Cleanser
 from bdclean.cleansing.bnp import BNP
+from bdclean.cleansing.btidbf import BTIDBF
 from bdclean.cleansing.clp import CLP
 from bdclean.cleansing.controls import Distill, Reinitialise
 from bdclean.cleansing.distill import DistillCleanseModule, StrongDistillCleanseModule
+from bdclean.cleansing.ep import EP
 from bdclean.cleansing.fineprune import FinePrune
 from bdclean.cleansing.finetune import FineTune
 from bdclean.cleansing.fst import FST
@@ -18,11 +21,15 @@ from bdclean.cleansing.npd import NPD
 from bdclean.cleansing.rnp import RNP
 from bdclean.cleansing.sau import SAU
 from bdclean.cleansing.scandistill import ScanDistill
+from bdclean.cleansing.tsbd import TSBD
 
 __all__ = [
     "ANP",
+    "BAN",
     "BNP",
+    "BTIDBF",
     "CLP",
+    "EP",
     "FST",
     "FTSAM",
     "IBAU",
@@ -32,6 +39,7 @@ __all__ = [
     "NPD",
     "RNP",
     "SAU",
+    "TSBD",
     "Cleanser",
     "Distill",
     "DistillCleanseModule",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.func import functional_call
 
 from bdclean.cleansing.base import Supervision
+from bdclean.cleansing.neuron_noise import worst_factors
 from bdclean.cleansing.prune import MaskingCleanser
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
@@ -74,21 +74,8 @@ class ANP(MaskingCleanser):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, targets = self.supervise(batch)
         masks = list(self.masks)
-        noise = [
-            torch.empty_like(mask).uniform_(-self.eps, self.eps).requires_grad_() for _ in range(2) for mask in masks
-        ]
-        delta, xi = noise[: len(masks)], noise[len(masks) :]
-        worse = self.loss(
-            images, targets, [m.detach() + d for m, d in zip(masks, delta, strict=True)], [1 + x for x in xi]
-        )
-        # xi is unused for layers without shifts.
-        signs = torch.autograd.grad(worse, noise, allow_unused=True, materialize_grads=True)
-        worst = [
-            (value.detach() + self.eps * gradient.sign()).clamp(-self.eps, self.eps)
-            for value, gradient in zip(noise, signs, strict=True)
-        ]
-        delta, xi = worst[: len(masks)], worst[len(masks) :]
-        perturbed = self.loss(images, targets, [m + d for m, d in zip(masks, delta, strict=True)], [1 + x for x in xi])
+        worst = worst_factors(lambda scales, shifts: self.loss(images, targets, scales, shifts), masks, self.eps)
+        perturbed = self.loss(images, targets, *worst)
         loss = self.alpha * self.loss(images, targets, masks, []) + (1 - self.alpha) * perturbed
         self.log_loss(loss, images)
         return loss

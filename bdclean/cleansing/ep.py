@@ -78,7 +78,8 @@ class EP(PruningCleanser):
             axis = 1 if isinstance(layer, _ConvNd) else -1
 
             def note(_layer: Any, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                samples[name].append(output.float().movedim(axis, 1).flatten(2).amax(2) if output.ndim > 2 else output)
+                values = output.float().movedim(axis, 1)
+                samples[name].append(values.reshape(*values.shape[:2], -1).amax(2))
 
             return layer.register_forward_hook(note)
 

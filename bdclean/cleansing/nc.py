@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bdclean.cleansing.base import Supervision
 from bdclean.cleansing.finetune import FineTune
+from bdclean.cleansing.steps import first_batches
 from bdclean.data.batch import Batch
 from bdclean.modules import Classifier
 from bdclean.perturbations import overlay
@@ -60,15 +61,15 @@ def invert(network: Network, images: Tensor, target: int, rounds: int, success: 
     best, smallest, stale = raw.detach(), math.inf, 0
     cost, streak = FIRST_COST, 0
     for _ in range(rounds):
-        hits = 0
+        hits = torch.zeros((), device=images.device)
         for part in pieces(images, SEARCH_BATCH):
             layer = as_layer(raw)
             logits = network(overlay(part, layer))
             loss = F.cross_entropy(logits, torch.full_like(logits[:, 0], target, dtype=torch.long))
             (raw.grad,) = torch.autograd.grad(loss + cost * layer[:, :1].sum(), raw)
             optimizer.step()
-            hits += int((logits.argmax(1) == target).sum())
-        successful = hits >= success * len(images)
+            hits += (logits.argmax(1) == target).sum()
+        successful = bool(hits >= success * len(images))
         found = as_layer(raw.detach())
         norm = float(found[:, :1].sum())
         stale = 0 if successful and norm < 0.99 * smallest else stale + 1
@@ -165,7 +166,7 @@ class NC(FineTune):
 
     def prepare(self) -> None:
         """Recover the triggers; FineTune's check does not apply, because triggers have a gradient from the start."""
-        images = torch.cat([batch.images for batch in self.batches()])[:SEARCH_IMAGES]
+        images = torch.cat([images for images, _ in first_batches(self.images(), SEARCH_IMAGES)])[:SEARCH_IMAGES]
         with self.trainer.precision_plugin.forward_context():
             found = [
                 invert(self.teach_through, images, target, self.rounds, self.success)

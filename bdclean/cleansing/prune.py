@@ -16,6 +16,18 @@ from bdclean.networks import Channels, find_channels, scale
 from bdclean.tables import Description, Table
 
 
+def channels_of(suspect: Classifier, method: str) -> list[Channels]:
+    """The channels of all convolution and linear layers of a network except the head.
+
+    Raises:
+        InputError: If there is no such layer; the message names the method.
+    """
+    layers = find_channels(suspect, suspect.image_size)
+    if not layers:
+        raise InputError("method", method, "the network has no convolution or linear layer before its head")
+    return layers
+
+
 class PruningCleanser(Cleanser):
     """Prunes output channels of layers: their scales become 0, and with `shifts` their shifts too.
 
@@ -36,12 +48,7 @@ class PruningCleanser(Cleanser):
         Raises:
             InputError: If there is no such layer.
         """
-        layers = find_channels(suspect, suspect.image_size)
-        if not layers:
-            raise InputError(
-                "method", type(self).__name__, "the network has no convolution or linear layer before its head"
-            )
-        return layers
+        return channels_of(suspect, type(self).__name__)
 
     def without(self, pruned: Sequence[Tensor]) -> dict[str, Tensor]:
         """The changed parameters after pruning channels.

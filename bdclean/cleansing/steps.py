@@ -1,11 +1,11 @@
-"""Forward passes in train mode without side effects."""
+"""Parts of a method's steps: forward passes in train mode without side effects, and a limited number of images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -22,3 +22,14 @@ def fixed_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, buffers in zip(norms, before, strict=True):
             norm._buffers.update(buffers)
+
+
+def first_batches(batches: Iterable[tuple[Tensor, Tensor]], count: int) -> list[tuple[Tensor, Tensor]]:
+    """The first batches of images and targets that have at least `count` images together; all if there are fewer."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for images, targets in batches:
+        found.append((images, targets))
+        count -= len(images)
+        if count <= 0:
+            break
+    return found
