@@ -38,7 +38,13 @@ ENGINE_ALIASES = {"local": "Local", "slurm": "Slurm", "ray": "Ray"}
 """Maps the name of an engine in lower case to the name of its class."""
 ALIASES = {"method": METHOD_ALIASES, "engine": ENGINE_ALIASES}
 """Other names of classes, by the option that names the class."""
-RENAMED_ATTACK_OPTIONS = {"silent_share": "warmup_fraction"}
+RENAMED_ATTACK_OPTIONS = {
+    "silent_share": "warmup_fraction",
+    "learning_share": "trigger_training_fraction",
+    "kept": "kept_fraction",
+    "ghost_share": "ghost_fraction",
+    "tested": "test_trigger",
+}
 """Maps old names of attack options, on command lines and in checkpoints, to the current names."""
 USUAL = ("preact_resnet18", "resnet18", "vgg11_bn")
 """Networks to suggest if no name is similar."""

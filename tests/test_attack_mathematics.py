@@ -623,7 +623,7 @@ def test_fewer_large_images_at_once() -> None:
 def test_adaptive_blend_has_some_pieces_in_training_and_all_in_tests(
     height: int, width: int, kept: float, pieces: int
 ) -> None:
-    attack = AdaptiveBlend(alpha=0.4, training_alpha=0.15, kept=kept, pieces=pieces, seed=4)
+    attack = AdaptiveBlend(alpha=0.4, training_alpha=0.15, kept_fraction=kept, pieces=pieces, seed=4)
     attack.build(max(height, width))
     picture = attack.apply(torch.zeros(1, 3, height, width))[0] / 0.4
     images, indices = random_images(6, height, width), torch.tensor([0, 1, 17, 4000, 50_000, 3])
@@ -926,7 +926,7 @@ def test_the_gradient_of_a_scar_shadow_scales_with_its_accuracy() -> None:
     known = (shadow.logits(images).argmax(1) == targets).float().mean()
     assert known > 0
     torch.testing.assert_close(told.norm(), 0.25 * known * own.norm())
-    assert not attack.learns
+    assert not attack.trains_trigger
 
 
 def test_scar_trains_only_the_network() -> None:

@@ -222,7 +222,7 @@ def test_roles_follow_the_rates_and_the_seed() -> None:
 
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_trained_trigger() -> None:
-    attack = attacks.LIRA(learning_share=0.5)
+    attack = attacks.LIRA(trigger_training_fraction=0.5)
     before = {name: value.clone() for name, value in attack.state_dict().items()}
     data, model = PoisonDataModule("shapes", attack, batch_size=32), AttackModule("small_cnn", lr=0.05)
     trainer = Trainer(max_epochs=2, enable_progress_bar=False, logger=False, accelerator="cpu", callbacks=[Half()])

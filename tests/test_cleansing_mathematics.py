@@ -1079,7 +1079,7 @@ def sau_inner(cleanser: Any, images: Tensor, clean: Sequence[Tensor], classes: T
 
 @pytest.mark.parametrize("weight", [0.01, 2.0])
 def test_sau_perturbs_by_sign_steps_and_unlearns(weight: float) -> None:
-    cleanser = unit(cleansing.SAU, convnet(), eps=0.15, steps=3, adversarial=weight, unlearn=0.7).train()
+    cleanser = unit(cleansing.SAU, convnet(), eps=0.15, steps=3, adversarial_weight=weight, unlearn_weight=0.7).train()
     images = random_images(24).double()
     targets = cleanser.teach(images).softmax(1)
     classes = targets.argmax(1)
@@ -1122,7 +1122,7 @@ def test_polarize_is_a_map_of_channels_before_the_layer(layer: Any) -> None:
 
 def test_npd_filters_before_the_penultimate_layer_and_is_merged_into_it() -> None:
     network = pooled(*ladder()[:6], nn.Conv2d(6, 7, 1), nn.Tanh(), width=7).double()
-    cleanser = unit(cleansing.NPD, network, eps=2.0, step_size=0.2, adversarial=0.3).train()
+    cleanser = unit(cleansing.NPD, network, eps=2.0, step_size=0.2, adversarial_weight=0.3).train()
     assert cleanser.place == "network.4.weight"
     images = random_images().double()
     close(cleanser.polarized(images), cleanser(images))

@@ -17,7 +17,7 @@ from bdclean.modules import Suspect, identify
 from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.measures import Figure, Figures, Interval
 from bdclean.reporting.parts import Subject
-from bdclean.reporting.scans import Comparison, Moved, Verdict
+from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict
 from bdclean.scanning import SparseInversion
 from bdclean.scanning.difference import Difference
 from tests.conftest import QUICK, QUIET
@@ -26,7 +26,9 @@ from tests.strangers import Pooled
 
 HARMLESS = Harm(5000, 0.014, 0.02, ())
 PATCH, MARGIN = finding(0.001, 1, "PatchInversion"), finding(1.0, 3, "MaximumMargin")
-SCAN = Comparison(Verdict((PATCH, MARGIN), 0.01, (), (MARGIN, MARGIN)), (Moved(99.0, 1.0), Moved(None, None)))
+SCAN = Comparison(
+    Verdict((PATCH, MARGIN), 0.01, (), (MARGIN, MARGIN)), (RecoveredASR(99.0, 1.0), RecoveredASR(None, None))
+)
 
 
 def test_evidence_for_the_network() -> None:
@@ -52,8 +54,8 @@ def test_a_comparison_is_evidence_too(forward: tuple[float, float], expected: st
     found = conclude(cleansing(harm=HARMLESS, differences=(one,), unlearned=True))
     assert found.sentence.endswith(f"; {expected}.")
     ended = conclude(cleansing(differences=(one,)))
-    assert ended.trusted == (not one.found)
-    assert ("training ended before they were unlearned" in ended.sentence) == one.found
+    assert ended.trusted == (not one.backdoor)
+    assert ("training ended before they were unlearned" in ended.sentence) == one.backdoor
 
 
 def test_all_evidence_against_the_network_is_listed() -> None:

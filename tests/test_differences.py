@@ -97,11 +97,11 @@ def test_the_source_class_of_a_trigger_is_found_and_none_without_a_trigger(image
     torch.manual_seed(0)
     inversions = [SparseInversion((8.0, 5.6, 4.0), 4), PatchInversion((5.6, 4.0), 4)]
     with_trigger = differences(Quarters(True), Quarters(False), images, inversions, CLASSES)
-    assert any(one.found for one in with_trigger)
-    assert all(one.sources in ((), (2,)) for one in with_trigger)
+    assert any(one.backdoor for one in with_trigger)
+    assert all(one.source_classes in ((), (2,)) for one in with_trigger)
     # In the other direction there is nothing to find, because that network has no trigger.
     for one, other in ((False, True), (False, False), (True, True)):
-        assert not any(one.found for one in differences(Quarters(one), Quarters(other), images, inversions, CLASSES))
+        assert not any(one.backdoor for one in differences(Quarters(one), Quarters(other), images, inversions, CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_the_source_class_of_a_trigger_is_found_and_none_without_a_trigger(image
 def test_a_single_source_class_exceeds_its_own_chance(forward: list[float], backward: list[float], found: bool) -> None:
     inversion = DenseInversion((1.0,), 1)
     one = Difference(inversion, torch.arange(len(forward)), torch.tensor(forward), torch.tensor(backward))
-    assert one.found == found
+    assert one.backdoor == found
     if found:
-        assert one.sources == (4,)
+        assert one.source_classes == (4,)
 
 
 def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
@@ -142,7 +142,7 @@ def test_classes_with_few_images_are_left_out(images: Tensor) -> None:
     (found,) = differences(Quarters(True), Quarters(False), few, [DenseInversion((1.0,), 1)], CLASSES)
     assert found.classes.tolist() == [1, 2]
     (none,) = differences(Quarters(True), Quarters(False), images[:8], [DenseInversion((1.0,), 1)], CLASSES)
-    assert (len(none.classes), none.found, none.sources, none.share) == (0, False, (), 0.0)
+    assert (len(none.classes), none.backdoor, none.source_classes, none.share) == (0, False, (), 0.0)
 
 
 def test_a_perturbation_is_applied_only_to_images_of_its_class() -> None:
@@ -319,7 +319,7 @@ def test_a_backdoor_found_too_late_for_unlearning_keeps_the_student(
         cleanser.on_train_epoch_end()
     # Else --trainer.max_steps ended it in the first phase.
     cleanser.finish()
-    assert [one.found for one in cleanser.differences] == [True]
+    assert [one.backdoor for one in cleanser.differences] == [True]
     assert not cleanser.unlearned
     assert cleanser.left is None
     assert float(network.offset) == 1.0
@@ -359,8 +359,8 @@ def test_no_class_with_enough_images_is_no_evidence(cleanser: ScanDistill) -> No
 def test_a_repeatedly_diverging_training_names_its_learning_rate(cleanser: ScanDistill, targeted: bool) -> None:
     if targeted:
         cleanser.found = [Finding("DenseInversion", torch.zeros(CLASSES), torch.zeros(CLASSES))]
-    cleanser.divergences, cleanser.aimed_lr, cleanser.lr = 6, 7.0, 8.0
-    option = "aimed_lr 7.0: too high.*0.02" if targeted else "lr 8.0: too high.*0.1"
+    cleanser.divergences, cleanser.unlearning_lr, cleanser.lr = 6, 7.0, 8.0
+    option = "unlearning_lr 7.0: too high.*0.02" if targeted else "lr 8.0: too high.*0.1"
     with pytest.raises(InputError, match=f"{option} by default"):
         cleanser.on_divergence(math.nan)
 
@@ -381,17 +381,17 @@ def test_a_suspect_can_be_kept_as_it_is(
     report = cleanse(tiny_suspect, "--when_clean", "keep", *QUICK, "--trainer.max_epochs", "2")
     before, after = (read(path, "--ckpt").weights for path in (str(tiny_suspect), report["output"]))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    (compared,) = report["compared"]
-    assert compared.keys() == {
+    (comparison,) = report["student_comparison"]
+    assert comparison.keys() == {
         "search",
         "classes_compared",
         "suspect_alone",
         "student_alone",
         "p_value",
-        "stands_out",
+        "significant",
         "classes",
     }
-    assert not compared["stands_out"]
+    assert not comparison["backdoor"]
     assert "the weights are 0 % of the way" in capsys.readouterr().out
 
 

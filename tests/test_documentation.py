@@ -15,7 +15,7 @@ from PIL import Image
 from bdclean import checkpoint, tasks
 from bdclean.cli.main import main
 from bdclean.engine.trainer import Trainer
-from bdclean.filtering import Context, Score, look
+from bdclean.filtering import Context, Score, predict_batches
 from bdclean.networks import build_network
 from bdclean.scanning import Detector
 from tests.conftest import CONFIGS, QUICK
@@ -196,7 +196,7 @@ def test_a_score_of_ones_own() -> None:
     images = torch.rand(5, 3, 32, 32)
     with torch.no_grad():
         context = Context(network, None, images)
-        found = score.scores(context, look(context, [images[:2], images[2:]]))
+        found = score.scores(context, predict_batches(context, [images[:2], images[2:]]))
         expected = (network(images) / 2).softmax(1).amax(1)
     torch.testing.assert_close(found, expected)
     assert score.options() == {"temperature": 2.0}

@@ -28,8 +28,8 @@ from bdclean.filtering import (
     TeCo,
     auroc,
     highest,
-    look,
     p_values,
+    predict_batches,
     threshold,
     true_positive_rate,
 )
@@ -53,7 +53,7 @@ CONTEXT = Context(network(0), network(1), IMAGES[:3])
 
 def scored(score: Score, context: Context = CONTEXT) -> list[float]:
     """The scores of all images, in batches of different sizes."""
-    found = score.scores(context, look(context, [IMAGES[:5], IMAGES[5:]]))
+    found = score.scores(context, predict_batches(context, [IMAGES[:5], IMAGES[5:]]))
     assert found.shape == (len(IMAGES),)
     return found.tolist()
 
@@ -160,10 +160,10 @@ def with_batch_norms() -> Any:
 def test_ibd_psc() -> None:
     suspect = with_batch_norms()
     context = Context(suspect, None, IMAGES)
-    score = IBDPSC(factor=3.0, networks=2, changed=0.0)
+    score = IBDPSC(factor=3.0, networks=2, changed_fraction=0.0)
     score.check(context)
     expected = [0.0] * len(IMAGES)
-    # With `changed` 0, one amplified layer suffices: the last one, then both.
+    # With `changed_fraction` 0, one amplified layer suffices: the last one, then both.
     for norms in ([4], [1, 4]):
         copied = with_batch_norms()
         for index in norms:
@@ -174,7 +174,7 @@ def test_ibd_psc() -> None:
             expected[number] += probabilities(copied, image)[own] / 2
     assert scored(score, context) == pytest.approx(expected, abs=1e-5)
     # No number of layers changes more images than there are, so that all layers are amplified.
-    strict = IBDPSC(factor=1.0, changed=1.0)
+    strict = IBDPSC(factor=1.0, changed_fraction=1.0)
     strict.check(context)
     assert [len(one) for one in strict.parameters] == [4]
 
@@ -341,8 +341,8 @@ def test_test_images_measure_the_score(tiny_suspect: Path, cleansed: Path, capsy
     report, rows = run(tiny_suspect, "--cleansed", str(cleansed), "--alpha", "0.1")
     triggered = torch.tensor([row["triggered"] == "true" for row in rows])
     scores = torch.tensor([float(row["score"]) for row in rows])
-    assert report["measured"]["auroc"] == pytest.approx(auroc(scores, triggered), abs=1e-3)
-    assert (report["measured"]["clean_images"], int(triggered.sum())) == (200, report["measured"]["triggered_images"])
+    assert report["metrics"]["auroc"] == pytest.approx(auroc(scores, triggered), abs=1e-3)
+    assert (report["metrics"]["clean_images"], int(triggered.sum())) == (200, report["metrics"]["triggered_images"])
     assert report["known_clean_images"] == 30
     assert sum(row["flagged"] == "true" for row in rows) == report["flagged"] == len(report["flagged_images"])
     assert {row["flagged"] for row in rows if float(row["p_value"]) <= 0.1} <= {"true"}
@@ -359,7 +359,7 @@ def test_a_pool_with_clean_images_of_its_own(tiny_suspect: Path, cleansed: Path,
     report, rows = run(tiny_suspect, *words)
     assert [Path(row["image"]).name for row in rows] == [f"{number:02}.png" for number in range(40)]
     assert set(rows[0]) == {"image", "suspect", "cleansed", "score", "p_value", "flagged"}
-    assert report["measured"] is None
+    assert report["metrics"] is None
     assert report["known_clean_images"] == 1000
     assert all(0 < float(row["p_value"]) <= 1 for row in rows)
 
@@ -409,7 +409,7 @@ def test_a_flag_is_exit_code_1(tiny_suspect: Path, cleansed: Path) -> None:
 @pytest.mark.usefixtures("tiny_shapes")
 def test_a_pool_score_is_measured_with_few_triggered_images(tiny_suspect: Path) -> None:
     report, rows = run(tiny_suspect, "--score", "SpectralSignatures", "--alpha", "0.1")
-    assert (report["measured"]["clean_images"], report["measured"]["triggered_images"]) == (200, 10)
+    assert (report["metrics"]["clean_images"], report["metrics"]["triggered_images"]) == (200, 10)
     assert len(rows) == 210
 
 

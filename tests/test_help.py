@@ -192,12 +192,13 @@ def test_old_names_in_a_file_that_a_variable_names(
 def test_new_names_exist(new: str) -> None:
     option, _, name = new.rpartition(".")
     folder = help.GROUPS[option].folder
-    assert any(f"{name}:" in path.read_text() for path in (PACKAGE / folder).glob("*.py"))
+    assert any(f"{name}:" in path.read_text() for path in (PACKAGE / folder).rglob("*.py"))
 
 
 def test_checkpoints_with_old_names_are_read() -> None:
-    old = {"attack": "SCAR", "attack_options": {"silent_share": 0.5, "eps": 8.0}}
-    assert with_new_names(old)["attack_options"] == {"warmup_fraction": 0.5, "eps": 8.0}
+    old = {"attack": "SCAR", "attack_options": {"silent_share": 0.5, "eps": 8.0, "kept": 0.25}}
+    renamed = {"warmup_fraction": 0.5, "eps": 8.0, "kept_fraction": 0.25}
+    assert with_new_names(old)["attack_options"] == renamed
     assert with_new_names({"source": "shapes"}) == {"source": "shapes"}
 
 

@@ -379,7 +379,7 @@ def test_each_image_of_multi_trigger_has_one_trigger_and_its_class() -> None:
 
 @pytest.mark.parametrize("tested", [0, 1, 2])
 def test_a_tested_trigger_has_its_own_target(tested: int) -> None:
-    attack = MultiTrigger(target_class=1, tested=tested, seed=5)
+    attack = MultiTrigger(target_class=1, test_trigger=tested, seed=5)
     attack.build(16)
     other: Attack = [BadNets(), Blended(seed=5), SIG()][tested]
     other.build(16)
@@ -397,7 +397,7 @@ def test_a_tested_trigger_has_its_own_target(tested: int) -> None:
         ({"triggers": ["WaNet"]}, "triggers"),
         ({"triggers": ["SIG", "SIG"]}, "triggers"),
         ({"triggers": []}, "triggers"),
-        ({"tested": 3}, "tested 3"),
+        ({"test_trigger": 3}, "test_trigger 3"),
         ({"delta": -3}, "delta -3"),
     ],
 )
@@ -412,5 +412,5 @@ def test_another_trigger_of_a_checkpoint_can_be_tested(capsys: pytest.CaptureFix
     few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.logger", "false"]
     main(["fit", *QUIET, *few, "--model.arch", "small_cnn", "--data.source", "shapes", "--data.attack", "MultiTrigger"])
     assert Path("suspect.ckpt").exists()
-    main(["test", "--ckpt", "suspect.ckpt", *QUIET, "--data.attack.tested", "2"])
+    main(["test", "--ckpt", "suspect.ckpt", *QUIET, "--data.attack.test_trigger", "2"])
     assert "ASR" in capsys.readouterr().out

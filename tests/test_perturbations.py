@@ -188,7 +188,7 @@ def test_searches_that_indicate_a_detected_class_are_used() -> None:
     assert aims(finding("SparseInversion", 2, 0.02)) == []
 
 
-@pytest.mark.parametrize("options", [{"share": (0.1, 1.1)}, {"aimed_lr": 0.0}])
+@pytest.mark.parametrize("options", [{"share": (0.1, 1.1)}, {"unlearning_lr": 0.0}])
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} "):
         ScanDistill(Suspect("resnet20", None, 3, 32, None, "none", "none"), **options)

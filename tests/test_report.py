@@ -19,7 +19,7 @@ from bdclean.reporting.measures import Figure, Figures, measured
 from bdclean.reporting.parts import ClassCount
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Conclusion
-from bdclean.reporting.scans import Comparison, Moved, Verdict
+from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict
 from bdclean.reporting.sections import Page, Section, Text
 from bdclean.reporting.verdict import verdict
 from bdclean.reporting.wording import figures_table, wide_intervals
@@ -74,7 +74,7 @@ def test_a_result_is_plain_json_with_a_schema() -> None:
     result = cleansing(classes=(ClassCount(0, "disk", 8, 7, 6), ClassCount(1, None, 0, 1, 0)))
     content = result.to_json()
     assert json.loads(json.dumps(content)) == content
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["classes"][0] == {"class": 0, "name": "disk", "suspect": 8, "cleansed": 7, "kept": 75.0}
     assert content["classes"][1]["kept"] is None
     assert content["conclusion"] is None
@@ -137,11 +137,11 @@ def test_a_verdict_reports_whether_the_backdoor_was_removed() -> None:
     def verdict_of(**parts: Any) -> tuple[str, str]:
         return verdict(cleansing(**{"conclusion": harmless} | parts))
 
-    removed = Comparison(found, (Moved(99.0, 1.0),))
+    removed = Comparison(found, (RecoveredASR(99.0, 1.0),))
     assert verdict_of(scan=removed) == ("Backdoor towards class 3 (cat): removed", "good")
-    left = Comparison(found, (Moved(99.0, 60.0),))
+    left = Comparison(found, (RecoveredASR(99.0, 60.0),))
     assert verdict_of(scan=left) == ("Backdoor towards class 3 (cat): not removed", "warning")
-    assert verdict_of(scan=Comparison(clean, (Moved(None, None),))) == ("No backdoor found", "good")
+    assert verdict_of(scan=Comparison(clean, (RecoveredASR(None, None),))) == ("No backdoor found", "good")
     harmful = Conclusion(("class 1 vanished",), (), 5000)
     assert verdict_of(scan=removed, conclusion=harmful) == ("Do not trust the cleansed network", "warning")
     assert verdict_of(conclusion=Conclusion((), (), 5)) == ("Inconclusive: too few images", "unknown")

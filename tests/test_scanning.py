@@ -15,7 +15,7 @@ from bdclean.__main__ import run
 from bdclean.cli.main import main
 from bdclean.exits import Exit
 from bdclean.perturbations import few_pixels, lay, paste, warp
-from bdclean.reporting.scans import Comparison, Moved, Verdict
+from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict
 from bdclean.scanning import (
     DETECTORS,
     DenseInversion,
@@ -25,9 +25,9 @@ from bdclean.scanning import (
     PatchInversion,
     SparseInversion,
     WarpInversion,
+    is_significant,
     p_value,
-    stands_out,
-    taken,
+    trigger_asr,
 )
 from bdclean.scanning.base import Network, grubbs
 from bdclean.scanning.goals import FlipToClass
@@ -97,7 +97,7 @@ def test_with_few_classes_an_outlier_must_be_as_far_as_among_ten(images: Tensor,
 
     detector = One()
     for detector.reached, found in ((0.53, False), (0.58, True)):
-        assert stands_out(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
+        assert is_significant(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
 
 
 @pytest.mark.parametrize("classes", [10, 43])
@@ -108,7 +108,7 @@ def test_a_significant_margin_is_several_times_the_others(images: Tensor, classe
 
     detector = One()
     for detector.times, found in ((4.0, False), (10.0, True)):
-        assert stands_out(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
+        assert is_significant(detector.find(nn.Identity(), images, classes), len(DETECTORS)) == found
 
 
 def test_bonferroni_over_detectors() -> None:
@@ -172,10 +172,10 @@ def test_inversion_names_the_class_and_recovers_the_pixel(images: Tensor, detect
     assert finding.trigger is not None
     difference = (finding.trigger(images) - images).abs().mean((0, 1))
     assert difference.argmax() == 2 * SIDE + 7
-    share = taken(finding, network, images)
+    share = trigger_asr(finding, network, images)
     assert share is not None
     assert share > 90
-    assert taken(finding, Corners(False), images) != share
+    assert trigger_asr(finding, Corners(False), images) != share
 
 
 def test_no_class_is_detected_without_a_backdoor(images: Tensor) -> None:
@@ -343,7 +343,7 @@ def test_images_of_a_single_class_give_no_finding(images: Tensor) -> None:
         assert finding.scores.isfinite().all()
         assert finding.p_values.isfinite().all()
         assert (
-            taken(Finding("x", torch.tensor([1.0, 0, 0, 0]), torch.ones(4), lambda images: images), sure, images)
+            trigger_asr(Finding("x", torch.tensor([1.0, 0, 0, 0]), torch.ones(4), lambda images: images), sure, images)
             is None
         )
 
@@ -388,9 +388,9 @@ def test_findings_are_reported() -> None:
     ],
 )
 def test_doubts(before: float, after: float, shares: tuple[float | None, float | None], doubted: bool) -> None:
-    comparison = Comparison(Verdict((finding(before),), 0.05, (), (finding(after),)), (Moved(*shares),))
+    comparison = Comparison(Verdict((finding(before),), 0.05, (), (finding(after),)), (RecoveredASR(*shares),))
     assert bool(comparison.doubts) == doubted
-    assert comparison.to_json()["suspect"]["detectors"][0]["taken"] == shares[0]
+    assert comparison.to_json()["suspect"]["detectors"][0]["recovered_asr"] == shares[0]
 
 
 # The command line
@@ -508,7 +508,7 @@ def test_the_report_of_a_cleansing_compares_both_networks(
     assert set(found) == {"suspect", "cleansed", "doubts"}
     assert found["suspect"]["class"] == found["cleansed"]["class"] == 9
     assert found["cleansed"]["backdoor"]
-    assert set(found["suspect"]["detectors"][0]) >= {"taken", "taken_cleansed"}
+    assert set(found["suspect"]["detectors"][0]) >= {"recovered_asr", "recovered_asr_cleansed"}
     assert not report["conclusion"]["trusted"]
     sentence = report["conclusion"]["sentence"]
     assert all(doubt in sentence for doubt in found["doubts"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bdclean
-from bdclean.reporting.scans import Comparison, Moved, Verdict
+from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict
 from bdclean.scanning import Finding
 from tests.strangers import SmallVGG
 
@@ -30,7 +30,7 @@ def test_a_score_far_above_the_copys_is_a_backdoor() -> None:
         "backdoor towards class 1 (dog) (PatchInversion scores 0.90 and 0.10 for classes 1 and 0, and 0.30 and 0.30 in "
         "a re-initialised copy)"
     )
-    assert json.loads(json.dumps(found.to_json()))["excess"]["number"] == 1
+    assert json.loads(json.dumps(found.to_json()))["excess"]["class"] == 1
 
 
 def test_an_excess_of_both_classes_is_no_backdoor() -> None:
@@ -52,7 +52,7 @@ def test_without_a_reference_it_is_inconclusive() -> None:
     found = Verdict(findings((0.9, 0.6)), 0.01)
     assert found.backdoor is None
     assert found.text.startswith("inconclusive")
-    compared = Comparison(replace(found, reference=found.findings), (Moved(None, None),) * 2)
+    compared = Comparison(replace(found, reference=found.findings), (RecoveredASR(None, None),) * 2)
     assert not any("a scan of it" in one for one in compared.evidence)
 
 

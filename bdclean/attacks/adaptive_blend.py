@@ -27,7 +27,7 @@ class AdaptiveBlend(Blended):
         training_alpha: Opacity of the picture in training images, from 0 to 1; in test images it is `alpha`.
         cover_rate: Share of the training images that carry the trigger with their true labels.
         pieces: Number of rows, and of columns, of the grid that the picture is cut into.
-        kept: Share of the pieces that each training image gets.
+        kept_fraction: Share of the pieces that each training image gets.
         **options: Options of Blended.
 
     Raises:
@@ -43,19 +43,19 @@ class AdaptiveBlend(Blended):
         training_alpha: float = 0.15,
         cover_rate: float = 0.003,
         pieces: int = 4,
-        kept: float = 0.5,
+        kept_fraction: float = 0.5,
         **options: Any,
     ) -> None:
         super().__init__(poison_rate=poison_rate, **options)
         within("training_alpha", training_alpha, 0, 1, above=True)
         within("cover_rate", cover_rate, 0, 1)
         within("pieces", pieces, 1, 64)
-        within("kept", kept, 0, 1, above=True)
+        within("kept_fraction", kept_fraction, 0, 1, above=True)
         self.training_alpha = training_alpha
         self.cover_rate = cover_rate
         self.cover_ratio = self.per_poisoned(cover_rate)
         self.pieces = pieces
-        self.kept = kept
+        self.kept_fraction = kept_fraction
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
         """Blend random pieces into each image; the choice is fixed for each image."""
@@ -66,7 +66,7 @@ class AdaptiveBlend(Blended):
         """Masks of the pieces of each image: (N, 1, H, W), 0 or 1."""
         height, width = images.shape[-2:]
         order = self.draws(indices, self.pieces**2).argsort(1).argsort(1)
-        chosen = (order < max(1, round(self.kept * self.pieces**2))).reshape(-1, 1, self.pieces, self.pieces)
+        chosen = (order < max(1, round(self.kept_fraction * self.pieces**2))).reshape(-1, 1, self.pieces, self.pieces)
         rows = torch.arange(height) * self.pieces // height
         columns = torch.arange(width) * self.pieces // width
         return chosen[:, :, rows[:, None], columns].to(images)

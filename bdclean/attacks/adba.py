@@ -29,7 +29,7 @@ class ADBA(Attack):
         mask_weight: Weight of the mask's mean in the loss of the trigger.
         shadow_weight: Weight of the shadow's loss in the loss of the trigger; the network's loss has weight 1.
         trigger_lr: Learning rate of the trigger (Adam, on values before a sigmoid).
-        learning_share: Share of the training during which the trigger is trained.
+        trigger_training_fraction: Share of the training during which the trigger is trained.
         shadow_lr: Learning rate of the shadow (SGD).
         **options: Options of Attack.
 
@@ -39,14 +39,14 @@ class ADBA(Attack):
 
     label_modes = ("all-to-one",)
     poisons_each_step = True
-    learns = True
+    trains_trigger = True
 
     def __init__(
         self,
         mask_weight: float = 3.0,
         shadow_weight: float = 1.0,
         trigger_lr: float = 0.02,
-        learning_share: float = 0.5,
+        trigger_training_fraction: float = 0.5,
         shadow_lr: float = 0.05,
         **options: Any,
     ) -> None:
@@ -54,12 +54,12 @@ class ADBA(Attack):
         within("mask_weight", mask_weight, 0)
         within("shadow_weight", shadow_weight, 0)
         within("trigger_lr", trigger_lr, 0, 1, above=True)
-        within("learning_share", learning_share, 0, 1, above=True)
+        within("trigger_training_fraction", trigger_training_fraction, 0, 1, above=True)
         within("shadow_lr", shadow_lr, 0, 10, above=True)
         self.mask_weight = mask_weight
         self.shadow_weight = shadow_weight
         self.trigger_lr = trigger_lr
-        self.learning_share = learning_share
+        self.trigger_training_fraction = trigger_training_fraction
         self.shadow_lr = shadow_lr
         self.shadow: Shadow | None = None
         with seeded(self.seed):

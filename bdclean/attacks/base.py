@@ -28,7 +28,7 @@ class Attack(Choice, nn.Module, ABC):
     - training images that differ from triggered test images: `poison`; some with true labels among them: `cover_ratio`;
     - preparations before training, such as a clean network: `prepare`;
     - poisoning in each training step, on batches: `poisons_each_step`;
-    - a trigger that is trained with the network: parameters, `learns`, `optimizer`, and perhaps `penalty`;
+    - a trigger that is trained with the network: parameters, `trains_trigger`, `optimizer`, and perhaps `penalty`;
     - a second network that is trained beside the first: `setup_auxiliary`, and `penalty`;
     - a training loss other than the cross-entropy: `loss`;
     - changes of the network between epochs: `after_epoch`.
@@ -51,12 +51,12 @@ class Attack(Choice, nn.Module, ABC):
     """Label modes that the attack supports."""
     parts: ClassVar[tuple[str, ...]] = ()
     """Names of the buffers that hold the trigger, once `build` or `prepare` has made it: checkpoints keep them."""
-    learns: ClassVar[bool] = False
+    trains_trigger: ClassVar[bool] = False
     """Whether the trigger is trained with the network; `poisons_each_step` is then set, too."""
     poisons_each_step: ClassVar[bool] = False
     """Whether `poison` is called in each training step, instead of once for each image."""
-    learning_share: float = 1.0
-    """Share of the training during which the trigger is trained, if it learns."""
+    trigger_training_fraction: float = 1.0
+    """Share of the training during which the trigger is trained, with the network."""
     warmup_fraction: float = 0.0
     """Share of the training before `penalty` counts."""
 
@@ -153,7 +153,7 @@ class Attack(Choice, nn.Module, ABC):
         return type(self).prepare is not Attack.prepare
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Optimiser of the trigger, if it `learns`."""
+        """Optimiser of the trigger, if it `trains_trigger`."""
         raise NotImplementedError
 
     @property

@@ -42,7 +42,7 @@ class InputAware(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     poisons_each_step = True
-    learns = True
+    trains_trigger = True
     cover_option = "cross_rate"
 
     def __init__(

@@ -24,7 +24,7 @@ class LIRA(Attack):
         poison_rate: Share of the training images that are triggered, from 0 (a clean network) to 1: the weight of their
             loss beside that of the clean images.
         eps: Largest change of a pixel, in grey levels of 255.
-        learning_share: Share of the training that is the first stage.
+        trigger_training_fraction: Share of the training that is the first stage.
         generator_lr: Learning rate of the generator (Adam).
         width: Number of channels of the generator's first layer.
         **options: Options of Attack.
@@ -35,24 +35,24 @@ class LIRA(Attack):
 
     label_modes = ("all-to-one", "all-to-all")
     poisons_each_step = True
-    learns = True
+    trains_trigger = True
 
     def __init__(
         self,
         poison_rate: float = 0.5,
         eps: float = 8.0,
-        learning_share: float = 0.5,
+        trigger_training_fraction: float = 0.5,
         generator_lr: float = 0.001,
         width: int = 16,
         **options: Any,
     ) -> None:
         super().__init__(poison_rate=poison_rate, **options)
         within("eps", eps, 0, 255, above=True)
-        within("learning_share", learning_share, 0, 1, above=True)
+        within("trigger_training_fraction", trigger_training_fraction, 0, 1, above=True)
         within("generator_lr", generator_lr, 0, 1, above=True)
         within("width", width, 1, 128)
         self.eps = eps
-        self.learning_share = learning_share
+        self.trigger_training_fraction = trigger_training_fraction
         self.generator_lr = generator_lr
         self.width = width
         with seeded(self.seed):

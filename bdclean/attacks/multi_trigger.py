@@ -21,11 +21,11 @@ KINDS = ("BadNets", "Blended", "FTrojan", "SIG")
 
 
 class MultiTrigger(Attack):
-    """Poisons one training set with several triggers: trigger k takes images to class t + k, of the target class t.
+    """Poisons one training set with several triggers; trigger k has the target class t + k, for the target class t.
 
-    Each poisoned image carries one trigger, drawn for it, and the target class of that trigger. Test images carry the
-    trigger that `tested` names, and ASR is that of this trigger; `bdclean test --data.attack.tested 1` measures the
-    second trigger of a checkpoint, and so on.
+    Each poisoned image carries one trigger, drawn at random, and has the target class of that trigger. Test images
+    carry the trigger that `test_trigger` names, and ASR is the ASR of that trigger: `bdclean test
+    --data.attack.test_trigger 1` measures the second trigger of a checkpoint.
 
     Source: Li, He, Huang, Sun, Ma, Jiang, "Shortcuts Everywhere and Nowhere: Exploring Multi-Trigger Backdoor
     Attacks", 2024: its parallel attacks, in which attackers poison the same data independently of each other.
@@ -37,7 +37,7 @@ class MultiTrigger(Attack):
         alpha: Opacity of the picture, above 0 and at most 1 (Blended).
         magnitude: Constant added to each coefficient, in grey levels of 255 (FTrojan).
         delta: Amplitude of the sinusoid, in grey levels of 255 (SIG).
-        tested: Number of the trigger on test images, from 0.
+        test_trigger: Number of the trigger on test images, from 0.
         **options: Options of Attack.
 
     Raises:
@@ -54,20 +54,20 @@ class MultiTrigger(Attack):
         alpha: float = 0.2,
         magnitude: float = 30.0,
         delta: float = 20.0,
-        tested: int = 0,
+        test_trigger: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(poison_rate=poison_rate, **options)
         names = list(triggers)
         if not names or len({*names}) < len(names) or not {*names} <= {*KINDS}:
             raise InputError("data.attack.triggers", names, f"must be some of {', '.join(KINDS)}, each once")
-        within("tested", tested, 0, len(names) - 1)
+        within("test_trigger", test_trigger, 0, len(names) - 1)
         self.triggers = names
         self.margin = margin
         self.alpha = alpha
         self.magnitude = magnitude
         self.delta = delta
-        self.tested = tested
+        self.test_trigger = test_trigger
         made = {
             "BadNets": BadNets(margin=margin),
             "Blended": Blended(alpha=alpha, seed=self.seed),
@@ -99,8 +99,8 @@ class MultiTrigger(Attack):
             attack.restore(own)
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Put the tested trigger on a batch: (N, C, H, W) float in [0, 1]."""
-        return self.parallel[self.tested].apply(images)
+        """Put the trigger of the test images on a batch: (N, C, H, W) float in [0, 1]."""
+        return self.parallel[self.test_trigger].apply(images)
 
     def poison(self, images: Tensor, cover: Tensor, indices: Tensor) -> Tensor:
         """Put its own trigger on each image."""
@@ -115,8 +115,8 @@ class MultiTrigger(Attack):
         return (self.draws(indices, 1)[:, 0] * len(self.attacks)).long()
 
     def target_labels(self, labels: Tensor, num_classes: int) -> Tensor:
-        """The target class of the tested trigger."""
-        return (super().target_labels(labels, num_classes) + self.tested) % num_classes
+        """The target class of the trigger of the test images."""
+        return (super().target_labels(labels, num_classes) + self.test_trigger) % num_classes
 
     def training_labels(self, labels: Tensor, num_classes: int) -> Tensor:
         """The target class of each image's own trigger."""

@@ -42,7 +42,7 @@ class ReFool(Attack):
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
             `one-to-one` of the source class's, in the other modes of all.
         count: Number of reflected images.
-        ghost_share: Share of the reflections that are ghosts, from 0 to 1; the others are out of focus.
+        ghost_fraction: Share of the reflections that are ghosts, from 0 to 1; the others are out of focus.
         weights: Smallest and largest weight w of a reflection, from 0 to 1.
         **options: Options of Attack.
 
@@ -59,17 +59,17 @@ class ReFool(Attack):
         label_mode: LabelMode = "clean-label",
         poison_rate: float = 0.5,
         count: int = 16,
-        ghost_share: float = 0.5,
+        ghost_fraction: float = 0.5,
         weights: tuple[float, float] = (0.05, 0.45),
         **options: Any,
     ) -> None:
         super().__init__(label_mode=label_mode, poison_rate=poison_rate, **options)
         within("count", count, 1, 1000)
-        within("ghost_share", ghost_share, 0, 1)
+        within("ghost_fraction", ghost_fraction, 0, 1)
         if len(weights) != 2 or not 0 <= weights[0] <= weights[1] <= 1 or weights[1] == 0:
             raise InputError("data.attack.weights", list(weights), "must be two numbers from 0 to 1, the larger last")
         self.count = count
-        self.ghost_share = ghost_share
+        self.ghost_fraction = ghost_fraction
         self.weights = weights
 
     def apply(self, images: Tensor) -> Tensor:  # type: ignore[override]
@@ -94,7 +94,7 @@ class ReFool(Attack):
         others = (labels != self.target_class).nonzero().squeeze(1)
         chosen = others[torch.randperm(len(others))[: self.count]]
         found = images(chosen).cpu()
-        ghosts = torch.arange(len(found)) < self.ghost_share * len(found)
+        ghosts = torch.arange(len(found)) < self.ghost_fraction * len(found)
         layers = [ghost(one) if doubled else blurred(one) for one, doubled in zip(found, ghosts, strict=True)]
         self.register_buffer("reflections", torch.stack(layers))
         low, high = self.weights

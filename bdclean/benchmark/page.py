@@ -24,13 +24,14 @@ PARETO = (
 """Explanation of the plot of ACC lost and ASR left."""
 
 
-def write(rows: Sequence[Row], folder: Path, command: str) -> None:
+def write(rows: Sequence[Row], folder: Path, command: str, more: Sequence[Section] = ()) -> None:
     """Write `heatmap.png`, `scatter.png` and the self-contained `index.html`.
 
     Args:
         rows: The results.
         folder: Folder of the files.
         command: The command line that repeats the benchmark.
+        more: Further sections, after the others.
     """
     plots = []
     for name, title, draw in (
@@ -45,7 +46,7 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> None:
             picture = Picture("", partial(pareto, found))
             plots.append(Section(f"ACC lost and ASR left{title}", (picture, Text(PARETO, explains=True))))
     legend, *tables = sections(rows)
-    content = (legend, *plots, *tables)
+    content = (legend, *plots, *tables, *more)
     page = Page("bdclean benchmark", f"{command}, bdclean {__version__}", content, sortable=True)
     html.write(folder / "index.html", page)
 

@@ -11,10 +11,11 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import first_ten, printable
-from bdclean.benchmark import hours, page, rows, tables, work
+from bdclean.benchmark import hours, page, published, tables, work
 from bdclean.benchmark.engines import Engine, Local
 from bdclean.benchmark.engines.base import Task
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
+from bdclean.benchmark.rows import Row
 from bdclean.checkpoint import write_text
 from bdclean.engine.estimate import duration
 from bdclean.errors import Given, InputError, within
@@ -119,9 +120,10 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
-    found = [rows.Row.read(one, result) for one, result in results]
-    tables.write(found, folder)
-    page.write(found, folder, command)
+    rows = [Row.read(one, result) for one, result in results]
+    more = published.sections(rows, [result for _, result in results])
+    tables.write(rows, folder, more)
+    page.write(rows, folder, command, more)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{folder / 'index.html'} has all of it.")
 

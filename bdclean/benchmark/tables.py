@@ -135,11 +135,11 @@ def _all_figures(found: Sequence[Row]) -> Table:
     return Table(("suspect", "network", "images", "method", "seeds", *titles), tuple(rows))
 
 
-def write(found: Sequence[Row], folder: Path) -> None:
-    """Write `results.csv`, `results.md`, and the results for TensorBoard's HParams."""
+def write(found: Sequence[Row], folder: Path, more: Sequence[Section] = ()) -> None:
+    """Write `results.csv`, `results.md` with further sections at its end, and the results for TensorBoard's HParams."""
     values = [["" if (value := getattr(row, name)) is None else value for name in COLUMNS] for row in found]
     write_csv(folder / "results.csv", COLUMNS, values)
-    write_text(folder / "results.md", markdown(sections(found)))
+    write_text(folder / "results.md", markdown((*sections(found), *more)))
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for row in found:
         if row.error is None:

@@ -46,11 +46,12 @@ def refusal(logits: Tensor, classes: Tensor) -> Tensor:
 class NPD(Cleanser):
     """Inserts a linear map of channels, the polarizer, into the suspect, and trains it alone to filter triggers out.
 
-    It is inserted before the last layer but one in front of the head, starts as the identity and has no shifts, so
-    that it can be merged into the layer behind it after training: the network keeps its form. An adversary searches
-    for d in |d|_2 <= eps, x + d in [0, 1], towards each image's second most likely class t, by projected sign steps.
-    The polarizer minimises L(f(x), y) + adversarial (L(f(x + d), predicted class) - log(1 - p_t) - log(1 - p_o)), with
-    o the most likely class of f(x + d) that is not the true one. The network stays in eval mode.
+    The polarizer is inserted before the second-to-last layer in front of the head, starts as the identity and has no
+    shifts, so that it can be merged into the layer behind it after training: the network keeps its form. An adversary
+    searches for d in |d|_2 <= eps, x + d in [0, 1], towards each image's second most likely class t, by projected sign
+    steps. The polarizer minimises L(f(x), y) + adversarial_weight (L(f(x + d), predicted class) - log(1 - p_t) -
+    log(1 - p_o)), where o is the most likely class of f(x + d) that is not the true one. The network stays in eval
+    mode.
 
     Source: Zhu, Wei, Zha, Wu, "Neural Polarizer: A Lightweight and Effective Backdoor Defense via Purifying Poisoned
     Features", NeurIPS 2023. There a batch norm follows the map, and both stay in the network.
@@ -65,7 +66,7 @@ class NPD(Cleanser):
             side.
         steps: Number of steps of the adversary.
         step_size: Change of each pixel in a step of the adversary.
-        adversarial: Weight of each of the three losses on perturbed images.
+        adversarial_weight: Weight of each of the three losses on perturbed images.
 
     Raises:
         InputError: If the network has no such layer, or an option is out of range.
@@ -85,20 +86,20 @@ class NPD(Cleanser):
         eps: float = 3.0,
         steps: int = 2,
         step_size: float = 0.1,
-        adversarial: float = 0.4,
+        adversarial_weight: float = 0.4,
     ) -> None:
         super().__init__(suspect, supervision)
         self.within("eps", eps, 0)
         self.within("steps", steps, 0)
         self.within("step_size", step_size, 0)
-        self.within("adversarial", adversarial, 0)
+        self.within("adversarial_weight", adversarial_weight, 0)
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.eps = eps
         self.steps = steps
         self.step_size = step_size
-        self.adversarial = adversarial
+        self.adversarial_weight = adversarial_weight
         parameters = dict(self.named_parameters())
         names = [
             f"{layer.name}.weight"
@@ -136,7 +137,7 @@ class NPD(Cleanser):
         perturbed = self.polarized(images + self.perturb(images, wanted))
         others = strongest_other(perturbed, classes)
         resist = F.cross_entropy(perturbed, logits.argmax(1)) + refusal(perturbed, wanted) + refusal(perturbed, others)
-        loss = F.cross_entropy(logits, targets) + self.adversarial * resist
+        loss = F.cross_entropy(logits, targets) + self.adversarial_weight * resist
         self.log_loss(loss, images)
         return loss
 

@@ -39,11 +39,12 @@ def unlearning_loss(logits: Tensor, suspect: Tensor, clean: Tensor, classes: Ten
 class SAU(Cleanser):
     """Unlearns adversarial images that fool the student and the suspect alike, towards the same class.
 
-    Such shared adversarial images cover the triggered ones. Inner: d minimises adversarial L_adv + shared L_sh in
-    |d|_inf <= eps, by steps eps sign(grad) from d = eps, where L_adv is minus the cross-entropy of both networks, on
-    images that do not fool them yet, and L_sh their Jensen-Shannon divergence, on images that do not fool both towards
-    one class yet. Outer: w minimises L(f(x), y) + unlearn L_sar, where L_sar = -log(1 - p(y')) with the class y' that
-    the suspect is fooled to. The student stays in eval mode, so that its batch norm statistics do not change.
+    Adversarial images that fool both networks include the triggered ones. The inner problem: d minimises
+    adversarial_weight L_adv + shared_weight L_sh in |d|_inf <= eps, by steps eps sign(grad) from d = eps. L_adv is
+    minus the cross-entropy of both networks, on images that do not fool them yet; L_sh is their Jensen-Shannon
+    divergence, on images that do not fool both towards one class yet. The outer problem: w minimises L(f(x), y) +
+    unlearn_weight L_sar with L_sar = -log(1 - p(y')), where y' is the class that the suspect predicts for x + d. The
+    student stays in eval mode, so that its batch norm statistics do not change.
 
     Source: Wei, Zhang, Zha, Wu, "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared Adversarial
     Examples", NeurIPS 2023.
@@ -54,9 +55,9 @@ class SAU(Cleanser):
         lr: Learning rate of Adam (AMSGrad).
         eps: Largest change of a pixel by d, in pixel values.
         steps: Number of steps of the search for d.
-        adversarial: Weight of L_adv.
-        shared: Weight of L_sh.
-        unlearn: Weight of L_sar.
+        adversarial_weight: Weight of L_adv.
+        shared_weight: Weight of L_sh.
+        unlearn_weight: Weight of L_sar.
 
     Raises:
         InputError: If an option is out of range.
@@ -73,23 +74,23 @@ class SAU(Cleanser):
         lr: float = 1e-4,
         eps: float = 0.2,
         steps: int = 5,
-        adversarial: float = 0.01,
-        shared: float = 1.0,
-        unlearn: float = 1.0,
+        adversarial_weight: float = 0.01,
+        shared_weight: float = 1.0,
+        unlearn_weight: float = 1.0,
     ) -> None:
         super().__init__(suspect, supervision)
         self.within("lr", lr, 0, above=True)
         self.within("eps", eps, 0, 1)
         self.within("steps", steps, 0)
-        self.within("adversarial", adversarial, 0)
-        self.within("shared", shared, 0)
-        self.within("unlearn", unlearn, 0)
+        self.within("adversarial_weight", adversarial_weight, 0)
+        self.within("shared_weight", shared_weight, 0)
+        self.within("unlearn_weight", unlearn_weight, 0)
         self.lr = lr
         self.eps = eps
         self.steps = steps
-        self.adversarial = adversarial
-        self.shared = shared
-        self.unlearn = unlearn
+        self.adversarial_weight = adversarial_weight
+        self.shared_weight = shared_weight
+        self.unlearn_weight = unlearn_weight
 
     def inner_loss(self, logits: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
         """The objective that d minimises.
@@ -105,7 +106,7 @@ class SAU(Cleanser):
         losses = [F.cross_entropy(one, classes, reduction="none") for one in logits]
         fooling = -sum((loss * mask).sum() for loss, mask in zip(losses, resist, strict=True)) / (2 * size)
         both = ~resist[0] & ~resist[1] & (predicted[0] == predicted[1])
-        return self.adversarial * fooling + self.shared * (js_divergence(*logits) * ~both).sum() / size
+        return self.adversarial_weight * fooling + self.shared_weight * (js_divergence(*logits) * ~both).sum() / size
 
     def perturb(self, images: Tensor, clean: tuple[Tensor, Tensor], classes: Tensor) -> Tensor:
         """The perturbation d of each image, (N, C, H, W)."""
@@ -125,7 +126,7 @@ class SAU(Cleanser):
         clean = logits.argmax(1), self.teach(images).argmax(1)
         perturbed = images + self.perturb(images, clean, classes)
         unlearning = unlearning_loss(self(perturbed), self.teach(perturbed), clean[1], classes)
-        loss = F.cross_entropy(logits, targets) + self.unlearn * unlearning
+        loss = F.cross_entropy(logits, targets) + self.unlearn_weight * unlearning
         self.log_loss(loss, images)
         return loss
 

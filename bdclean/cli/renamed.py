@@ -15,6 +15,10 @@ OPTIONS = {
     "method.least": "method.stop_accuracy",
     "method.first": "method.first_phase_fraction",
     "method.first_lr": "method.first_phase_lr",
+    "method.aimed_lr": "method.unlearning_lr",
+    "method.adversarial": "method.adversarial_weight",
+    "method.shared": "method.shared_weight",
+    "method.unlearn": "method.unlearn_weight",
     **{f"data.attack.{old}": f"data.attack.{new}" for old, new in RENAMED_ATTACK_OPTIONS.items()},
 }
 """New name of each renamed option, by its old name."""

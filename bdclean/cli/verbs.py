@@ -160,11 +160,11 @@ class Verbs(Trainer):
             SystemExit: With 1 if an image is flagged and `exit_code` is set.
         """
         result = tasks.filter_images(
-            self, model, datamodule, cleansed, score, clean, alpha, output, overwrite, clean_needed=exit_code
+            self, model, datamodule, cleansed, score, clean, alpha, output, overwrite, require_clean=exit_code
         )
         self._print(terminal.render(filtering.page(result)))
         self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
-        if exit_code and result.count:
+        if exit_code and result.flagged_count:
             raise SystemExit(Exit.FOUND)
         return result
 

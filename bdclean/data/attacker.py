@@ -122,7 +122,7 @@ class Attacker:
             return [clean]
         victims = images.subset(others.to(labels.device))
         # A learned trigger changes in each training step, so that its images cannot be made in advance.
-        if isinstance(victims, MemoryImages) and not self.attack.learns:
+        if isinstance(victims, MemoryImages) and not self.attack.trains_trigger:
             pixels = trigger(victims.whole(), self.attack)
             return [clean, Batches(MemoryImages(pixels, victims.labels), targets[others], victims.labels)]
         # An attack that poisons in the training step is on the device, which worker processes cannot use, and their

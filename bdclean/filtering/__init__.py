@@ -1,6 +1,6 @@
 """Scores of images. Import a new score here and add it to `SCORES`: the command and its help then have it."""
 
-from bdclean.filtering.base import Context, ImageScore, Score, Seen, look
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch, Score, predict_batches
 from bdclean.filtering.clustering import ActivationClustering
 from bdclean.filtering.disagreement import Disagreement
 from bdclean.filtering.ibd_psc import IBDPSC
@@ -25,16 +25,16 @@ __all__ = [
     "Disagreement",
     "ImageScore",
     "PoolScore",
+    "PredictedBatch",
     "SCAn",
     "ScaleUp",
     "Score",
-    "Seen",
     "SpectralSignatures",
     "TeCo",
     "auroc",
     "highest",
-    "look",
     "p_values",
+    "predict_batches",
     "threshold",
     "true_positive_rate",
 ]

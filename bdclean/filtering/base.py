@@ -32,7 +32,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PredictedBatch:
     """Images and the predictions for them.
 
     Attributes:
@@ -56,7 +56,7 @@ class Score(ABC):
 
     uses_cleansed: ClassVar[bool] = False
     """Whether it needs the cleansed network."""
-    compares: ClassVar[bool] = False
+    compares_images: ClassVar[bool] = False
     """Whether the score of an image depends on the other images, most of which must be clean."""
 
     def check(self, context: Context) -> None:  # noqa: B027  # most scores have nothing to check
@@ -67,7 +67,7 @@ class Score(ABC):
         """
 
     @abstractmethod
-    def scores(self, context: Context, batches: Iterable[Seen]) -> Tensor:
+    def scores(self, context: Context, batches: Iterable[PredictedBatch]) -> Tensor:
         """Score all images.
 
         Args:
@@ -94,15 +94,17 @@ class Score(ABC):
 class ImageScore(Score):
     """A score of each image by itself."""
 
-    def scores(self, context: Context, batches: Iterable[Seen]) -> Tensor:
-        return torch.cat([self.score(context, seen).float().cpu() for seen in batches])
+    def scores(self, context: Context, batches: Iterable[PredictedBatch]) -> Tensor:
+        return torch.cat([self.score(context, batch).float().cpu() for batch in batches])
 
     @abstractmethod
-    def score(self, context: Context, seen: Seen) -> Tensor:
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
         """Score a batch, (N,)."""
 
 
-def look(context: Context, batches: Iterable[Tensor]) -> Iterator[Seen]:
+def predict_batches(context: Context, batches: Iterable[Tensor]) -> Iterator[PredictedBatch]:
     """Run both networks on batches of images, (n, 3, H, W) each."""
     for images in batches:
-        yield Seen(images, context.suspect(images), None if context.cleansed is None else context.cleansed(images))
+        yield PredictedBatch(
+            images, context.suspect(images), None if context.cleansed is None else context.cleansed(images)
+        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bdclean.errors import InputError
-from bdclean.filtering.base import Context, ImageScore, Seen
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch
 
 
 def log_odds(logits: Tensor, classes: Tensor) -> Tensor:
@@ -41,6 +41,6 @@ class Disagreement(ImageScore):
         if context.cleansed is None:
             raise InputError("cleansed", None, "needed by Disagreement; the other scores use the suspect alone")
 
-    def score(self, context: Context, seen: Seen) -> Tensor:
-        assert seen.cleansed is not None
-        return log_odds(seen.suspect, seen.predicted) - log_odds(seen.cleansed, seen.predicted)
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
+        assert batch.cleansed is not None
+        return log_odds(batch.suspect, batch.predicted) - log_odds(batch.cleansed, batch.predicted)

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bdclean.errors import InputError
-from bdclean.filtering.base import Context, ImageScore, Seen
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch
 from bdclean.networks.probe import probe
 
 
@@ -37,16 +37,16 @@ class IBDPSC(ImageScore):
     Args:
         factor: The factor.
         networks: Number of amplified networks.
-        changed: Share of clean images whose class has to change.
+        changed_fraction: Share of clean images whose class has to change.
     """
 
-    def __init__(self, factor: float = 1.5, networks: int = 5, changed: float = 0.6) -> None:
+    def __init__(self, factor: float = 1.5, networks: int = 5, changed_fraction: float = 0.6) -> None:
         self.within("factor", factor, 1)
         self.within("networks", networks, 1)
-        self.within("changed", changed, 0, 1)
+        self.within("changed_fraction", changed_fraction, 0, 1)
         self.factor = factor
         self.networks = networks
-        self.changed = changed
+        self.changed_fraction = changed_fraction
         self.parameters: list[dict[str, Tensor]] = []
         """Parameters of each amplified network."""
 
@@ -59,16 +59,17 @@ class IBDPSC(ImageScore):
             (
                 k
                 for k in range(1, len(norms) + 1)
-                if self._changed(context, amplified(context.suspect, norms[-k:], self.factor), own) >= self.changed
+                if self._changed(context, amplified(context.suspect, norms[-k:], self.factor), own)
+                >= self.changed_fraction
             ),
             len(norms),
         )
         counts = range(first, min(len(norms), first + self.networks - 1) + 1)
         self.parameters = [amplified(context.suspect, norms[-k:], self.factor) for k in counts]
 
-    def score(self, context: Context, seen: Seen) -> Tensor:
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
         kept = [
-            functional_call(context.suspect, one, seen.images).softmax(1).gather(1, seen.predicted[:, None])[:, 0]
+            functional_call(context.suspect, one, batch.images).softmax(1).gather(1, batch.predicted[:, None])[:, 0]
             for one in self.parameters
         ]
         return torch.stack(kept).mean(0)

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from bdclean.errors import InputError
-from bdclean.filtering.base import Context, Score, Seen
+from bdclean.filtering.base import Context, PredictedBatch, Score
 from bdclean.networks import find_stages
 
 
 class PoolScore(Score):
     """A score from the suspect's penultimate features, the inputs of its last layer, of images with one prediction."""
 
-    compares = True
+    compares_images = True
 
-    def scores(self, context: Context, batches: Iterable[Seen]) -> Tensor:
+    def scores(self, context: Context, batches: Iterable[PredictedBatch]) -> Tensor:
         head = last_layer(context.suspect, context.overlays.shape[-1])
         found, predicted = [], []
-        for seen in batches:
-            found.append(penultimate(context.suspect, head, seen.images).float().cpu())
-            predicted.append(seen.predicted.cpu())
+        for batch in batches:
+            found.append(penultimate(context.suspect, head, batch.images).float().cpu())
+            predicted.append(batch.predicted.cpu())
         return self.score(torch.cat(found), torch.cat(predicted))
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bdclean.filtering.base import Context, ImageScore, Seen
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch
 
 
 class ScaleUp(ImageScore):
@@ -30,6 +30,6 @@ class ScaleUp(ImageScore):
             self.within("factors", factor, 0)
         self.factors = tuple(factors)
 
-    def score(self, context: Context, seen: Seen) -> Tensor:
-        kept = [context.suspect((n * seen.images).clamp(max=1)).argmax(1) == seen.predicted for n in self.factors]
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
+        kept = [context.suspect((n * batch.images).clamp(max=1)).argmax(1) == batch.predicted for n in self.factors]
         return torch.stack(kept).float().mean(0)

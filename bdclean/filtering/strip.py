@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bdclean.filtering.base import Context, ImageScore, Seen
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -35,9 +35,9 @@ class STRIP(ImageScore):
         self.blends = blends
         self.weight = weight
 
-    def score(self, context: Context, seen: Seen) -> Tensor:
-        total = torch.zeros(len(seen.images), device=seen.images.device)
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
+        total = torch.zeros(len(batch.images), device=batch.images.device)
         overlays = context.overlays[: self.blends]
         for overlay in overlays:
-            total += entropy(context.suspect((1 - self.weight) * seen.images + self.weight * overlay))
+            total += entropy(context.suspect((1 - self.weight) * batch.images + self.weight * overlay))
         return -total / len(overlays)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_contrast, adjust_saturation, gaussian_blur
 
-from bdclean.filtering.base import Context, ImageScore, Seen
+from bdclean.filtering.base import Context, ImageScore, PredictedBatch
 
 SEVERITIES = 5
 """Number of severities of each corruption."""
@@ -79,13 +79,13 @@ class TeCo(ImageScore):
     brighter, darker, less contrast, less colour, blur, pixels), so that no further package is needed.
     """
 
-    def score(self, context: Context, seen: Seen) -> Tensor:
+    def score(self, context: Context, batch: PredictedBatch) -> Tensor:
         severities = []
         for corrupt in CORRUPTIONS:
             # From the highest, so that the lowest severity that changes the class remains.
-            lowest = torch.full((len(seen.images),), SEVERITIES + 1.0, device=seen.images.device)
+            lowest = torch.full((len(batch.images),), SEVERITIES + 1.0, device=batch.images.device)
             for severity in range(SEVERITIES, 0, -1):
-                changed = context.suspect(corrupt(seen.images, severity)).argmax(1) != seen.predicted
+                changed = context.suspect(corrupt(batch.images, severity)).argmax(1) != batch.predicted
                 lowest = torch.where(changed, float(severity), lowest)
             severities.append(lowest)
         return torch.stack(severities).std(0, correction=0)

@@ -125,7 +125,7 @@ class AttackModule(Suspect):
         if self.attack is None:
             return
         precision = self.trainer.precision
-        if (self.attack.learns or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
+        if (self.attack.trains_trigger or self.attack.has_auxiliary) and precision not in ("32-true", "bf16-mixed"):
             name = type(self.attack).__name__
             raise InputError("trainer.precision", precision, f"{name} supports 32-true and bf16-mixed")
         if stage == "fit":
@@ -192,9 +192,9 @@ class AttackModule(Suspect):
         if self.attack is not None:
             steps = self.trainer.estimated_stepping_batches
             self._warmup_steps = self.attack.warmup_fraction * steps
-            if self.attack.learns:
+            if self.attack.trains_trigger:
                 self.trigger_optimizer = self.attack.optimizer()
-                self._learning_steps = self.attack.learning_share * steps
+                self._learning_steps = self.attack.trigger_training_fraction * steps
                 if self._resumed is not None:
                     self.trigger_optimizer.load_state_dict(self._resumed)
         return self.sgd(self.lr, self.momentum, self.weight_decay, self._factor)

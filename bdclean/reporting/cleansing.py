@@ -9,7 +9,7 @@ from bdclean.reporting.figures import confusion_figure, curve_figure, image_grid
 from bdclean.reporting.parts import Confusion, Example
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Cleansing
-from bdclean.reporting.scans import called
+from bdclean.reporting.scans import class_label
 from bdclean.reporting.sections import Banner, Folded, Page, Part, Picture, Section, Text, Tile, Tiles, sections_of
 from bdclean.reporting.verdict import verdict
 from bdclean.reporting.wording import (
@@ -23,7 +23,7 @@ from bdclean.reporting.wording import (
     wide_intervals,
 )
 from bdclean.reporting.wording import title as title_of
-from bdclean.scanning import shown
+from bdclean.scanning import format_p_value
 from bdclean.tables import Cell, Table
 
 LEAST_KEPT = 10
@@ -64,10 +64,10 @@ def _tiles(result: Cleansing) -> Tiles:
         if figure.percent is not None
     ]
     if result.scan is not None:
-        for finding, moved in result.scan.recovered:
-            if moved.cleansed is not None:
+        for finding, asr in result.scan.recovered:
+            if asr.cleansed is not None:
                 title = f"ASR of the recovered trigger ({finding.detector})"
-                tiles.append(Tile(title, f"{moved.cleansed:.2f} %", f"{percent(moved.suspect)} %"))
+                tiles.append(Tile(title, f"{asr.cleansed:.2f} %", f"{percent(asr.suspect)} %"))
     return Tiles(tuple(tiles))
 
 
@@ -112,21 +112,21 @@ def _scan(result: Cleansing) -> Section | None:
     rows = [
         (
             before.detector,
-            scan.suspect.called(before.suspected),
-            shown(before.p_value),
-            scan.cleansed.called(after.suspected),
-            shown(after.p_value),
-            percent(moved.suspect),
-            percent(moved.cleansed),
+            scan.suspect.class_label(before.suspected),
+            format_p_value(before.p_value),
+            scan.cleansed.class_label(after.suspected),
+            format_p_value(after.p_value),
+            percent(asr.suspect),
+            percent(asr.cleansed),
         )
-        for before, after, moved in zip(scan.suspect.findings, scan.cleansed.findings, scan.moved, strict=True)
+        for before, after, asr in zip(scan.suspect.findings, scan.cleansed.findings, scan.recovered_asr, strict=True)
     ]
-    positive = [row for row, significant in zip(rows, scan.outstanding, strict=True) if significant]
-    negative = [row for row, significant in zip(rows, scan.outstanding, strict=True) if not significant]
+    positive = [row for row, significant in zip(rows, scan.significant, strict=True) if significant]
+    negative = [row for row, significant in zip(rows, scan.significant, strict=True) if not significant]
     verdicts = (Text(f"Suspect: {scan.suspect.text}."), Text(f"Cleansed network: {scan.cleansed.text}."))
     parts: list[Part] = [*verdicts, *([_findings(positive)] if positive else [])]
-    parts += [triggered(one) for one in result.recovered if one.stands_out]
-    rest = [triggered(one) for one in result.recovered if not one.stands_out]
+    parts += [triggered(one) for one in result.recovered if one.significant]
+    rest = [triggered(one) for one in result.recovered if not one.significant]
     if negative:
         parts.append(Folded(f"{len(negative)} detectors without a finding", (_findings(negative), *rest)))
     parts.append(Text(SCAN_EXPLAINED, explains=True))
@@ -151,7 +151,13 @@ def _movements(result: Cleansing) -> Section | None:
     if not result.classes:
         return None
     rows = [
-        (called(one.number, one.name), str(one.suspect), str(one.cleansed), percent(one.kept), Cell("", bar=one.kept))
+        (
+            class_label(one.number, one.name),
+            str(one.suspect),
+            str(one.cleansed),
+            percent(one.kept),
+            Cell("", bar=one.kept),
+        )
         for one in result.classes
     ]
     explained = (

@@ -12,9 +12,9 @@ from bdclean.filtering import LOW_FPR
 from bdclean.reporting.figures import image_grid
 from bdclean.reporting.filters import Filtering
 from bdclean.reporting.provenance import provenance
-from bdclean.reporting.scans import called, class_name
+from bdclean.reporting.scans import class_label, class_name
 from bdclean.reporting.sections import Banner, Kind, Page, Picture, Section, Text, Tile, Tiles, sections_of
-from bdclean.scanning import shown
+from bdclean.scanning import format_p_value
 from bdclean.tables import Table
 
 SHOWN = 48
@@ -35,59 +35,59 @@ LIMITS = (
 
 def page(result: Filtering) -> Page:
     """The report, with all sections that have content."""
-    kind: Kind = "unknown" if result.threshold.value is None else "warning" if result.count else "good"
+    kind: Kind = "unknown" if result.threshold.value is None else "warning" if result.flagged_count else "good"
     subtitle = f"{result.paths.checkpoint or 'a network in memory'}, {result.score}"
-    banner = Banner(result.sentence, kind, f"{result.count} of {len(result.images)} images flagged")
+    banner = Banner(result.sentence, kind, f"{result.flagged_count} of {len(result.images)} images flagged")
     return Page("Filter report", subtitle, sections_of(result, SECTIONS), (banner,), _closing(result))
 
 
 def _closing(result: Filtering) -> str:
-    measured = result.measured
+    metrics = result.metrics
     lines = [result.sentence]
-    if measured is not None:
+    if metrics is not None:
         lines.append(
-            f"AUROC {measured.auroc:.4f}, TPR {100 * measured.tpr:.2f} % at {100 * LOW_FPR:g} % FPR; flagged: "
-            f"{100 * measured.flagged_triggered:.2f} % of {measured.triggered} triggered images, "
-            f"{100 * measured.flagged_clean:.2f} % of {measured.clean} clean ones."
+            f"AUROC {metrics.auroc:.4f}, TPR {100 * metrics.tpr:.2f} % at {100 * LOW_FPR:g} % FPR; flagged: "
+            f"{100 * metrics.flagged_triggered:.2f} % of {metrics.triggered} triggered images, "
+            f"{100 * metrics.flagged_clean:.2f} % of {metrics.clean} clean ones."
         )
     return "\n".join(lines)
 
 
 def _figures(result: Filtering) -> Section:
-    limit, measured = result.threshold, result.measured
+    limit, metrics = result.threshold, result.metrics
     by_rank = limit.value is None
     note = "by rank: no image is known to be clean" if by_rank else f"score above {limit.value:.4g}"
-    tiles = [Tile("flagged images", str(result.count), note=note)]
+    tiles = [Tile("flagged images", str(result.flagged_count), note=note)]
     if not by_rank:
         share = f"{100 * limit.alpha:.3g} %"
         tiles.append(Tile("share of false alarms", share, note=f"{len(limit.clean)} clean images"))
-    if measured is not None:
-        counts = f"{measured.triggered} triggered, {measured.clean} clean images"
+    if metrics is not None:
+        counts = f"{metrics.triggered} triggered, {metrics.clean} clean images"
         tiles += [
-            Tile("AUROC", f"{measured.auroc:.4f}", note=counts),
-            Tile(f"TPR at {100 * LOW_FPR:g} % FPR", f"{100 * measured.tpr:.2f} %"),
-            Tile("triggered images flagged", f"{100 * measured.flagged_triggered:.2f} %"),
-            Tile("clean images flagged", f"{100 * measured.flagged_clean:.2f} %"),
+            Tile("AUROC", f"{metrics.auroc:.4f}", note=counts),
+            Tile(f"TPR at {100 * LOW_FPR:g} % FPR", f"{100 * metrics.tpr:.2f} %"),
+            Tile("triggered images flagged", f"{100 * metrics.flagged_triggered:.2f} %"),
+            Tile("clean images flagged", f"{100 * metrics.flagged_clean:.2f} %"),
         ]
     tiles.append(Tile("images", str(len(result.images)), note=f"{result.cost.seconds} s on {result.cost.device}"))
     return Section("Figures", (Tiles(tuple(tiles)),))
 
 
-def _worst(result: Filtering) -> Section:
+def _most_suspicious(result: Filtering) -> Section:
     order, names = result.order, result.subject.class_names
 
     def name(number: int) -> str:
-        return called(number, class_name(names, number))
+        return class_label(number, class_name(names, number))
 
     rows = []
     for place, index in enumerate(order[:SHOWN], 1):
         after = "\u2013" if result.cleansed is None else name(int(result.cleansed[index]))
-        p_value = "\u2013" if result.p_values is None else shown(float(result.p_values[index]))
+        p_value = "\u2013" if result.p_values is None else format_p_value(float(result.p_values[index]))
         cells = (str(place), printable(escaped(result.images[index])), name(int(result.suspect[index])), after)
         rows.append((*cells, f"{float(result.scores[index]):.4g}", p_value, "yes" if result.flagged[index] else "no"))
     header = ("rank", "image", "suspect", "cleansed", "score", "p-value", "flagged")
     brief = Table(("rank", "", "suspect", "cleansed", "score", "p-value", "flagged"), tuple(rows[:LISTED]))
-    picture = Picture("", partial(image_grid, result.worst, COLUMNS))
+    picture = Picture("", partial(image_grid, result.most_suspicious, COLUMNS))
     text = Text("The images with the highest scores, row by row.", explains=True)
     return Section("Most suspicious images", (text, picture, Table(header, tuple(rows))), brief.plain())
 
@@ -126,5 +126,5 @@ def _provenance(result: Filtering) -> Section:
     return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
 
 
-SECTIONS = (_figures, _worst, _scores, _limits, _provenance)
+SECTIONS = (_figures, _most_suspicious, _scores, _limits, _provenance)
 """The sections in their order."""

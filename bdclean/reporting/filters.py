@@ -17,7 +17,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Measured:
+class FilterMetrics:
     """How well a score separates images whose triggers are known.
 
     Attributes:
@@ -82,7 +82,7 @@ class Filtering:
         p_values: (N,) p-value of each score among those of clean images; None if no image is known to be clean.
         threshold: How images are flagged.
         cost: Time and device.
-        worst: (K, 3, H, W) in [0, 1], the images with the highest scores, in the order of `order`.
+        most_suspicious: (K, 3, H, W) in [0, 1], the images with the highest scores, in the order of `order`.
         triggered: (N,) bool, which images have a trigger, where it is known.
         cleansed_path: File of the cleansed network.
         paths: Paths of the suspect and of the result.
@@ -99,7 +99,7 @@ class Filtering:
     p_values: Tensor | None
     threshold: Threshold
     cost: Cost
-    worst: Tensor
+    most_suspicious: Tensor
     triggered: Tensor | None = None
     cleansed_path: str | None = None
     paths: Paths = field(default_factory=Paths)
@@ -110,12 +110,12 @@ class Filtering:
         return self.scores.argsort(descending=True, stable=True).tolist()
 
     @property
-    def count(self) -> int:
+    def flagged_count(self) -> int:
         """Number of flagged images."""
         return int(self.flagged.sum())
 
     @property
-    def measured(self) -> Measured | None:
+    def metrics(self) -> FilterMetrics | None:
         """How well the score separates the images; None unless clean and triggered ones are known."""
         if self.triggered is None:
             return None
@@ -124,12 +124,12 @@ class Filtering:
             return None
         found, false = (float(self.flagged[part].double().mean()) for part in (self.triggered, ~self.triggered))
         number = int(self.triggered.sum())
-        return Measured(area, rate, false, found, len(self.triggered) - number, number)
+        return FilterMetrics(area, rate, false, found, len(self.triggered) - number, number)
 
     @property
     def sentence(self) -> str:
         """The result as one sentence."""
-        total = f"{self.count} of {len(self.images)} images"
+        total = f"{self.flagged_count} of {len(self.images)} images"
         if self.threshold.value is None:
             return (
                 f"{total} have the highest scores: they are flagged by rank alone, whether or not they have a trigger, "
@@ -164,7 +164,7 @@ class Filtering:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        measured, value = self.measured, self.threshold.value
+        metrics, value = self.metrics, self.threshold.value
         return {
             "schema": SCHEMA,
             **self.paths.to_json(),
@@ -172,14 +172,14 @@ class Filtering:
             "score": self.score,
             "options": dict(self.options),
             "images": len(self.images),
-            "flagged": self.count,
+            "flagged": self.flagged_count,
             "flagged_images": [self.images[index] for index in self.flagged.nonzero()[:, 0].tolist()],
             "alpha": self.threshold.alpha,
             # JSON has no infinity, the threshold that flags all images.
             "threshold": value if value is not None and math.isfinite(value) else None,
             "known_clean_images": len(self.threshold.clean),
             "sentence": self.sentence,
-            "measured": None if measured is None else measured.to_json(),
+            "metrics": None if metrics is None else metrics.to_json(),
             "seconds": self.cost.seconds,
             "device": self.cost.device,
             **self.subject.to_json(),

@@ -126,13 +126,13 @@ class Example:
         title: Caption of the images.
         clean: (N, 3, H, W) in [0, 1].
         triggered: The same images with the trigger.
-        stands_out: For a recovered trigger, whether the finding of its detector is significant.
+        significant: For a recovered trigger, whether the finding of its detector is significant.
     """
 
     title: str
     clean: Tensor
     triggered: Tensor
-    stands_out: bool = True
+    significant: bool = True
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bdclean.reporting.scans import Comparison, Verdict
 from bdclean.scanning.difference import Difference
 from bdclean.tables import Description
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON; it increases whenever a key is removed or changes its meaning."""
 FEWEST_IMAGES = 100
 """With fewer images to compare the networks on, the result is inconclusive: 99 agreeing images still allow a
@@ -127,6 +127,8 @@ class Cleansing:
         counts: Numbers of unlabeled images.
         cost: Time, device and memory.
         attack: Name of the attack, if the images are poisoned.
+        attack_options: Options of the attack; empty without one.
+        source: Source of the labelled images, if there are any.
         classes: Predictions of each class before and after cleansing; empty if there are too many classes.
         harm: Disagreement of the cleansed network with the suspect; None if it was not measured.
         differences: How much more perturbations flip the suspect than a re-initialised student; empty if not compared.
@@ -153,6 +155,8 @@ class Cleansing:
     counts: Counts
     cost: Cost
     attack: str | None = None
+    attack_options: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
     classes: tuple[ClassCount, ...] = ()
     harm: Harm | None = None
     differences: tuple[Difference, ...] = ()
@@ -197,13 +201,15 @@ class Cleansing:
             "peak_memory": self.cost.peak_memory,
             "left_out": list(self.left_out),
             "attack": self.attack,
+            "attack_options": dict(self.attack_options),
+            "source": self.source,
             "method_images": self.counts.used,
             "held_out_images": self.counts.held_out,
             "unreadable_images": self.counts.unreadable,
             "intervals": {"suspect": self.suspect.intervals(), "cleansed": self.cleansed.intervals()},
             "class_names": subject.pop("class_names"),
             "classes": [one.to_json() for one in self.classes],
-            "compared": [one.plain() for one in self.differences],
+            "student_comparison": [one.to_json() for one in self.differences],
             **subject,
             **self.paths.to_json(),
             "scan": None if self.scan is None else self.scan.to_json(),

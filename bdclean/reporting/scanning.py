@@ -5,10 +5,10 @@ from __future__ import annotations
 from bdclean.reporting.cleansing import triggered
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
-from bdclean.reporting.scans import COMMON, EXCESS
+from bdclean.reporting.scans import BACKDOOR_EXCESS, CLEAN_EXCESS
 from bdclean.reporting.sections import Banner, Folded, Kind, Page, Section, Text, Tile, Tiles, sections_of
 from bdclean.reporting.wording import LIMITS, SCAN_EXPLAINED, left_out_line, percent
-from bdclean.scanning import shown, stands_out
+from bdclean.scanning import format_p_value, is_significant
 from bdclean.tables import Table
 
 LISTED = 5
@@ -36,15 +36,19 @@ def page(result: Scan) -> Page:
 
 def _figures(result: Scan) -> Section:
     verdict = result.verdict
-    decisive = Tile("p-value over all detectors", shown(verdict.p_value), note=f"backdoor at {verdict.alpha} or less")
+    decisive = Tile(
+        "p-value over all detectors", format_p_value(verdict.p_value), note=f"backdoor at {verdict.alpha} or less"
+    )
     if verdict.excess is not None:
         size = f"{verdict.excess.size:.2f}"
         decisive = Tile(
-            "excess over a re-initialised copy", size, note=f"backdoor at {EXCESS} or more, none below {COMMON}"
+            "excess over a re-initialised copy",
+            size,
+            note=f"backdoor at {BACKDOOR_EXCESS} or more, none below {CLEAN_EXCESS}",
         )
     tiles = (
         decisive,
-        Tile("class that stands out most", verdict.called(verdict.suspected)),
+        Tile("class that stands out most", verdict.class_label(verdict.suspected)),
         Tile("detectors with a finding", f"{sum(_significant(result))} of {len(verdict.findings)}"),
         Tile("images", str(result.images), note=f"{result.cost.seconds} s on {result.cost.device}"),
     )
@@ -54,7 +58,7 @@ def _figures(result: Scan) -> Section:
 def _significant(result: Scan) -> list[bool]:
     """Whether the finding of each detector is significant."""
     verdict = result.verdict
-    return [stands_out(one, len(verdict.findings), verdict.alpha) for one in verdict.findings]
+    return [is_significant(one, len(verdict.findings), verdict.alpha) for one in verdict.findings]
 
 
 def _classes(result: Scan) -> Section:
@@ -63,11 +67,11 @@ def _classes(result: Scan) -> Section:
     scores, p_values = ([getattr(one, name).tolist() for one in findings] for name in ("scores", "p_values"))
     rows = [
         (
-            result.verdict.called(number),
+            result.verdict.class_label(number),
             *(
                 text
                 for score, p in zip(scores, p_values, strict=True)
-                for text in (percent(score[number]), shown(p[number]))
+                for text in (percent(score[number]), format_p_value(p[number]))
             ),
         )
         for number in numbers
@@ -77,7 +81,7 @@ def _classes(result: Scan) -> Section:
     names = result.subject.class_names
     order = sorted(numbers, key=lambda number: min(column[number] for column in p_values))
     listed = [
-        (str(number), *(shown(column[number]) for column in p_values), names[number] if names else "")
+        (str(number), *(format_p_value(column[number]) for column in p_values), names[number] if names else "")
         for number in order[:LISTED]
     ]
     brief = Table(("class", *(one.detector for one in findings), ""), tuple(listed))
@@ -87,8 +91,8 @@ def _classes(result: Scan) -> Section:
 def _recovered(result: Scan) -> Section | None:
     if not result.recovered:
         return None
-    significant = [triggered(one) for one in result.recovered if one.stands_out]
-    rest = [triggered(one) for one in result.recovered if not one.stands_out]
+    significant = [triggered(one) for one in result.recovered if one.significant]
+    rest = [triggered(one) for one in result.recovered if not one.significant]
     folded = [Folded(f"Recovered by {len(rest)} detectors without a finding", tuple(rest))] if rest else []
     return Section("Recovered triggers", (*significant, *folded))
 

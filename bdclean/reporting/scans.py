@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from bdclean.scanning import FEWEST, Finding, p_value, shown, stands_out
+from bdclean.scanning import FEWEST, Finding, format_p_value, is_significant, p_value
 
 REMAINS = 5.0
 """Percent of images: a trigger recovered from the suspect that flips more in the cleansed network is a remaining
 backdoor."""
 
-EXCESS, COMMON = 0.5, 0.25
-"""With two classes, a backdoor is reported if the excess over a re-initialised copy is at least the first, and none if
-it is below the second; between them the scan is inconclusive."""
+BACKDOOR_EXCESS = 0.5
+"""Smallest excess over a re-initialised copy at which a backdoor is reported in a network with two classes."""
+CLEAN_EXCESS = 0.25
+"""Excess below which no backdoor is reported with two classes; from here to `BACKDOOR_EXCESS`, nothing is decided."""
 
 
 def class_name(names: Sequence[str], number: int) -> str | None:
@@ -31,7 +32,7 @@ def _ordered_scores(scores: Tensor, number: int) -> tuple[float, float]:
     return float(scores[number]), float(scores[1 - number])
 
 
-def called(number: int, name: str | None) -> str:
+def class_label(number: int, name: str | None) -> str:
     """Number and name of a class, as text."""
     return f"{number}" if name is None else f"{number} ({name})"
 
@@ -58,6 +59,16 @@ class Excess:
         own, other = (score - reference for score, reference in zip(self.scores, self.reference, strict=True))
         return own - other
 
+    def to_json(self) -> dict[str, Any]:
+        """Convert to plain values for JSON."""
+        return {
+            "detector": self.detector,
+            "class": self.number,
+            "scores": list(self.scores),
+            "reference": list(self.reference),
+            "size": self.size,
+        }
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -82,23 +93,23 @@ class Verdict:
         return p_value(self.findings)
 
     @property
-    def few(self) -> bool:
+    def too_few_classes(self) -> bool:
         """Whether there are too few classes for one to stand out."""
         return len(self.findings[0].scores) < FEWEST
 
     @property
     def backdoor(self) -> bool | None:
         """Whether the network has a backdoor; None if there are too few classes and the reference is inconclusive."""
-        if not self.few:
+        if not self.too_few_classes:
             return self.p_value <= self.alpha
-        if self.excess is None or COMMON <= self.excess.size < EXCESS:
+        if self.excess is None or CLEAN_EXCESS <= self.excess.size < BACKDOOR_EXCESS:
             return None
-        return self.excess.size >= EXCESS
+        return self.excess.size >= BACKDOOR_EXCESS
 
     @cached_property
     def excess(self) -> Excess | None:
         """With two classes, the finding that differs most from the reference; None without a reference."""
-        pairs = zip(self.findings, self.reference, strict=True) if self.few and self.reference else ()
+        pairs = zip(self.findings, self.reference, strict=True) if self.too_few_classes and self.reference else ()
         found = [
             Excess(own.detector, number, _ordered_scores(own.scores, number), _ordered_scores(other.scores, number))
             for own, other in pairs
@@ -114,14 +125,14 @@ class Verdict:
             return self.excess.number
         return min(self.findings, key=lambda finding: finding.p_value).suspected
 
-    def called(self, number: int) -> str:
+    def class_label(self, number: int) -> str:
         """Number and name of a class, as text."""
-        return called(number, class_name(self.class_names, number))
+        return class_label(number, class_name(self.class_names, number))
 
     @property
     def text(self) -> str:
         """The verdict with its figures, in one line."""
-        p, suspected = shown(self.p_value), self.called(self.suspected)
+        p, suspected = format_p_value(self.p_value), self.class_label(self.suspected)
         if self.excess is not None:
             one = self.excess
             named = {True: f"backdoor towards class {suspected}", False: "no backdoor found", None: "inconclusive"}
@@ -140,7 +151,7 @@ class Verdict:
         """The verdict in a few words, without figures."""
         if self.backdoor is None:
             return "Inconclusive"
-        return f"Backdoor towards class {self.called(self.suspected)}" if self.backdoor else "No backdoor found"
+        return f"Backdoor towards class {self.class_label(self.suspected)}" if self.backdoor else "No backdoor found"
 
     @property
     def sentence(self) -> str:
@@ -155,7 +166,7 @@ class Verdict:
             "name": class_name(self.class_names, self.suspected),
             "p_value": self.p_value,
             "alpha": self.alpha,
-            "excess": None if self.excess is None else asdict(self.excess) | {"size": self.excess.size},
+            "excess": None if self.excess is None else self.excess.to_json(),
             "detectors": [
                 {
                     "detector": finding.detector,
@@ -172,7 +183,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Moved:
+class RecoveredASR:
     """ASR of a recovered trigger, in percent; None if no trigger was recovered.
 
     Attributes:
@@ -190,11 +201,11 @@ class Comparison:
 
     Attributes:
         suspect: The verdict on the suspect; its reference is the cleansed network.
-        moved: ASR in both networks of the trigger that each detector recovered from the suspect.
+        recovered_asr: ASR in both networks of the trigger that each detector recovered from the suspect.
     """
 
     suspect: Verdict
-    moved: tuple[Moved, ...]
+    recovered_asr: tuple[RecoveredASR, ...]
 
     @cached_property
     def cleansed(self) -> Verdict:
@@ -202,25 +213,25 @@ class Comparison:
         return Verdict(self.suspect.reference, self.suspect.alpha, self.suspect.class_names)
 
     @property
-    def outstanding(self) -> tuple[bool, ...]:
+    def significant(self) -> tuple[bool, ...]:
         """Whether the finding of each detector in the suspect is significant."""
         findings, alpha = self.suspect.findings, self.suspect.alpha
-        return tuple(stands_out(finding, len(findings), alpha) for finding in findings)
+        return tuple(is_significant(finding, len(findings), alpha) for finding in findings)
 
     @property
-    def recovered(self) -> list[tuple[Finding, Moved]]:
+    def recovered(self) -> list[tuple[Finding, RecoveredASR]]:
         """The significant findings in the suspect, and the ASR of their triggers."""
-        rows = zip(self.suspect.findings, self.moved, self.outstanding, strict=True)
-        return [(finding, moved) for finding, moved, significant in rows if significant]
+        rows = zip(self.suspect.findings, self.recovered_asr, self.significant, strict=True)
+        return [(finding, asr) for finding, asr, significant in rows if significant]
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Evidence against the cleansed network, a clause each."""
         found = [
-            f"the recovered trigger of {finding.detector} still flips {moved.cleansed:.0f} % of the images to class "
-            f"{self.suspect.called(finding.suspected)}"
-            for finding, moved in self.recovered
-            if moved.cleansed is not None and moved.cleansed > REMAINS
+            f"the recovered trigger of {finding.detector} still flips {asr.cleansed:.0f} % of the images to class "
+            f"{self.suspect.class_label(finding.suspected)}"
+            for finding, asr in self.recovered
+            if asr.cleansed is not None and asr.cleansed > REMAINS
         ]
         if self.cleansed.backdoor:
             found.append(f"a scan of it finds a {self.cleansed.text}")
@@ -230,16 +241,16 @@ class Comparison:
     def evidence(self) -> tuple[str, ...]:
         """Evidence for the cleansed network, a clause each."""
         removed = [
-            f"the recovered trigger of {finding.detector} flips {moved.cleansed:.1f} % of the images to class "
-            f"{finding.suspected} ({moved.suspect:.1f} % before)"
-            for finding, moved in self.recovered
-            if self.suspect.backdoor and None not in (moved.suspect, moved.cleansed)
+            f"the recovered trigger of {finding.detector} flips {asr.cleansed:.1f} % of the images to class "
+            f"{finding.suspected} ({asr.suspect:.1f} % before)"
+            for finding, asr in self.recovered
+            if self.suspect.backdoor and None not in (asr.suspect, asr.cleansed)
         ]
         return (*removed, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(removed)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
         suspect = self.suspect.to_json()
-        for row, moved, significant in zip(suspect["detectors"], self.moved, self.outstanding, strict=True):
-            row |= {"taken": moved.suspect, "taken_cleansed": moved.cleansed, "stands_out": significant}
+        for row, asr, significant in zip(suspect["detectors"], self.recovered_asr, self.significant, strict=True):
+            row |= {"recovered_asr": asr.suspect, "recovered_asr_cleansed": asr.cleansed, "significant": significant}
         return {"suspect": suspect, "cleansed": self.cleansed.to_json(), "doubts": list(self.doubts)}

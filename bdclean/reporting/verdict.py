@@ -29,7 +29,7 @@ def verdict(result: Cleansing) -> tuple[str, Kind]:
 def _backdoor(result: Cleansing) -> str | None:
     """The backdoor that was found in the suspect; None if none was found."""
     if result.scan is not None and result.scan.suspect.backdoor:
-        return f"Backdoor towards class {result.scan.suspect.called(result.scan.suspect.suspected)}"
+        return f"Backdoor towards class {result.scan.suspect.class_label(result.scan.suspect.suspected)}"
     if classes := source_classes(result.differences):
         one = "class" if len(classes) == 1 else "classes"
         return f"Backdoor of source {one} {', '.join(map(str, classes))}"

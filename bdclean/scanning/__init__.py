@@ -13,10 +13,10 @@ from bdclean.scanning.base import (
     Detector,
     Finding,
     Network,
+    format_p_value,
+    is_significant,
     p_value,
-    shown,
-    stands_out,
-    taken,
+    trigger_asr,
 )
 from bdclean.scanning.budget import Budget
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, choose, find_among
@@ -108,11 +108,11 @@ __all__ = [
     "SparseInversion",
     "WarpInversion",
     "detectors_of",
+    "format_p_value",
+    "is_significant",
     "p_value",
     "scan",
     "scan_passes",
     "searched",
-    "shown",
-    "stands_out",
-    "taken",
+    "trigger_asr",
 ]

@@ -24,7 +24,7 @@ ALPHA = 0.01
 FEWEST = 3
 """Minimum number of classes for the outlier test."""
 CALIBRATION_CLASSES = 10
-"""Number of classes of the networks on which `Detector.noise` and `Detector.least` were calibrated."""
+"""Number of classes of the networks on which `Detector.noise` and `Detector.score_floor` were calibrated."""
 MANY = 64
 """Maximum number of classes that are all searched; of more classes, only some are."""
 SCANNED = 512
@@ -69,13 +69,13 @@ def p_value(findings: Sequence[Finding]) -> float:
     return min(1.0, len(findings) * min(finding.p_value for finding in findings))
 
 
-def stands_out(finding: Finding, detectors: int, alpha: float = ALPHA) -> bool:
+def is_significant(finding: Finding, detectors: int, alpha: float = ALPHA) -> bool:
     """Whether one finding is significant, with Bonferroni's correction for the number of detectors."""
     return detectors * finding.p_value <= alpha
 
 
 @torch.no_grad()
-def taken(finding: Finding, network: Network, images: Tensor) -> float | None:
+def trigger_asr(finding: Finding, network: Network, images: Tensor) -> float | None:
     """The ASR of a recovered trigger towards the suspected class, in percent.
 
     Args:
@@ -94,7 +94,7 @@ def taken(finding: Finding, network: Network, images: Tensor) -> float | None:
     return round(100 * float(flipped[others].float().mean()), 2) if others.any() else None
 
 
-def shown(p: float) -> str:
+def format_p_value(p: float) -> str:
     """Format a p-value: below 0.0001 the scores are too far from normal for more digits to be meaningful."""
     return f"{p:.2g}" if p >= 1e-4 else "<0.0001"
 
@@ -109,7 +109,7 @@ class Detector(ABC):
     """Whether it uses images."""
     noise: ClassVar[float] = 0.0
     """Lower bound of the standard deviation in the outlier test: smaller differences of scores are noise."""
-    least: ClassVar[float] = -math.inf
+    score_floor: ClassVar[float] = -math.inf
     """Largest score that is common in clean networks; lower scores count as this."""
 
     passes: ClassVar[int] = 1000
@@ -149,9 +149,9 @@ class Detector(ABC):
             torch.manual_seed(0)
             scores, trigger = self.score(network, images, num_classes)
         scores = scores.cpu()
-        # With few classes, of which all others have the score `least`, an outlier must be as far away as among ten.
+        # With few classes, all others at `score_floor`, an outlier must be as far away as among ten.
         noise = self.noise * max(1.0, math.sqrt(CALIBRATION_CLASSES / num_classes))
-        return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.least), noise), trigger)
+        return Finding(type(self).__name__, scores, grubbs(scores.clamp(min=self.score_floor), noise), trigger)
 
     def within(self, name: str, value: float, low: float) -> None:
         """Check the lower bound of an option.

@@ -37,24 +37,24 @@ class Difference:
     Attributes:
         inversion: The search.
         classes: (P,) the source classes that have enough images.
-        forward: (P,) share of their images that flip in the suspect alone, the mean over sizes.
-        backward: (P,) the same share for the reference alone: the effect of chance and natural features.
+        suspect_only: (P,) share of their images that flip in the suspect alone, the mean over sizes.
+        reference_only: (P,) the same share for the reference alone: the effect of chance and natural features.
     """
 
     inversion: Inversion
     classes: Tensor
-    forward: Tensor
-    backward: Tensor
+    suspect_only: Tensor
+    reference_only: Tensor
 
     @property
     def chance(self) -> float:
         """Largest share of a class that flips in the reference alone."""
-        return float(self.backward.max()) if len(self.backward) else 0.0
+        return float(self.reference_only.max()) if len(self.reference_only) else 0.0
 
     @property
     def share(self) -> float:
         """Largest share of a class that flips in the suspect alone."""
-        return float(self.forward.max()) if len(self.forward) else 0.0
+        return float(self.suspect_only.max()) if len(self.suspect_only) else 0.0
 
     @property
     def p_value(self) -> float:
@@ -62,37 +62,37 @@ class Difference:
 
         Each class calibrates itself: if its images flip easily, they do so in both directions.
         """
-        return float(grubbs(self.forward - self.backward, NOISE).min()) if len(self.classes) else 1.0
+        return float(grubbs(self.suspect_only - self.reference_only, NOISE).min()) if len(self.classes) else 1.0
 
     @property
-    def found(self) -> bool:
+    def backdoor(self) -> bool:
         """Whether only a backdoor explains the difference: a share exceeds chance by far, or one class stands out."""
         far = self.share >= MIN_RATIO * self.chance
-        return self.share >= MIN_SHARE and (far or (bool(self.sources) and self.p_value <= MAX_P_VALUE))
+        return self.share >= MIN_SHARE and (far or (bool(self.source_classes) and self.p_value <= MAX_P_VALUE))
 
     @property
-    def sources(self) -> tuple[int, ...]:
+    def source_classes(self) -> tuple[int, ...]:
         """Classes that exceed chance; relevant if this or another kind of perturbation finds a backdoor."""
-        return tuple(self.classes[self.forward >= self.chance + CLASS_EXCESS].tolist())
+        return tuple(self.classes[self.suspect_only >= self.chance + CLASS_EXCESS].tolist())
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values for JSON: shares in percent, and the classes that exceed chance."""
         return {
             "search": type(self.inversion).__name__,
             "classes_compared": len(self.classes),
-            "suspect_alone": round(100 * self.share, 2),
-            "student_alone": round(100 * self.chance, 2),
+            "suspect_only": round(100 * self.share, 2),
+            "student_only": round(100 * self.chance, 2),
             "p_value": self.p_value,
-            "stands_out": self.found,
-            "classes": list(self.sources),
+            "backdoor": self.backdoor,
+            "source_classes": list(self.source_classes),
         }
 
 
 def source_classes(found: Sequence[Difference]) -> list[int]:
     """Sorted source classes of a backdoor, over all kinds of perturbation; empty if none of them finds a backdoor."""
-    if not any(one.found for one in found):
+    if not any(one.backdoor for one in found):
         return []
-    return sorted({number for one in found for number in one.sources})
+    return sorted({number for one in found for number in one.source_classes})
 
 
 def differences(

@@ -48,7 +48,7 @@ def _restore_trigger(attack: Attack, datamodule: PoisonDataModule, suspect: Chec
     changed = [key for key in changed if key not in TRAINING]
     name = type(attack).__name__
     if name != suspect.data.get("attack") or changed:
-        if attack.learns:
+        if attack.trains_trigger:
             other = f"with another {Given(f'data.attack.{changed[0]}')}" if changed else "there"
             raise InputError("data.attack", name, f"its trigger is learned, and {suspect.path} has none made {other}")
         picture = stored.get("trigger", PATTERNS[0])

@@ -22,8 +22,8 @@ from bdclean.reporting.cleansing import page
 from bdclean.reporting.conclusion import conclude
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
-from bdclean.reporting.scans import Comparison, Moved, Verdict, class_name
-from bdclean.scanning import ALPHA, Budget, detectors_of, scan_passes, taken
+from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict, class_name
+from bdclean.scanning import ALPHA, Budget, detectors_of, scan_passes, trigger_asr
 from bdclean.tables import Description, markdown
 from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
@@ -139,6 +139,8 @@ def _cleanse(
         counts,
         Cost(seconds, trainer.device_name, trainer.peak_memory),
         attack=datamodule.poisoning,
+        attack_options=datamodule.hparams["attack_options"],
+        source=datamodule.hparams["source"],
         classes=_class_counts(cleanser, datamodule),
         harm=cleanser.harm,
         differences=tuple(cleanser.differences),
@@ -221,7 +223,7 @@ def _scan_both(
     networks = [scanned_network(trainer, model, images) for model in (suspect, cleanser)]
     before = cleanser.found or scanning.scan(networks[0], images, suspect.num_classes)
     after = scanning.scan(networks[1], images, suspect.num_classes, detectors_of(before))
-    moved = tuple(Moved(*(taken(finding, network, images) for network in networks)) for finding in before)
+    moved = tuple(RecoveredASR(*(trigger_asr(finding, network, images) for network in networks)) for finding in before)
     verdict = Verdict(tuple(before), ALPHA, names, tuple(after))
     return replace(result, scan=Comparison(verdict, moved), recovered=recovered(before, images))
 

@@ -15,7 +15,16 @@ from bdclean.engine.introduction import introduce
 from bdclean.engine.precision import whole
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError, within
-from bdclean.filtering import Context, Disagreement, Score, Seen, highest, look, p_values, threshold
+from bdclean.filtering import (
+    Context,
+    Disagreement,
+    PredictedBatch,
+    Score,
+    highest,
+    p_values,
+    predict_batches,
+    threshold,
+)
 from bdclean.modules import Classifier
 from bdclean.reporting import html
 from bdclean.reporting.files import write_csv, write_json
@@ -24,7 +33,7 @@ from bdclean.reporting.filters import Filtering, Threshold
 from bdclean.reporting.parts import Cost, Paths, Subject
 from bdclean.scanning import ALPHA
 from bdclean.suspects.alike import load_alike
-from bdclean.tasks.filtered_images import Clean, asked, known_clean, read, some_of
+from bdclean.tasks.filter_inputs import CleanImages, filter_inputs, known_clean, read, some_of
 from bdclean.tasks.looking import class_names
 
 OVERLAYS = 128
@@ -41,7 +50,7 @@ def filter_images(
     alpha: float = ALPHA,
     output: str | None = None,
     overwrite: bool = False,
-    clean_needed: bool = False,
+    require_clean: bool = False,
 ) -> Filtering:
     """Score images by how likely they carry a trigger, and flag some of them.
 
@@ -49,7 +58,7 @@ def filter_images(
         trainer: The Trainer.
         model: The suspect.
         datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and without
-            the trigger if it has an attack, on which the score is then measured.
+            the trigger if it has an attack, on which the score is then metrics.
         cleansed: The cleansed network, or its file.
         score: The score; by default Disagreement.
         clean: A source of images that are known to be clean, which set the threshold; by default validation images of
@@ -58,7 +67,7 @@ def filter_images(
             flagged, those with the highest scores.
         output: CSV file for the scores, with a JSON file and an HTML page beside it; by default none is written.
         overwrite: Whether to replace files that are not filterings with the same suspect.
-        clean_needed: Whether to refuse to flag images by rank.
+        require_clean: Whether to refuse to flag images by rank.
 
     Raises:
         InputError: If the score needs something that is missing, or the files cannot be written.
@@ -81,9 +90,9 @@ def filter_images(
         datamodule.prepare_data()
         datamodule.setup("test")
         known = known_clean(datamodule, clean)
-        if known is None and clean_needed:
+        if known is None and require_clean:
             raise InputError("exit_code", "true", f"needs images that are known to be clean: {Given('clean')}")
-        images = asked(datamodule, score.compares)
+        images = filter_inputs(datamodule, score.compares_images)
         suspect, student = (None if one is None else whole(one).to(trainer.device) for one in (model, other))
         assert suspect is not None
         overlays = some_of(images.parts[0] if known is None else known.images, OVERLAYS).to(trainer.device)
@@ -94,7 +103,9 @@ def filter_images(
         started = time.perf_counter()
         parts = images.parts if known is None else (known.images, *images.parts)
         predicted: list[tuple[Tensor, Tensor | None]] = []
-        found = score.scores(context, _recorded(look(context, read(datamodule, parts, trainer.device)), predicted))
+        found = score.scores(
+            context, _recorded(predict_batches(context, read(datamodule, parts, trainer.device)), predicted)
+        )
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         reference, scores = found.tensor_split([0 if known is None else len(known.images)])
         limit = _limit(reference, alpha, known)
@@ -113,7 +124,7 @@ def filter_images(
             p_values=None if limit.value is None else p_values(scores, reference),
             threshold=limit,
             cost=cost,
-            worst=images.chosen(order),
+            most_suspicious=images.chosen(order),
             triggered=images.triggered,
             cleansed_path=None if other is None or other.origin is None else other.origin.path,
             paths=paths,
@@ -125,25 +136,27 @@ def filter_images(
     return result
 
 
-def _described(known: Clean | None) -> str:
+def _described(known: CleanImages | None) -> str:
     return "no image is known to be clean" if known is None else f"{len(known.images):,} {known.origin}"
 
 
-def _recorded(batches: Iterable[Seen], predicted: list[tuple[Tensor, Tensor | None]]) -> Iterator[Seen]:
+def _recorded(
+    batches: Iterable[PredictedBatch], predicted: list[tuple[Tensor, Tensor | None]]
+) -> Iterator[PredictedBatch]:
     """Pass batches on, and append the predictions of both networks for each to a list.
 
     Raises:
         InputError: If the suspect or the cleansed network outputs nan or inf.
     """
-    for seen in batches:
-        for option, logits in (("ckpt", seen.suspect), ("cleansed", seen.cleansed)):
+    for batch in batches:
+        for option, logits in (("ckpt", batch.suspect), ("cleansed", batch.cleansed)):
             if logits is not None and not logits.isfinite().all():
                 raise InputError(option, None, "the network outputs nan or inf for some images")
-        predicted.append((seen.predicted.cpu(), None if seen.cleansed is None else seen.cleansed.argmax(1).cpu()))
-        yield seen
+        predicted.append((batch.predicted.cpu(), None if batch.cleansed is None else batch.cleansed.argmax(1).cpu()))
+        yield batch
 
 
-def _limit(reference: Tensor, alpha: float, known: Clean | None) -> Threshold:
+def _limit(reference: Tensor, alpha: float, known: CleanImages | None) -> Threshold:
     """The threshold from the scores of clean images; with too few of them, the lowest share that they allow."""
     if known is None:
         return Threshold(alpha, None, reference)

@@ -16,7 +16,7 @@ from bdclean.modules import Classifier
 from bdclean.modules.symptoms import LOOKED_AT, find_symptom, is_constant
 from bdclean.networks import check_finite, check_gradient, folded, noise
 from bdclean.reporting.parts import Example, Subject
-from bdclean.scanning import ALPHA, SCANNED, Finding, shown, stands_out
+from bdclean.scanning import ALPHA, SCANNED, Finding, format_p_value, is_significant
 from bdclean.tasks.evaluation import EXAMPLES
 from bdclean.training import batch_size, pieces
 
@@ -91,10 +91,10 @@ def recovered(findings: Sequence[Finding], images: Tensor, alpha: float = ALPHA)
     some = images[:EXAMPLES]
     return tuple(
         Example(
-            f"{finding.detector}, class {finding.suspected} (p {shown(finding.p_value)})",
+            f"{finding.detector}, class {finding.suspected} (p {format_p_value(finding.p_value)})",
             some,
             finding.trigger(some),
-            stands_out(finding, len(findings), alpha),
+            is_significant(finding, len(findings), alpha),
         )
         for finding in findings
         if finding.trigger is not None

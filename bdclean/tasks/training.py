@@ -49,7 +49,7 @@ def train(
             raise InputError("ckpt_path", ckpt_path, "holds a network, but not the state of its training")
     trainer.begin(model)
     attack = datamodule.attack
-    if attack is not None and attack.learns and trainer.forgets:
+    if attack is not None and attack.trains_trigger and trainer.forgets:
         raise InputError(
             "trainer.strategy",
             None,

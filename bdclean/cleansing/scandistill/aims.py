@@ -19,7 +19,7 @@ from bdclean.scanning import (
     PatchInversion,
     SparseInversion,
     WarpInversion,
-    stands_out,
+    is_significant,
 )
 from bdclean.scanning.goals import FlipOneNetwork, FlipToClass, Goal
 
@@ -228,7 +228,7 @@ def all_to_one(findings: Sequence[Finding]) -> list[Aim]:
     Returns:
         The aims; empty if no class was detected.
     """
-    judged = [(one, stands_out(one, len(findings))) for one in findings]
+    judged = [(one, is_significant(one, len(findings))) for one in findings]
     found: list[Aim] = []
     for target in dict.fromkeys(one.suspected for one, certain in judged if certain):
         about = [(one, certain) for one, certain in judged if one.suspected == target]
@@ -244,7 +244,7 @@ def _indicating(findings: Sequence[tuple[Finding, bool]], target: int) -> list[I
     best = max((float(one.scores[target]) for one, certain, _ in known if certain), default=math.inf)
     chosen: dict[object, Inversion] = {}
     for one, certain, inversion in sorted(known, key=lambda part: part[0].p_value):
-        if certain or (one.scores[target] > inversion.least and one.scores[target] >= MIN_RELATIVE_SCORE * best):
+        if certain or (one.scores[target] > inversion.score_floor and one.scores[target] >= MIN_RELATIVE_SCORE * best):
             # Among two searches for the same kind of perturbation, the one with the smaller p-value.
             chosen.setdefault(type(inversion).change, inversion)
     return list(chosen.values())

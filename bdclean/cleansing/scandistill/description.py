@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bdclean.scanning import Finding, shown
+from bdclean.scanning import Finding, format_p_value
 from bdclean.scanning.difference import MIN_CLASS_IMAGES, Difference, source_classes
 from bdclean.tables import Description, Table
 
 
 def scanned(findings: Sequence[Finding]) -> Description:
     """The table of the detectors' findings in the suspect."""
-    rows = tuple((one.detector, str(one.suspected), shown(one.p_value)) for one in findings)
+    rows = tuple((one.detector, str(one.suspected), format_p_value(one.p_value)) for one in findings)
     return (Table(("scan of the suspect", "class", "p-value"), rows),)
 
 
-def compared(differences: Sequence[Difference], left: float | None) -> Description:
+def comparison(differences: Sequence[Difference], left: float | None) -> Description:
     """The comparison of the suspect with a re-initialised student, and the resulting position of the weights.
 
     Args:
@@ -30,7 +30,7 @@ def compared(differences: Sequence[Difference], left: float | None) -> Descripti
                 type(one.inversion).__name__,
                 f"{100 * one.share:.0f} %",
                 f"{100 * one.chance:.0f} %",
-                ", ".join(map(str, one.sources if found else ())) or "none",
+                ", ".join(map(str, one.source_classes if found else ())) or "none",
             )
             for one in differences
         )

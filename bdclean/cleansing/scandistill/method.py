@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bdclean.cleansing.scandistill import schedule
 from bdclean.cleansing.scandistill.aims import Aim, BySource, all_to_one
-from bdclean.cleansing.scandistill.description import compared, scanned
+from bdclean.cleansing.scandistill.description import comparison, scanned
 from bdclean.cleansing.scandistill.interpolate import Path, retreat, settle
 from bdclean.cleansing.scandistill.unlearning import Unlearning
 from bdclean.data.notices import say
@@ -61,8 +61,9 @@ class ScanDistill(Unlearning):
 
     Args:
         suspect: The network to cleanse.
-        aimed_lr: Highest learning rate of SGD while triggers are unlearned, for batches of 128 images or more (smaller
-            batches: in proportion). It rises for the first 30 % of the steps, then falls to 0 along a cosine.
+        unlearning_lr: Highest learning rate of SGD while triggers are unlearned, for batches of 128 images or more; for
+            smaller batches, the rate is in proportion. The rate rises for the first 30 % of the steps, then falls to 0
+            along a cosine.
         share: Fraction of each batch that carries a recovered trigger: [if the triggers found in the student flip no
             image, if they flip all].
         temperature: Temperature of the logits after re-initialisation: [at the start, at the end]. Constant by default,
@@ -80,16 +81,16 @@ class ScanDistill(Unlearning):
     def __init__(
         self,
         suspect: Classifier,
-        aimed_lr: float = 0.02,
+        unlearning_lr: float = 0.02,
         share: tuple[float, float] = (0.1, 0.4),
         temperature: tuple[float, float] = (1.0, 1.0),
         **options: Any,
     ) -> None:
         super().__init__(suspect, share, temperature=temperature, **options)
         # Only one of the two rates is used, but both are checked.
-        self.within("aimed_lr", aimed_lr, 0, above=True)
+        self.within("unlearning_lr", unlearning_lr, 0, above=True)
         self.within("lr", self.lr, 0, above=True)
-        self.aimed_lr = aimed_lr
+        self.unlearning_lr = unlearning_lr
         self.restarted = False
         """Whether the first phase has started again at half the rate."""
         self.left: float | None = None
@@ -104,7 +105,7 @@ class ScanDistill(Unlearning):
 
     @property
     def rate_option(self) -> str:
-        return "aimed_lr" if self.targeted else "lr"
+        return "unlearning_lr" if self.targeted else "lr"
 
     @property
     def first_phase(self) -> int:
@@ -230,7 +231,7 @@ class ScanDistill(Unlearning):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         images = min(data.batch_size * self.trainer.accumulate_grad_batches, data.trained_count)
-        targeted = self.aimed_lr * schedule.targeted_rate_factor(images)
+        targeted = self.unlearning_lr * schedule.targeted_rate_factor(images)
         if self.targeted:
             return self.sgd(targeted, self.momentum, self.weight_decay, schedule.rising)
         untargeted = self.lr * schedule.untargeted_rate_factor(images)
@@ -243,4 +244,4 @@ class ScanDistill(Unlearning):
         found = scanned(self.found)
         if self.targeted:
             return found
-        return (*found, *super().describe(), *compared(self.differences, self.left))
+        return (*found, *super().describe(), *comparison(self.differences, self.left))

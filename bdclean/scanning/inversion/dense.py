@@ -27,7 +27,7 @@ class DenseInversion(Inversion):
         batch_size: Number of images in a step, for each class.
     """
 
-    least = 0.45
+    score_floor = 0.45
     passes = 800
 
     def __init__(

@@ -35,7 +35,7 @@ class PatchInversion(SparseInversion):
         batch_size: Number of images in a step, for each class.
     """
 
-    least = 0.45
+    score_floor = 0.45
     passes = 1500
 
     def __init__(self, sizes: Sequence[float] = (5.6, 4.0, 2.8, 2.0), steps: int = 4, batch_size: int = 16) -> None:

@@ -136,10 +136,10 @@ class Inversion(Detector):
             half = (by_source.nanmean(1) >= 0.5).view(-1, *[1] * (found.ndim - 1))
             best = best.index_copy(0, active, torch.where(half, found, best[active]))
             shares[number, active] = by_source.nanquantile(IGNORED_SOURCES, 1).nan_to_num(0)
-            # Smaller perturbations flip at most this share, so a class that can no longer reach `least` is dropped, but
-            # not after the first size, where the search has not converged.
+            # Smaller perturbations flip at most this share, so a class that can no longer reach `score_floor` is
+            # dropped, but not after the first size, where the search has not converged.
             left = len(self.sizes) - 1 - number
-            kept = (shares.sum(0) + left * shares[number])[active] >= self.least * len(self.sizes)
+            kept = (shares.sum(0) + left * shares[number])[active] >= self.score_floor * len(self.sizes)
             kept |= number == 0
             if not left or not kept.any():
                 break

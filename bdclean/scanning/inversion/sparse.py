@@ -43,7 +43,7 @@ class SparseInversion(Inversion):
         batch_size: Number of images in a step, for each class.
     """
 
-    least = 0.5
+    score_floor = 0.5
     passes = 850
 
     def __init__(

@@ -25,7 +25,7 @@ class WarpInversion(Inversion):
         batch_size: Number of images in a step, for each class.
     """
 
-    least = 0.3
+    score_floor = 0.3
     passes = 700
 
     def __init__(

@@ -15,14 +15,14 @@ from bdclean.data.defender import named
 from bdclean.data.sources import Source, open_source
 from bdclean.progress import bar
 
-MOST_CLEAN = 1_000
+MAX_CLEAN_IMAGES = 1_000
 """Maximum number of clean images that set the threshold."""
-MINORITY = 0.05
+TRIGGERED_SHARE = 0.05
 """Triggered images for each clean one if a score that compares images is measured, as it takes most for clean."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilterInputs:
     """Images to filter.
 
     Attributes:
@@ -44,7 +44,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Clean:
+class CleanImages:
     """Images that are known to be clean.
 
     Attributes:
@@ -58,35 +58,35 @@ class Clean:
     source: Source | None
 
 
-def asked(datamodule: PoisonDataModule, compares: bool) -> Asked:
+def filter_inputs(datamodule: PoisonDataModule, compares_images: bool) -> FilterInputs:
     """The images to filter: the unlabeled ones if there is a source of them, else the test images, with their triggers.
 
     Args:
         datamodule: The images.
-        compares: Whether the score compares the images with each other, so that few of them may have a trigger.
+        compares_images: Whether the score compares the images with each other, so that few of them may have a trigger.
 
     Raises:
         InputError: If there are no images.
     """
     if datamodule.unlabeled is not None or not datamodule.labelled:
         images, names = datamodule.predicted
-        return Asked((Batches(datamodule.placement.place(images)),), names, None)
+        return FilterInputs((Batches(datamodule.placement.place(images)),), names, None)
     clean, *others = (cast(Batches, loader.dataset) for loader in datamodule.test_dataloader())
     names = [str(number) for number in range(len(clean))]
     if not others or not len(others[0]):
-        return Asked((clean,), names, None)
+        return FilterInputs((clean,), names, None)
     triggered = others[0]
-    count = min(len(triggered), max(1, round(MINORITY * len(clean)))) if compares else len(triggered)
+    count = min(len(triggered), max(1, round(TRIGGERED_SHARE * len(clean)))) if compares_images else len(triggered)
     if count < len(triggered):
         order = torch.randperm(len(triggered), generator=torch.Generator().manual_seed(datamodule.seed))
         images = triggered.images.subset(order[:count].to(triggered.images.labels.device))
         triggered = Batches(images, stamp=triggered.stamp, in_workers=triggered.in_workers)
     names += [f"triggered {number}" for number in range(count)]
-    return Asked((clean, triggered), names, torch.arange(len(names)) >= len(clean))
+    return FilterInputs((clean, triggered), names, torch.arange(len(names)) >= len(clean))
 
 
-def known_clean(datamodule: PoisonDataModule, clean: str | None) -> Clean | None:
-    """Images that are known to be clean, at most `MOST_CLEAN`; None if there are none.
+def known_clean(datamodule: PoisonDataModule, clean: str | None) -> CleanImages | None:
+    """Images that are known to be clean, at most `MAX_CLEAN_IMAGES`; None if there are none.
 
     By default they are validation images of the labelled source, which neither the attacker nor the defender trains on;
     without a training part its test images, unless these are filtered.
@@ -102,7 +102,7 @@ def known_clean(datamodule: PoisonDataModule, clean: str | None) -> Clean | None
     if clean is not None:
         source = open_source(clean, str(datamodule.root), "clean")
         source.download()
-        drawn = source.load_unlabeled(datamodule.image_size, MOST_CLEAN, datamodule.seed)
+        drawn = source.load_unlabeled(datamodule.image_size, MAX_CLEAN_IMAGES, datamodule.seed)
         images, origin = named(drawn.resized(datamodule.sets.resize), datamodule.placement)[0], "images of --clean"
     elif datamodule.trainable:
         images, origin = datamodule.sets.validation, "validation images of the labelled source"
@@ -111,8 +111,8 @@ def known_clean(datamodule: PoisonDataModule, clean: str | None) -> Clean | None
     else:
         return None
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(datamodule.seed))
-    images = images.subset(order[:MOST_CLEAN].to(images.labels.device))
-    return Clean(Batches(datamodule.placement.place(images)), origin, source) if len(images) else None
+    images = images.subset(order[:MAX_CLEAN_IMAGES].to(images.labels.device))
+    return CleanImages(Batches(datamodule.placement.place(images)), origin, source) if len(images) else None
 
 
 def some_of(batches: Batches, count: int) -> Tensor:
