@@ -11,10 +11,11 @@ import yaml
 from tqdm import tqdm
 
 from bdclean import first_ten, printable
-from bdclean.benchmark import hours, page, published, rows, tables, work
+from bdclean.benchmark import hours, page, published, tables, work
 from bdclean.benchmark.engines import Engine, Local
 from bdclean.benchmark.engines.base import Task
 from bdclean.benchmark.grid import Cell, Suspect, make_grid
+from bdclean.benchmark.rows import Row
 from bdclean.checkpoint import write_text
 from bdclean.engine.estimate import duration
 from bdclean.errors import Given, InputError, within
@@ -119,10 +120,10 @@ def _report(grid: Sequence[Cell], folder: Path, command: str) -> None:
     failures = [str(result["error"]) for _, result in results if "error" in result]
     if len(failures) == len(results):
         raise InputError("folder", folder, f"every cell failed; the first error is: {failures[0]}")
-    found = [rows.Row.read(one, result) for one, result in results]
-    more = published.sections(found, [result for _, result in results])
-    tables.write(found, folder, more)
-    page.write(found, folder, command, more)
+    rows = [Row.read(one, result) for one, result in results]
+    more = published.sections(rows, [result for _, result in results])
+    tables.write(rows, folder, more)
+    page.write(rows, folder, command, more)
     print((folder / "results.md").read_text(encoding="utf-8"))
     print(f"{folder / 'index.html'} shows all tables and plots.")
 
@@ -167,7 +168,7 @@ def _announcement(
     if (devices := engine.devices()) is None:
         return what
     took = duration(hours.estimate(suspects.values(), cells.values(), command) / devices)
-    return f"{what}: {took}, not counting the preparation of attacks"
+    return f"{what}: {took}, without preparations of attacks"
 
 
 def _needs(suspect: Suspect | None, missing: Mapping[str, Suspect]) -> tuple[str, ...]:

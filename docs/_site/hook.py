@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(ROOT))
 
 import catalogue  # noqa: E402  # in this folder, which is on the path from here on
+import leaderboard  # noqa: E402
 import pictures  # noqa: E402
 
 SUMMARY = (
@@ -35,6 +36,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 add(files, config, f"attacks/{one.__name__}.png", png)
                 shown = [(SUMMARY, f"{one.__name__}.png")]
             add(files, config, f"{kind.folder}/{one.__name__}.md", catalogue.page(kind, one, results, shown))
+    ranked, plots = leaderboard.page(results)
+    add(files, config, "results/leaderboard.md", ranked)
+    for name, svg in plots.items():
+        add(files, config, f"results/{name}", svg)
     add(files, config, "changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     # Without an address, as `mkdocs serve` has none: pages of the repository are not on this site.
     config.nav = expanded(config.nav, files)
