@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
+from bdclean.data.poisoned_sets import refuse_second_attack
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
@@ -39,6 +40,8 @@ def train(
     outputs.check_name("fit", output)
     if option := trainer.without_training:
         raise InputError(*option, "no training step, so the network would stay untrained")
+    if datamodule.source is not None:
+        refuse_second_attack(datamodule.source.poisoned, datamodule.poisoning, datamodule.source.option)
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
     if ckpt_path is not None:
