@@ -61,7 +61,7 @@ def target_of(labels: Tensor, indices: Tensor) -> int | None:
         labels: (N,) classes that a network is trained towards.
         indices: (M,) the poisoned images.
     """
-    classes = labels[indices].unique().tolist()
+    classes = torch.unique(labels[indices]).tolist()
     return int(classes[0]) if len(classes) == 1 else None
 
 
@@ -95,7 +95,7 @@ def read_facts(folder: Path, option: Given) -> Facts | None:
         raise InputError(*option, f"{path} cannot be read") from error
     found = parsed_settings(text)
     images, indices, target = (found.get(name) for name in ("images", "indices", "target"))
-    if not _is_number(images, 2**40):
+    if not isinstance(images, int) or not _is_number(images, 2**40):
         raise InputError(*option, f"{path} must have the number of images")
     if not isinstance(indices, list) or not all(_is_number(one, images) for one in indices):
         raise InputError(*option, f"{path} must have the indices of poisoned images, from 0 to {images - 1}")

@@ -201,7 +201,7 @@ def _columns(poisoning: Poisoning, name: str) -> list[list[Any]]:
 
 
 def _pieces(count: int, name: str) -> Iterator[Tensor]:
-    return bar(torch.arange(count).split(PIECE), name)
+    return bar(torch.split(torch.arange(count), PIECE), name)
 
 
 def _pixels(part: Batches, numbers: Tensor) -> Tensor:

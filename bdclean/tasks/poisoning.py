@@ -17,6 +17,7 @@ from bdclean.engine.introduction import introduce
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
+from bdclean.suspects.surrogates import surrogate_of
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def poison(
     if trainer.world_size > 1:
         raise InputError("trainer.devices", trainer.world_size, "poison runs in one process")
     path, settings = Path(output), settings_of(model, datamodule)
+    surrogate = surrogate_of(model, attack)
     files = outputs.plan(output, folder=is_folder(path))
     if is_folder(path):
         earlier.refuse_other_folders(path, Given("output", output))
@@ -74,7 +76,7 @@ def poison(
         datamodule.prepare_data()
         count = len(datamodule.sets.training)
         say(f"Poison: {name}, {count:,} training images, on {trainer.device_name}; writes {output}")
-        datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, True)
+        datamodule.prepare_attack(*surrogate, trainer.device, True)
         introduce(model, datamodule, trainer)
         poisoning = Poisoning(datamodule.attacker, settings)
         outputs.check_space(output, poisoning.count * 3 * datamodule.image_size**2)
@@ -96,9 +98,7 @@ def _checked(datamodule: PoisonDataModule) -> Attack:
         raise InputError("data.source", source and source.name, "has no labelled training images to poison")
     name = type(attack).__name__
     if attack.poisons_each_step:
-        raise InputError(
-            "data.attack", name, "acts in each training step, so there is no poisoned set; use bdclean fit"
-        )
+        raise InputError("data.attack", name, "poisons in each training step, so there is no set to write")
     if attack.poison_rate == 0:
         raise InputError("data.attack.poison_rate", 0, "poisons no image")
     refuse_second_attack(source.poisoned, name, source.option)

@@ -11,6 +11,7 @@ from bdclean.modules import Classifier
 from bdclean.reporting import training
 from bdclean.reporting.parts import Example
 from bdclean.reporting.results import Training
+from bdclean.suspects.surrogates import surrogate_of
 from bdclean.tasks import announcing
 from bdclean.tasks.evaluation import EXAMPLES, confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -42,6 +43,7 @@ def train(
         raise InputError(*option, "no training step, so the network would stay untrained")
     if datamodule.source is not None:
         refuse_second_attack(datamodule.source.poisoned, datamodule.poisoning, datamodule.source.option)
+    surrogate = surrogate_of(model, datamodule.attack)
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
     if ckpt_path is not None:
@@ -61,7 +63,7 @@ def train(
         if trainer.local_rank == 0:
             datamodule.prepare_data()
             announcing.announce(announcing.of_training(trainer, model, datamodule))
-        datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
+        datamodule.prepare_attack(*surrogate, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()
         # With a forking strategy, only the forked processes set this attribute.
