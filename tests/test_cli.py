@@ -262,9 +262,9 @@ WRONG = {
     "benchmark": "--suspects and --methods: required",
     "test --config broken.yaml": "--config broken.yaml: not readable as YAML",
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
-    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BAN, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option; did you mean --method.ratios?",
-    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BAN, BNP",
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),

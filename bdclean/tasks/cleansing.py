@@ -77,7 +77,8 @@ def cleanse(
             # Save before the scan, which the user may interrupt.
             files.save(trainer, cleanser, result, datamodule.image_size)
         known = detectors_of(cleanser.found)
-        passes = scan_passes(model.num_classes, known) if known else 2 * scan_passes(model.num_classes)
+        # A suspect that the method has not scanned is scanned, too.
+        passes = scan_passes(model.num_classes, model.image_size, known or None) * (1 if known else 2)
         if scan and (limit is None or limit.allows("the scan of the cleansed network", passes)):
             result = _scan_both(trainer, model, cleanser, datamodule, result)
         result = replace(result, conclusion=conclude(result), left_out=() if limit is None else tuple(limit.left_out))
