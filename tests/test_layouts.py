@@ -255,7 +255,7 @@ def test_files_that_are_not_tables_of_classes_are_ignored() -> None:
         (("d/images/val/cat/0.png", "d/images/val/dog/0.png"), "d", "d/images has: give that folder"),
         (("d/train/train/cat/0.png", "d/train/train/dog/0.png"), "d", "has several: move them into d/train$"),
         (("d/cat/train/0.png", "d/cat/test/0.png", "d/dog/train/0.png", "d/dog/test/0.png"), "d", "each class of d"),
-        (("d/a/Train/0.png", "d/a/Val/0.png", "d/b/Train/0.png"), "d", "as d/a/Train and d/a/Val: move the parts to the outside"),
+        (("d/a/Train/0.png", "d/a/Val/0.png", "d/b/Train/0.png"), "d", "as d/a/Train and d/a/Val: move the parts"),
         (("d/seg_train/cat/0.png", "d/seg_test/cat/0.png"), "d", "seg_train and seg_test would be classes, but seem"),
     ],
 )  # fmt: skip
