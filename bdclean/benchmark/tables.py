@@ -119,7 +119,8 @@ def ranking_explained(found: Scores) -> str:
     ]
     if suspects < (needed := needed_suspects(methods)):
         lines.append(
-            f"With {suspects} suspects, no difference between {methods} methods can reach that; {needed} would do."
+            f"With {suspects} suspects, no difference between {methods} methods can reach p \u2264 {ALPHA}; this "
+            f"needs {needed} suspects."
         )
     if found.left_out:
         lines.append(f"Not ranked, as they have no result or were run on fewer suspects: {', '.join(found.left_out)}.")

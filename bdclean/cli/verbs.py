@@ -108,8 +108,8 @@ class Verbs(Trainer):
             model: The network.
             datamodule: Unlabeled images.
             detector: The detector; by default all of them. `--detector.help NAME` describes one and its options.
-            alpha: A backdoor is reported if the p-value over all detectors is at most this: the expected share of
-                false alarms, if the scores of clean networks are normally distributed.
+            alpha: Largest p-value over all detectors at which a backdoor is reported: the expected share of false
+                alarms, if the scores of clean networks are normally distributed. Default: 0.01.
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
@@ -138,18 +138,18 @@ class Verbs(Trainer):
         output: str = "filter.csv",
         overwrite: bool = False,
     ) -> Filtering:
-        """Report which images carry a trigger, by comparing suspect and cleansed network.
+        """Report which images are likely to carry a trigger.
 
         Args:
             model: The suspect.
             datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and
                 without the trigger if it has an attack, to measure the score.
-            cleansed: File of the cleansed network, which Disagreement needs.
+            cleansed: File of the cleansed network, for `--score Disagreement`, which needs it.
             score: The score; by default Disagreement. `--score.help NAME` describes one and its options.
             clean: Images that are known to be clean, which set the threshold: any value of --data.unlabeled. By
                 default validation images of the labelled source, or without a training part its test images.
             alpha: Share of false alarms among clean images. If no image is known to be clean, this share of the images
-                is flagged, those with the highest scores, whether or not they have a trigger.
+                is flagged, those with the highest scores, whether or not they carry a trigger. Default: 0.01.
             exit_code: Whether to end with exit code 1 if an image is flagged, for scripts; this needs images that are
                 known to be clean.
             output: CSV file for the scores, one row per image; `.json` and a page with the most suspicious images,

@@ -51,7 +51,8 @@ class PoisonDataModule(Loaders):
             each class, which is a test set. Folders named by numbers are the classes of these numbers; others are
             numbered in alphabetical order. Tiny-ImageNet, GTSRB and images beside a file labels.csv (columns
             filename,label) are read as they are.
-        attack: The attack that poisons training images; without one they stay clean.
+        attack: The attack that poisons training images and puts the trigger on test images. By default the attack in
+            the checkpoint, or else none.
         unlabeled: Images for the defender, instead of those held out from the source: any source, a folder of images
             of any size, a `.tar` file with images or a folder of such files (WebDataset), an `.npy` file, or
             `procedural` (drawn by the program).
