@@ -37,7 +37,7 @@ class Verbs(Trainer):
         Args:
             model: The network, an AttackModule.
             datamodule: The images.
-            ckpt_path: Checkpoint of an interrupted training to resume.
+            ckpt_path: Checkpoint of an interrupted training to resume; by default training starts from the beginning.
             output: File for the trained network.
             overwrite: Whether to replace a file that the same training did not write.
         """
@@ -73,12 +73,13 @@ class Verbs(Trainer):
                 loses more accuracy, and more of a backdoor that was not found. For methods that scan (ScanDistill).
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
-                `.ckpt` or `.onnx`, or a name without a suffix for a folder, if the suspect is one; by default
+                `.ckpt` or `.onnx`, or for a suspect that is a folder, a name without a suffix for a folder; by default
                 `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
             overwrite: Whether to replace files that are not results of cleansing the same suspect.
             budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors, epochs and the scan at the end are left out
                 if they do not fit, and the report names them; one detector and one epoch are run in any case.
+                By default no limit.
 
         Raises:
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
@@ -114,7 +115,7 @@ class Verbs(Trainer):
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
             budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors that do not fit are left out, and the report
-                names them; one is run in any case.
+                names them; one is run in any case. By default no limit.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
@@ -144,7 +145,7 @@ class Verbs(Trainer):
             model: The suspect.
             datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and
                 without the trigger if it has an attack, to measure the score.
-            cleansed: File of the cleansed network, for `--score Disagreement`, which needs it.
+            cleansed: File of the cleansed network, which `--score Disagreement` (the default score) requires.
             score: The score; by default Disagreement. `--score.help NAME` describes one and its options.
             clean: Images that are known to be clean, which set the threshold: any value of --data.unlabeled. By
                 default validation images of the labelled source, or without a training part its test images.
