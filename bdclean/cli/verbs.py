@@ -70,7 +70,7 @@ class Verbs(Trainer):
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
-                loses more accuracy, and more of a backdoor that was not found. For methods that scan (ScanDistill).
+                loses more accuracy, but also more of a backdoor that was not found. For ScanDistill only.
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
                 `.ckpt` or `.onnx`, or for a suspect that is a folder, a name without a suffix for a folder; by default
