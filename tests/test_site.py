@@ -75,7 +75,7 @@ def test_the_leaderboard_ranks_the_methods_of_each_file(leaderboard: Any, tmp_pa
 
 
 def test_the_leaderboard_has_published_figures_apart(leaderboard: Any) -> None:
-    text = leaderboard.page(DOCS / "results")[0].partition("## Beside it: published figures")[2]
+    text = leaderboard.page(DOCS / "results")[0].partition("## Published figures")[2]
     assert "no row here can be compared with a row above" in text
     assert "| FTSAM | -0.9 | 2.5 |" in text
 
