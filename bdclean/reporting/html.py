@@ -14,7 +14,7 @@ from bdclean.reporting.figures import png, svg
 from bdclean.reporting.sections import Folded, Page, Picture, Text, Tiles
 from bdclean.tables import Cell, Table
 
-NUMBER = re.compile(r"[<\d]|[-\u2013](\d|$)")
+NUMBER = re.compile(r"[<\d]|[-\u2013](\d|$| /)")
 """Beginning of a number, or a dash for a missing one."""
 
 
