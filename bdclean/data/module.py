@@ -53,8 +53,8 @@ class PoisonDataModule(Loaders):
             filename,label) are read as they are.
         attack: The attack that poisons training images; without one they stay clean.
         unlabeled: Images for the defender, instead of those held out from the source: any source, a folder of images
-            of any size, a `.tar` file with images or a folder of such files (WebDataset), an `.npy` file, or
-            `procedural` (drawn by the program).
+            of any size, a `.tar` file with images or a folder of such files (WebDataset), a folder that the library
+            `datasets` saved (`save_to_disk`), an `.npy` file, or `procedural` (drawn by the program).
         num_unlabeled: Largest number of unlabeled images that are used; by default all held-out images, or 5,000 of
             another source.
         num_agreement: Number of unlabeled images that are not trained on, to measure the agreement with the suspect;
