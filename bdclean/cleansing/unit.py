@@ -116,7 +116,8 @@ class UNIT(Choosing):
         bound_lr: Learning rate of Adam for the bounds.
         tolerance: Percent of the selection images on which clipping may change the prediction (with labels: lose the
             right one).
-        lr: Learning rate of SGD for the student, which falls to 0 along a cosine.
+        lr: Learning rate of SGD for the student, which falls to 0 along a cosine; this and the following ones are this
+            project's.
         momentum: Momentum of SGD.
         eps: Largest Euclidean norm of d, in pixel values, for images of 32 pixels; for others in proportion to their
             side.
@@ -126,7 +127,7 @@ class UNIT(Choosing):
         InputError: If the network has no layer before its head, or an option is out of range.
     """
 
-    relative_time = 9.0
+    relative_time = 14.0
     epochs = 12
     freezes_batch_norm = True
 
@@ -138,7 +139,7 @@ class UNIT(Choosing):
         bound_steps: int = 300,
         bound_lr: float = 0.001,
         tolerance: float = 3.0,
-        lr: float = 0.01,
+        lr: float = 0.003,
         momentum: float = 0.9,
         eps: float = 3.0,
         steps: int = 3,
