@@ -54,8 +54,8 @@ class PoisonDataModule(Loaders):
         attack: The attack that poisons training images and puts the trigger on test images. By default the attack in
             the checkpoint, or else none.
         unlabeled: Images for the defender: any source, a folder of images of any size, a `.tar` file with images or a
-            folder of such files (WebDataset), an `.npy` file, or `procedural` (drawn by the program). By default the
-            images held out from the source.
+            folder of such files (WebDataset), a folder that the library `datasets` saved (`save_to_disk`), an `.npy`
+            file, or `procedural` (drawn by the program). By default the images held out from the source.
         num_unlabeled: Largest number of unlabeled images that are used; by default all held-out images, or 5,000 of
             another source.
         num_agreement: Number of unlabeled images that are not trained on, to measure the agreement with the suspect;
