@@ -28,21 +28,23 @@ class Embedding:
     Attributes:
         points: (N, 2).
         kinds: (N,) the `Kind` of each image; clean images belong to a target if the network predicts one.
-        near_target: Share of triggered images, in percent, whose nearest clean image is predicted as their target.
+        kept: Share of triggered images, in percent, whose nearest clean image has the class that the network predicts
+            for the same image without the trigger.
     """
 
     points: Tensor
     kinds: Tensor
-    near_target: float
+    kept: float
 
 
 @torch.no_grad()
-def embed(network: nn.Module, clean: Tensor, triggered: Tensor, targets: Tensor) -> Embedding | None:
-    """Embed the features of images by t-SNE.
+def embed(network: nn.Module, clean: Tensor, originals: Tensor, triggered: Tensor, targets: Tensor) -> Embedding | None:
+    """Embed the features of clean and triggered images by t-SNE.
 
     Args:
         network: Maps images to logits, in eval mode.
         clean: (N, 3, H, W) in [0, 1].
+        originals: (M, 3, H, W) in [0, 1], the triggered images without the trigger; they are not embedded.
         triggered: (M, 3, H, W) in [0, 1].
         targets: (M,) target classes of the triggered images.
 
@@ -52,13 +54,16 @@ def embed(network: nn.Module, clean: Tensor, triggered: Tensor, targets: Tensor)
     head = last_layer(network, clean.shape[-1])
     if head is None:
         return None
-    parts = [penultimate(network, head, part) for part in pieces(torch.cat([clean, triggered]), batch_size(clean))]
-    features, predicted = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
-    predicted, targets = predicted.argmax(1)[: len(clean)], targets.cpu()
-    nearest = torch.cdist(features[len(clean) :], features[: len(clean)]).argmin(1)
-    kinds = torch.where(torch.isin(predicted, targets), Kind.CLEAN_OF_TARGET, Kind.CLEAN)
+    images = torch.cat([clean, triggered, originals])
+    parts = [penultimate(network, head, part) for part in pieces(images, batch_size(images))]
+    features, logits = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
+    sizes = [len(clean), len(triggered), len(originals)]
+    predicted, _, own = torch.split(logits.argmax(1), sizes)
+    pool, stamped, _ = torch.split(features, sizes)
+    nearest = torch.cdist(stamped, pool).argmin(1)
+    kinds = torch.where(torch.isin(predicted, targets.cpu()), Kind.CLEAN_OF_TARGET, Kind.CLEAN)
     return Embedding(
-        tsne(features),
+        tsne(torch.cat([pool, stamped])),
         torch.cat([kinds, torch.full((len(triggered),), Kind.TRIGGERED)]),
-        round(100 * float((predicted[nearest] == targets).float().mean()), 2),
+        round(100 * float((predicted[nearest] == own).float().mean()), 2),
     )

@@ -53,14 +53,14 @@ class Evidence:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        near = {name: one.embedding.near_target for name, one in self.networks.items() if one.embedding is not None}
+        kept = {name: one.embedding.kept for name, one in self.networks.items() if one.embedding is not None}
         rows = [
             {"layer": one.name, "channel": one.channel, "tac": one.change, "moved": one.moved} for one in self.layers
         ]
         low = {one.name: one.low for one in self.spectra}
         return {
             "trigger": self.trigger,
-            "near_target": near,
+            "features_kept": kept,
             "layers": rows,
             "low_frequencies": low,
             "seconds": self.seconds,

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-from bdclean.reporting.evidence_figures import attribution_figure, embedding_figure, layers_figure, spectrum_figure
+from bdclean.evidence import Attribution
+from bdclean.reporting.evidence_figures import (
+    attribution_figure,
+    class_text,
+    embedding_figure,
+    layers_figure,
+    spectrum_figure,
+)
 from bdclean.reporting.results import Cleansing, Scan
 from bdclean.reporting.sections import Folded, Picture, Section, Text
 from bdclean.reporting.wording import percent
@@ -12,14 +20,14 @@ from bdclean.tables import Table
 
 WITHOUT_MAPS = "This network has no feature maps of at least 4 x 4 positions, so no map can be drawn."
 ATTRIBUTION = (
-    "Grad-CAM: bright regions decided the prediction that is written below each image. If triggered images light up at "
-    "the trigger and have the target class, the trigger decides. After cleansing, they should light up where the clean "
-    "images do, with the classes of the clean images."
+    "Grad-CAM: bright regions decided the prediction that is written below the image. If triggered images light up at "
+    "the trigger and have the target class, the trigger decides. After cleansing, triggered images should light up "
+    "where clean images do, with the classes of the clean images."
 )
 EMBEDDING = (
     "Each point is an image, placed near images with similar penultimate features (t-SNE); the axes have no meaning. "
-    "Triggered images that form one cluster, alone or among the images of the target class, have lost the features of "
-    "their own class. After cleansing they should be spread among all clusters."
+    "Triggered images that form clusters of their own, or lie among the images of the target class, have lost the "
+    "features of their own class. After cleansing they should be spread among the clusters of clean images."
 )
 LAYERS = (
     "TAC: how much the trigger changes the channel of each layer that it changes most in the suspect, relative to the "
@@ -27,9 +35,9 @@ LAYERS = (
     "trigger; in the cleansed network, the same channel should change less."
 )
 SPECTRUM = (
-    "Frequencies of the trigger, with frequency 0 in the centre; bright is more energy. Photographs have most of their "
-    "energy in the centre. A few bright points are a periodic pattern, a bright centre is a smooth one, and a bright "
-    "plane is a small patch or noise, which filters and JPEG weaken."
+    "Energy by frequency, with frequency 0 in the centre; bright is more energy. Photographs have most of their energy "
+    "in the centre. Of triggers, a periodic pattern has a few bright points, a small patch or noise is bright almost "
+    "everywhere, and a smooth one has a bright centre: blurring or JPEG does not remove it."
 )
 
 
@@ -39,12 +47,24 @@ def attribution(result: Cleansing | Scan) -> Section | None:
     if evidence is None:
         return None
     title = "Where the network looks"
-    drawn = {name: one for name, one in evidence.networks.items() if one.clean is not None}
-    if not drawn:
-        return Section(title, (Text(WITHOUT_MAPS),))
-    draw = partial(attribution_figure, evidence.clean, evidence.triggered, drawn, names)
-    caption = f"Grad-CAM on clean images and on images with {evidence.trigger}, by network"
-    return Section(title, (Text(ATTRIBUTION, explains=True), Picture(caption, draw)))
+    clean = {name: one.clean for name, one in evidence.networks.items() if one.clean is not None}
+    triggered = {name: one.triggered for name, one in evidence.networks.items() if one.triggered is not None}
+    kinds = (("Clean images", evidence.clean, clean), (f"With {evidence.trigger}", evidence.triggered, triggered))
+    pictures = [
+        Picture(f"{kind}: {_predictions(found, names)}", partial(attribution_figure, images, found, names))
+        for kind, images, found in kinds
+        if found
+    ]
+    return Section(title, (Text(ATTRIBUTION, explains=True), *pictures) if pictures else (Text(WITHOUT_MAPS),))
+
+
+def _predictions(found: Mapping[str, Attribution], names: Sequence[str]) -> str:
+    """The predicted classes of some images, by network."""
+    lists = (
+        f"{network} predicts {', '.join(class_text(number, names) for number in one.predicted.tolist())}"
+        for network, one in found.items()
+    )
+    return "; ".join(lists)
 
 
 def embedding(result: Cleansing | Scan) -> Section | None:
@@ -52,16 +72,16 @@ def embedding(result: Cleansing | Scan) -> Section | None:
     evidence = result.evidence
     if evidence is None:
         return None
-    found = {name: one.embedding for name, one in evidence.networks.items() if one.embedding is not None}
-    if not found:
-        return None
-    shares = ", ".join(f"{one.near_target:.0f} % ({name})" for name, one in found.items())
-    caption = (
-        f"Features of clean images and of images with {evidence.trigger}. Share of triggered images whose nearest "
-        f"clean image has the target class: {shares}"
-    )
-    picture = Picture(caption, partial(embedding_figure, found))
-    return Section("Features", (Text(EMBEDDING, explains=True), picture))
+    pictures = [
+        Picture(
+            f"Features, {name}: {one.embedding.kept:.0f} % of the images with {evidence.trigger} are nearest to a "
+            "clean image of their own class",
+            partial(embedding_figure, one.embedding),
+        )
+        for name, one in evidence.networks.items()
+        if one.embedding is not None
+    ]
+    return Section("Features", (Text(EMBEDDING, explains=True), *pictures)) if pictures else None
 
 
 def layers(result: Cleansing | Scan) -> Section | None:
@@ -103,10 +123,14 @@ def frequencies(result: Cleansing | Scan) -> Section | None:
     evidence = result.evidence
     if evidence is None:
         return None
-    shares = ", ".join(f"{one.low:.0f} % ({one.name})" for one in evidence.spectra)
-    caption = f"Energy by frequency. Share in the lowest quarter of frequencies: {shares}"
-    picture = Picture(caption, partial(spectrum_figure, evidence.spectra))
-    return Section("Frequencies of the trigger", (Text(SPECTRUM, explains=True), picture))
+    pictures = [
+        Picture(
+            f"{one.name[0].upper()}{one.name[1:]}: {one.low:.0f} % of the energy in the lowest quarter of frequencies",
+            partial(spectrum_figure, one),
+        )
+        for one in evidence.spectra
+    ]
+    return Section("Frequencies of the trigger", (Text(SPECTRUM, explains=True), *pictures))
 
 
 EVIDENCE = (attribution, embedding, layers, frequencies)

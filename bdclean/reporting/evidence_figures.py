@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from bdclean.evidence import Attribution, Embedding, Kind, LayerChange, Looks, Spectrum
+from bdclean.evidence import Attribution, Embedding, Kind, LayerChange, Spectrum
 from bdclean.reporting.figures import LONGEST, drawn
 
 MARKERS = {
     Kind.CLEAN: ("clean", "#b8bec9", "o", 12),
-    Kind.CLEAN_OF_TARGET: ("clean, predicted as the target", "#2f5fb3", "s", 16),
+    Kind.CLEAN_OF_TARGET: ("predicted as the target", "#2f5fb3", "s", 16),
     Kind.TRIGGERED: ("triggered", "#c8501e", "x", 20),
 }
 """Label, colour, marker and size of each kind of image."""
@@ -27,27 +27,20 @@ DARKEST = 1e-6
 """Energy, relative to the largest, that is drawn black."""
 
 
-def attribution_figure(
-    clean: Tensor, triggered: Tensor, networks: Mapping[str, Looks], names: Sequence[str] = ()
-) -> Tensor:
+def attribution_figure(images: Tensor, networks: Mapping[str, Attribution], names: Sequence[str] = ()) -> Tensor:
     """Draw images, and over them the regions that decide each network's prediction, which is written below.
 
     Args:
-        clean: (N, 3, H, W) in [0, 1].
-        triggered: The same images with the trigger.
+        images: (N, 3, H, W) in [0, 1].
         networks: The attribution of the images by each network, by its name.
         names: Names of the classes; empty if unknown.
 
     Returns:
         One image, (3, height, width) uint8.
     """
-    rows: list[tuple[str, Tensor, Attribution | None]] = [("clean", clean, None)]
-    rows += [(f"clean,\n{name}", clean, one.clean) for name, one in networks.items()]
-    rows += [("triggered", triggered, None)]
-    rows += [(f"triggered,\n{name}", triggered, one.triggered) for name, one in networks.items()]
-    figure = Figure(figsize=(1.55 * len(clean) + 0.4, 1.65 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), len(clean), squeeze=False)
-    for line, (label, images, found) in zip(grid, rows, strict=True):
+    figure = Figure(figsize=(1.55 * len(images) + 0.4, 1.65 * (1 + len(networks))), layout="constrained")
+    grid = figure.subplots(1 + len(networks), len(images), squeeze=False)
+    for line, (label, found) in zip(grid, [("image", None), *networks.items()], strict=True):
         line[0].set_ylabel(label, fontsize=10)
         for index, axes in enumerate(line):
             axes.imshow(images[index].cpu().float().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -55,31 +48,26 @@ def attribution_figure(
             axes.set_yticks([])
             if found is not None:
                 axes.imshow(found.maps[index].numpy(), cmap="inferno", vmin=0, vmax=1, alpha=SHADE)
-                axes.set_xlabel(_class(int(found.predicted[index]), names), fontsize=9, labelpad=2)
+                axes.set_xlabel(class_text(int(found.predicted[index]), names), fontsize=9, labelpad=2)
     return drawn(figure)
 
 
-def _class(number: int, names: Sequence[str]) -> str:
+def class_text(number: int, names: Sequence[str]) -> str:
+    """The shortened name of a class, or its number if the names are unknown."""
     name = names[number] if names else f"class {number}"
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}\u2026"
 
 
-def embedding_figure(networks: Mapping[str, Embedding]) -> Figure:
-    """Draw the features of each network in a plane, one above another on the same scale of colours and markers.
-
-    Args:
-        networks: The features, by the network's name.
-    """
-    figure = Figure(figsize=(4.4 * len(networks), 4.4), layout="constrained")
-    for axes, (name, one) in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks.items(), strict=True):
-        for kind, (label, colour, marker, size) in MARKERS.items():
-            points = one.points[one.kinds == kind].numpy()
-            axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, marker=marker, label=label, linewidths=1)
-        axes.set_title(name, fontsize=11)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+def embedding_figure(embedding: Embedding) -> Figure:
+    """Draw the features of a network's images in a plane."""
+    figure = Figure(figsize=(4.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for kind, (label, colour, marker, size) in MARKERS.items():
+        points = embedding.points[embedding.kinds == kind].numpy()
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, marker=marker, label=label, linewidths=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.legend(loc="outside lower center", ncols=len(MARKERS), fontsize=8, frameon=False, handletextpad=0.2)
     return figure
 
 
@@ -113,19 +101,14 @@ def layers_figure(layers: Sequence[LayerChange], networks: Sequence[str]) -> Fig
     return figure
 
 
-def spectrum_figure(spectra: Sequence[Spectrum]) -> Figure:
-    """Draw the energy of images and triggers by frequency, on a logarithmic scale.
-
-    Args:
-        spectra: The spectra.
-    """
-    figure = Figure(figsize=(2.5 * len(spectra), 2.9), layout="constrained")
-    for axes, one in zip(figure.subplots(1, len(spectra), squeeze=False)[0], spectra, strict=True):
-        shown = torch.log10(one.energy / one.energy.max().clamp(min=1e-12) + DARKEST)
-        axes.imshow(shown.numpy(), cmap="inferno", extent=(-0.5, 0.5, -0.5, 0.5))
-        axes.set_title(one.name, fontsize=9)
-        axes.set_xlabel("cycles per pixel", fontsize=8)
-        axes.set_xticks([-0.5, 0, 0.5])
-        axes.set_yticks([-0.5, 0, 0.5])
-        axes.tick_params(labelsize=8)
+def spectrum_figure(spectrum: Spectrum) -> Figure:
+    """Draw energy by frequency on a logarithmic scale."""
+    figure = Figure(figsize=(2.7, 2.6), layout="constrained")
+    axes = figure.subplots()
+    shown = torch.log10(spectrum.energy / spectrum.energy.max().clamp(min=1e-12) + DARKEST)
+    axes.imshow(shown.numpy(), cmap="inferno", extent=(-0.5, 0.5, -0.5, 0.5))
+    axes.set_xlabel("cycles per pixel", fontsize=8)
+    axes.set_xticks([-0.5, 0, 0.5])
+    axes.set_yticks([-0.5, 0, 0.5])
+    axes.tick_params(labelsize=8)
     return figure

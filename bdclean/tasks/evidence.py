@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ SHOWN = 3
 """Number of images whose attribution is shown."""
 CHANGED = 64
 """Maximum number of images that the activation of channels is measured on."""
-PASSES = 2 * (CLEAN + TRIGGERED + 2 * CHANGED + 8 * SHOWN)
+PASSES = 2 * (CLEAN + 2 * TRIGGERED + 2 * CHANGED + 8 * SHOWN)
 """Approximate cost for two networks, in forward passes of one image."""
 
 
@@ -65,7 +66,7 @@ def gather(
         name: Looks(
             attribute(network, some),
             attribute(network, stamped),
-            embed(network, images[:CLEAN], chosen.triggered, chosen.targets),
+            embed(network, images[:CLEAN], chosen.clean, chosen.triggered, chosen.targets),
         )
         for name, network in used.items()
     }
@@ -76,7 +77,8 @@ def gather(
         some.cpu(),
         stamped.cpu(),
         looks,
-        tuple(layers),
+        # The first module normalises the images.
+        tuple(replace(one, name=one.name.removeprefix("1.")) for one in layers),
         (spectrum("clean images", chosen.clean), *triggers),
         round(time.perf_counter() - started, 1),
     )
