@@ -12,6 +12,9 @@ from bdclean.evidence.tsne import tsne
 from bdclean.networks import last_layer, penultimate
 from bdclean.training import batch_size, pieces
 
+NEIGHBOURS = 5
+"""Number of neighbours of an image that its features are compared with."""
+
 
 class Kind(IntEnum):
     """Kinds of images."""
@@ -28,13 +31,14 @@ class Embedding:
     Attributes:
         points: (N, 2).
         kinds: (N,) the `Kind` of each image; clean images belong to a target if the network predicts one.
-        kept: Share of triggered images, in percent, whose nearest clean image has the class that the network predicts
-            for the same image without the trigger.
+        kept: How far triggered images keep the features of their class, as in `at_home`.
+        without: The same for these images without the trigger.
     """
 
     points: Tensor
     kinds: Tensor
     kept: float
+    without: float
 
 
 @torch.no_grad()
@@ -59,11 +63,29 @@ def embed(network: nn.Module, clean: Tensor, originals: Tensor, triggered: Tenso
     features, logits = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
     sizes = [len(clean), len(triggered), len(originals)]
     predicted, _, own = torch.split(logits.argmax(1), sizes)
-    pool, stamped, _ = torch.split(features, sizes)
-    nearest = torch.cdist(stamped, pool).argmin(1)
+    pool, stamped, plain = torch.split(features, sizes)
     kinds = torch.where(torch.isin(predicted, targets.cpu()), Kind.CLEAN_OF_TARGET, Kind.CLEAN)
     return Embedding(
         tsne(torch.cat([pool, stamped])),
         torch.cat([kinds, torch.full((len(triggered),), Kind.TRIGGERED)]),
-        round(100 * float((predicted[nearest] == own).float().mean()), 2),
+        *(at_home(some, own, pool, predicted) for some in (stamped, plain)),
     )
+
+
+def at_home(features: Tensor, own: Tensor, pool: Tensor, predicted: Tensor) -> float:
+    """The share of clean images of an image's own class among the image's nearest neighbours, in percent.
+
+    The neighbours are clean images and the other images; images in a cluster of their own, or in that of another class,
+    have a share of 0.
+
+    Args:
+        features: (M, D) features of the images.
+        own: (M,) their own classes.
+        pool: (N, D) features of clean images.
+        predicted: (N,) the classes of the clean images.
+    """
+    others = torch.cdist(features, features).fill_diagonal_(torch.inf)
+    distances = torch.cat([torch.cdist(features, pool), others], dim=1)
+    nearest = distances.topk(min(NEIGHBOURS, distances.shape[1] - 1), largest=False).indices
+    same = torch.cat([predicted == own[:, None], torch.zeros_like(others, dtype=torch.bool)], dim=1)
+    return round(100 * float(same.gather(1, nearest).float().mean()), 2)

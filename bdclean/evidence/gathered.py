@@ -53,14 +53,15 @@ class Evidence:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
-        kept = {name: one.embedding.kept for name, one in self.networks.items() if one.embedding is not None}
+        embeddings = {name: one.embedding for name, one in self.networks.items() if one.embedding is not None}
+        kept = {name: {"triggered": one.kept, "clean": one.without} for name, one in embeddings.items()}
         rows = [
             {"layer": one.name, "channel": one.channel, "tac": one.change, "moved": one.moved} for one in self.layers
         ]
         low = {one.name: one.low for one in self.spectra}
         return {
             "trigger": self.trigger,
-            "features_kept": kept,
+            "own_neighbours": kept,
             "layers": rows,
             "low_frequencies": low,
             "seconds": self.seconds,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from bdclean.evidence import Attribution
+from bdclean.evidence.embedding import NEIGHBOURS
 from bdclean.reporting.evidence_figures import (
     attribution_figure,
     class_text,
@@ -74,8 +75,9 @@ def embedding(result: Cleansing | Scan) -> Section | None:
         return None
     pictures = [
         Picture(
-            f"Features, {name}: {one.embedding.kept:.0f} % of the images with {evidence.trigger} are nearest to a "
-            "clean image of their own class",
+            f"Features, {name}: of the {NEIGHBOURS} nearest neighbours of images with {evidence.trigger}, "
+            f"{one.embedding.kept:.0f} % are clean images of their own class ({one.embedding.without:.0f} % without "
+            "the trigger)",
             partial(embedding_figure, one.embedding),
         )
         for name, one in evidence.networks.items()

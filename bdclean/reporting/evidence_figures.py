@@ -38,7 +38,7 @@ def attribution_figure(images: Tensor, networks: Mapping[str, Attribution], name
     Returns:
         One image, (3, height, width) uint8.
     """
-    figure = Figure(figsize=(1.55 * len(images) + 0.4, 1.65 * (1 + len(networks))), layout="constrained")
+    figure = Figure(figsize=(1.42 * len(images) + 0.4, 1.5 * (1 + len(networks))), layout="constrained")
     grid = figure.subplots(1 + len(networks), len(images), squeeze=False)
     for line, (label, found) in zip(grid, [("image", None), *networks.items()], strict=True):
         line[0].set_ylabel(label, fontsize=10)

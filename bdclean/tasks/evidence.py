@@ -95,7 +95,8 @@ def recovered_pairs(finding: Finding, network: nn.Module, images: Tensor) -> Pai
     """Images that a network does not predict as the suspected class, without and with the recovered trigger."""
     assert finding.trigger is not None
     predicted = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
-    others = images[predicted != finding.suspected][:TRIGGERED]
+    # From the end, because the clean images of the embedding are from the beginning.
+    others = images[predicted != finding.suspected].flip(0)[:TRIGGERED]
     return Pairs(others, finding.trigger(others), predicted.new_full((len(others),), finding.suspected))
 
 
