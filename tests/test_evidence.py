@@ -256,7 +256,10 @@ def test_a_page_shows_the_evidence_with_captions_that_state_the_findings() -> No
     assert len(captions) == 2 + 2 + 1 + 2
     assert captions[0] == "Clean images: suspect predicts a, a, a; cleansed predicts a, a, a"
     assert "1 % are clean images of their own class (60 % without the trigger)" in captions[2]
-    assert "Largest: channel 3 of conv, 4.0 times the mean activation, and 0.5 in the cleansed network" in captions[4]
+    assert (
+        "Largest: channel 3 of layer conv, 4.0 times the mean activation, and 0.5 in the cleansed network"
+        in captions[4]
+    )
     assert captions[5].startswith("Clean images: ")
     content = json.loads(json.dumps(result.to_json()))["evidence"]
     assert content["own_neighbours"]["suspect"] == {"triggered": 1.0, "clean": 60.0}

@@ -381,7 +381,7 @@ def test_without_clean_images_the_highest_scores_are_flagged(
     assert len(flagged) == report["flagged"] == 4
     assert min(flagged) >= max(float(row["score"]) for row in rows if row["flagged"] == "false")
     assert {(row["p_value"], row["cleansed"]) for row in rows} == {("", "")}
-    assert "4 of 40 images have the highest scores: they are flagged by rank alone" in capsys.readouterr().out
+    assert "4 of 40 images are flagged. They have the highest scores" in capsys.readouterr().out
     # Rank says nothing about triggers, so no script may depend on it.
     assert refused(tiny_suspect, capsys, *words, "--exit_code", "true") == (
         "bdclean: error: --exit_code true: needs images that are known to be clean: --clean"

@@ -68,14 +68,14 @@ def test_the_leaderboard_ranks_the_methods_of_each_file(leaderboard: Any, tmp_pa
         assert ranks == sorted(ranks)
         assert f"![ACC lost and ASR left]({file}.svg)" in part
         assert plots[f"{file}.svg"].startswith(b"<?xml")
-    assert "With 6 suspects, no difference between 18 methods can reach that; 13 would do." in text
+    assert "With 6 suspects, no difference between 18 methods can reach p \u2264 0.05; this needs 13 suspects." in text
     # Files with fewer methods than a ranking needs have no part.
     assert "shapes_scar" not in text
     assert leaderboard.page(tmp_path)[1] == {}
 
 
 def test_the_leaderboard_has_published_figures_apart(leaderboard: Any) -> None:
-    text = leaderboard.page(DOCS / "results")[0].partition("## Beside it: published figures")[2]
+    text = leaderboard.page(DOCS / "results")[0].partition("## Published figures")[2]
     assert "no row here can be compared with a row above" in text
     assert "| FTSAM | -0.9 | 2.5 |" in text
 

@@ -51,10 +51,11 @@ class PoisonDataModule(Loaders):
             each class, which is a test set. Folders named by numbers are the classes of these numbers; others are
             numbered in alphabetical order. Tiny-ImageNet, GTSRB and images beside a file labels.csv (columns
             filename,label) are read as they are.
-        attack: The attack that poisons training images; without one they stay clean.
-        unlabeled: Images for the defender, instead of those held out from the source: any source, a folder of images
-            of any size, a `.tar` file with images or a folder of such files (WebDataset), an `.npy` file, or
-            `procedural` (drawn by the program).
+        attack: The attack that poisons training images and puts the trigger on test images. By default the attack in
+            the checkpoint, or else none.
+        unlabeled: Images for the defender: any source, a folder of images of any size, a `.tar` file with images or a
+            folder of such files (WebDataset), a folder that the library `datasets` saved (`save_to_disk`), an `.npy`
+            file, or `procedural` (drawn by the program). By default the images held out from the source.
         num_unlabeled: Largest number of unlabeled images that are used; by default all held-out images, or 5,000 of
             another source.
         num_agreement: Number of unlabeled images that are not trained on, to measure the agreement with the suspect;

@@ -61,7 +61,7 @@ def page(results: Path) -> tuple[str, dict[str, bytes]]:
             f"![ACC lost and ASR left]({path.stem}.svg)",
             f"[All figures]({path.name})",
         ]
-    parts.append("## Beside it: published figures")
+    parts.append("## Published figures")
     for paper in PAPERS:
         parts += [BESIDE.format(paper=paper, attacks=len(paper.figures)), _published(paper).markdown()]
     return "\n\n".join(parts) + "\n", plots
@@ -85,7 +85,7 @@ def _value(name: str, text: str) -> Any:
 
 def _ranking(rows: Sequence[Row]) -> Table:
     means = {one.method: one for one in points(rows)}
-    header = ("", "method", "mean rank", "95 % interval", "ACC lost", "ASR left", "better than", "worse than")
+    header = ("rank", "method", "mean rank", "95 % interval", "ACC lost", "ASR left", "better than", "worse than")
     lines = []
     for place, one in enumerate(rank(scores(rows)), 1):
         point = means[one.method]
