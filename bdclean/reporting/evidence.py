@@ -98,7 +98,10 @@ def layers(result: Cleansing | Scan) -> Section | None:
     if active:
         most = max(active, key=lambda one: one.change[0])
         after = f", and {most.change[1]:.1f} in the {names[1]} network" if names[1:] else ""
-        caption += f". Largest: channel {most.channel} of layer {most.name}, {most.change[0]:.1f} times the mean activation{after}"
+        caption += (
+            f". Largest: channel {most.channel} of layer {most.name}, {most.change[0]:.1f} times the mean activation"
+            f"{after}"
+        )
     header = ("layer", "channel", *(f"TAC, {name}" for name in names), *(["weights moved, %"] if names[1:] else []))
     dash = "\u2013"
     table = Table(
