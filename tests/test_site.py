@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from bdclean import cleansing
 from bdclean.attacks import ATTACKS
 from bdclean.benchmark import tables
 from bdclean.benchmark.rows import Row
 from bdclean.cleansing import FST
+from bdclean.filtering import SCORES
+from bdclean.scanning import DETECTORS
 from tests.conftest import CONFIGS
 
 DOCS = CONFIGS.parent / "docs"
@@ -56,6 +59,18 @@ def test_a_page_has_the_results_of_its_class(catalogue: Any) -> None:
     assert "| BadNets | 99.3 | 99.39 |" in catalogue.page(methods, FST, DOCS / "results")
     assert "Min, Qin, Shen, Cheng" in catalogue.page(methods, FST, DOCS / "results")
     assert "## Results" not in catalogue.page(methods, FST, Path("nowhere"))
+
+
+def test_the_comparison_with_other_toolboxes_has_all_names_and_only_those_that_exist() -> None:
+    lines = (DOCS / "results" / "peers.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    tables = [row for row in rows if len(row) == 4]
+    known = {*ATTACKS, *cleansing.__all__, *(one.__name__ for one in (*DETECTORS, *SCORES))} - {"Cleanser"}
+    assert {name for row in tables for name in re.findall(r"`(\w+)`", row[2])} == known
+    # What is left out has a reason.
+    left_out = [row for row in tables if row[2] == "\u2013"]
+    assert len(left_out) > 20
+    assert all(row[3] for row in left_out)
 
 
 def test_the_leaderboard_ranks_the_methods_of_each_file(leaderboard: Any, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Verbs(Trainer):
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
+        evidence: bool = True,
         when_clean: WhenClean = "gentle",
         exit_code: bool = False,
         output: str | None = None,
@@ -67,6 +68,9 @@ class Verbs(Trainer):
             datamodule: Unlabeled images, and the images that the report is measured on.
             method: Cleansing method; `--method.help NAME` describes one and its options.
             scan: Whether to scan suspect and cleansed network for the report. ScanDistill always scans the suspect.
+            evidence: Whether the page shows where the networks look (Grad-CAM), features of triggered images, channels
+                that the trigger activates and the trigger's frequencies; this needs the scan, and the attack's trigger
+                or a recovered one.
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
@@ -85,7 +89,9 @@ class Verbs(Trainer):
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
         """
         output = default_output(model) if output is None else output
-        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite, budget)
+        _, result = tasks.cleanse(
+            self, model, datamodule, method, when_clean, scan, output, overwrite, budget, evidence
+        )
         self._print(terminal.render(cleansing.page(result)))
         self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
@@ -98,6 +104,7 @@ class Verbs(Trainer):
         datamodule: PoisonDataModule,
         detector: Detector | None = None,
         alpha: float = ALPHA,
+        evidence: bool = True,
         exit_code: bool = False,
         output: str = "scan.json",
         overwrite: bool = False,
@@ -111,6 +118,9 @@ class Verbs(Trainer):
             detector: The detector; by default all of them. `--detector.help NAME` describes one and its options.
             alpha: Largest p-value over all detectors at which a backdoor is reported: the expected share of false
                 alarms, if the scores of clean networks are normally distributed. Default: 0.01.
+            evidence: Whether the page shows where the network looks (Grad-CAM), features of triggered images, channels
+                that the trigger activates and the trigger's frequencies; this needs the attack's trigger or a recovered
+                one.
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
@@ -120,7 +130,7 @@ class Verbs(Trainer):
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
-        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget)
+        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget, evidence)
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from bdclean.reporting.evidence import EVIDENCE
 from bdclean.reporting.figures import confusion_figure, curve_figure, image_grid, trigger_figure
 from bdclean.reporting.parts import Confusion, Example
 from bdclean.reporting.provenance import provenance
@@ -217,5 +218,9 @@ def _provenance(result: Cleansing) -> Section:
     return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
 
 
-SECTIONS = (_figures, _scan, _pictures, _movements, _input_and_method, _method, _training, _limits, _provenance)
+SECTIONS = (
+    *(_figures, _scan, _pictures),
+    *EVIDENCE,
+    *(_movements, _input_and_method, _method, _training, _limits, _provenance),
+)
 """The sections in their order."""

@@ -58,7 +58,8 @@ def page(results: Path) -> tuple[str, dict[str, bytes]]:
             f"## {TITLES.get(path.stem, path.stem)}",
             _ranking(rows).markdown(),
             "\n\n".join(ranking_explained(aligned).splitlines()),
-            f"![ACC lost and ASR left]({path.stem}.svg)",
+            # A phone shows the plot too small to read, so it links to itself.
+            f"[![ACC lost and ASR left]({path.stem}.svg)]({path.stem}.svg)",
             f"[All figures]({path.name})",
         ]
     parts.append("## Published figures")
