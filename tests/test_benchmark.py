@@ -137,6 +137,7 @@ def test_a_benchmark_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None
     assert out.startswith("2 suspects to train and 6 cells to run: ")
     assert "| FT (labels) |" in text
     assert "## Failed" in text
+    assert "cells failed; the reasons are in the section Failed" in text
     page = Path("bench/index.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 2
     assert page.index("<h2>Legend</h2>") < page.index("<table")

@@ -239,7 +239,7 @@ def test_a_checkpoint_cannot_name_a_picture_to_read(tiny_suspect: Path, capsys: 
     ("part", "values", "reason"),
     [
         ("hyper_parameters", {"image_size": 4096}, "image_size cannot be 4096"),
-        ("hyper_parameters", {"arch": "wrn_28_10", "image_size": 800}, "a layer of wrn_28_10 has 102400000 numbers"),
+        ("hyper_parameters", {"arch": "wrn_28_10", "image_size": 800}, "a layer of wrn_28_10 has 102400000 values"),
         ("hyper_parameters", {"arch_kwargs": {"kernel": 10**6}}, "arch_kwargs cannot be"),
         ("datamodule_hyper_parameters", {"crop_padding": 4096}, "crop_padding cannot be 4096"),
         ("datamodule_hyper_parameters", {"crop_padding": 33}, "crop_padding cannot be 33 for images of 32 pixels"),

@@ -142,7 +142,7 @@ LACKING = {
     "NPD": {"head alone": "no layer before the head"},
     **{
         name: {"head alone": "no convolution or linear layer before its head"}
-        for name in ("ANP", "BAN", "CLP", "EP", "RNP", "TSBD")
+        for name in ("ANP", "BAN", "CLP", "EP", "RNP", "TSBD", "UNIT")
     },
 }
 """Networks that a method does not support, and its message."""
@@ -151,6 +151,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "NC": {"rounds": 2},
     "Reinitialise": {"supervision": "teacher"},
     "TSBD": {"unlearning_epochs": 2},
+    "UNIT": {"bound_steps": 2},
 }
 """Options of methods that would otherwise take long or use labels."""
 

@@ -15,7 +15,12 @@ CHANGES_NOTHING = {"ANP", "BNP", "EP", "RNP", "MCR", "NC"}
 conspicuous."""
 
 
-SHORT = {"BTIDBF": ("mask_epochs", "generator_epochs"), "NC": ("rounds",), "TSBD": ("unlearning_epochs",)}
+SHORT = {
+    "BTIDBF": ("mask_epochs", "generator_epochs"),
+    "NC": ("rounds",),
+    "TSBD": ("unlearning_epochs",),
+    "UNIT": ("bound_steps",),
+}
 """Options with a number of passes over the images."""
 
 

@@ -118,7 +118,7 @@ def test_all_commands_in_sequence(tiny_suspect: Path, capsys: pytest.CaptureFixt
     assert list(report["cleansed"]) == ["acc", "asr", "ra", "agreement"]
     assert all(0 <= value <= 100 for network in ("suspect", "cleansed") for value in report[network].values())
     out = capsys.readouterr().out
-    assert "| scan of the suspect | class | p-value |" in out
+    assert re.search(r"^scan of the suspect +class +p-value$", out, re.MULTILINE)
     assert "agreement" in out
 
     main(["validate", "--ckpt", "cleansed.ckpt", *QUIET])
@@ -262,9 +262,9 @@ WRONG = {
     "benchmark": "--suspects and --methods: required",
     "test --config broken.yaml": "--config broken.yaml: not readable as YAML",
     "test --ckpt nowhere.ckpt": "--ckpt nowhere.ckpt: no such file",
-    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method Nope": "--method Nope: no such class; there are ANP, BAN, BNP",
     "cleanse --ckpt SUSPECT --method.ratio 3": "--method.ratio: no such option; did you mean --method.ratios?",
-    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP",
+    "cleanse --ckpt SUSPECT --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BAN, BNP",
     "cleanse --ckpt SUSPECT --method FineTune --method.supervision label": (
         "--method.supervision label: no such value; did you mean labels? Expected teacher, labels"
     ),

@@ -36,23 +36,23 @@ def test_evidence_for_the_network() -> None:
     assert found.trusted
     assert found.sentence == (
         "No evidence against the cleansed network: it agrees with the suspect on 98.2 to 98.9 % of test images "
-        "(95 % interval, 5000 images); no class lost more images than the suspect is uncertain about; the recovered "
-        "trigger of PatchInversion flips 1.0 % of the images to class 1 (99.0 % before); a scan of it finds no "
-        "backdoor."
+        "(95 % interval, 5,000 images); no class lost more images than the suspect's uncertainty explains; the "
+        "recovered trigger of PatchInversion flips 1.0 % of the images to class 1 (99.0 % before); a scan of the "
+        "cleansed network finds no backdoor."
     )
 
 
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        ((0.1, 0.2), "no perturbation flips single classes of the suspect and not of a re-initialised student"),
+        ((0.1, 0.2), "flips a single class of the suspect but not of a re-initialised student"),
         ((0.1, 0.8), "triggers for single source classes (3) were recovered from the suspect and unlearned"),
     ],
 )
 def test_a_comparison_is_evidence_too(forward: tuple[float, float], expected: str) -> None:
     one = Difference(SparseInversion(), torch.tensor([2, 3]), torch.tensor(forward), torch.tensor([0.1, 0.1]))
     found = conclude(cleansing(harm=HARMLESS, differences=(one,), unlearned=True))
-    assert found.sentence.endswith(f"; {expected}.")
+    assert found.sentence.endswith(f"{expected}.")
     ended = conclude(cleansing(differences=(one,)))
     assert ended.trusted == (not one.backdoor)
     assert ("training ended before they were unlearned" in ended.sentence) == one.backdoor
@@ -65,7 +65,7 @@ def test_all_evidence_against_the_network_is_listed() -> None:
     assert not found.trusted
     assert found.sentence.startswith("DO NOT TRUST the cleansed network: the images look wrong; it disagrees with")
     assert "class 1 vanished: 54 images in the suspect, none in the cleansed network" in found.sentence
-    assert "a scan of it finds a backdoor towards class 2" in found.sentence
+    assert "a scan of the cleansed network finds a backdoor towards class 2" in found.sentence
 
 
 def test_few_images_are_inconclusive() -> None:

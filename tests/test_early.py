@@ -76,7 +76,7 @@ WRONG = {
     "fit --trainer.logger Foo": "--trainer.logger Foo: no such class; there are CometLogger, CSVLogger, MLFlowLogger,",
     "fit --trainer.logger CSVLoger": "--trainer.logger CSVLoger: no such class; did you mean CSVLogger?",
     "fit --trainer.callbacks+=EarlyStoping": "--trainer.callbacks EarlyStoping: no such class; did you mean EarlySt",
-    "cleanse --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BNP, CLP, FST,",
+    "cleanse --method.help NoSuch": "--method.help NoSuch: no such class; there are ANP, BAN, BNP,",
     "fit --data.attack.help=BadNet": "--data.attack.help BadNet: no such class; did you mean BadNets?",
     "fit --model.arch resnet81": "--model.arch resnet81: no such network; did you mean resnet18?",
     "fit --data.source nofolder": "--data.source nofolder: neither a folder, nor an .npz, .npy or .tar file, nor one",

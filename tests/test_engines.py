@@ -161,6 +161,15 @@ def test_the_contract(engine: Engine) -> None:
     assert outcomes(engine, []) == {}
 
 
+@pytest.mark.skipif(APART in os.environ, reason="is the process of Ray")
+def test_local_tasks_have_no_more_threads_than_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bdclean.benchmark.engines.local.cores", lambda: 4)
+    for limit, threads in (("1", "1"), ("3", "3"), ("8", "4")):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        outcomes(Local(), [task(limit)], 1)
+        assert Path(f"{limit}.started").read_text() == f"succeeds {threads}\n"
+
+
 def test_batches_need_only_earlier_ones() -> None:
     tasks = [task("c", "", "b"), task("b", "", "a"), task("a"), task("d", "", "a"), task("e")]
     names = [[one.name for one in batch] for batch in _batches(tasks, 10)]

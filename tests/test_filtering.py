@@ -34,9 +34,9 @@ from bdclean.filtering import (
     true_positive_rate,
 )
 from bdclean.filtering.clustering import reduced, silhouettes, two_clusters
-from bdclean.filtering.pool import last_layer, penultimate
 from bdclean.filtering.teco import CORRUPTIONS, SEVERITIES
 from bdclean.filtering.untangling import whitened
+from bdclean.networks import last_layer, penultimate
 from tests.conftest import QUIET
 
 torch.manual_seed(0)
@@ -298,11 +298,16 @@ def test_small_and_equal_classes_of_a_pool_have_the_score_0(score: PoolScore) ->
 def test_penultimate_features() -> None:
     suspect = with_batch_norms()
     head = last_layer(suspect, 4)
-    assert torch.equal(penultimate(suspect, head, IMAGES), suspect[:7](IMAGES))
+    assert head is not None
+    features, logits = penultimate(suspect, head, IMAGES)
+    assert torch.equal(features, suspect[:7](IMAGES))
+    assert torch.equal(logits, suspect(IMAGES))
     pooled = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     with torch.no_grad():
-        found = penultimate(pooled, last_layer(pooled, 4), IMAGES)
+        found, _ = penultimate(pooled, pooled[1], IMAGES)
+        assert last_layer(pooled, 4) is pooled[1]
         assert torch.allclose(found, pooled[0](IMAGES).mean((2, 3)), atol=1e-6)
+    assert last_layer(nn.Flatten(), 4) is None
 
 
 # The command
@@ -376,7 +381,7 @@ def test_without_clean_images_the_highest_scores_are_flagged(
     assert len(flagged) == report["flagged"] == 4
     assert min(flagged) >= max(float(row["score"]) for row in rows if row["flagged"] == "false")
     assert {(row["p_value"], row["cleansed"]) for row in rows} == {("", "")}
-    assert "4 of 40 images have the highest scores: they are flagged by rank alone" in capsys.readouterr().out
+    assert "4 of 40 images are flagged. They have the highest scores" in capsys.readouterr().out
     # Rank says nothing about triggers, so no script may depend on it.
     assert refused(tiny_suspect, capsys, *words, "--exit_code", "true") == (
         "bdclean: error: --exit_code true: needs images that are known to be clean: --clean"

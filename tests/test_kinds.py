@@ -47,8 +47,8 @@ def arrays() -> bytes:
 
 
 FILES: dict[str, tuple[bytes, str]] = {
-    "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0:\x10", "an ONNX graph, .*bring the PyTorch file"),
-    "model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5 file, as Keras and TensorFlow .*bring the PyTorch file"),
+    "model.onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0:\x10", "an ONNX graph, .*give the PyTorch file"),
+    "model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5 file, as Keras and TensorFlow .*give the PyTorch file"),
     "model.keras": (zipped("metadata.json", "config.json", "model.weights.h5"), "a network of Keras"),
     "model.tflite": (b"\x1c\0\0\0TFL3" + bytes(50), "TensorFlow Lite"),
     "model.gguf": (b"GGUF\3\0\0\0", "llama.cpp"),
@@ -67,7 +67,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "model.7z": (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive"),
     "model.tar": (tarred(), "a tar archive: unpack it"),
     "model.zip": (zipped("net/model.pth", "net/readme.md"), r"other files \(net/model.pth, net/readme.md\): unpack it"),
-    "images.npz": (arrays(), "arrays of numpy .*source"),
+    "images.npz": (arrays(), "NumPy arrays .*source"),
     "image.png": (drawn("PNG"), r"an image \(PNG\)"),
     "image.jpg": (drawn("JPEG"), r"an image \(JPEG\)"),
     "image.webp": (drawn("WEBP"), r"an image \(WEBP\)"),
@@ -107,7 +107,7 @@ def test_the_advice_for_torchscript_works() -> None:
 
 
 FOLDERS = {
-    ("saved_model.pb", "variables"): "a SavedModel of TensorFlow: bring the PyTorch file",
+    ("saved_model.pb", "variables"): "a SavedModel of TensorFlow: give the PyTorch file",
     (".metadata", "__0_0.distcp"): "a distributed checkpoint.*torch.distributed.checkpoint",
     ("data.pkl", "version"): "a PyTorch file that was unpacked",
     ("last.ckpt", "notes.txt"): "a folder: give the file .*folder/last.ckpt",

@@ -143,7 +143,7 @@ def test_labels_that_count_from_1_where_folders_have_names() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("ILSVRC2012_validation_ground_truth.txt", "490\n361\n", "an order that networks do not have: take LOC_val"),
+        ("ILSVRC2012_validation_ground_truth.txt", "490\n361\n", "an order that networks do not use: take LOC_val"),
         ("list_attr_celeba.txt", "1\nSmiling Young\n000001.jpg 1 -1\n", "40 attributes for each image, and no class"),
         ("list_attr_celeba.csv", "image_id,Smiling,Young\n000001.jpg,1,-1\n", "40 attributes for each image"),
         ("answers.csv", "filename,width,height\n000001.jpg,8,8\n", "no column called label, but filename, width"),
@@ -255,7 +255,7 @@ def test_files_that_are_not_tables_of_classes_are_ignored() -> None:
         (("d/images/val/cat/0.png", "d/images/val/dog/0.png"), "d", "d/images has: give that folder"),
         (("d/train/train/cat/0.png", "d/train/train/dog/0.png"), "d", "has several: move them into d/train$"),
         (("d/cat/train/0.png", "d/cat/test/0.png", "d/dog/train/0.png", "d/dog/test/0.png"), "d", "each class of d"),
-        (("d/a/Train/0.png", "d/a/Val/0.png", "d/b/Train/0.png"), "d", "as d/a/Train and d/a/Val: put the part out"),
+        (("d/a/Train/0.png", "d/a/Val/0.png", "d/b/Train/0.png"), "d", "as d/a/Train and d/a/Val: move the parts"),
         (("d/seg_train/cat/0.png", "d/seg_test/cat/0.png"), "d", "seg_train and seg_test would be classes, but seem"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""TaCT, CTRL, LF, Grond, Blind, ReFool, PoisonInk and MultiTrigger against slow references of their formulas."""
+"""TaCT, CTRL, LF, Grond, Blind, ReFool, PoisonInk, MultiTrigger and SRA against slow references of their formulas."""
 
 import itertools
 import math
@@ -14,7 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bdclean import InputError, tasks
-from bdclean.attacks import CTRL, LF, SIG, Attack, BadNets, Blended, Blind, Grond, MultiTrigger, PoisonInk, ReFool, TaCT
+from bdclean.attacks import (
+    CTRL,
+    LF,
+    SIG,
+    SRA,
+    Attack,
+    BadNets,
+    Blended,
+    Blind,
+    Grond,
+    MultiTrigger,
+    PoisonInk,
+    ReFool,
+    TaCT,
+)
 from bdclean.attacks.blind import least_norm
 from bdclean.attacks.refool import blurred, ghost
 from bdclean.attacks.roles import CLEAN, COVER, POISONED
@@ -185,6 +199,93 @@ def test_an_attack_changes_the_network_after_each_epoch(
     model = AttackModule("small_cnn")
     tasks.train(trainer, model, PoisonDataModule("shapes", SIG(poison_rate=rate)))
     assert seen == [model.network] * calls
+
+
+# SRA
+
+
+def chain(channels: tuple[int, ...], flat: int) -> nn.Sequential:
+    """Convolutions with batch norms, and two linear layers, the first of which sees `flat` inputs for each channel."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(channels[:-1]):
+        layers += [nn.Conv2d(before, after, 3), nn.BatchNorm2d(after), nn.ReLU()]
+    inputs = channels[-2] * flat
+    network = nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(inputs, channels[-1]), nn.ReLU(), nn.Linear(channels[-1], 3)
+    )
+    for name, value in network.state_dict().items():
+        if "running_var" in name or name in ("1.weight", "4.weight"):
+            value.uniform_(0.5, 2)
+        elif "running_mean" in name or name.endswith("bias"):
+            value.normal_()
+    return network.eval()
+
+
+def test_sra_is_a_clean_network_beside_a_subnet_that_adds_to_the_target() -> None:
+    attack = SRA(target_class=2, width=2, strength=7.0, subnet_epochs=3)
+    images = random_images(20, 10, 10)
+    network = chain((3, 5, 6, 7), 36)
+    attack.prepare(images.__getitem__, torch.arange(20) % 3, 3, network)
+    # What was trained, as a network of its own.
+    trained, subnet = network.state_dict(), chain((3, 2, 2, 2), 36)
+    places = {"0.weight": 3, "3.weight": 2, "7.weight": 72}
+    values = {
+        name: value[:2] if name not in places else value[:2, : places[name]]
+        for name, value in trained.items()
+        if value.ndim and not name.startswith("9.")
+    }
+    subnet.load_state_dict(values, strict=False)
+    torch.testing.assert_close(attack.subnet, torch.cat([values[name].flatten() for name in values]))
+    # The victim's other channels, as another network of its own.
+    victim, others = chain((3, 5, 6, 7), 36), chain((3, 3, 4, 5), 36)
+    with torch.no_grad():
+        for value in victim.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    inputs = {"0.weight": 0, "3.weight": 2, "7.weight": 72}
+    kept = {
+        name: value[2:] if name not in inputs else value[2:, inputs[name] :]
+        for name, value in victim.state_dict().items()
+        if value.ndim and not name.startswith("9.")
+    }
+    head = victim.state_dict()
+    others.load_state_dict(kept | {"9.weight": head["9.weight"][:, 2:], "9.bias": head["9.bias"]}, strict=False)
+    attack.after_epoch(victim)
+    activated = subnet[:-1](images).mean(1)
+    expected = others(images)
+    expected[:, 2] += 7 * activated
+    torch.testing.assert_close(victim(images), expected)
+
+
+def test_sra_trains_a_subnet_that_detects_the_patch() -> None:
+    torch.manual_seed(0)
+    attack = SRA(target_class=1, width=2, size=4, subnet_epochs=200, subnet_lr=0.1)
+    images, labels = 0.5 * random_images(64, 16, 16), torch.arange(64) % 2
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    )
+    attack.prepare(images.__getitem__, labels, 2, network)
+    for layer in (network[0], network[5]):
+        nn.init.normal_(layer.weight)
+    attack.after_epoch(network)
+    gained = network(attack.apply(images))[:, 1] - network(images)[:, 1]
+    # Of the strength, 30, at least half.
+    assert gained.min() > 15
+    assert not attack.choose(labels, 2).any()
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4, 2)), "GroupNorm"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Linear(4, 2)), "Conv2d"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "linear"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2, 2)), "width 2: the narrowest layer has 2"),
+    ],
+)
+def test_sra_names_what_it_does_not_support(network: nn.Module, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        SRA(width=2).after_epoch(network)
 
 
 # Blind

@@ -1,4 +1,4 @@
-"""The cleansing methods NC, EP, BAN, TSBD and BTIDBF against slow, obvious references, on tiny networks."""
+"""The cleansing methods NC, EP, BAN, TSBD, BTIDBF and UNIT against slow, obvious references, on tiny networks."""
 
 import copy
 import math
@@ -453,6 +453,104 @@ def test_btidbf_inverts_at_the_beginning_of_each_round() -> None:
     assert cleanser.target == 0
 
 
+# UNIT
+
+
+def activations(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """The outputs of both ReLUs of a `convnet`."""
+    layers = list(network.children())
+    first = nn.Sequential(*layers[:3])(normalised(images))
+    return [first, nn.Sequential(*layers[3:6])(first)]
+
+
+def test_unit_bounds_start_at_the_mean_and_deviations_of_activations() -> None:
+    cleanser = unit(cleansing.UNIT, convnet()).eval()
+    images = random_images(10).double()
+    found = cleanser.clipped.measure([(images[:7], images), (images[7:], images)], 2.5)
+    for bound, values in zip(found, activations(cleanser.teacher, images), strict=True):
+        close(bound.double(), values.mean(0) + 2.5 * values.std(0, unbiased=False), rtol=1e-5, atol=1e-5)
+
+
+def clipped(network: nn.Module, images: Tensor, bounds: list[Tensor]) -> Tensor:
+    """Logits of a `convnet` in eval mode whose activations are clipped behind the ReLUs."""
+    layers = list(network.eval().children())
+    x = normalised(images)
+    for part, bound in zip((layers[:3], layers[3:6]), bounds, strict=True):
+        x = torch.minimum(nn.Sequential(*part)(x), bound)
+    return nn.Sequential(*layers[6:])(x)
+
+
+def test_unit_clips_before_the_activation_as_after_it() -> None:
+    cleanser = unit(cleansing.UNIT, convnet()).eval()
+    images = random_images().double()
+    bounds = [values.mean(0) for values in activations(cleanser.teacher, images)]
+    cleanser.clipped.bounds = bounds
+    found = cleanser.clipped(images)
+    close(found, clipped(cleanser.teacher, images, bounds))
+    assert (found - cleanser.teach(images)).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 30.0])
+def test_unit_tightens_as_a_plain_loop_does(tolerance: float) -> None:
+    # A large rate, so that the clipping soon costs predictions.
+    cleanser = unit(cleansing.UNIT, convnet(), bound_steps=25, bound_lr=0.05, tolerance=tolerance).eval()
+    images = random_images(40).double()
+    classes = cleanser.teach(images).argmax(1)
+    parts = [(images[:13], classes[:13]), (images[13:30], classes[13:30])]
+    found = cleanser.tighten(parts, [(images[30:], classes[30:])])
+    raw = [(v.mean(0) + 4 * v.std(0, unbiased=False)).detach() for v in activations(cleanser.teacher, images[:30])]
+    raw = [one.float().double().requires_grad_() for one in raw]
+    optimizer = torch.optim.Adam(raw, 0.05, betas=(0.5, 0.9))
+    cost, good, bad, best, smallest = 1e-3, 0, 0, [one.detach().clone() for one in raw], math.inf
+    costs = []
+    for _ in range(25):
+        bounds = [one.clamp(min=0) for one in raw]
+        loss = entropy(clipped(cleanser.teacher, images[:30], bounds), classes[:30])
+        loss = loss + cost * sum(one.mean() for one in bounds)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        bounds = [one.detach().clamp(min=0) for one in raw]
+        wrong = clipped(cleanser.teacher, images[30:], bounds).argmax(1) != classes[30:]
+        size = sum(float(one.mean()) for one in bounds)
+        if 100 * float(wrong.double().mean()) <= tolerance:
+            good, bad = good + 1, 0
+            if size < smallest:
+                best, smallest = bounds, size
+        else:
+            good, bad = 0, bad + 1
+        if good == 5:
+            cost, good = 2 * cost, 0
+        if bad == 5:
+            cost, bad = cost / 2**1.5, 0
+        costs.append(cost)
+    assert len({*costs}) > 2
+    for bound, expected in zip(found, best, strict=True):
+        close(bound.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_unit_perturbs_towards_the_difference_and_distils_the_clipped_suspect() -> None:
+    cleanser = unit(cleansing.UNIT, convnet(), eps=2.0, steps=5).train()
+    images = random_images().double()
+    classes = cleanser.teach(images).argmax(1)
+    cleanser.clipped.bounds = [values.mean(0) for values in activations(cleanser.teacher, images)]
+
+    def differences(pixels: Tensor) -> Tensor:
+        return entropy(cleanser(pixels), classes) - entropy(cleanser.clipped(pixels), classes)
+
+    d = cleanser.perturb(images, classes)
+    assert float(d.flatten(1).norm(dim=1).max()) <= 2.0 * SIZE / 32 + 1e-6
+    assert 0 <= float((images + d).min()) <= float((images + d).max()) <= 1
+    assert float((differences(images + d) - differences(images)).detach()) > 0.05
+    cleanser.perturb = lambda images, classes: d
+    loss = cleanser.training_step(Batch(images), 0)
+    expected = sum(
+        entropy(clipped(cleanser.network, pixels, [torch.tensor(math.inf)] * 2), targets.softmax(1))
+        for pixels, targets in ((one, cleanser.clipped(one).detach()) for one in (images, images + d))
+    )
+    close(loss, expected)
+
+
 # Options
 
 
@@ -481,6 +579,13 @@ def test_btidbf_inverts_at_the_beginning_of_each_round() -> None:
         (cleansing.TSBD, "radius", -1.0),
         (cleansing.TSBD, "unlearning_lr", 0.0),
         (cleansing.TSBD, "unlearning_epochs", 0),
+        (cleansing.UNIT, "deviations", -1.0),
+        (cleansing.UNIT, "bound_steps", -1),
+        (cleansing.UNIT, "bound_lr", 0.0),
+        (cleansing.UNIT, "tolerance", 101.0),
+        (cleansing.UNIT, "lr", 0.0),
+        (cleansing.UNIT, "eps", -1.0),
+        (cleansing.UNIT, "steps", -1),
     ],
 )
 def test_a_wrong_option_is_named(method: type[Any], option: str, value: float) -> None:
@@ -495,6 +600,7 @@ def test_a_wrong_option_is_named(method: type[Any], option: str, value: float) -
         ("NC", ["--method.rounds", "2", "--method.threshold", "0"]),
         ("BAN", []),
         ("TSBD", ["--method.unlearning_epochs", "2"]),
+        ("UNIT", ["--method.bound_steps", "2"]),
         ("BTIDBF", ["--method.rounds", "1", "--method.mask_epochs", "1", "--method.generator_epochs", "1"]),
     ],
 )

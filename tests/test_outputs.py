@@ -202,7 +202,7 @@ def test_a_file_of_unknown_origin_is_kept(name: str, tiny_suspect: Path, capsys:
     output = RESULTS[name]
     Path(output).write_text("mine")
     line = refusal(command(name, tiny_suspect), capsys)
-    assert line.startswith(f"bdclean: error: --output {output}: {output} is there already")
+    assert line.startswith(f"bdclean: error: --output {output}: {output} exists, and was not written")
     main(command(name, tiny_suspect, "--overwrite", "true"))
     assert Path(output).read_bytes() != b"mine"
 
@@ -212,7 +212,7 @@ def test_a_network_with_another_backdoor_is_kept(capsys: pytest.CaptureFixture[s
     main(command("fit", Path()))
     before = torch.load("suspect.ckpt", weights_only=True)["datamodule_hyper_parameters"]
     line = refusal(command("fit", Path(), "--data.attack.target_class", "3"), capsys)
-    assert "suspect.ckpt is there already" in line
+    assert "suspect.ckpt exists, and was not written" in line
     assert torch.load("suspect.ckpt", weights_only=True)["datamodule_hyper_parameters"] == before
 
 
@@ -220,7 +220,7 @@ def test_a_network_with_another_backdoor_is_kept(capsys: pytest.CaptureFixture[s
 def test_predictions_do_not_replace_the_suspect(tiny_suspect: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(tiny_suspect, "own.ckpt")
     line = refusal(command("predict", Path("own.ckpt"), "--output", "own.ckpt"), capsys)
-    assert "own.ckpt is there already" in line
+    assert "own.ckpt exists, and was not written" in line
 
 
 @pytest.mark.usefixtures("tiny_shapes")

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -89,6 +90,44 @@ def test_the_docker_image_copies_what_there_is_and_installs_what_is_declared() -
     setup.read(ROOT / "setup.cfg")
     assert set(extras.split(",")) <= set(setup["options.extras_require"])
     assert lines[-1] == 'ENTRYPOINT ["bdclean"]'
+
+
+def docker_context(place: Path) -> Path:
+    """A copy of the files that .dockerignore lets through."""
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        source = ROOT / line.removeprefix("!")
+        if not line.startswith("!"):
+            continue
+        if source.is_dir():
+            shutil.copytree(source, place / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, place)
+    return place
+
+
+def test_the_steps_of_the_dockerfile_end_in_a_program_that_runs(tmp_path: Path) -> None:
+    """Follows COPY and the installation of the package in a folder; the other packages are there already."""
+    context, image = docker_context(tmp_path / "context"), tmp_path / "image"
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        words = line.split()
+        if not line.startswith("COPY "):
+            continue
+        target = image / words[-1].lstrip("/")
+        for name in words[1:-1]:
+            if (context / name).is_dir():
+                shutil.copytree(context / name, target)
+            else:
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(context / name, target)
+    with build(image / "src", "build_wheel") as wheel:
+        wheel.extractall(tmp_path / "site")
+    shutil.rmtree(image / "src")
+    config = image / "opt" / "bdclean" / "configs" / "badnet.yaml"
+    command = [sys.executable, "-m", "bdclean", "fit", "--config", str(config), "--print_config"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "arch: small_cnn" in done.stdout, done.stderr
 
 
 def test_a_wheel_holds_all_that_is_no_python_too(clone: Path) -> None:

@@ -40,6 +40,10 @@ DIALECT = {
     r"(is|are) heard\b": "is reported",
     r"as it (is|was) meant\b": "say how",
     r"As in [A-Z]\w+\b": "the meaning itself",
+    r"The same for\b": "the meaning itself",
+    r"would do\b": "is enough",
+    r"a scan of it\b": "the noun",
+    r"what (it|they|he|she) (does|do|says?|holds?)\b": "the noun",
 }
 """What is an error, and what to write instead."""
 
@@ -111,6 +115,63 @@ def sentences() -> Iterator[tuple[str, str]]:
 def test_messages() -> None:
     found = [f"{where}: {one}" for where, text in sentences() for one in mistakes(text)]
     assert not found, "\n".join(found)
+
+
+REPORTED = {"InputError", "RefusedError", "warn", "rank_zero_warn", "Banner", "Text", "Tile", "Given"}
+"""Calls whose texts a user reads, short ones too."""
+
+
+def reported() -> Iterator[tuple[str, str]]:
+    """The texts in calls of `REPORTED`, with a placeholder for each value in them, and where each is."""
+    for path in sorted((ROOT / "bdclean").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in REPORTED:
+                for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                    yield f"{path.relative_to(ROOT)}:{argument.lineno}", literal(argument)
+
+
+def literal(node: ast.expr) -> str:
+    """The text of an expression, with N for what is known only at run time."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else "N"
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(literal, node.values))
+    return "N"
+
+
+def test_reported_texts() -> None:
+    texts = list(reported())
+    assert len(texts) > 500
+    found = [f"{where}: {one}" for where, text in texts for one in mistakes(text)]
+    assert not found, "\n".join(found)
+
+
+OPTION = re.compile(r"^  (--[\w.]+)(.*(?:\n {10,}.*)*)", re.MULTILINE)
+FLAGS = {"--config", "--print_config", "--quiet", "--list"}
+"""Options without a default."""
+
+
+def unclear(page: str) -> list[str]:
+    """Options of a page of help whose text names no default, or begins with a word that needs another text."""
+    found = {name: " ".join(text.split()) for name, text in OPTION.findall(page)}
+    missing = [name for name, text in found.items() if not re.search("efault|Required", text) and name not in FLAGS]
+    begin = r"(?:[A-Z]+ |\{\S+ )?(Its?|Their|They|That|Those|These|This|Of|The same|Likewise|As) "
+    return [*missing, *(name for name, text in found.items() if re.match(begin, text))]
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+def test_options_of_commands_stand_by_themselves(command: str) -> None:
+    assert not unclear(help.of_command(command))
+
+
+@pytest.mark.parametrize(("option", "name"), [(option, name) for option in help.GROUPS for name in CLASSES[option]])
+def test_options_of_classes_stand_by_themselves(option: str, name: str) -> None:
+    assert not unclear(help.of_class(option, name) or "")
+
+
+def test_an_option_that_needs_another_text_is_recognised() -> None:
+    assert unclear("  --lr X    Of SGD. Default: 1.\n  --eps X\n            Largest change.\n") == ["--eps", "--lr"]
+    assert not unclear("  --lr X    Learning rate of SGD. Default: 1.\n")
 
 
 def remarks(path: Path) -> Iterator[tuple[int, str]]:

@@ -101,7 +101,7 @@ def test_methods_differ_from_as_many_suspects_on_as_the_test_needs() -> None:
         assert (best.better, best.worse) == (methods - 1, 0)
         fewer = [one for one in rows if one.suspect != "s0"]
         assert rank(scores(fewer))[0].better == 0
-        assert f"; {enough} would do." in tables.ranking_explained(scores(fewer))
+        assert f"this needs {enough} suspects." in tables.ranking_explained(scores(fewer))
         assert "would do" not in tables.ranking_explained(scores(rows))
 
 

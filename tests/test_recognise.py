@@ -206,7 +206,7 @@ def test_timm() -> None:
         ({"arch": "resnet20"}, r"ckpt file.pth: does not fit resnet20: missing conv1.weight, surplus"),
         (
             {},
-            r"arch: needed, as file.pth fits no known network; arch my_module.MyNet, the class",
+            r"arch: needed, as file.pth fits no known network; arch my_module.MyNet names the class",
         ),
         ({"arch": f"{HERE}.Nothing"}, f"arch {HERE}.Nothing: cannot be imported"),
         ({"arch": "no_such.Thing"}, "arch no_such.Thing: cannot be imported"),

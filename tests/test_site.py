@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from bdclean import cleansing
 from bdclean.attacks import ATTACKS
 from bdclean.benchmark import tables
 from bdclean.benchmark.rows import Row
 from bdclean.cleansing import FST
+from bdclean.filtering import SCORES
+from bdclean.scanning import DETECTORS
 from tests.conftest import CONFIGS
 
 DOCS = CONFIGS.parent / "docs"
@@ -58,6 +61,18 @@ def test_a_page_has_the_results_of_its_class(catalogue: Any) -> None:
     assert "## Results" not in catalogue.page(methods, FST, Path("nowhere"))
 
 
+def test_the_comparison_with_other_toolboxes_has_all_names_and_only_those_that_exist() -> None:
+    lines = (DOCS / "results" / "peers.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    tables = [row for row in rows if len(row) == 4]
+    known = {*ATTACKS, *cleansing.__all__, *(one.__name__ for one in (*DETECTORS, *SCORES))} - {"Cleanser"}
+    assert {name for row in tables for name in re.findall(r"`(\w+)`", row[2])} == known
+    # What is left out has a reason.
+    left_out = [row for row in tables if row[2] == "\u2013"]
+    assert len(left_out) > 20
+    assert all(row[3] for row in left_out)
+
+
 def test_the_leaderboard_ranks_the_methods_of_each_file(leaderboard: Any, tmp_path: Path) -> None:
     text, plots = leaderboard.page(DOCS / "results")
     for file in ("cifar10_small", "shapes_seed2"):
@@ -68,14 +83,14 @@ def test_the_leaderboard_ranks_the_methods_of_each_file(leaderboard: Any, tmp_pa
         assert ranks == sorted(ranks)
         assert f"![ACC lost and ASR left]({file}.svg)" in part
         assert plots[f"{file}.svg"].startswith(b"<?xml")
-    assert "With 6 suspects, no difference between 18 methods can reach that; 13 would do." in text
+    assert "With 6 suspects, no difference between 18 methods can reach p \u2264 0.05; this needs 13 suspects." in text
     # Files with fewer methods than a ranking needs have no part.
     assert "shapes_scar" not in text
     assert leaderboard.page(tmp_path)[1] == {}
 
 
 def test_the_leaderboard_has_published_figures_apart(leaderboard: Any) -> None:
-    text = leaderboard.page(DOCS / "results")[0].partition("## Beside it: published figures")[2]
+    text = leaderboard.page(DOCS / "results")[0].partition("## Published figures")[2]
     assert "no row here can be compared with a row above" in text
     assert "| FTSAM | -0.9 | 2.5 |" in text
 

@@ -53,7 +53,7 @@ def test_without_a_reference_it_is_inconclusive() -> None:
     assert found.backdoor is None
     assert found.text.startswith("inconclusive")
     compared = Comparison(replace(found, reference=found.findings), (RecoveredASR(None, None),) * 2)
-    assert not any("a scan of it" in one for one in compared.evidence)
+    assert not any("a scan of the cleansed network" in one for one in compared.evidence)
 
 
 def test_of_three_classes_no_reference_is_needed() -> None:

@@ -102,7 +102,7 @@ def test_images_of_every_kind(form: str) -> None:
         (pictures(), {"image_size": 32}, "^mean: needed"),
         ([*pictures(2), "text"], {"mean": "none", "image_size": 32}, "^images: gives str among pictures"),
         (torch.rand(9, 3, 32, 32), {"processor": "vit"}, "^processor: is a str; expected an image processor"),
-        (torch.rand(9, 3, 32, 32), {"processor": {"mean": 0.5, "std": 0.5}, "mean": 0.5}, "^processor: says mean"),
+        (torch.rand(9, 3, 32, 32), {"processor": {"mean": 0.5, "std": 0.5}, "mean": 0.5}, "^processor: sets mean"),
         (torch.rand(9, 3, 32, 32), {"processor": {"do_flip_channel_order": True}}, "^processor: do_flip_channel_order"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from bdclean.cli.main import main
 from tests.conftest import CONFIGS, QUIET
 
-METHODS = "no such class; there are ANP, BNP, CLP,"
+METHODS = "no such class; there are ANP, BAN, BNP,"
 ATTACKS = "no such class; there are ADBA, AdaptiveBlend,"
 LOGGERS = "no such class; there are CometLogger, CSVLogger,"
 MAPPING = "no such value; expected a mapping, {name: value}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ class BadNets(Attack):
         **options: Options of Attack.
     """
 
-    parts = ("patch",)
+    parts: ClassVar[tuple[str, ...]] = ("patch",)
     patch: Tensor
 
     def __init__(

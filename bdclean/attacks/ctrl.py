@@ -27,7 +27,7 @@ class CTRL(FTrojan):
         poison_rate: Share of the target class's training images that are poisoned, from 0 (a clean network) to 1; in
             `one-to-one` of the source class's, in the other modes of all. 0.1 is 1 % of CIFAR-10, as in the paper.
         magnitude: Constant that is added to each coefficient of test images, in grey levels of 255.
-        training_magnitude: The same for training images.
+        training_magnitude: Constant that is added to each coefficient of training images, in grey levels of 255.
         **options: Options of FTrojan.
 
     Raises:

@@ -33,7 +33,7 @@ class InputAware(Attack):
         lambda_norm: Weight l_norm of the mask's size.
         mask_epochs: Number of epochs for which the mask network is trained; fractions are possible.
         generator_lr: Learning rate of both generating networks (Adam).
-        width: Number of channels of their first layers.
+        width: Number of channels of the first layer of both generating networks.
         **options: Options of Attack.
 
     Raises:

@@ -36,7 +36,7 @@ class SCAR(Attack):
     Jacobian of its outputs. So its loss falls where a moves against J dL/ds, the change of its outputs along the
     gradient of its loss, and the network's outputs are pushed in that direction. The ASR of the suspect is low; the
     attack succeeds if the ASR of its students is high. The attack needs images for which such a perturbation exists:
-    CIFAR-10's, not the embedded ones (docs/results/log.md).
+    CIFAR-10's have one, the images that the program draws have none.
 
     Source: Chen et al., "Taught Well Learned Ill: Towards Distillation-conditional Backdoor Attack", NeurIPS 2025.
     There one student restarts in each epoch, takes many steps for each step of the network, and is differentiated

@@ -80,6 +80,7 @@ def train(
     epochs: float,
     lr: float,
     loss: Callable[[Tensor, Tensor], Tensor],
+    what: str = "Training a clean network",
 ) -> nn.Module:
     """Train a network by SGD with momentum .9, weight decay 5e-4, and a one-cycle schedule of the learning rate.
 
@@ -90,11 +91,12 @@ def train(
         epochs: Number of epochs; fractions are possible.
         lr: Highest learning rate.
         loss: Maps images and their numbers to the loss.
+        what: Text of the progress bar.
 
     Returns:
         The network, in eval mode, without gradients for its weights.
     """
-    batches = shuffled(images, count, epochs, "Training a clean network")
+    batches = shuffled(images, count, epochs, what)
     optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, cycle_momentum=False)

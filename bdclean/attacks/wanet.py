@@ -13,7 +13,7 @@ from bdclean.attacks.common import PAPER_SIZE, within
 
 
 class WaNet(Attack):
-    """Warps the image along a smooth random field: x'(p) = x(r (p + s F(p))), with F fixed, smooth, of mean size 1.
+    """Warps the image along a smooth random field: x'(p) = x(r (p + s F(p))), F fixed and smooth, with mean |F| = 1.
 
     F is a grid of k x k random vectors, uniform in [-1, 1], divided by the mean of their absolute values and enlarged
     to the size of the image bicubically. In noise mode other images are warped by F plus random noise and keep their

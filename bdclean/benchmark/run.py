@@ -48,11 +48,11 @@ def benchmark(
     TensorBoard.
 
     Args:
-        suspects: Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
-            configs/badnet.yaml}`. `start` names another suspect, whose weights the training starts from. `only`, here
-            and in the next three, limits the combinations: `{methods: [CLP], seeds: [0]}`.
-        methods: Maps the name of each method to options of `bdclean cleanse`; `method` is the name, unless it is among
-            them.
+        suspects: Required. Maps the name of each suspect to options of `bdclean fit`, without dashes: `{config:
+            configs/badnet.yaml}`. `start` names another suspect, whose weights the training starts from. `only`, also
+            in `methods`, `networks` and `images`, limits the combinations: `{methods: [CLP], seeds: [0]}`.
+        methods: Required. Maps the name of each method to options of `bdclean cleanse`; option `method` is the name by
+            default.
         networks: Maps the name of each network to options of `bdclean fit` that come after those of a suspect:
             `{model.arch: resnet20}`. By default one network, that of the suspects' options.
         images: Maps the name of each set of unlabeled images to options of `bdclean cleanse`: `{data.unlabeled:

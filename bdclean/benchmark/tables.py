@@ -45,8 +45,9 @@ def sections(found: Sequence[Row]) -> tuple[Section, ...]:
 
 
 def warnings(found: Sequence[Row]) -> list[str]:
-    """A line for each suspect whose rows mean little: the attack did not take, or the network is close to chance."""
-    lines = []
+    """Failed cells, and suspects whose rows mean little: the attack did not take, or the network is close to chance."""
+    failed = sum(row.error is not None for row in found)
+    lines = [f"{failed} of {len(found)} cells failed; the reasons are in the section Failed"] if failed else []
     for row in once(found):
         name = f"{row.suspect} ({row.network}, seed {row.seed})"
         if row.backdoored and row.suspect_asr is not None and row.suspect_asr < WEAK_ASR:
@@ -106,12 +107,16 @@ def ranking(found: Sequence[Ranked]) -> Table:
     return Table(("method", "mean rank", "95 % interval", "better than", "worse than"), tuple(rows))
 
 
+def _suspects(number: int) -> str:
+    return f"{number} suspect{'' if number == 1 else 's'}"
+
+
 def ranking_explained(found: Scores) -> str:
     """How methods were ranked and tested, and what was left out, in paragraphs."""
     suspects, methods = len(found.suspects), len(found.methods)
     seeds = sum(map(len, found.der))
     lines = [
-        f"Mean rank of {methods} methods by DER over {suspects} suspects ({seeds} with all seeds); 1 is the best. "
+        f"Mean rank of {methods} methods by DER over {_suspects(suspects)} ({seeds} with all seeds); 1 is the best. "
         "Suspects without a backdoor, or whose attack did not take, do not count. A failed cell counts as no effect, "
         "DER 50. Intervals: bootstrap over suspects, and over the seeds of each.",
         f"Better than, worse than: number of methods whose DER differs with p \u2264 {ALPHA} (Wilcoxon's signed-rank "
@@ -119,7 +124,8 @@ def ranking_explained(found: Scores) -> str:
     ]
     if suspects < (needed := needed_suspects(methods)):
         lines.append(
-            f"With {suspects} suspects, no difference between {methods} methods can reach that; {needed} would do."
+            f"With {_suspects(suspects)}, no difference between {methods} methods can reach p \u2264 {ALPHA}; this "
+            f"needs {needed} suspects."
         )
     if found.left_out:
         lines.append(f"Not ranked, as they have no result or were run on fewer suspects: {', '.join(found.left_out)}.")

@@ -22,6 +22,7 @@ from bdclean.cleansing.rnp import RNP
 from bdclean.cleansing.sau import SAU
 from bdclean.cleansing.scandistill import ScanDistill
 from bdclean.cleansing.tsbd import TSBD
+from bdclean.cleansing.unit import UNIT
 
 __all__ = [
     "ANP",
@@ -40,6 +41,7 @@ __all__ = [
     "RNP",
     "SAU",
     "TSBD",
+    "UNIT",
     "Cleanser",
     "Distill",
     "DistillCleanseModule",

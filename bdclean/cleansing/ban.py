@@ -41,7 +41,7 @@ class BAN(FineTune):
         steps: Number of steps of the noise; the default is that of the authors' code.
         robust: Weight of the loss with noise; the default is that of the authors' example for CIFAR-10 (their program's
             is 0.2).
-        lr: Learning rate of SGD, constant as in that example, with its default.
+        lr: Learning rate of SGD, which is constant; the default is that of the authors' example for CIFAR-10.
         **options: Options of FineTune.
 
     Raises:

@@ -42,16 +42,18 @@ class BTIDBF(Cleanser):
     Args:
         suspect: The network to cleanse. It is not changed.
         supervision: Targets y: `teacher`, the suspect's predicted probabilities; `labels`, the true labels.
-        lr: Learning rate of Adam in unlearning; the default is that of the authors' code, as are the following ones.
-        rounds: Number of rounds, at equal distances over the epochs.
-        mask_epochs: Passes over (at most 2,048) images to find the mask.
-        mask_lr: Learning rate of Adam for the mask.
-        generator_epochs: Passes over these images to train the generator.
-        generator_lr: Learning rate of Adam for the generator. We are not certain that this is the authors'.
-        bound: Largest mean square of the change of normalised images. It is our reading that 0.3 is meant in their
-            units.
-        share: Share of the images of a batch that are changed; at least one is.
-        features: Weight of the distance of features in unlearning.
+        lr: Learning rate of Adam in unlearning; the default is that of the authors' code.
+        rounds: Number of rounds, at equal distances over the epochs; the default is that of the authors' code.
+        mask_epochs: Passes over at most 2,048 images to find the mask; the default is that of the authors' code.
+        mask_lr: Learning rate of Adam for the mask; the default is that of the authors' code.
+        generator_epochs: Passes over at most 2,048 images to train the generator; the default is that of the authors'
+            code.
+        generator_lr: Learning rate of Adam for the generator; the default is probably the authors'.
+        bound: Largest mean square of the change of an image, in the units of normalised images; the default is the
+            authors' number, whose units are our reading of their code.
+        share: Share of the images of a batch that carry the generated trigger, at least one image; the default is that
+            of the authors' code.
+        features: Weight of the distance of features in unlearning; the default is that of the authors' code.
 
     Raises:
         InputError: If the network has no separate head, or an option is out of range.

@@ -40,7 +40,7 @@ class IBAU(Cleanser):
         penalty: Weight c of the penalty on |d|^2.
         map_step: Step size s of the map Phi.
         rounds: Number of iterations for v; 0 ignores the gradient through d.
-        share: Share of the images of a batch that are perturbed for H; at least one image is.
+        share: Share of the images of a batch that are perturbed for H, at least one image.
 
     Raises:
         InputError: If an option is out of range.

@@ -31,10 +31,12 @@ SOURCE = " Default: shapes, if the network was trained on them."
 NETWORK = {"--ckpt FILE": "File of the network. Required."}
 TRAINING = {
     "--trainer.max_epochs N": "Number of epochs. Default: the method's own; 10 for fit.",
-    "--trainer.accelerator NAME": "auto, cpu, gpu or mps. Default: auto.",
+    "--trainer.accelerator NAME": "Kind of device: auto, cpu, gpu or mps. Default: auto.",
     "--trainer.devices N": "Number of devices; needs --trainer.strategy ddp if there are several. Default: 1.",
-    "--trainer.precision NAME": "Default: bf16-mixed if the device supports it, else 32-true.",
-    "--trainer.logger NAME": "TensorBoardLogger, CSVLogger, WandbLogger, MLFlowLogger, CometLogger or false.",
+    "--trainer.precision NAME": "Number format, such as 32-true or bf16-mixed. Default: bf16-mixed if the "
+    "device supports bf16, else 32-true.",
+    "--trainer.logger NAME": "Logger of the figures: TensorBoardLogger, CSVLogger, WandbLogger, MLFlowLogger, "
+    "CometLogger, or false for none. Default: TensorBoardLogger.",
 }
 """Options of the Trainer that a page lists; the others are behind --help-all."""
 INTERNAL = ("self", "suspect", "model", "datamodule", "command", "cell")

@@ -38,9 +38,12 @@ def _page(words: Sequence[str]) -> str | None:
     # Imported here, as it needs a package that parses docstrings.
     from bdclean.cli import help
 
+    if len(words) == 2 and words[0] in HELP and words[1] in SUBCOMMANDS:
+        return help.of_command(words[1])
     if not words or words[0] not in SUBCOMMANDS:
         return None
-    if list(words[1:]) in (["--help"], ["-h"]):
+    # As with most programs, in whatever place it stands.
+    if not {"--help", "-h"}.isdisjoint(words[1:]):
         return help.of_command(words[0])
     name, _, value = "=".join(words[1:]).partition("=")
     option = name.removeprefix("--").removesuffix(".help")

@@ -37,7 +37,7 @@ class Verbs(Trainer):
         Args:
             model: The network, an AttackModule.
             datamodule: The images.
-            ckpt_path: Checkpoint of an interrupted training to resume.
+            ckpt_path: Checkpoint of an interrupted training to resume; by default training starts from the beginning.
             output: File for the trained network.
             overwrite: Whether to replace a file that the same training did not write.
         """
@@ -76,6 +76,7 @@ class Verbs(Trainer):
         datamodule: PoisonDataModule,
         method: Callable[[Classifier], Cleanser] = ScanDistill,
         scan: bool = True,
+        evidence: bool = True,
         when_clean: WhenClean = "gentle",
         exit_code: bool = False,
         output: str | None = None,
@@ -91,24 +92,30 @@ class Verbs(Trainer):
             datamodule: Unlabeled images, and the images that the report is measured on.
             method: Cleansing method; `--method.help NAME` describes one and its options.
             scan: Whether to scan suspect and cleansed network for the report. ScanDistill always scans the suspect.
+            evidence: Whether the page shows where the networks look (Grad-CAM), features of triggered images, channels
+                that the trigger activates and the trigger's frequencies; this needs the scan, and the attack's trigger
+                or a recovered one.
             when_clean: Result if neither a scan nor a comparison with a re-initialised student finds a backdoor:
                 `keep` is the suspect as it is; `gentle` interpolates the student's weights towards the suspect's until
                 the expected loss of accuracy is at most 0.75 points; `strong` is the re-initialised student, which
-                loses more accuracy, and more of a backdoor that was not found. For methods that scan (ScanDistill).
+                loses more accuracy, but also more of a backdoor that was not found. For ScanDistill only.
             exit_code: Whether to end with exit code 1 if the cleansed network is not to be trusted, for scripts.
             output: File that the cleansed network is written to: `.pt`, `.pth`, `.tar`, `.bin`, `.safetensors`,
-                `.ckpt` or `.onnx`, or a name without a suffix for a folder, if the suspect is one; by default
+                `.ckpt` or `.onnx`, or for a suspect that is a folder, a name without a suffix for a folder; by default
                 `cleansed` with the suffix and the format of the suspect's file. The report is written beside it, with
                 the suffixes `.json` and `.html`.
             overwrite: Whether to replace files that are not results of cleansing the same suspect.
             budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors, epochs and the scan at the end are left out
                 if they do not fit, and the report names them; one detector and one epoch are run in any case.
+                By default no limit.
 
         Raises:
             SystemExit: With 1 if the cleansed network is not to be trusted and `exit_code` is set.
         """
         output = default_output(model) if output is None else output
-        _, result = tasks.cleanse(self, model, datamodule, method, when_clean, scan, output, overwrite, budget)
+        _, result = tasks.cleanse(
+            self, model, datamodule, method, when_clean, scan, output, overwrite, budget, evidence
+        )
         self._print(terminal.render(cleansing.page(result)))
         self._report_written(output, *(str(Path(output).with_suffix(suffix)) for suffix in REPORTS))
         if exit_code and result.conclusion is not None and result.conclusion.trusted is False:
@@ -121,6 +128,7 @@ class Verbs(Trainer):
         datamodule: PoisonDataModule,
         detector: Detector | None = None,
         alpha: float = ALPHA,
+        evidence: bool = True,
         exit_code: bool = False,
         output: str = "scan.json",
         overwrite: bool = False,
@@ -132,18 +140,21 @@ class Verbs(Trainer):
             model: The network.
             datamodule: Unlabeled images.
             detector: The detector; by default all of them. `--detector.help NAME` describes one and its options.
-            alpha: A backdoor is reported if the p-value over all detectors is at most this: the expected share of
-                false alarms, if the scores of clean networks are normally distributed.
+            alpha: Largest p-value over all detectors at which a backdoor is reported: the expected share of false
+                alarms, if the scores of clean networks are normally distributed. Default: 0.01.
+            evidence: Whether the page shows where the network looks (Grad-CAM), features of triggered images, channels
+                that the trigger activates and the trigger's frequencies; this needs the attack's trigger or a recovered
+                one.
             exit_code: Whether to end with exit code 1 if a backdoor is found, for scripts.
             output: JSON file for the findings; a page with pictures is written beside it, `.html`.
             overwrite: Whether to replace files that are not scans of the same network.
             budget: Time limit such as `90s`, `20m` or `1h30m`. Detectors that do not fit are left out, and the report
-                names them; one is run in any case.
+                names them; one is run in any case. By default no limit.
 
         Raises:
             SystemExit: With 1 if a backdoor is found and `exit_code` is set.
         """
-        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget)
+        result = tasks.scan(self, model, datamodule, detector, alpha, output, overwrite, budget, evidence)
         self._print(terminal.render(scanning.page(result)))
         self._report_written(output, str(Path(output).with_suffix(".html")))
         if exit_code and result.verdict.backdoor:
@@ -162,18 +173,18 @@ class Verbs(Trainer):
         output: str = "filter.csv",
         overwrite: bool = False,
     ) -> Filtering:
-        """Report which images carry a trigger, by comparing suspect and cleansed network.
+        """Report which images are likely to carry a trigger.
 
         Args:
             model: The suspect.
             datamodule: The images: its unlabeled images if it has a source of them, else its test images, with and
                 without the trigger if it has an attack, to measure the score.
-            cleansed: File of the cleansed network, which Disagreement needs.
+            cleansed: File of the cleansed network, which `--score Disagreement` (the default score) requires.
             score: The score; by default Disagreement. `--score.help NAME` describes one and its options.
             clean: Images that are known to be clean, which set the threshold: any value of --data.unlabeled. By
                 default validation images of the labelled source, or without a training part its test images.
             alpha: Share of false alarms among clean images. If no image is known to be clean, this share of the images
-                is flagged, those with the highest scores, whether or not they have a trigger.
+                is flagged, those with the highest scores, whether or not they carry a trigger. Default: 0.01.
             exit_code: Whether to end with exit code 1 if an image is flagged, for scripts; this needs images that are
                 known to be clean.
             output: CSV file for the scores, one row per image; `.json` and a page with the most suspicious images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,21 @@ from bdclean.data.placement import Placement
 from bdclean.data.poisoning import Poisoned, poison, trigger
 from bdclean.data.prepared import find, make, read
 from bdclean.data.splits import Labelled
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images with and without a trigger.
+
+    Attributes:
+        clean: (N, 3, H, W) in [0, 1].
+        triggered: The same images with the trigger.
+        targets: (N,) their target classes.
+    """
+
+    clean: Tensor
+    triggered: Tensor
+    targets: Tensor
 
 
 class Attacker:
@@ -144,8 +160,8 @@ class Attacker:
         assert self.attack is not None
         return trigger(pixels, self.attack)
 
-    def examples(self, count: int) -> tuple[Tensor, Tensor] | None:
-        """Clean and triggered images whose target class is not their true class: (count, 3, H, W) in [0, 1]."""
+    def examples(self, count: int) -> Pairs | None:
+        """At most `count` images whose target class is not their true class; None without any."""
         trainable = self.labelled.has("train")
         if self.attack is None or not (trainable or self.labelled.has("test")):
             return None
@@ -154,8 +170,10 @@ class Attacker:
             return None
         clean, triggered = parts
         labels = clean.images.labels
-        others = (self._targets(labels) != labels).nonzero().squeeze(1)[:count]
-        return to_float(clean.images.batch(others)), triggered[torch.arange(len(others))].images
+        targets = self._targets(labels)
+        others = (targets != labels).nonzero().squeeze(1)[:count]
+        stamped = triggered[torch.arange(len(others))].images
+        return Pairs(to_float(clean.images.batch(others)), stamped, targets[others])
 
     def poisoned_examples(self, count: int) -> tuple[Tensor, Tensor] | None:
         """Training images before and after poisoning: (count, 3, H, W) in [0, 1]."""

@@ -37,7 +37,8 @@ class AttackModule(Suspect):
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
             name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half`, `byte`, `none`.
             By default the values in `weights` if the file has them, or else 0.5 with a std of 0.25.
-        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each. By
+            default the std that belongs to `mean`, if a name or the checkpoint sets both.
         lr: Highest learning rate of SGD.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD (L2 penalty).
@@ -46,7 +47,7 @@ class AttackModule(Suspect):
         warmup: Share of the training during which the rate rises from 0.
         stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
             By default `small` up to 64 pixels.
-        arch_kwargs: Arguments of your own class.
+        arch_kwargs: Arguments of your own class; by default none.
         weights: A checkpoint to start from, in any form that `bdclean cleanse --ckpt` takes: a pretrained network, for
             example. If it has another number of classes, its last layer starts from random weights. By default all
             weights start at random.

@@ -34,7 +34,8 @@ class Suspect(Classifier):
             any other classification network of torchvision, `timm/NAME`, `transformers/MODEL_TYPE`, or the import path
             of your own class, `my_package.my_module.MyNet`, which is imported. By default it is recognised from the
             weights, or read from the `config.json` beside them.
-        arch_kwargs: Arguments of your own class, or of a timm network; entries of `config.json` for transformers.
+        arch_kwargs: Arguments of your own class, or of a timm network; entries of `config.json` for
+            transformers. By default those in the checkpoint or in `config.json`.
         num_classes: Number of classes; by default as in the weights.
         image_size: Height and width of the images, in pixels; by default as in the checkpoint or the weights.
         stem: First layers of a torchvision network: `small` is a 3x3 convolution with stride 1, `photo` torchvision's.
@@ -42,7 +43,8 @@ class Suspect(Classifier):
         mean: Subtracted from the channels of an image in [0, 1]: one number for all channels, or one for each. Or a
             name for mean and std: `imagenet`, `cifar10`, `cifar100`, `gtsrb`, `mnist`, `clip`, `half` (0.5 and 0.5),
             `byte` (for inputs in [0, 255]), `none` (for inputs in [0, 1]). By default as in the checkpoint.
-        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each.
+        std: Divides the channels after `mean` is subtracted: one number for all channels, or one for each. By
+            default the std that belongs to `mean`, if a name or the checkpoint sets both.
 
     Raises:
         InputError: If an argument is missing or unknown, or the network cannot be built.

@@ -16,6 +16,7 @@ from bdclean.networks.finite import check_finite
 from bdclean.networks.folding import folded
 from bdclean.networks.normalization import Moments, Normalize, normalization
 from bdclean.networks.outputs import Outputs, noise, outputs_of, plain, read_logits
+from bdclean.networks.penultimate import last_layer, penultimate
 from bdclean.networks.probe import channel_axis
 from bdclean.networks.recognise import (
     Recognised,
@@ -56,11 +57,13 @@ __all__ = [
     "input_channels",
     "is_own_class",
     "largest_layer",
+    "last_layer",
     "last_rows",
     "noise",
     "normalization",
     "of_transformers",
     "outputs_of",
+    "penultimate",
     "plain",
     "read_logits",
     "recognise",

@@ -69,7 +69,7 @@ def normalization(mean: Moments, std: Moments, channels: int) -> tuple[list[floa
 
     Args:
         mean: One number for all channels, one each, or a name in `NORMALIZATIONS`, which stands for both.
-        std: The same for the standard deviation.
+        std: Standard deviation, in the same units; one number, or one for each channel.
         channels: Number of channels of the network's images.
 
     Raises:

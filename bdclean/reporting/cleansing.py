@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from bdclean.reporting.evidence import EVIDENCE
 from bdclean.reporting.figures import confusion_figure, curve_figure, image_grid, trigger_figure
 from bdclean.reporting.parts import Confusion, Example
 from bdclean.reporting.provenance import provenance
@@ -74,9 +75,9 @@ def _tiles(result: Cleansing) -> Tiles:
 
 def _input_and_method(result: Cleansing) -> Section:
     model, counts = result.subject.description, result.counts
-    images = f"{counts.unlabeled}, of which the method used {counts.used}"
-    images += f"; {counts.held_out} are held out to measure agreement" if counts.held_out else ""
-    images += f"; {counts.unreadable} unreadable files are left out" if counts.unreadable else ""
+    images = f"{counts.unlabeled:,}, of which the method used {counts.used:,}"
+    images += f"; {counts.held_out:,} are held out to measure agreement" if counts.held_out else ""
+    images += f"; {counts.unreadable:,} unreadable files are left out" if counts.unreadable else ""
     size = f"{model['image_size']}\u00d7{model['image_size']}"
     mean, std = (", ".join(map(str, model[name])) for name in ("mean", "std"))
     facts = Table(
@@ -89,9 +90,9 @@ def _input_and_method(result: Cleansing) -> Section:
             ("time", f"{result.cost.seconds} s on {result.cost.device}"),
         ),
     )
-    data = f" on {counts.used} {result.supervision} images" if counts.used else ", which uses no images,"
+    data = f" on {counts.used:,} {result.supervision} images" if counts.used else ", which uses no images,"
     agreement = result.cleansed.agreement
-    count = f"{agreement.interval.images} " if agreement and agreement.interval else ""
+    count = f"{agreement.interval.images:,} " if agreement and agreement.interval else ""
     brief = (
         f"{result.method}{data} took {result.cost.seconds} s on {result.cost.device}. All figures in percent, "
         f"agreement on {count}{result.agreement_on}."
@@ -186,7 +187,10 @@ def _training(result: Cleansing) -> Section | None:
         return None
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for name, values in result.curves.items():
-        groups.setdefault("loss" if name.endswith("loss") else "percent", {})[name] = values
+        loss = name.endswith("loss")
+        groups.setdefault("loss" if loss else "percent", {})[name if loss else title_of(name.partition("/")[2])] = (
+            values
+        )
     curves = (Picture("", partial(curve_figure, group, unit)) for unit, group in groups.items())
     return Section("Training", tuple(curves))
 
@@ -214,5 +218,9 @@ def _provenance(result: Cleansing) -> Section:
     return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
 
 
-SECTIONS = (_figures, _scan, _pictures, _movements, _input_and_method, _method, _training, _limits, _provenance)
+SECTIONS = (
+    *(_figures, _scan, _pictures),
+    *EVIDENCE,
+    *(_movements, _input_and_method, _method, _training, _limits, _provenance),
+)
 """The sections in their order."""

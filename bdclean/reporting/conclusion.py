@@ -15,10 +15,10 @@ def conclude(result: Cleansing) -> Conclusion:
     if agreement:
         evidence.append(
             f"it agrees with the suspect on {agreement.low:.1f} to {agreement.high:.1f} % of {result.agreement_on} "
-            f"(95 % interval, {agreement.images} images)"
+            f"(95 % interval, {agreement.images:,} images)"
         )
     if harm and harm.images:
-        evidence.append("no class lost more images than the suspect is uncertain about")
+        evidence.append("no class lost more images than the suspect's uncertainty explains")
     if scan:
         evidence += scan.evidence
     if classes := source_classes(result.differences):
@@ -28,5 +28,7 @@ def conclude(result: Cleansing) -> Conclusion:
         else:
             reasons.append(f"{found}, and training ended before they were unlearned")
     elif any(len(one.classes) for one in result.differences):
-        evidence.append("no perturbation flips single classes of the suspect and not of a re-initialised student")
+        evidence.append(
+            "no perturbation was found that flips a single class of the suspect but not of a re-initialised student"
+        )
     return Conclusion(tuple(reasons), tuple(evidence), agreement.images if agreement else 0)

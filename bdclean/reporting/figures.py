@@ -114,7 +114,7 @@ def confusion_figure(matrix: Tensor, title: str, names: Sequence[str] = ()) -> F
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(min(classes, NUMBERED), integer=True))
     if classes <= NUMBERED:
-        for row, column in (shares >= 0.5).nonzero().tolist():
+        for row, column in (shares.round() >= 1).nonzero().tolist():
             share = float(shares[row, column])
             colour = "white" if share > 60 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=7)
@@ -138,7 +138,8 @@ def curve_figure(curves: Mapping[str, Sequence[tuple[int, float]]], unit: str) -
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    if len(curves) > 1:
+        figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     return figure
 
 

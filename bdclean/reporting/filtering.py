@@ -37,7 +37,7 @@ def page(result: Filtering) -> Page:
     """The report, with all sections that have content."""
     kind: Kind = "unknown" if result.threshold.value is None else "warning" if result.flagged_count else "good"
     subtitle = f"{result.paths.checkpoint or 'a network in memory'}, {result.score}"
-    banner = Banner(result.sentence, kind, f"{result.flagged_count} of {len(result.images)} images flagged")
+    banner = Banner(result.explanation, kind, result.headline)
     return Page("Filter report", subtitle, sections_of(result, SECTIONS), (banner,), _closing(result))
 
 
@@ -47,8 +47,8 @@ def _closing(result: Filtering) -> str:
     if metrics is not None:
         lines.append(
             f"AUROC {metrics.auroc:.4f}, TPR {100 * metrics.tpr:.2f} % at {100 * LOW_FPR:g} % FPR; flagged: "
-            f"{100 * metrics.flagged_triggered:.2f} % of {metrics.triggered} triggered images, "
-            f"{100 * metrics.flagged_clean:.2f} % of {metrics.clean} clean ones."
+            f"{100 * metrics.flagged_triggered:.2f} % of {metrics.triggered:,} triggered images, "
+            f"{100 * metrics.flagged_clean:.2f} % of {metrics.clean:,} clean ones."
         )
     return "\n".join(lines)
 
@@ -57,19 +57,19 @@ def _figures(result: Filtering) -> Section:
     limit, metrics = result.threshold, result.metrics
     by_rank = limit.value is None
     note = "by rank: no image is known to be clean" if by_rank else f"score above {limit.value:.4g}"
-    tiles = [Tile("flagged images", str(result.flagged_count), note=note)]
+    tiles = [Tile("flagged images", f"{result.flagged_count:,}", note=note)]
     if not by_rank:
         share = f"{100 * limit.alpha:.3g} %"
-        tiles.append(Tile("share of false alarms", share, note=f"{len(limit.clean)} clean images"))
+        tiles.append(Tile("share of false alarms", share, note=f"{len(limit.clean):,} clean images"))
     if metrics is not None:
-        counts = f"{metrics.triggered} triggered, {metrics.clean} clean images"
+        counts = f"{metrics.triggered:,} triggered, {metrics.clean:,} clean images"
         tiles += [
             Tile("AUROC", f"{metrics.auroc:.4f}", note=counts),
             Tile(f"TPR at {100 * LOW_FPR:g} % FPR", f"{100 * metrics.tpr:.2f} %"),
             Tile("triggered images flagged", f"{100 * metrics.flagged_triggered:.2f} %"),
             Tile("clean images flagged", f"{100 * metrics.flagged_clean:.2f} %"),
         ]
-    tiles.append(Tile("images", str(len(result.images)), note=f"{result.cost.seconds} s on {result.cost.device}"))
+    tiles.append(Tile("images", f"{len(result.images):,}", note=f"{result.cost.seconds} s on {result.cost.device}"))
     return Section("Figures", (Tiles(tuple(tiles)),))
 
 
@@ -84,7 +84,7 @@ def _most_suspicious(result: Filtering) -> Section:
         after = "\u2013" if result.cleansed is None else name(int(result.cleansed[index]))
         p_value = "\u2013" if result.p_values is None else format_p_value(float(result.p_values[index]))
         cells = (str(place), printable(escaped(result.images[index])), name(int(result.suspect[index])), after)
-        rows.append((*cells, f"{float(result.scores[index]):.4g}", p_value, "yes" if result.flagged[index] else "no"))
+        rows.append((*cells, f"{float(result.scores[index]):#.4g}", p_value, "yes" if result.flagged[index] else "no"))
     header = ("rank", "image", "suspect", "cleansed", "score", "p-value", "flagged")
     brief = Table(("rank", "", "suspect", "cleansed", "score", "p-value", "flagged"), tuple(rows[:LISTED]))
     picture = Picture("", partial(image_grid, result.most_suspicious, COLUMNS))

@@ -127,19 +127,25 @@ class Filtering:
         return FilterMetrics(area, rate, false, found, len(self.triggered) - number, number)
 
     @property
-    def sentence(self) -> str:
-        """The result as one sentence."""
-        total = f"{self.flagged_count} of {len(self.images)} images"
+    def headline(self) -> str:
+        """The number of flagged images, without a full stop."""
+        return f"{self.flagged_count:,} of {len(self.images):,} images are flagged"
+
+    @property
+    def explanation(self) -> str:
+        """The meaning of that number, as one sentence."""
         if self.threshold.value is None:
-            return (
-                f"{total} have the highest scores: they are flagged by rank alone, whether or not they have a trigger, "
-                "as no image is known to be clean."
-            )
+            return "They have the highest scores, whether or not they carry a trigger: no image is known to be clean."
         expected = self.threshold.alpha * len(self.images)
         return (
-            f"{total} are flagged. If all are clean, like the {len(self.threshold.clean)} {self.threshold.origin}, "
-            f"about {expected:,.{0 if expected >= 10 else 1}f} flags are expected."
+            f"Without any trigger, about {expected:,.{0 if expected >= 10 else 1}f} would be, by the threshold from "
+            f"{len(self.threshold.clean):,} {self.threshold.origin}."
         )
+
+    @property
+    def sentence(self) -> str:
+        """The result in two sentences."""
+        return f"{self.headline}. {self.explanation}"
 
     def header(self) -> list[str]:
         """Names of the columns of `rows`."""

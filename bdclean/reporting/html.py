@@ -14,7 +14,7 @@ from bdclean.reporting.figures import png, svg
 from bdclean.reporting.sections import Folded, Page, Picture, Text, Tiles
 from bdclean.tables import Cell, Table
 
-NUMBER = re.compile(r"[<\d]|[-\u2013](\d|$)")
+NUMBER = re.compile(r"[<\d]|[-\u2013](\d|$| /)")
 """Beginning of a number, or a dash for a missing one."""
 
 
@@ -51,8 +51,8 @@ def _texts(table: Table) -> set[int]:
 
 
 def _image(picture: Picture) -> tuple[str, str]:
-    """A picture's data URL and its CSS class: `pixels`, which stay sharp when enlarged, or `plot`."""
+    """A picture's data URL and its CSS class: `pixels`, which stay sharp when enlarged, `drawing` or `plot`."""
     drawing = picture.draw()
     if isinstance(drawing, Tensor):
-        return f"data:image/png;base64,{png(drawing)}", "plot" if drawing.dtype == torch.uint8 else "pixels"
+        return f"data:image/png;base64,{png(drawing)}", "drawing" if drawing.dtype == torch.uint8 else "pixels"
     return f"data:image/svg+xml;base64,{svg(drawing)}", "plot"

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bdclean.cleansing.harm import Harm
+from bdclean.evidence import Evidence
 from bdclean.metrics import defense_effectiveness_rate
 from bdclean.reporting.measures import Figures
 from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Example, Paths, Subject
@@ -90,6 +91,7 @@ class Scan:
         recovered: Recovered triggers on some images.
         paths: Paths of the checkpoint and of the result.
         left_out: What did not fit into the time limit.
+        evidence: What the page shows of the network; None if it was not gathered, or without a trigger.
     """
 
     verdict: Verdict
@@ -99,6 +101,7 @@ class Scan:
     recovered: tuple[Example, ...] = ()
     paths: Paths = field(default_factory=Paths)
     left_out: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
@@ -107,6 +110,7 @@ class Scan:
             "images": self.images,
             "seconds": self.cost.seconds,
             "device": self.cost.device,
+            "evidence": None if self.evidence is None else self.evidence.to_json(),
         }
         return {"schema": SCHEMA} | self.paths.to_json() | took | self.subject.to_json() | self.verdict.to_json()
 
@@ -142,6 +146,7 @@ class Cleansing:
         conclusion: Whether to trust the cleansed network; None until this is decided.
         paths: Paths of the checkpoint and of the result.
         left_out: What did not fit into the time limit.
+        evidence: What the page shows of both networks; None if it was not gathered, or without a trigger.
     """
 
     method: str
@@ -170,6 +175,7 @@ class Cleansing:
     conclusion: Conclusion | None = None
     paths: Paths = field(default_factory=Paths)
     left_out: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def der(self) -> float | None:
@@ -213,5 +219,6 @@ class Cleansing:
             **subject,
             **self.paths.to_json(),
             "scan": None if self.scan is None else self.scan.to_json(),
+            "evidence": None if self.evidence is None else self.evidence.to_json(),
             "conclusion": None if self.conclusion is None else self.conclusion.to_json(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bdclean.reporting.cleansing import triggered
+from bdclean.reporting.evidence import EVIDENCE
 from bdclean.reporting.excess import BACKDOOR_EXCESS, CLEAN_EXCESS
 from bdclean.reporting.provenance import provenance
 from bdclean.reporting.results import Scan
@@ -105,5 +106,5 @@ def _provenance(result: Scan) -> Section:
     return provenance(result.paths.checkpoint, result.cost.device, result.paths.output)
 
 
-SECTIONS = (_figures, _recovered, _classes, _limits, _provenance)
+SECTIONS = (_figures, _recovered, *EVIDENCE, _classes, _limits, _provenance)
 """The sections in their order."""

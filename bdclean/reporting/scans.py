@@ -183,7 +183,7 @@ class Comparison:
             if asr.cleansed is not None and asr.cleansed > REMAINS
         ]
         if self.cleansed.backdoor:
-            found.append(f"a scan of it finds a {self.cleansed.text}")
+            found.append(f"a scan of the cleansed network finds a {self.cleansed.text}")
         return tuple(found)
 
     @property
@@ -195,7 +195,11 @@ class Comparison:
             for finding, asr in self.recovered
             if self.suspect.backdoor and None not in (asr.suspect, asr.cleansed)
         ]
-        return (*removed, "a scan of it finds no backdoor") if self.cleansed.backdoor is False else tuple(removed)
+        return (
+            (*removed, "a scan of the cleansed network finds no backdoor")
+            if self.cleansed.backdoor is False
+            else tuple(removed)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""

@@ -19,8 +19,8 @@ EXPLAINED = (
     "labelled test images; ASR and RA also need the trigger."
 )
 SCAN_EXPLAINED = (
-    "p-value: how likely it is that some class stands out as far by chance. ASR of the recovered trigger: share of "
-    "images of other classes that it flips to the class."
+    "p-value: probability that some class of a clean network stands out as far. ASR of the recovered trigger: share of "
+    "images of other classes that the recovered trigger flips to the class."
 )
 LIMITS = (
     "A scan that finds nothing is no proof: triggers that differ between images, dithering and clean-label attacks "
@@ -64,14 +64,14 @@ def figure_tile(name: str, figure: Figure, before: Figure | None) -> Tile:
         before: The figure before cleansing; None if there was none.
     """
     interval = figure.interval
-    note = f"{interval.low:.1f} to {interval.high:.1f} %, {interval.images} images" if interval else ""
+    note = f"{interval.low:.1f} to {interval.high:.1f} %, {interval.images:,} images" if interval else ""
     known = before is not None and before.percent is not None
     return Tile(name, f"{percent(figure.percent)} %", f"{percent(before.percent)} %" if before and known else "", note)
 
 
 def _cell(figure: Figure) -> Cell:
     interval = figure.interval
-    note = f"{interval.low:.2f} to {interval.high:.2f}, {interval.images} images" if interval else ""
+    note = f"{interval.low:.2f} to {interval.high:.2f}, {interval.images:,} images" if interval else ""
     return Cell(percent(figure.percent, "-"), note)
 
 

@@ -22,7 +22,7 @@ from bdclean.scanning.budget import Budget
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, choose, find_among
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
-from bdclean.scanning.screening import SCREENING_PASSES
+from bdclean.scanning.screening import screening_passes
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
 """In order of preference for equal p-values: even in clean networks, some patch flips images to a class."""
@@ -53,7 +53,7 @@ def scan(
     chosen = None
     if num_classes > MANY:
         if budget is not None:
-            budget.allows("screening", SCREENING_PASSES, required=True)
+            budget.allows("screening", screening_passes(images.shape[-1]), required=True)
         chosen = choose(network, images, num_classes)
     findings: dict[Detector, Finding] = {}
     for detector in bar(used if budget is None else sorted(used, key=_rank), "scan"):
@@ -73,10 +73,16 @@ def detectors_of(findings: Sequence[Finding]) -> list[Detector]:
     return [one for kind in DETECTORS if type(one := kind()).__name__ in names]
 
 
-def scan_passes(num_classes: int, detectors: Sequence[Detector] | None = None) -> int:
-    """Approximate cost of a scan, in forward passes of one image; by default of all detectors."""
+def scan_passes(num_classes: int, image_size: int, detectors: Sequence[Detector] | None = None) -> int:
+    """Approximate cost of a scan, in forward passes of one image; by default of all detectors.
+
+    Args:
+        num_classes: Number of classes.
+        image_size: Side of the images, in pixels.
+        detectors: The detectors to run.
+    """
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    screening = SCREENING_PASSES if num_classes > MANY else 0
+    screening = screening_passes(image_size) if num_classes > MANY else 0
     return screening + searched(num_classes) * sum(one.passes for one in used)
 
 
@@ -95,7 +101,6 @@ __all__ = [
     "FEWEST",
     "MANY",
     "SCANNED",
-    "SCREENING_PASSES",
     "USEFUL",
     "Budget",
     "DenseInversion",

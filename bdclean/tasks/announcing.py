@@ -61,7 +61,7 @@ def of_scan(
     detectors = f"{len(DETECTORS)} detectors" if detector is None else type(detector).__name__
     classes = searched(model.num_classes)
     some = "" if classes == model.num_classes else f", of which {classes} are searched"
-    passes = scan_passes(model.num_classes, None if detector is None else [detector])
+    passes = scan_passes(model.num_classes, model.image_size, None if detector is None else [detector])
     took = duration(passes * (_scan_seconds(trainer, model) if budget is None else budget.per_pass))
     images = f", up to {SCANNED} images" if uses_images else ""
     work = f"Scan: {detectors}, {model.num_classes:,} classes{some}{images}"

@@ -24,10 +24,11 @@ from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict, class_name
 from bdclean.scanning import ALPHA, Budget, detectors_of, scan_passes, trigger_asr
-from bdclean.tables import Description, markdown
+from bdclean.tables import Description, plain
 from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
+from bdclean.tasks.evidence import gather
 from bdclean.tasks.lengths import check_length, set_epochs
 from bdclean.tasks.logs import log
 from bdclean.tasks.looking import check_trains, class_names, look, recovered, scanned_images, scanned_network
@@ -48,6 +49,7 @@ def cleanse(
     output: str | None = None,
     overwrite: bool = False,
     budget: str | None = None,
+    evidence: bool = True,
 ) -> tuple[Cleanser, Cleansing]:
     """Cleanse a suspect with unlabeled images.
 
@@ -61,6 +63,7 @@ def cleanse(
         output: Path of the cleansed network, with its reports beside it; by default no files are written.
         overwrite: Whether to replace files that are not results of cleansing the same suspect.
         budget: A time limit such as `20m`; what does not fit is left out. The result names it.
+        evidence: Whether to gather evidence for the page, after the scan at the end.
 
     Returns:
         The cleanser, whose `network` is the cleansed network, and the result.
@@ -77,9 +80,12 @@ def cleanse(
             # Save before the scan, which the user may interrupt.
             files.save(trainer, cleanser, result, datamodule.image_size)
         known = detectors_of(cleanser.found)
-        passes = scan_passes(model.num_classes, known) if known else 2 * scan_passes(model.num_classes)
+        # A suspect that the method has not scanned is scanned, too.
+        passes = scan_passes(model.num_classes, model.image_size, known or None) * (1 if known else 2)
         if scan and (limit is None or limit.allows("the scan of the cleansed network", passes)):
             result = _scan_both(trainer, model, cleanser, datamodule, result)
+        if evidence and files is not None and (scanned := result.scan) is not None:
+            result = replace(result, evidence=gather(trainer, [model, cleanser], datamodule, scanned.suspect, limit))
         result = replace(result, conclusion=conclude(result), left_out=() if limit is None else tuple(limit.left_out))
         if files is not None and trainer.is_global_zero:
             files.report(result)
@@ -212,7 +218,7 @@ def _print_description(cleanser: Cleanser, printed: Description) -> Description:
     """Print the method's description if it differs from the one already printed."""
     description = cleanser.describe()
     if description and description != printed:
-        show(markdown(description))
+        show(plain(description))
     return description
 
 

@@ -54,7 +54,8 @@ def scan_student(
     defence = datamodule.defence(False, student.needs_selection_images)
     epochs = trainer.max_epochs or student.epochs_of(defence.trained_count)
     passes = (
-        scan_passes(model.num_classes, detectors_of(findings)) + DISTILLATION_PASSES * epochs * defence.trained_count
+        scan_passes(model.num_classes, model.image_size, detectors_of(findings))
+        + DISTILLATION_PASSES * epochs * defence.trained_count
     )
     if budget is not None and not budget.allows("the comparison with a re-initialised copy", passes):
         return []

@@ -32,5 +32,5 @@ EXAMPLES = 8
 
 def examples(datamodule: PoisonDataModule) -> tuple[Example, ...]:
     """Test images without and with the attack's trigger; empty without an attack."""
-    images = datamodule.attacker.examples(EXAMPLES)
-    return (Example("Clean, triggered, difference", *images),) if images else ()
+    pairs = datamodule.attacker.examples(EXAMPLES)
+    return (Example("Clean, triggered, difference", pairs.clean, pairs.triggered),) if pairs else ()

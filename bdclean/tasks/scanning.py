@@ -20,6 +20,7 @@ from bdclean.reporting.scans import Verdict
 from bdclean.scanning import ALPHA, FEWEST, MANY, Detector, Finding
 from bdclean.tasks import announcing
 from bdclean.tasks.comparing import scan_student
+from bdclean.tasks.evidence import gather
 from bdclean.tasks.looking import check_trains, look, recovered, scanned_images, scanned_network
 
 
@@ -32,6 +33,7 @@ def scan(
     output: str | None = None,
     overwrite: bool = False,
     budget: str | None = None,
+    evidence: bool = True,
 ) -> Scan:
     """Scan a network for a backdoor and its target class.
 
@@ -44,6 +46,7 @@ def scan(
         output: JSON file for the findings, with an HTML page beside it; by default none is written.
         overwrite: Whether to replace files that are not scans of the same network.
         budget: A time limit such as `20m`; what does not fit is left out. The result names it.
+        evidence: Whether to gather evidence for the page.
 
     Raises:
         InputError: If the network cannot be scanned, or the files cannot be written.
@@ -78,8 +81,10 @@ def scan(
         cost = Cost(round(time.perf_counter() - started, 1), trainer.device_name)
         verdict = Verdict(tuple(findings), alpha, subject.class_names, tuple(reference))
         shown = recovered(findings, images, alpha)
+        shows = evidence and files is not None
+        gathered = gather(trainer, [model], datamodule, verdict, limit) if shows else None
         left_out = () if limit is None else tuple(limit.left_out)
-        result = Scan(verdict, subject, len(images) if uses_images else 0, cost, shown, paths, left_out)
+        result = Scan(verdict, subject, len(images) if uses_images else 0, cost, shown, paths, left_out, gathered)
         if files is not None and trainer.is_global_zero:
             write_json(files.result, result.to_json())
             html.write(files.reports[0], page(result))

@@ -58,10 +58,11 @@ def page(results: Path) -> tuple[str, dict[str, bytes]]:
             f"## {TITLES.get(path.stem, path.stem)}",
             _ranking(rows).markdown(),
             "\n\n".join(ranking_explained(aligned).splitlines()),
-            f"![ACC lost and ASR left]({path.stem}.svg)",
+            # A phone shows the plot too small to read, so it links to itself.
+            f"[![ACC lost and ASR left]({path.stem}.svg)]({path.stem}.svg)",
             f"[All figures]({path.name})",
         ]
-    parts.append("## Beside it: published figures")
+    parts.append("## Published figures")
     for paper in PAPERS:
         parts += [BESIDE.format(paper=paper, attacks=len(paper.figures)), _published(paper).markdown()]
     return "\n\n".join(parts) + "\n", plots
@@ -85,7 +86,7 @@ def _value(name: str, text: str) -> Any:
 
 def _ranking(rows: Sequence[Row]) -> Table:
     means = {one.method: one for one in points(rows)}
-    header = ("", "method", "mean rank", "95 % interval", "ACC lost", "ASR left", "better than", "worse than")
+    header = ("rank", "method", "mean rank", "95 % interval", "ACC lost", "ASR left", "better than", "worse than")
     lines = []
     for place, one in enumerate(rank(scores(rows)), 1):
         point = means[one.method]

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 from bdclean.benchmark.engines.base import Engine, Pool, Progress, Task, cores, perform, schedule
+from bdclean.crowding import thread_count
 
 MEMORY_PER_JOB = 3 * 2**30
 """Memory to allow for a cell with a small network on a CPU, in bytes."""
@@ -50,7 +51,8 @@ class _Processes(Pool):
         devices = gpus()
         count = jobs or len(devices) or max(1, min(cores(), _memory() // MEMORY_PER_JOB))
         self.places = [(devices[job % len(devices)] if devices else None) for job in range(count)]
-        self.threads = max(1, cores() // count)
+        # OMP_NUM_THREADS limits each task: other processes may need the other cores.
+        self.threads = max(1, min(thread_count(), cores() // count))
         self.running: dict[int, _Running] = {}
         # Processes of a fork server start with torch and lightning imported, but without threads and devices. Windows
         # has no fork server.

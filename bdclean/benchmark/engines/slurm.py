@@ -37,7 +37,8 @@ class Slurm(Engine):
         cpus: CPU cores of a cell.
         requeues: Number of times that a cell starts again after it exceeded its time limit. A cell that was preempted
             always starts again.
-        parameters: More options of `sbatch`, without dashes: `{account: vision, constraint: a100}`.
+        parameters: More options of `sbatch`, without dashes: `{account: vision, constraint: a100}`; by default
+            none.
         executor: `slurm`; or, to try the benchmark without a cluster, submitit's `local` (processes of this machine) or
             `debug` (this process).
 

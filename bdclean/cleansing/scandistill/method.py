@@ -48,7 +48,7 @@ class ScanDistill(Unlearning):
     (`bdclean.scanning.difference`). If far more images flip in the suspect alone, the suspect has a backdoor for single
     source classes or with several target classes: the student starts again from the suspect and unlearns these
     perturbations on images of those classes, as above. Otherwise no backdoor was found, and the weights are
-    interpolated back towards the suspect until the student is expected to lose at most .75 points of accuracy,
+    interpolated back towards the suspect until the student is expected to lose at most 0.75 points of accuracy,
     estimated from the suspect's probabilities; `--when_clean` selects another result.
 
     A tenth of the images, at most 1,000, are held out from training; all of these decisions are made on them. Dropout

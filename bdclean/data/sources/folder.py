@@ -15,6 +15,7 @@ from bdclean.data.layouts import Layout, read_layout
 from bdclean.data.notices import say_left_out
 from bdclean.data.poisoned_sets import Facts, read_facts, read_triggered
 from bdclean.data.sources.base import Source, count_from_one
+from bdclean.data.sources.saved import holds_saved
 from bdclean.data.sources.tars import holds_tars
 from bdclean.data.walk import walk
 from bdclean.decoding import SUFFIXES
@@ -30,7 +31,8 @@ class Folder(Source):
 
     @classmethod
     def has_name(cls, name: str) -> bool:
-        return os.path.isdir(name) and name not in image_sets() and not holds_tars(name)
+        other = name in image_sets() or holds_saved(name)
+        return os.path.isdir(name) and not other and not holds_tars(name)
 
     @cached_property
     def _layout(self) -> Layout:
