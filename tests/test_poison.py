@@ -146,8 +146,8 @@ def arrays(**other: Any) -> dict[str, Any]:
 
 HOSTILE: dict[str, dict[str, Any]] = {
     "indices must hold indices": arrays(indices=np.array([6])),
-    "indices must hold": arrays(indices=np.array([{}], dtype=object)),
-    "labels must hold class numbers, not 1000000": arrays(labels=np.arange(6) * 200_000),
+    "indices cannot be read": arrays(indices=np.array([{}], dtype=object)),
+    "labels must hold class numbers, not 200000": arrays(labels=np.arange(6) * 200_000),
     "labels must hold class numbers, not 0.5": arrays(labels=np.arange(6) / 2),
     "labels must hold class numbers, not nan": arrays(labels=np.full(6, np.nan)),
     "targets must hold classes below 2": arrays(
