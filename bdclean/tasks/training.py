@@ -43,6 +43,8 @@ def train(
         raise InputError(*option, "no training step, so the network would stay untrained")
     if datamodule.source is not None:
         refuse_second_attack(datamodule.source.poisoned, datamodule.poisoning, datamodule.source.option)
+        # Read now, as wrong triggered images would otherwise end the command after the training.
+        datamodule.source.triggered()
     surrogate = surrogate_of(model, datamodule.attack)
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
