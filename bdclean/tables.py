@@ -73,5 +73,10 @@ Description = tuple[Table | str, ...]
 
 
 def markdown(description: Description) -> str:
-    """A description as Markdown, for logs and terminals."""
+    """A description as Markdown, for logs."""
     return "\n\n".join(part if isinstance(part, str) else part.markdown() for part in description)
+
+
+def plain(description: Description) -> str:
+    """A description for a terminal."""
+    return "\n".join(part if isinstance(part, str) else part.plain() for part in description)

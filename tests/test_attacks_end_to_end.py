@@ -412,14 +412,14 @@ ASR = {
     "SCAR": (0, 20),
     "AdaptiveBlend": (80, 100),
     "AdaptivePatch": (80, 100),
-    # Between a third and three quarters of the images over three seeds.
+    # From here on: the figures in docs/results/embedded.md, with a margin.
     "CTRL": (40, 100),
     "ReFool": (40, 100),
     "Grond": (70, 100),
-    "LF": (80, 100),
+    "LF": (85, 100),
     # The patch, the weakest of its three triggers.
     "MultiTrigger": (70, 100),
-    "SRA": (70, 100),
+    "SRA": (60, 100),
 }
 """Smallest and largest ASR on the embedded images, where it is not at least 90."""
 

@@ -14,8 +14,9 @@ def test_unchanged_predictions_are_no_harm() -> None:
 def test_disagreement_counts_beyond_the_suspects_uncertainty() -> None:
     moved = torch.tensor([[420, 40, 40], [40, 420, 40], [40, 40, 420]])
     sure = find_harm(moved, torch.tensor([495.0, 495.0, 495.0]))
-    assert "disagrees with the suspect on 16.0 % of 1500 images, and the suspect is uncertain about 1.0 %" in "; ".join(
-        sure.reasons
+    assert (
+        "disagrees with the suspect on 16.0 % of 1,500 images, and the suspect's uncertainty explains only 1.0 %"
+        in "; ".join(sure.reasons)
     )
     unsure = find_harm(moved, torch.tensor([420.0, 420.0, 420.0]))
     assert unsure.reasons == []

@@ -59,8 +59,8 @@ class Harm:
         found = []
         if self.disagreement - _chance(self.disagreement, self.images) > self.uncertainty + MARGIN:
             found.append(
-                f"it disagrees with the suspect on {100 * self.disagreement:.1f} % of {self.images} images, and the "
-                f"suspect is uncertain about {100 * self.uncertainty:.1f} %"
+                f"it disagrees with the suspect on {100 * self.disagreement:.1f} % of {self.images:,} images, and the "
+                f"suspect's uncertainty explains only {100 * self.uncertainty:.1f} %"
             )
         for one in self.lost[:3]:
             if one.now == 0:

@@ -24,7 +24,7 @@ from bdclean.reporting.parts import ClassCount, Confusion, Cost, Counts, Paths
 from bdclean.reporting.results import Cleansing
 from bdclean.reporting.scans import Comparison, RecoveredASR, Verdict, class_name
 from bdclean.scanning import ALPHA, Budget, detectors_of, scan_passes, trigger_asr
-from bdclean.tables import Description, markdown
+from bdclean.tables import Description, plain
 from bdclean.tasks import announcing
 from bdclean.tasks.cleansed_files import CleansedFiles
 from bdclean.tasks.evaluation import confusions, evaluate, examples
@@ -218,7 +218,7 @@ def _print_description(cleanser: Cleanser, printed: Description) -> Description:
     """Print the method's description if it differs from the one already printed."""
     description = cleanser.describe()
     if description and description != printed:
-        show(markdown(description))
+        show(plain(description))
     return description
 
 

@@ -117,7 +117,8 @@ def overview(kind: Kind) -> str:
         f"| [{one.__name__}]({one.__name__}.md) | {summary(one)} |{_needs(one) if kind.base is Cleanser else ''}"
         for one in ordered(kind)
     ]
-    head = ("| name | description | needs | time |", "|---|---|---|---|") if kind.base is Cleanser else ("| name | description |", "|---|---|")
+    methods = ("| name | description | needs | time |", "|---|---|---|---|")
+    head = methods if kind.base is Cleanser else ("| name | description |", "|---|---|")
     return "\n".join([f"# {kind.title}", "", kind.text, "", *head, *rows, ""])
 
 
