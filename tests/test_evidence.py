@@ -191,6 +191,26 @@ def test_layers_have_their_most_activated_channel_and_their_movement() -> None:
     assert changed_layers([before], IMAGES, STAMPED)[0].moved is None
 
 
+class TokensFirst(nn.Module):
+    """A network between whose layers the tokens come before the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner, self.head = nn.Linear(24, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images.transpose(1, 2).flatten(2))[:, :7].transpose(0, 1)
+        return self.head(self.inner(tokens).mean(0))
+
+
+def test_layers_whose_outputs_begin_with_tokens_have_no_channels() -> None:
+    network = TokensFirst().eval().requires_grad_(False)
+    embedding, inner, head = changed_layers([network], IMAGES, STAMPED)
+    assert embedding.channel is not None
+    assert inner.channel is head.channel is None
+    assert attribute(network, IMAGES) is None
+
+
 # Frequencies
 
 

@@ -410,7 +410,8 @@ def test_scan_writes_findings_and_a_page(tiny_suspect: Path, capsys: pytest.Capt
     assert ("A backdoor towards" if found["backdoor"] else "No backdoor found") in printed
     page = Path("found.html").read_text()
     assert page.count('<tr><th scope="row">') >= 10
-    assert page.count("data:image/png;base64,") == 1
+    # The recovered trigger, and where the network looks in clean and in triggered images.
+    assert page.count("data:image/png;base64,") == 1 + 2
     assert {path.name for path in Path().iterdir()} == {"found.json", "found.html"}
 
 

@@ -54,7 +54,8 @@ def attribute(network: nn.Module, images: Tensor) -> Attribution | None:
         with _output(modules[name]) as outputs, torch.enable_grad():
             logits = network(images.detach().requires_grad_())
             best = logits.amax(1).sum()
-            gradient = torch.autograd.grad(best, outputs[-1], allow_unused=True)[0] if outputs else None
+            usable = outputs and outputs[-1].requires_grad and len(outputs[-1]) == len(images)
+            gradient = torch.autograd.grad(best, outputs[-1], allow_unused=True)[0] if usable else None
         if gradient is None:
             continue
         maps, gradients = _spatial(outputs[-1].detach()), _spatial(gradient)

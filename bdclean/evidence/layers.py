@@ -76,19 +76,24 @@ def channel_changes(network: nn.Module, layers: list[Channels], clean: Tensor, t
     """
     sums: dict[str, Tensor] = {}
     size = max(1, batch_size(clean) // 4)
-    with _watch(network, layers, sums):
-        for some, same in zip(pieces(clean, size), pieces(triggered, size), strict=True):
+    for some, same in zip(pieces(clean, size), pieces(triggered, size), strict=True):
+        with _watch(network, layers, sums, 2 * len(some)):
             network(torch.cat([some, same]))
     return {name: (change / size.mean().clamp(min=1e-12)).cpu() for name, (change, size) in sums.items()}
 
 
 @contextmanager
-def _watch(network: nn.Module, layers: list[Channels], sums: dict[str, Tensor]) -> Iterator[None]:
-    """Add up the norms of each channel's changes and of its clean outputs, (2, channels) for each layer."""
+def _watch(network: nn.Module, layers: list[Channels], sums: dict[str, Tensor], batch: int) -> Iterator[None]:
+    """Add up the norms of each channel's changes and of its clean outputs, (2, channels) for each layer.
+
+    Layers whose outputs do not begin with the images, as where tokens come first, are left out.
+    """
     modules = dict(network.named_modules())
 
     def add(layer: Channels) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            if len(output) % batch:
+                return
             first = output.ndim == 4 and output.shape[1] == layer.count
             values = (output if first else output.movedim(-1, 1)).float()
             clean, triggered = values.reshape(*values.shape[:2], -1).chunk(2)

@@ -29,7 +29,7 @@ def penultimate(network: nn.Module, head: nn.Module, images: Tensor) -> tuple[Te
     """
     with _inputs(head) as found:
         logits = network(images)
-    (features,) = found
+    features = found[-1]
     if isinstance(head, nn.Conv2d):
         return features.flatten(2).mean(2), logits
     return features if features.ndim == 2 else features.flatten(1, -2).mean(1), logits
