@@ -37,8 +37,8 @@ class LabelConsistent(Attack):
         eps: Largest change of a pixel by the perturbation, in grey levels of 255.
         step: Size of a step of the gradient ascent, in grey levels of 255.
         steps: Number of steps of the gradient ascent.
-        trigger: `corners`: a patch in each corner; or an image file, which is scaled to the whole image, and whose
-            alpha channel (if it has one) is its opacity.
+        trigger: The trigger: `corners` for a patch in each corner, or an image file, which is scaled to the whole
+            image, and whose alpha channel (if the file has one) is the opacity.
         opacity: Opacity of the trigger, above 0 and at most 1.
         size: Side of the patches in pixels; by default 3 for images of up to 32 pixels, and in proportion for larger
             ones.
@@ -47,7 +47,7 @@ class LabelConsistent(Attack):
         surrogate_lr: Highest learning rate of the clean network.
         surrogate_eps: Largest change of a pixel in the adversarial training of the clean network (PGD with 7 steps), in
             grey levels of 255; 0 trains on clean images.
-        surrogate: A checkpoint of a clean network of your own, which is used instead of training one.
+        surrogate: File of a clean network of your own, of any architecture; by default a clean network is trained.
         **options: Options of Attack.
 
     Raises:
