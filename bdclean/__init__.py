@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from bdclean.data import PoisonDataModule
     from bdclean.modules import Suspect
+    from bdclean.reporting.filters import Filtering
     from bdclean.reporting.results import Cleansing, Scan
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__", "cleanse", "load", "scan"]
+__all__ = ["InputError", "__version__", "cleanse", "filter", "load", "scan"]
 
 
 def printable(text: str) -> str:
@@ -119,6 +120,39 @@ def scan(model: nn.Module, images: Tensor | str | Path | Iterable[Any], **option
     from bdclean.api import scan as run
 
     return run(model, images, **options)
+
+
+def filter(  # the name of the command
+    model: nn.Module,
+    images: Tensor | str | Path | Iterable[Any],
+    cleansed: nn.Module | None = None,
+    **options: Any,
+) -> Filtering:
+    """Score images by how likely they carry a trigger, and flag some of them.
+
+    Args:
+        model: The suspect, of any kind that `cleanse` accepts. It is not changed.
+        images: The images, of any kind that `cleanse` accepts.
+        cleansed: The cleansed network, such as the result of `cleanse`, which the score Disagreement needs.
+        **options: Any of these, and any option of Lightning's Trainer, such as `accelerator`:
+
+            - `score`: the name of a score (`Disagreement`, the default, `STRIP`, `ScaleUp`, ...), or an object of
+              `bdclean.filtering`.
+            - `clean`: images that are known to be clean, which set the threshold: a tensor like `images`, or the name
+              of a source. Without them, the images with the highest scores are flagged.
+            - `alpha`: share of false alarms among clean images, 0.01 by default.
+            - `processor`, `mean`, `std`, `image_size` and `seed`, with the same meaning as in `cleanse`.
+
+    Returns:
+        The result. `scores` and `flagged` (N,) have an entry for each image, `p_values` too if images are known to be
+        clean; `threshold.value` is the score above which images are flagged, `order` lists the most suspicious first.
+
+    Raises:
+        InputError: For the same reasons as `cleanse`, or if the score needs something that is missing.
+    """
+    from bdclean.api_filter import filter as run
+
+    return run(model, images, cleansed, **options)
 
 
 def load(

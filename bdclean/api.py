@@ -64,7 +64,7 @@ class GivenImages(Source):
         return MemoryImages(self.pixels)
 
 
-def _in_memory(parameter: str) -> str:
+def in_memory_name(parameter: str) -> str:
     """The name of a parameter in `cleanse` and `scan`."""
     return {"model.arch": "model", "data.unlabeled": "images"}.get(parameter) or argument(parameter)
 
@@ -74,7 +74,7 @@ def _in_file(parameter: str) -> str:
     return "path" if parameter == "ckpt" else argument(parameter)
 
 
-@naming(_in_memory)
+@naming(in_memory_name)
 def cleanse(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
@@ -99,15 +99,15 @@ def cleanse(
         if epochs is not None:
             raise InputError("epochs", epochs, "means the same as max_epochs; give one of them")
         epochs = trainer.pop("max_epochs")
-    _check_whole(epochs=epochs, num_unlabeled=num_unlabeled, batch_size=batch_size, seed=seed)
+    check_whole(epochs=epochs, num_unlabeled=num_unlabeled, batch_size=batch_size, seed=seed)
     if when_clean not in get_args(WhenClean):
         raise InputError("when_clean", repr(when_clean), f"must be one of {', '.join(get_args(WhenClean))}")
     if not isinstance(method, str) and not callable(method):
         raise InputError("method", repr(method), "must be a name, or a function from a Classifier to a Cleanser")
     given = with_normalization(model, processor, mean, std, image_size)
-    suspect, data = _prepared(given, processor, images, num_unlabeled, batch_size, seed)
+    suspect, data = prepared(given, processor, images, num_unlabeled, batch_size, seed)
     make = getattr(cleansing, _known(method)) if isinstance(method, str) else method
-    runner = _trainer(trainer, epochs)
+    runner = make_trainer(trainer, epochs)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
         cleanser, result = tasks.cleanse(runner, suspect, data, make, when_clean, scan=False, budget=budget)
@@ -121,7 +121,7 @@ def cleanse(
     return (cleansed, result) if return_result else cleansed
 
 
-@naming(_in_memory)
+@naming(in_memory_name)
 def scan(
     model: nn.Module,
     images: Tensor | str | Path | Iterable[Any],
@@ -138,12 +138,12 @@ def scan(
 ) -> Scan:
     """See `bdclean.scan`."""
     quieten()
-    _check_whole(num_unlabeled=num_unlabeled, seed=seed)
+    check_whole(num_unlabeled=num_unlabeled, seed=seed)
     given = with_normalization(model, processor, mean, std, image_size)
-    suspect, data = _prepared(given, processor, images, num_unlabeled, None, seed)
+    suspect, data = prepared(given, processor, images, num_unlabeled, None, seed)
     with torch.random.fork_rng(), printed():
         torch.manual_seed(seed)
-        return tasks.scan(_trainer(trainer), suspect, data, alpha=alpha, budget=budget)
+        return tasks.scan(make_trainer(trainer), suspect, data, alpha=alpha, budget=budget)
 
 
 @naming(_in_file)
@@ -152,14 +152,14 @@ def load(path: str, source: str | None, unlabeled: str | None, **options: Any) -
     return load_suspect(path, source, unlabeled, **options)
 
 
-def _check_whole(**values: Any) -> None:
+def check_whole(**values: Any) -> None:
     """Refuse arguments that are not whole numbers; None means that an argument is not given."""
     for name, value in values.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise InputError(name, repr(value), "must be a whole number")
 
 
-def _prepared(
+def prepared(
     given: UserNetwork,
     processor: Any,
     images: Tensor | str | Path | Iterable[Any],
@@ -209,7 +209,7 @@ def _prepared(
     return suspect, data
 
 
-def _trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
+def make_trainer(options: Mapping[str, Any], epochs: int | None = None) -> Trainer:
     """A Trainer that writes no files, unless the user's options make it."""
     defaults = {
         "num_sanity_val_steps": 0,

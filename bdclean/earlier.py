@@ -10,6 +10,9 @@ from typing import Any
 
 from bdclean import checkpoint, printable
 from bdclean.data import PoisonDataModule
+from bdclean.data.poisoned_sets import DESCRIPTION
+from bdclean.data.poisoned_writing import PARTS
+from bdclean.data.sources import open_source
 from bdclean.errors import Given, InputError
 from bdclean.modules import Classifier
 from bdclean.outputs import Outputs
@@ -74,6 +77,32 @@ def _same_suspect(found: Mapping[str, Any], source: str | None, model: Classifie
         json.dumps(dict(model.hparams), default=str)
     )
     return found.get("origin", "") == source and same_architecture
+
+
+def poisoned_alike(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file or a folder is a poisoned set that was made with the same options, or an empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return True
+    try:
+        facts = open_source(str(path), parameter="output").poisoned
+    except InputError:
+        return False
+    return facts is not None and facts.settings == json.loads(json.dumps(dict(settings), default=str))
+
+
+def refuse_other_folders(path: Path, option: Given) -> None:
+    """Refuse to replace a folder that has other files than a poisoned set, which would be lost.
+
+    Args:
+        path: The folder, which may not exist.
+        option: The parameter that named it, for messages.
+
+    Raises:
+        InputError: If it has.
+    """
+    others = sorted({*os.listdir(path)} - {*PARTS, DESCRIPTION}) if path.is_dir() else []
+    if others:
+        raise InputError(*option, f"is a folder with other files ({others[0]}); choose a new name")
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -17,9 +17,10 @@ SUFFIXES = {
     "cleanse": (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors", ".onnx"),
     "scan": (".json",),
     "filter": (".csv",),
+    "poison": (".npz",),
 }
 """Allowed suffixes of the result of each command; `predict` allows any."""
-FOLDERS = ("cleanse",)
+FOLDERS = ("cleanse", "poison")
 """Commands whose result can be a folder, whose name has no suffix."""
 REPORTS = (".json", ".html")
 """Suffixes of the reports that are written beside a network or a table of scores."""
@@ -98,12 +99,25 @@ def plan(output: str, beside: Sequence[str] = (), size: int = 0, folder: bool = 
     for path in paths:
         if refusal := _refusal(path, folder and path == result):
             raise InputError("output", output, f"{'' if path == result else f'the report {path} '}{refusal}")
-    needed = size + REPORT_SIZE * len(beside)
+    check_space(output, size + REPORT_SIZE * len(beside))
+    return Outputs(result, paths[1:], tuple(map(_identity, paths)))
+
+
+def check_space(output: str, needed: int) -> None:
+    """Check that files of a size can be written.
+
+    Args:
+        output: The value of `--output`.
+        needed: Their size, in bytes.
+
+    Raises:
+        InputError: If the disk or the largest file that the system allows is smaller.
+    """
+    result = Path(output)
     for available, where in ((_free_space(result), "left on the disk"), (_largest_file(), "allowed for a file")):
         if available is not None and available < needed:
             sizes = f"at least {needed / 2**20:.1f} MiB, and {available / 2**20:.1f} MiB are {where}"
             raise InputError("output", output, f"takes {sizes}")
-    return Outputs(result, paths[1:], tuple(map(_identity, paths)))
 
 
 def size_of(state: Mapping[str, object]) -> int:

@@ -34,11 +34,10 @@ from bdclean.attacks import (
 from bdclean.attacks.bpp import dither, quantise
 from bdclean.attacks.generators import Generator
 from bdclean.attacks.input_aware import diversity_loss
-from bdclean.attacks.label_consistent import pgd
 from bdclean.attacks.roles import CLEAN, COVER
 from bdclean.attacks.scar import output_change
 from bdclean.attacks.shadow import Shadow
-from bdclean.attacks.surrogate import shuffled, train_surrogate
+from bdclean.attacks.surrogate import pgd, shuffled, train_surrogate
 from bdclean.attacks.trojannn import LastHidden
 from bdclean.training import batch_size
 

@@ -51,7 +51,7 @@ def taken(*words: str) -> None:
 
 
 WRONG = {
-    "": "no command: there are fit, validate, test, predict, cleanse, scan, filter, benchmark",
+    "": "no command: there are fit, poison, validate, test, predict, cleanse, scan, filter, benchmark",
     "clense --ckpt x": "clense: no such command; did you mean cleanse?",
     "frobnicate": "frobnicate: no such command; there are fit,",
     "fit --data.atack BadNets": "--data.atack: no such option; did you mean --data.attack?",

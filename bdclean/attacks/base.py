@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bdclean.attacks.choice import Choice, LabelMode
-from bdclean.attacks.common import Lookup, within
+from bdclean.attacks.common import Keep, Lookup, make_part, within
 from bdclean.errors import InputError
 
 __all__ = ["Attack", "LabelMode"]
@@ -144,8 +144,15 @@ class Attack(Choice, nn.Module, ABC):
             images: Returns clean training images of the attacker by number, on the device of the network.
             labels: (N,) their true classes.
             num_classes: Number of classes.
-            network: An untrained network of the backdoored architecture, which maps images in [0, 1] to logits.
+            network: An untrained network of the backdoored architecture, which maps images in [0, 1] to logits; or the
+                trained one of `surrogate`.
         """
+
+    surrogate: str | None = None
+    """File of a trained network that `prepare` gets, instead of an untrained one."""
+    keep: Keep = staticmethod(make_part)
+    """Makes a part of the preparation. While the preparation is written to disk, it returns the parts that an
+    interrupted command has made instead, and seeds the random numbers of each part by its name."""
 
     @property
     def prepares(self) -> bool:

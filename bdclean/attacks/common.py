@@ -13,8 +13,17 @@ from bdclean import errors
 
 Lookup = Callable[[Tensor], Tensor]
 """Maps numbers of training images to the images: (N, C, H, W) float in [0, 1]."""
+Part = dict[str, Tensor]
+"""A part of a preparation."""
+Keep = Callable[[str, Callable[[], Part]], Part]
+"""Returns the part of a preparation with a name, from disk or by making it."""
 PAPER_SIZE = 32
 """Side of the images for which sizes of triggers are given, in pixels: for other images they are scaled."""
+
+
+def make_part(name: str, make: Callable[[], Part]) -> Part:
+    """Make a part of a preparation, without keeping it."""
+    return make()
 
 
 def within(name: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:

@@ -34,12 +34,12 @@ class Triggered:
     """Test images with the trigger.
 
     Attributes:
-        images: The files, or the images themselves.
+        images: The files, or the images themselves: pictures, or (N, H, W, 1 or 3) uint8.
         targets: (N,) target classes.
         labels: (N,) true classes.
     """
 
-    images: list[Path] | list[Image.Image]
+    images: list[Path] | list[Image.Image] | Tensor
     targets: Tensor
     labels: Tensor
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -72,16 +73,30 @@ def write_folder(path: Path, state: Mapping[str, Tensor], like: Checkpoint) -> N
     from safetensors.torch import save_file
 
     assert like.folder is not None
-    final = Path(os.path.realpath(path))
-    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
-        temporary.mkdir()
+    with whole_folder(path) as temporary:
         # Clone each tensor, as safetensors does not support shared memory.
         separate = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         save_file(separate, temporary / WEIGHTS[0], {"format": "pt"})
         for source in like.folder.copied:
             shutil.copyfile(source, temporary / source.name)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder atomically.
+
+    Args:
+        path: The folder. An existing folder is replaced at the end by a rename.
+
+    Yields:
+        A temporary folder beside it, to write to.
+    """
+    final = Path(os.path.realpath(path))
+    temporary = final.with_name(f".bdclean.{os.getpid()}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    try:
+        temporary.mkdir()
+        yield temporary
         if final.exists():
             final.rename(old)
         temporary.rename(final)

@@ -21,5 +21,6 @@ CLASSES = {
     "trainer.callbacks": [name for name in callbacks.__all__ if name != "Callback"],
 }
 """Short names of the available classes, by the option that names a class."""
-LINKS = {"fit": {"model.num_classes": "data.num_classes", "model.image_size": "data.image_size"}}
+_OF_IMAGES = {"model.num_classes": "data.num_classes", "model.image_size": "data.image_size"}
+LINKS = {"fit": _OF_IMAGES, "poison": _OF_IMAGES}
 """Options of each subcommand that are set by a property of the images."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import docstring_parser
 
+from bdclean.cli.options import FROM_SCRATCH
 from bdclean.registry import ABSTRACT
 from bdclean.source import PACKAGE, keys_of, module_tree
 
@@ -85,6 +86,7 @@ GROUPS: Mapping[str, Group] = {
 }
 OF_COMMAND = {
     "fit": "data.attack",
+    "poison": "data.attack",
     "cleanse": "method",
     "scan": "detector",
     "filter": "score",
@@ -98,7 +100,7 @@ def of_command(command: str) -> str:
     path, owner = (PACKAGE / "benchmark" / "run.py", "") if command == "benchmark" else _place(command)
     function = _functions(path, owner)[command]
     trained = command != "benchmark"
-    required = "" if not trained or command == "fit" else " --ckpt FILE"
+    required = "" if not trained or command in FROM_SCRATCH else " --ckpt FILE"
     text = docstring_parser.parse(ast.get_docstring(function) or "")
     parts = [f"usage: bdclean {command}{required} [options]", _filled(text.short_description or "")]
     if text.long_description:
@@ -106,9 +108,9 @@ def of_command(command: str) -> str:
     options = dict(_options(function, ast.get_docstring(function) or "", ""))
     parts.append(_section(f"options of {command}", (NETWORK if required else {}) | options))
     if trained:
-        model = ("attack.py", "AttackModule") if command == "fit" else ("suspect.py", "Suspect")
+        model = ("attack.py", "AttackModule") if command in FROM_SCRATCH else ("suspect.py", "Suspect")
         images = _of_class(PACKAGE / "data" / "module.py", "PoisonDataModule", "data.")
-        if command != "fit":
+        if command not in FROM_SCRATCH:
             # Here the default source depends on the checkpoint.
             images = {name: text.replace(" Default: shapes.", SOURCE) for name, text in images.items()}
         parts.append(_section("images", images))

@@ -12,8 +12,10 @@ from bdclean.cli.values import Values, values_of
 from bdclean.registry import ABSTRACT, of_lightning
 from bdclean.source import PACKAGE, files_of, keys_of, module_tree
 
-TRAINED = ("fit", "validate", "test", "predict", "cleanse", "scan", "filter")
+TRAINED = ("fit", "poison", "validate", "test", "predict", "cleanse", "scan", "filter")
 """Subcommands with a network, images and a trainer."""
+FROM_SCRATCH = ("fit", "poison")
+"""Those of them without a checkpoint, whose network is an AttackModule."""
 SUBCOMMANDS = (*TRAINED, "benchmark")
 GROUPS = ("model", "data", "trainer")
 """Groups of options of these subcommands."""
@@ -88,7 +90,7 @@ def options(subcommand: str) -> Options:
         return Options(frozenset({*ALWAYS, "list", *single}), frozenset(), classes, values)
     for kind, option in (("loggers", "trainer.logger"), ("callbacks", "trainer.callbacks")):
         classes[option] = Classes(of_lightning(kind), of_lightning(kind), None)
-    names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand == "fit" else ("ckpt",))}
+    names = {*ALWAYS, "seed_everything", *GROUPS, *single, *(() if subcommand in FROM_SCRATCH else ("ckpt",))}
     return Options(frozenset(names), frozenset({"trainer"} if len(trainers) < 3 else ()), classes, values)
 
 
@@ -100,7 +102,7 @@ def _trainers() -> list[tuple[Path, str]]:
 
 def _single(subcommand: str, trainers: Sequence[tuple[Path, str]]) -> dict[str, Values | None]:
     """Options of a subcommand that are not options of a class."""
-    module, name = ("attack.py", "AttackModule") if subcommand == "fit" else ("suspect.py", "Suspect")
+    module, name = ("attack.py", "AttackModule") if subcommand in FROM_SCRATCH else ("suspect.py", "Suspect")
     groups = {
         "model": _parameters(PACKAGE / "modules" / module, name),
         "data": _parameters(PACKAGE / "data" / "module.py", "PoisonDataModule"),

@@ -16,10 +16,12 @@ from bdclean.checkpoint import Checkpoint, read
 from bdclean.cli.classes import ATTACKS, LINKS, METHODS
 from bdclean.cli.diagnosis import check_classes, diagnose
 from bdclean.cli.evaluations import Evaluations
+from bdclean.cli.options import TRAINED
 from bdclean.cli.parts import broken_part
 from bdclean.cli.resolve import check_complete, defaults, resolved, suggest_source
 from bdclean.cli.user_options import UserOptions, unquoted
 from bdclean.data.notices import say
+from bdclean.data.sources import is_poisoned
 from bdclean.engine.blame import OF_LIGHTNING, blamed
 from bdclean.errors import InputError
 from bdclean.modules import AttackModule, Classifier, Suspect, describe
@@ -29,7 +31,7 @@ LARGEST_SEED = 2**32 - 1
 """Largest seed that NumPy accepts."""
 FUNCTIONS = {"benchmark": benchmark}
 """Subcommands without a network."""
-MODELS: dict[str, type[Classifier]] = {"fit": AttackModule}
+MODELS: dict[str, type[Classifier]] = {"fit": AttackModule, "poison": AttackModule}
 """The class of `--model` in each subcommand; by default a Suspect, which is read from a checkpoint."""
 
 
@@ -54,8 +56,8 @@ class CommandLine(Evaluations, LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The arguments of each subcommand's method that are not options."""
         evaluation = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        ours = {name: {"model", "datamodule"} for name in ("fit", "predict", "cleanse", "scan", "filter")}
-        return ours | {"validate": evaluation, "test": evaluation}
+        of_lightning = {"validate": evaluation, "test": evaluation}
+        return {name: {"model", "datamodule"} for name in TRAINED} | of_lightning
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Add the subcommands without a network to Lightning's."""
@@ -92,9 +94,9 @@ class CommandLine(Evaluations, LightningCLI):
                 },
             }
         )
-        if subcommand == "fit":
+        if subcommand in LINKS:
             parser.set_defaults({"trainer.max_epochs": 10, "data.attack": {"class_path": "bdclean.attacks.BadNets"}})
-            for target, source in LINKS["fit"].items():
+            for target, source in LINKS[subcommand].items():
                 compute = _checked_classes if target == "model.num_classes" else None
                 parser.link_arguments(source, target, compute, apply_on="instantiate")
         else:
@@ -110,9 +112,12 @@ class CommandLine(Evaluations, LightningCLI):
         """Parse; in order of precedence: command line, configuration files, checkpoint, defaults."""
         subcommand = next(iter(self._named), "")
         self.user = UserOptions(args, subcommand)
-        if subcommand not in ("", "fit", *FUNCTIONS) and (path := self.user.get("ckpt")):
+        if subcommand not in ("", *MODELS, *FUNCTIONS) and (path := self.user.get("ckpt")):
             self.checkpoint = read(str(path))
             self._subcommand_parsers[subcommand].set_defaults(defaults(self.checkpoint))
+        if subcommand == "fit" and is_poisoned(self.user.get("data.source")):
+            # The default attack is not added to images that are poisoned already.
+            self._subcommand_parsers[subcommand].set_defaults({"data.attack": None})
         if subcommand not in ("", *FUNCTIONS):
             for key, module, names in (("method", "cleansing", METHODS), ("data.attack", "attacks", ATTACKS)):
                 self._forget_default(subcommand, key, f"bdclean.{module}", names)

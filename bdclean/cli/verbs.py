@@ -46,6 +46,30 @@ class Verbs(Trainer):
         self._report_written(output)
         return result
 
+    def poison(
+        self,
+        model: Classifier,
+        datamodule: PoisonDataModule,
+        output: str = "poisoned.npz",
+        overwrite: bool = False,
+    ) -> tasks.PoisonedSet:
+        """Write the poisoned training set of an attack to poisoned.npz, without training on it.
+
+        The set holds all training images of the source, with the poisoned ones in their places, and the clean and the
+        triggered test images. `bdclean fit --data.source poisoned.npz` trains on it. Attacks that act in each training
+        step have no such set. If an expensive preparation is interrupted, the same command continues it.
+
+        Args:
+            model: A network, of whose kind some attacks train one to make their images.
+            datamodule: The images and the attack.
+            output: An `.npz` file, or a name without a suffix for a folder of PNG files.
+            overwrite: Whether to replace a file that was made with other options.
+        """
+        result = tasks.poison(self, model, datamodule, output, overwrite)
+        self._print(result.sentence)
+        self._report_written(output)
+        return result
+
     def cleanse(
         self,
         model: Classifier,

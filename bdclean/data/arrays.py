@@ -26,6 +26,13 @@ ALWAYS = 2**28
 """Size in memory, in bytes, that any array may have, however small it is in the file."""
 PACKED = 100
 """Maximum compression ratio of a larger array; images hardly compress."""
+MOST_CLASSES = 100_000
+"""Upper bound of class numbers: a network has a row of weights for each."""
+MOST_CHARACTERS = 2**20
+"""Maximum length of a text in an array."""
+TRAIN = (("x_train", "y_train"), ("images", "labels"), ("data", "targets"))
+PARTS = {"train": TRAIN, "test": (("x_test", "y_test"), ("test_images", "test_labels"))}
+"""Names of the images and labels of each part, in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -114,28 +121,37 @@ class ArrayFile:
 
     def has(self, split: str) -> bool:
         """Whether there is a `train` or `test` part with labels."""
-        return {f"x_{split}", f"y_{split}"} <= self.headers.keys()
+        return any({*pair} <= self.headers.keys() for pair in PARTS[split])
+
+    def names(self, split: str) -> tuple[str, str]:
+        """Names of the images and the labels of a part; the usual ones if it is missing."""
+        return next((pair for pair in PARTS[split] if {*pair} <= self.headers.keys()), PARTS[split][0])
 
     def classes(self, split: str) -> frozenset[int]:
         """The classes of a part's images."""
-        return frozenset(np.unique(self.labels(f"y_{split}")).tolist()) if f"y_{split}" in self.headers else frozenset()
+        key = self.names(split)[1]
+        return frozenset(np.unique(self.labels(key)).tolist()) if key in self.headers else frozenset()
 
     def part(self, split: str) -> tuple[Tensor, Tensor]:
         """The images and labels of a part, as in `pixels` and `labels`."""
-        parts = [self._header(f"{name}_{split}") for name in ("x", "y")]
-        checksums = [header.member.CRC for header in parts if header.member is not None]
-        return cached([identity(self.path), checksums], lambda: self._part(split))
+        return self.pair(*self.names(split))
 
-    def _part(self, split: str) -> tuple[Tensor, Tensor]:
-        pixels, labels = self.pixels(f"x_{split}"), self.labels(f"y_{split}")
-        if len(pixels) != len(labels):
-            raise InputError(*self.option, f"{len(pixels)} images in x_{split}, {len(labels)} labels in y_{split}")
-        return pixels, labels
+    def pair(self, images: str, labels: str) -> tuple[Tensor, Tensor]:
+        """The images and labels with these names, as in `pixels` and `labels`."""
+        headers = [self._header(name) for name in (images, labels)]
+        checksums = [header.member.CRC for header in headers if header.member is not None]
+        return cached([identity(self.path), checksums], lambda: self._pair(images, labels))
+
+    def _pair(self, images: str, labels: str) -> tuple[Tensor, Tensor]:
+        pixels, classes = self.pixels(images), self.labels(labels)
+        if len(pixels) != len(classes):
+            raise InputError(*self.option, f"{len(pixels)} images in {images}, {len(classes)} labels in {labels}")
+        return pixels, classes
 
     @property
     def unlabeled(self) -> str:
         """The name of the array with unlabeled images."""
-        known = [name for name in ("x_train", "x_test", "x", "images") if name in self.headers]
+        known = [name for name in ("x_train", "x_test", "x", "images", "data") if name in self.headers]
         if not known and len(self.headers) != 1:
             raise InputError(
                 *self.option, f"has neither x_train nor x_test, but {first_ten(sorted(self.headers)) or 'nothing'}"
@@ -150,13 +166,26 @@ class ArrayFile:
 
     def labels(self, key: str) -> Tensor:
         """(N,) int64 class numbers."""
+        return self.integers(key, MOST_CLASSES, "class numbers")
+
+    def integers(self, key: str, limit: int, what: str) -> Tensor:
+        """(N,) int64 from 0 to below a limit, which may be stored as floats; `what` describes them in messages."""
         header = self._header(key)
-        if len(header.shape) != 1 or not np.issubdtype(header.dtype, np.integer):
-            raise self._wrong(key, "must hold class numbers")
-        labels = self._read(key)
-        if labels.size and labels.min() < 0:
-            raise InputError(*self.option, f"{key} must hold class numbers, not {labels.min()}")
-        return torch.from_numpy(labels.astype(np.int64))
+        if len(header.shape) != 1 or header.dtype.kind not in "iuf":
+            raise self._wrong(key, f"must hold {what}")
+        numbers = self._read(key)
+        # Negated, so that NaN is refused too.
+        wrong = numbers[~((numbers >= 0) & (numbers < limit) & (numbers == np.round(numbers)))]
+        if wrong.size:
+            raise InputError(*self.option, f"{key} must hold {what}, not {wrong[0]}")
+        return torch.from_numpy(numbers.astype(np.int64))
+
+    def text(self, key: str) -> str:
+        """A text; empty if there is none with this name."""
+        header = self.headers.get(key)
+        if header is None or header.dtype.kind != "U" or header.shape or header.dtype.itemsize > 4 * MOST_CHARACTERS:
+            return ""
+        return str(self._read(key))
 
     def pixels(self, key: str) -> Tensor:
         """(N, H, W, 1 or 3) uint8."""

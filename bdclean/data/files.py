@@ -97,7 +97,9 @@ class FileImages(Images):
         pixels = torch.empty(wanted if keep else 0, self.size, self.size, 3, dtype=torch.uint8)
         chosen: list[int] = []
         unreadable: list[Path] = []
-        loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers)
+        # A generator of its own, as loaders draw a seed, and training should not depend on how images are stored.
+        own = torch.Generator()
+        loader = DataLoader(_Chunks(self, keep), batch_size=None, num_workers=num_workers, generator=own)
         # `disable=None` shows the bar only in a terminal.
         progress = tqdm(loader, desc="Reading images", leave=False, delay=1, unit_scale=_Chunks.LENGTH, disable=None)
         for good, bad, chunk in progress:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bdclean import first_ten
+from bdclean.data.arrays import MOST_CLASSES
 from bdclean.data.folder_names import class_words, forms, parts_by_other_names, parts_inside
 from bdclean.data.labels import ADVICE, SPLITS, Places, find_labels
 from bdclean.data.walk import folders, identity, listed, walk
 from bdclean.decoding import SUFFIXES
 from bdclean.errors import Given, InputError
 
-MOST_CLASSES = 100_000
 CONTAINERS = {"image", "images", "img", "imgs", "img_align_celeba", "jpegimages", "pictures"}
 """Names of folders that hold images of many classes, and are not classes."""
 PREFIX = "final_"

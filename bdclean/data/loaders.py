@@ -240,9 +240,7 @@ class Loaders(LightningDataModule):
 
     @cached_property
     def _triggered_batches(self) -> Batches | None:
-        if self.triggered is None:
-            return None
-        return triggered_batches(self.triggered, self.image_size, self.placement)
+        return triggered_batches(self.triggered, self.source, self.image_size, self.placement)
 
     def loader(self, batches: Batches, shuffle: bool = False, shared: bool = True) -> DataLoader[Batch]:
         """Make a loader; with `shared`, each process gets its share of every batch, otherwise the whole batch."""

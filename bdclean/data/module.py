@@ -46,11 +46,12 @@ class PoisonDataModule(Loaders):
 
     Args:
         source: Labelled images: `shapes` (drawn by the program); a torchvision set (`cifar10`, `cifar100`, `gtsrb`,
-            `svhn`, `stl10`, `mnist`, `fashion_mnist`); an `.npz` file with x_train, y_train, x_test, y_test; a folder
-            with `train/` and `test/` or `val/`, each with one folder for each class; or a folder with one folder for
-            each class, which is a test set. Folders named by numbers are the classes of these numbers; others are
-            numbered in alphabetical order. Tiny-ImageNet, GTSRB and images beside a file labels.csv (columns
-            filename,label) are read as they are.
+            `svhn`, `stl10`, `mnist`, `fashion_mnist`); an `.npz` file with x_train, y_train, x_test, y_test, or with
+            images and labels, or data and targets; a set that `bdclean poison` wrote; a folder with `train/` and
+            `test/` or `val/`, each with one folder for each class; or a folder with one folder for each class, which is
+            a test set. Folders named by numbers are the classes of these numbers; others are numbered in alphabetical
+            order. Tiny-ImageNet, GTSRB and images beside a file labels.csv (columns filename,label) are read as they
+            are.
         attack: The attack that poisons training images and puts the trigger on test images. By default the attack in
             the checkpoint, or else none.
         unlabeled: Images for the defender: any source, a folder of images of any size, a `.tar` file with images or a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from torch import nn
 
 from bdclean import __version__
 from bdclean.attacks import Attack
-from bdclean.attacks.common import seeded
+from bdclean.attacks.common import Part, seeded
 from bdclean.checkpoint import write_whole
 from bdclean.checkpoint.files import load
 from bdclean.data.images import Images, to_float
+from bdclean.data.notices import say
 from bdclean.errors import Given, InputError
 
 
@@ -66,14 +68,57 @@ def make(
     def look_up(indices: torch.Tensor) -> torch.Tensor:
         return to_float(images.batch(indices).to(device))
 
+    parts = Parts(path.with_suffix(".parts"), attack.seed, device)
     attack.to(device)
+    attack.keep = parts.keep
     with seeded(attack.seed, device):
         attack.prepare(look_up, images.labels.cpu(), num_classes, network().to(device))
+    del attack.keep
     attack.cpu()
     state = {name: value.detach() for name, value in [*attack.named_parameters(), *attack.named_buffers()]}
     if not all(value.isfinite().all() for value in state.values()):
         raise InputError("data.attack", type(attack).__name__, "its preparation is not finite; lower its learning rate")
     write_whole(path, lambda file: torch.save(state, file))
+    parts.forget()
+
+
+class Parts:
+    """The parts of an unfinished preparation, in a folder.
+
+    Args:
+        folder: The folder.
+        seed: Seed of the attack. The random numbers of each part depend on it and on the part's name, so that an
+            interrupted preparation has the same result as any other.
+        device: Device of the preparation.
+    """
+
+    def __init__(self, folder: Path, seed: int, device: torch.device) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.device = device
+        if found := len([*folder.glob("*.pt")]):
+            say(f"Continuing an interrupted preparation: {found} of its parts are in {folder}")
+
+    def keep(self, name: str, make: Callable[[], Part]) -> Part:
+        """See `bdclean.attacks.common.Keep`.
+
+        Raises:
+            InputError: If the file of the part is damaged.
+        """
+        path = self.folder / f"{name}.pt"
+        if path.exists():
+            content: Part = load(str(path), Given("data.root", path)).content
+            return content
+        key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
+        with seeded(int.from_bytes(key[:7], "big"), self.device):
+            part = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda file: torch.save(part, file))
+        return part
+
+    def forget(self) -> None:
+        """Remove the folder, once the preparation is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def read(attack: Attack, path: Path) -> None:

@@ -31,8 +31,8 @@ class Embedding:
     Attributes:
         points: (N, 2).
         kinds: (N,) the `Kind` of each image; clean images belong to a target if the network predicts one.
-        kept: Share of own neighbours of triggered images, in percent; see `at_home`.
-        without: This share for these images without the trigger.
+        kept: How far triggered images keep the features of their class, in percent, as in `at_home`.
+        without: How far the same images, without the trigger, keep the features of their class, in percent.
     """
 
     points: Tensor

@@ -1,4 +1,4 @@
-"""Train, evaluate, scan, cleanse, filter and predict: functions with typed results that print nothing.
+"""Poison, train, evaluate, scan, cleanse, filter and predict: functions with typed results that print nothing.
 
 Each function takes a `bdclean.engine.trainer.Trainer`, a network and its images, and writes files only to `output`.
 """
@@ -6,8 +6,19 @@ Each function takes a `bdclean.engine.trainer.Trainer`, a network and its images
 from bdclean.tasks.cleansing import cleanse
 from bdclean.tasks.evaluation import evaluate
 from bdclean.tasks.filtering import filter_images
+from bdclean.tasks.poisoning import PoisonedSet, poison
 from bdclean.tasks.prediction import Predictions, predict
 from bdclean.tasks.scanning import scan
 from bdclean.tasks.training import train
 
-__all__ = ["Predictions", "cleanse", "evaluate", "filter_images", "predict", "scan", "train"]
+__all__ = [
+    "PoisonedSet",
+    "Predictions",
+    "cleanse",
+    "evaluate",
+    "filter_images",
+    "poison",
+    "predict",
+    "scan",
+    "train",
+]

@@ -85,7 +85,7 @@ def filter_inputs(datamodule: PoisonDataModule, compares_images: bool) -> Filter
     return FilterInputs((clean, triggered), names, torch.arange(len(names)) >= len(clean))
 
 
-def known_clean(datamodule: PoisonDataModule, clean: str | None) -> CleanImages | None:
+def known_clean(datamodule: PoisonDataModule, clean: str | Source | None) -> CleanImages | None:
     """Images that are known to be clean, at most `MAX_CLEAN_IMAGES`; None if there are none.
 
     By default they are validation images of the labelled source, which neither the attacker nor the defender trains on;
@@ -93,17 +93,20 @@ def known_clean(datamodule: PoisonDataModule, clean: str | None) -> CleanImages 
 
     Args:
         datamodule: The images.
-        clean: A source of clean images.
+        clean: A source of clean images, or its name.
 
     Raises:
         InputError: If there is no such source.
     """
     source = datamodule.source
     if clean is not None:
-        source = open_source(clean, str(datamodule.root), "clean")
+        source = open_source(clean, str(datamodule.root), "clean") if isinstance(clean, str) else clean
         source.download()
         drawn = source.load_unlabeled(datamodule.image_size, MAX_CLEAN_IMAGES, datamodule.seed)
-        images, origin = named(drawn.resized(datamodule.sets.resize), datamodule.placement)[0], "images of --clean"
+        images, origin = (
+            named(drawn.resized(datamodule.sets.resize), datamodule.placement)[0],
+            "images that were given as clean",
+        )
     elif datamodule.trainable:
         images, origin = datamodule.sets.validation, "validation images of the labelled source"
     elif datamodule.labelled and datamodule.unlabeled is not None:

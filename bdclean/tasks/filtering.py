@@ -11,6 +11,7 @@ from torch import Tensor
 from bdclean import earlier, outputs
 from bdclean.data import PoisonDataModule
 from bdclean.data.notices import say
+from bdclean.data.sources import Source
 from bdclean.engine.introduction import introduce
 from bdclean.engine.precision import whole
 from bdclean.engine.trainer import Trainer
@@ -46,7 +47,7 @@ def filter_images(
     datamodule: PoisonDataModule,
     cleansed: str | Classifier | None = None,
     score: Score | None = None,
-    clean: str | None = None,
+    clean: str | Source | None = None,
     alpha: float = ALPHA,
     output: str | None = None,
     overwrite: bool = False,
@@ -61,8 +62,8 @@ def filter_images(
             the trigger if it has an attack, on which the score is then metrics.
         cleansed: The cleansed network, or its file.
         score: The score; by default Disagreement.
-        clean: A source of images that are known to be clean, which set the threshold; by default validation images of
-            the labelled source.
+        clean: A source of images that are known to be clean, or its name, which set the threshold; by default
+            validation images of the labelled source.
         alpha: Share of false alarms among clean images. If no image is known to be clean, this share of the images is
             flagged, those with the highest scores.
         output: CSV file for the scores, with a JSON file and an HTML page beside it; by default none is written.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bdclean import checkpoint, earlier, escaped, outputs
 from bdclean.data import PoisonDataModule
+from bdclean.data.poisoned_sets import refuse_second_attack
 from bdclean.engine.trainer import Trainer
 from bdclean.errors import InputError
 from bdclean.modules import Classifier
 from bdclean.reporting import training
 from bdclean.reporting.parts import Example
 from bdclean.reporting.results import Training
+from bdclean.suspects.surrogates import surrogate_of
 from bdclean.tasks import announcing
 from bdclean.tasks.evaluation import EXAMPLES, confusions, evaluate, examples
 from bdclean.tasks.logs import log
@@ -39,6 +41,9 @@ def train(
     outputs.check_name("fit", output)
     if option := trainer.without_training:
         raise InputError(*option, "no training step, so the network would stay untrained")
+    if datamodule.source is not None:
+        refuse_second_attack(datamodule.source.poisoned, datamodule.poisoning, datamodule.source.option)
+    surrogate = surrogate_of(model, datamodule.attack)
     files = outputs.plan(output, size=outputs.size_of(model.state_dict()))
     earlier.refuse_others(files, overwrite, lambda path: earlier.trained_alike(path, model, datamodule))
     if ckpt_path is not None:
@@ -58,7 +63,7 @@ def train(
         if trainer.local_rank == 0:
             datamodule.prepare_data()
             announcing.announce(announcing.of_training(trainer, model, datamodule))
-        datamodule.prepare_attack(model.untrained, model.hparams, trainer.device, trainer.local_rank == 0)
+        datamodule.prepare_attack(*surrogate, trainer.device, trainer.local_rank == 0)
         trainer.train(model, datamodule, ckpt_path)
         trainer.check_trained()
         # With a forking strategy, only the forked processes set this attribute.

@@ -2,9 +2,9 @@
 
 from bdclean.data.sources.base import Source
 from bdclean.discovery import find_classes
-from bdclean.registry import no_source
+from bdclean.registry import is_source, no_source
 
-__all__ = ["Source", "open_source", "size_of"]
+__all__ = ["Source", "is_poisoned", "open_source", "size_of"]
 
 KINDS: list[type[Source]] = find_classes(__name__, __path__, Source)
 
@@ -25,6 +25,15 @@ def open_source(name: str, root: str = "data", parameter: str = "data.source") -
         if kind.has_name(name):
             return kind(name, root, parameter)
     raise no_source(parameter, name)
+
+
+def is_poisoned(source: object) -> bool:
+    """Whether the value of `data.source` is a set that has been poisoned and says so.
+
+    Raises:
+        InputError: If the set cannot be read.
+    """
+    return isinstance(source, str) and is_source(source) and open_source(source).poisoned is not None
 
 
 def size_of(source: str | None, unlabeled: str | None, root: str) -> int | None:

@@ -7,15 +7,21 @@ from functools import cached_property
 from pathlib import Path
 
 from bdclean import first_ten
+from bdclean.checkpoint import Triggered
 from bdclean.data.arrays import ArrayFile, open_arrays
 from bdclean.data.images import ArrayImages
+from bdclean.data.poisoned_sets import Facts, parsed_settings, target_of
 from bdclean.data.sources.base import Source, count_from_one
 from bdclean.errors import InputError
 from bdclean.registry import ARRAY_SUFFIXES
 
 
 class Arrays(Source):
-    """An `.npz` file with x_train, y_train, x_test and y_test; without labels also others, and an `.npy` file."""
+    """An `.npz` file with labels; without labels also others, and an `.npy` file.
+
+    Images and labels are x_train, y_train, x_test and y_test, or images and labels, or data and targets. A poisoned set
+    also has the indices of its poisoned images, and may have triggered test images.
+    """
 
     def __init__(self, name: str, root: str, parameter: str) -> None:
         super().__init__(name, root, parameter)
@@ -47,7 +53,27 @@ class Arrays(Source):
 
     @property
     def notices(self) -> list[str]:
-        return count_from_one(self.option, self._present)
+        facts = self.poisoned
+        poisoned = [] if facts is None else [f"{self.option}: {facts.sentence}"]
+        return [*poisoned, *count_from_one(self.option, self._present)]
+
+    @cached_property
+    def poisoned(self) -> Facts | None:
+        if "indices" not in self.arrays.headers or not self.has("train"):
+            return None
+        labels = self.arrays.labels(self.arrays.names("train")[1])
+        indices = self.arrays.integers("indices", len(labels), f"indices of poisoned images below {len(labels)}")
+        settings = parsed_settings(self.arrays.text("settings"))
+        return Facts(len(labels), indices, target_of(labels, indices), settings)
+
+    def triggered(self) -> Triggered | None:
+        if "triggered_images" not in self.arrays.headers:
+            return None
+        pixels, labels = self.arrays.pair("triggered_images", "triggered_labels")
+        targets = self.arrays.integers("triggered_targets", self.num_classes, f"classes below {self.num_classes}")
+        if len(targets) != len(labels) or labels.max() >= self.num_classes:
+            raise InputError(*self.option, "its triggered test images, classes and targets do not fit together")
+        return Triggered(pixels, targets, labels)
 
     def has(self, split: str) -> bool:
         return self.arrays.has(split)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from bdclean.checkpoint import Triggered
 from bdclean.data.images import Images
+from bdclean.data.poisoned_sets import Facts
 from bdclean.errors import Given
 
 LISTED = 10
@@ -72,7 +74,20 @@ class Source(ABC):
         """Whether there is a `train` or `test` part with labels."""
         return False
 
+    @property
+    def poisoned(self) -> Facts | None:
+        """Which training images are poisoned, if the source says so; no attack is added to them."""
+        return None
+
     # Images
+
+    def triggered(self) -> Triggered | None:
+        """Test images with the trigger, if the source has some.
+
+        Raises:
+            InputError: If they are unreadable, or have classes that the training images do not have.
+        """
+        return None
 
     def download(self) -> None:  # noqa: B027  # most have nothing to fetch
         """Download missing files; called by one process."""

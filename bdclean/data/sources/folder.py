@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from bdclean import printable
+from bdclean.checkpoint import Triggered
 from bdclean.data.files import FileImages
 from bdclean.data.layouts import Layout, read_layout
 from bdclean.data.notices import say_left_out
+from bdclean.data.poisoned_sets import Facts, read_facts, read_triggered
 from bdclean.data.sources.base import Source, count_from_one
 from bdclean.data.sources.saved import holds_saved
 from bdclean.data.sources.tars import holds_tars
@@ -52,7 +54,16 @@ class Folder(Source):
     def notices(self) -> list[str]:
         present = frozenset(self._layout.numbers.values()) if self.numbered else frozenset()
         notices = [f"{self.option}: {notice}" for notice in self._layout.notices]
+        if self.poisoned is not None:
+            notices.append(f"{self.option}: {self.poisoned.sentence}")
         return [*notices, *count_from_one(self.option, present)]
+
+    @cached_property
+    def poisoned(self) -> Facts | None:
+        return read_facts(Path(self.name), self.option)
+
+    def triggered(self) -> Triggered | None:
+        return None if self.poisoned is None else read_triggered(Path(self.name), self.num_classes, self.option)
 
     def has(self, split: str) -> bool:
         return split in self._layout.parts
