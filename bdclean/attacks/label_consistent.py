@@ -37,8 +37,8 @@ class LabelConsistent(Attack):
         eps: Largest change of a pixel by the perturbation, in grey levels of 255.
         step: Size of a step of the gradient ascent, in grey levels of 255.
         steps: Number of steps of the gradient ascent.
-        trigger: The trigger: `corners` for a patch in each corner, or an image file, which is scaled to the whole
-            image, and whose alpha channel (if the file has one) is the opacity.
+        trigger: An image file, which is scaled to the whole image, and whose alpha channel (if the file has one) is the
+            opacity; by default `corners`, a patch in each corner.
         opacity: Opacity of the trigger, above 0 and at most 1.
         size: Side of the patches in pixels; by default 3 for images of up to 32 pixels, and in proportion for larger
             ones.
