@@ -20,9 +20,10 @@ from bdclean.scanning.base import (
 )
 from bdclean.scanning.budget import Budget
 from bdclean.scanning.chosen import CANDIDATES, CONTROLS, choose, find_among
+from bdclean.scanning.crops import crops, for_whole_images, passes_for_crops
 from bdclean.scanning.inversion import DenseInversion, Inversion, PatchInversion, SparseInversion, WarpInversion
 from bdclean.scanning.margin import MaximumMargin
-from bdclean.scanning.screening import screening_passes
+from bdclean.scanning.screening import SCREENING_PASSES
 
 DETECTORS = (MaximumMargin, DenseInversion, SparseInversion, WarpInversion, PatchInversion)
 """In order of preference for equal p-values: even in clean networks, some patch flips images to a class."""
@@ -39,6 +40,8 @@ def scan(
 ) -> list[Finding]:
     """Run detectors on a network, over all classes, or over a few if it has more than `MANY`.
 
+    Of large images, detectors score the central quarter, if the network classifies crops about as whole images.
+
     Args:
         network: The network to scan.
         images: (N, 3, H, W) in [0, 1], on the network's device.
@@ -50,20 +53,26 @@ def scan(
         One finding per detector that was run.
     """
     used = [kind() for kind in DETECTORS] if detectors is None else list(detectors)
+    side = images.shape[-1]
+    cropped = crops(network, images) if any(one.takes_crops for one in used) else None
     chosen = None
     if num_classes > MANY:
         if budget is not None:
-            budget.allows("screening", screening_passes(images.shape[-1]), required=True)
-        chosen = choose(network, images, num_classes)
+            budget.allows("screening", passes_for_crops(SCREENING_PASSES, side), required=True)
+        chosen = choose(network, images if cropped is None else cropped, num_classes)
     findings: dict[Detector, Finding] = {}
     for detector in bar(used if budget is None else sorted(used, key=_rank), "scan"):
-        cost = detector.passes * searched(num_classes)
+        cost = _passes(detector, num_classes, side)
         if budget is None or budget.allows(type(detector).__name__, cost, required=not findings):
-            findings[detector] = (
-                detector.find(network, images, num_classes)
+            scored = cropped if cropped is not None and detector.takes_crops else images
+            finding = (
+                detector.find(network, scored, num_classes)
                 if chosen is None
-                else find_among(detector, network, images, num_classes, chosen)
+                else find_among(detector, network, scored, num_classes, chosen)
             )
+            if scored is not images:
+                finding = for_whole_images(finding, detector, network, images, num_classes)
+            findings[detector] = finding
     return [findings[detector] for detector in used if detector in findings]
 
 
@@ -82,13 +91,19 @@ def scan_passes(num_classes: int, image_size: int, detectors: Sequence[Detector]
         detectors: The detectors to run.
     """
     used = [kind() for kind in DETECTORS] if detectors is None else detectors
-    screening = screening_passes(image_size) if num_classes > MANY else 0
-    return screening + searched(num_classes) * sum(one.passes for one in used)
+    screening = passes_for_crops(SCREENING_PASSES, image_size) if num_classes > MANY else 0
+    return round(screening + sum(_passes(one, num_classes, image_size) for one in used))
 
 
 def searched(num_classes: int) -> int:
     """Number of classes that a scan searches."""
     return num_classes if num_classes <= MANY else CANDIDATES + CONTROLS
+
+
+def _passes(detector: Detector, num_classes: int, image_size: int) -> float:
+    """The cost of a detector, in forward passes of one image."""
+    passes = detector.passes * searched(num_classes)
+    return passes_for_crops(passes, image_size) if detector.takes_crops else passes
 
 
 def _rank(detector: Detector) -> int:

@@ -114,6 +114,8 @@ class Detector(ABC):
 
     passes: ClassVar[int] = 1000
     """Approximate cost of the search for one class, in forward passes of one image."""
+    takes_crops: ClassVar[bool] = False
+    """Whether the scores may be those of the central quarter of large images, if the network classifies crops."""
 
     @abstractmethod
     def score(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bdclean.scanning.base import Detector, Finding, Network
 from bdclean.scanning.screening import screen
+from bdclean.training import batch_size, pieces
 
 CANDIDATES = 4
 """Number of candidates from the screening."""
@@ -42,9 +43,11 @@ def choose(network: Network, images: Tensor, num_classes: int) -> Chosen:
     """Screen a network with many classes. The arguments are those of `Detector.find`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        with torch.no_grad():
+            predicted = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
         # Drawn from all classes: the classes without the candidates would have too little variance.
         controls = torch.randperm(num_classes)[:CONTROLS].to(images.device)
-        shares = screen(network, images, num_classes).index_fill(0, controls, -1)
+        shares = screen(network, images, predicted, num_classes).index_fill(0, controls, -1)
         return Chosen(shares.topk(CANDIDATES).indices, controls)
 
 

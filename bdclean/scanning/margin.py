@@ -41,6 +41,7 @@ class MaximumMargin(Detector):
 
     uses_images = False
     passes = 1400
+    takes_crops = True
     # In a clean network, one class may have a margin four times as large as the others.
     noise = 0.5
 

@@ -23,17 +23,10 @@ SIZES = 4
 """Number of sizes that are tried for each kind of perturbation, from the largest."""
 EVALUATION_IMAGES = 64
 """Number of images on which the classes are compared."""
-FULL_PASSES = 23_000
-"""Approximate cost of a screening on whole images, in forward passes of one image."""
-CROPPED_SIDE = 128
-"""Smallest side, in pixels, of images of which a screening uses the central quarter."""
+SCREENING_PASSES = 23_000
+"""Approximate cost of a screening, in forward passes of one image."""
 SCREENS = (DenseInversion, PatchInversion)
 """Kinds of perturbations of the screening: additive ones, and patches."""
-
-
-def screening_passes(image_size: int) -> int:
-    """Approximate cost of a screening, in forward passes of one whole image of `image_size` pixels a side."""
-    return FULL_PASSES // 4 if image_size >= CROPPED_SIDE else FULL_PASSES
 
 
 class FlipToGroup(Goal):
@@ -98,21 +91,24 @@ class FlipToGroup(Goal):
         return (values * others).sum(1) / others.sum(0).clamp(min=1)
 
 
-def screen(network: Network, images: Tensor, num_classes: int, inversions: Sequence[Inversion] | None = None) -> Tensor:
+def screen(
+    network: Network,
+    images: Tensor,
+    predicted: Tensor,
+    num_classes: int,
+    inversions: Sequence[Inversion] | None = None,
+) -> Tensor:
     """Measure how easily images flip to each class, (classes,): probabilities, the mean over sizes of perturbations.
 
     Each search flips images to the easiest class of its group; the other classes of the group get low probabilities.
-    Of large images, only the central quarter is used if the network takes it, which is four times as fast.
 
     Args:
         network: The network to scan.
         images: (N, C, H, W) in [0, 1].
+        predicted: (N,) the network's predictions for them.
         num_classes: Number of classes.
         inversions: The searches; by default one of each class in `SCREENS`.
     """
-    images = cropped(network, images)
-    with torch.no_grad():
-        predicted = torch.cat([network(part).argmax(1) for part in pieces(images, batch_size(images))])
     found = torch.zeros(num_classes, device=images.device)
     for inversion in bar([kind() for kind in SCREENS] if inversions is None else inversions, "screen"):
         group = torch.randperm(num_classes).to(images.device) % GROUPS
@@ -124,24 +120,3 @@ def screen(network: Network, images: Tensor, num_classes: int, inversions: Seque
             shares = torch.stack([goal.shares(inversion.change, parameters) for parameters in sizes])
             found = found.maximum(shares.mean(0))
     return found
-
-
-@torch.no_grad()
-def cropped(network: Network, images: Tensor) -> Tensor:
-    """The central quarter of large images, or the images as they are if they are small or the network needs their size.
-
-    Args:
-        network: The network to scan.
-        images: (N, C, H, W).
-    """
-    side = images.shape[-1]
-    if side < CROPPED_SIDE:
-        return images
-    first, half = side // 4, side // 2
-    quarter = images[..., first : first + half, first : first + half]
-    try:
-        logits = network(quarter[:1])
-    except (RuntimeError, ValueError, AssertionError):
-        # Networks with position embeddings or a linear layer on feature maps need one size, and say it in various ways.
-        return images
-    return quarter if logits.isfinite().all() else images

@@ -53,6 +53,7 @@ class Inversion(Detector):
     """
 
     noise = 0.035
+    takes_crops = True
 
     def __init__(self, sizes: Sequence[float], steps: int, batch_size: int) -> None:
         if not sizes:
