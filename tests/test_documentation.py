@@ -113,6 +113,9 @@ def test_commands_run_as_they_stand(command: str, tiny_suspect: Path) -> None:
         weights = checkpoint.read(str(tiny_suspect)).weights
         scaled = {name: 1.1 * one if one.is_floating_point() else one for name, one in weights.items()}
         torch.save(scaled, words[words.index("--cleansed") + 1])
+    if words[0] == "fit" and "--data.source" in words:
+        drawn = _labelled(np.random.default_rng(0))
+        np.savez(words[words.index("--data.source") + 1], images=drawn["x"], labels=drawn["y"])
     # The data set that would be downloaded is drawn instead.
     words = ["cifar10.npz" if word == "cifar10" else word for word in words]
     if any(word.startswith("configs/setup/cifar10") for word in words):
