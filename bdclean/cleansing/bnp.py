@@ -72,11 +72,7 @@ class BNP(PruningCleanser):
             counts[norm] += values.shape[1]
 
         hooks = [norm.register_forward_hook(watch) for norm in norms]
-        self.network.eval()
-        for images, _ in self.images():
-            self(images)
-        for hook in hooks:
-            hook.remove()
+        self.watch(hooks)
         pruned = []
         for norm in norms:
             shift, square = moments[norm] / max(1, counts[norm])

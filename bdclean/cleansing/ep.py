@@ -84,11 +84,7 @@ class EP(PruningCleanser):
             return layer.register_forward_hook(note)
 
         hooks = [watch(name, self.get_submodule(name)) for name in samples]
-        self.network.eval()
-        for images, _ in self.images():
-            self(images)
-        for hook in hooks:
-            hook.remove()
+        self.watch(hooks)
         pruned = []
         for values in samples.values():
             found = entropies(torch.cat(values).T, self.width)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from bdclean.cleansing.base import Cleanser, Supervision
 from bdclean.cleansing.choosing import Choosing
@@ -49,6 +50,14 @@ class PruningCleanser(Cleanser):
             InputError: If there is no such layer.
         """
         return channels_of(suspect, type(self).__name__)
+
+    def watch(self, hooks: Iterable[RemovableHandle]) -> None:
+        """Run the network once on all images, in eval mode, for hooks, which are then removed."""
+        self.network.eval()
+        for images, _ in self.images():
+            self(images)
+        for hook in hooks:
+            hook.remove()
 
     def without(self, pruned: Sequence[Tensor]) -> dict[str, Tensor]:
         """The changed parameters after pruning channels.
